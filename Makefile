@@ -1,0 +1,46 @@
+# `make train` and `make test` set everything up by themselves, in .venv.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup train test test-slow check format lint types bench clean
+
+help:  ## Show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
+
+setup: $(READY)  ## Create .venv and install the pinned versions
+
+$(READY): pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) not found; install Python 3.11-3.13 or run 'make PYTHON=python3.12 $(MAKECMDGOALS)'"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+train: $(READY)  ## Train CQL on the embedded Pendulum data (under two minutes on two cores)
+	$(BIN)/python train.py
+
+test: $(READY)  ## Run the fast tests
+	$(BIN)/python -m pytest
+
+test-slow: $(READY)  ## Run the tests that take minutes
+	$(BIN)/python -m pytest -m slow
+
+check: format lint types test  ## Format, lint, types, tests
+
+format: $(READY)
+	$(BIN)/ruff format --check .
+
+lint: $(READY)
+	$(BIN)/ruff check .
+
+types: $(READY)
+	$(BIN)/mypy
+
+bench: $(READY)  ## Updates per second on this machine
+	$(BIN)/python benchmarks/updates.py
+
+clean:  ## Remove the environment and the caches (outputs/ stays)
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis src/*.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,20 @@
+"""Records a data set of a behaviour policy; python collect.py --help says what can be set."""
+
+from typing import Any
+
+import hydra
+from omegaconf import DictConfig
+
+from offline_cql import command_line
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="collect")
+def main(config: DictConfig) -> Any:
+    """Returns what the runner returns."""
+    from offline_cql.runner.collect import collect  # late: --help must not wait for it
+
+    return collect(config)
+
+
+if __name__ == "__main__":
+    command_line.run(main)

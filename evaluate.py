@@ -1,0 +1,20 @@
+"""Rolls out the policy of a finished run; python evaluate.py --help says what can be set."""
+
+from typing import Any
+
+import hydra
+from omegaconf import DictConfig
+
+from offline_cql import command_line
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="evaluate")
+def main(config: DictConfig) -> Any:
+    """Returns what the runner returns."""
+    from offline_cql.runner.evaluate import evaluate  # late: torch takes seconds, --help must not
+
+    return evaluate(config)
+
+
+if __name__ == "__main__":
+    command_line.run(main)

@@ -1,0 +1,28 @@
+"""The agents, and which of them a config and an action space select."""
+
+from torch import Tensor
+
+from offline_cql.agents.base import Agent
+from offline_cql.agents.cloning import ContinuousCloning, DiscreteCloning
+from offline_cql.agents.continuous import ContinuousCQL
+from offline_cql.agents.discrete import DiscreteCQL
+from offline_cql.schema import TrainConfig
+from offline_cql.transitions import Spaces
+
+__all__ = ["Agent", "make_agent"]
+
+AGENTS: dict[tuple[str, bool], type[Agent]] = {
+    ("cql", False): ContinuousCQL,
+    ("cql", True): DiscreteCQL,
+    ("bc", False): ContinuousCloning,
+    ("bc", True): DiscreteCloning,
+}
+
+
+def make_agent(
+    config: TrainConfig, spaces: Spaces, *, observation_mean: Tensor, observation_std: Tensor
+) -> Agent:
+    """The agent of `algorithm=…` for this action space; weights come from torch's global seed."""
+    return AGENTS[config.algorithm.name, spaces.discrete](
+        config, spaces, observation_mean=observation_mean, observation_std=observation_std
+    )

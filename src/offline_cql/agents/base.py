@@ -1,0 +1,138 @@
+"""What every agent shares: the block of updates, one optimizer, the counter, the noise generator.
+
+An agent says what its losses are (`losses`), which parameters learn at which rate
+(`parameter_groups`), what follows a step (`after_step`) and how it acts (`act`).
+It knows nothing about files, environments or loggers.
+"""
+
+from abc import abstractmethod
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+
+from offline_cql.networks import ActionBounds, ObservationStatistics
+from offline_cql.schema import TrainConfig
+from offline_cql.transitions import Batch, Spaces
+
+NOISE_STREAM = 0x6E6F697365  # keeps the noise apart from every other use of the seed
+
+
+class Agent(pl.LightningModule):
+    """One Lightning training step is a block of updates; `updates_done` counts them."""
+
+    updates_done: Tensor
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        spaces: Spaces,
+        *,
+        observation_mean: Tensor,
+        observation_std: Tensor,
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.config, self.spaces = config, spaces
+        self.statistics = ObservationStatistics(observation_mean, observation_std)
+        self.bounds = ActionBounds(spaces.action_low, spaces.action_high)
+        self.register_buffer("updates_done", torch.zeros((), dtype=torch.int64))
+        # A plain mirror of the buffer: reading the buffer would wait for the device.
+        self.updates = 0
+        self.noise: torch.Generator | None = None
+        self.saved: dict[str, Any] | None = None
+        self.measured: dict[str, Tensor] = {}
+
+    @abstractmethod
+    def losses(self, batch: Batch, *, measure: bool) -> tuple[Tensor, dict[str, Tensor]]:
+        """The summed loss of one update [] and, if measured, what it is made of, by metric name."""
+
+    @abstractmethod
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Adam's groups: name, params, lr."""
+
+    @abstractmethod
+    def act(self, observation: Tensor) -> Tensor:
+        """The deterministic policy: observations [K, D] to actions in the environment's units."""
+
+    def after_step(self) -> None:
+        """What follows the optimizer's step: target networks, clamps. Nothing by default."""
+
+    def draw_noise(self, batch_size: int) -> Any:
+        """The random numbers of one update, drawn for the global batch. None by default."""
+        return None
+
+    # -- the block ------------------------------------------------------------------------------
+
+    def training_step(self, block: Batch, _index: int) -> None:
+        # The optimizer itself, not Lightning's wrapper: the wrapper costs 0.1 ms an update.
+        optimizer = self.optimizers(use_pl_optimizer=False)
+        assert isinstance(optimizer, torch.optim.Optimizer)
+        for k in range(len(block.reward)):
+            self.update(Batch(*(tensor[k] for tensor in block)), optimizer)
+        self.updates_done.fill_(self.updates)
+
+    def update(self, batch: Batch, optimizer: torch.optim.Optimizer) -> None:
+        """One loss, one backward, one step of one optimizer."""
+        measure = (self.updates + 1) % self.config.log_every == 0
+        loss, metrics = self.losses(batch, measure=measure)
+        optimizer.zero_grad(set_to_none=True)
+        self.manual_backward(loss)
+        if measure:
+            self.measured = metrics | {"loss/total": loss.detach()} | self.gradient_norms(optimizer)
+        optimizer.step()
+        self.after_step()
+        self.updates += 1
+
+    @staticmethod
+    def gradient_norms(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+        """Euclidean norm of each network's gradient, after the all-reduce."""
+        return {
+            f"gradient_norm/{group['name']}": nn.utils.get_total_norm(
+                [p.grad for p in group["params"] if p.grad is not None]
+            )
+            for group in optimizer.param_groups
+        }
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        optimizer = torch.optim.Adam(self.parameter_groups(), fused=True)
+        if self.saved is not None:
+            optimizer.load_state_dict(self.saved["optimizer"])
+        return optimizer
+
+    # -- noise and ranks ------------------------------------------------------------------------
+
+    def on_fit_start(self) -> None:
+        self.noise = torch.Generator(self.device)
+        self.noise.manual_seed((self.config.seed << 40) ^ NOISE_STREAM)
+        if self.saved is not None:
+            self.noise.set_state(self.saved["noise"])
+
+    def own_share(self, noise: Tensor, *, dim: int) -> Tensor:
+        """This rank's slice of noise that was drawn for the global batch."""
+        ranks = self.trainer.world_size
+        if ranks == 1:
+            return noise
+        share = noise.shape[dim] // ranks
+        return noise.narrow(dim, self.trainer.global_rank * share, share)
+
+    # -- saving ---------------------------------------------------------------------------------
+
+    def training_state(self) -> dict[str, Any]:
+        """Everything that decides the next update: tensors and plain values only."""
+        optimizer = self.optimizers(use_pl_optimizer=False)
+        assert isinstance(optimizer, torch.optim.Optimizer)
+        assert self.noise is not None
+        return {
+            "updates": self.updates,
+            "agent": self.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "noise": self.noise.get_state(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a training state: weights now; optimizer and noise when a fit makes them."""
+        self.load_state_dict(state["agent"], strict=True)
+        self.updates = int(state["updates"])
+        self.saved = state

@@ -1,0 +1,80 @@
+"""How strong the conservative penalty is: alpha's schedule and the Lagrange multiplier.
+
+Shared by the discrete and the continuous agent. Knows nothing about networks or batches.
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from offline_cql import losses
+from offline_cql.alpha import alpha_at
+from offline_cql.schema import TrainConfig
+
+
+class Conservatism(nn.Module):
+    """alpha(update), and with a `target_gap` the multiplier whose *log* is the parameter."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        super().__init__()
+        self.cql, self.schedule = config.cql, config.alpha_schedule
+        self.lagrange = config.cql.target_gap is not None
+        if self.lagrange:
+            assert config.cql.multiplier_initial is not None
+            initial = math.log(config.cql.multiplier_initial)
+            self.log_multiplier = nn.Parameter(torch.tensor(initial))
+
+    def alpha_at(self, update: int) -> float:
+        """alpha of the update that follows `update` finished ones."""
+        return alpha_at(update, alpha=self.cql.alpha, schedule=self.schedule)
+
+    def loss(self, gap: Tensor, alpha: float) -> Tensor:
+        """What the gap [E, B] adds to the summed loss: the critics' part and the multiplier's."""
+        if not self.lagrange:
+            return losses.conservative_loss(gap, alpha=alpha)
+        multiplier, target_gap = self.log_multiplier.exp(), self.cql.target_gap
+        assert target_gap is not None
+        critic = losses.conservative_loss(
+            gap, alpha=alpha, multiplier=multiplier.detach(), target_gap=target_gap
+        )
+        return critic + losses.multiplier_loss(
+            multiplier, gap.detach(), alpha=alpha, target_gap=target_gap
+        )
+
+    def metrics(self, alpha: float) -> dict[str, Tensor]:
+        values = {"cql/alpha": torch.tensor(alpha)}
+        if self.lagrange:
+            values["cql/multiplier"] = self.log_multiplier.detach().exp()
+        return values
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        if not self.lagrange:
+            return []
+        return [
+            {
+                "name": "multiplier",
+                "params": [self.log_multiplier],
+                "lr": self.cql.multiplier_learning_rate,
+            }
+        ]
+
+    @torch.no_grad()
+    def clamp(self) -> None:
+        """Keep the log multiplier within its bounds, in place, after the step.
+
+        A clamp of exp(log multiplier) inside the loss has no gradient beyond the bound and latches.
+        """
+        if self.lagrange:
+            assert self.cql.multiplier_min is not None
+            assert self.cql.multiplier_max is not None
+            self.log_multiplier.clamp_(
+                math.log(self.cql.multiplier_min), math.log(self.cql.multiplier_max)
+            )
+
+
+@torch.no_grad()
+def lerp_targets(target: nn.Module, online: nn.Module, polyak: float) -> None:
+    """target ← (1 − polyak) · target + polyak · online, in place, in float32."""
+    torch._foreach_lerp_(list(target.parameters()), list(online.parameters()), polyak)

@@ -1,0 +1,237 @@
+"""CQL for continuous actions: SAC with a conservative critic (Kumar et al. 2020).
+
+One update: the critic, actor, temperature and multiplier losses are taken at the same parameters
+and summed; stop-gradients keep each parameter's gradient its own.
+"""
+
+import copy
+import math
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from offline_cql import losses
+from offline_cql.agents.base import Agent
+from offline_cql.agents.conservatism import Conservatism, lerp_targets
+from offline_cql.networks import ActionCritics, TanhGaussianActor
+from offline_cql.schema import TrainConfig
+from offline_cql.transitions import Batch, Spaces
+
+
+class Noise(NamedTuple):
+    """Random numbers of one update. B states, n proposals, M backup actions, A dimensions."""
+
+    uniform: Tensor  # [n, B, A] in [−1, 1]
+    current: Tensor  # [n, B, A] standard normal, as all below
+    next: Tensor  # [n, B, A]
+    actor: Tensor  # [1, B, A]
+    backup: Tensor  # [M, B, A]
+
+
+class ContinuousCQL(Agent):
+    """Tanh-Gaussian actor, E stacked critics, automatic temperature, conservative gap."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        spaces: Spaces,
+        *,
+        observation_mean: Tensor,
+        observation_std: Tensor,
+    ) -> None:
+        super().__init__(
+            config, spaces, observation_mean=observation_mean, observation_std=observation_std
+        )
+        network, bf16 = config.network, config.hardware.precision == "bf16"
+        self.actor = TanhGaussianActor(
+            spaces.observation_dim,
+            spaces.action_dim,
+            network.actor_hidden,
+            log_std_min=network.log_std_min,
+            log_std_max=network.log_std_max,
+            log_std_affine=network.log_std_affine,
+            orthogonal=network.orthogonal_actor,
+            bf16=bf16,
+        )
+        self.critic = ActionCritics(
+            network.critics,
+            spaces.observation_dim,
+            spaces.action_dim,
+            network.critic_hidden,
+            orthogonal=network.orthogonal_critic,
+            bf16=bf16,
+        )
+        self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
+        self.log_temperature = nn.Parameter(torch.tensor(math.log(config.cql.temperature_initial)))
+        self.conservatism = Conservatism(config)
+        target_entropy = config.cql.target_entropy
+        self.target_entropy = -float(spaces.action_dim) if target_entropy is None else target_entropy
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        cql = self.config.cql
+        return [
+            {
+                "name": "critic",
+                "params": list(self.critic.parameters()),
+                "lr": cql.critic_learning_rate,
+            },
+            {
+                "name": "actor",
+                "params": list(self.actor.parameters()),
+                "lr": cql.actor_learning_rate,
+            },
+            {
+                "name": "temperature",
+                "params": [self.log_temperature],
+                "lr": cql.temperature_learning_rate,
+            },
+            *self.conservatism.parameter_groups(),
+        ]
+
+    def act(self, observation: Tensor) -> Tensor:
+        mean, _ = self.actor(self.statistics(observation))
+        return self.bounds(torch.tanh(mean))
+
+    def draw_noise(self, batch_size: int) -> Noise:
+        cql, actions = self.config.cql, self.spaces.action_dim
+        n, backups = cql.n_actions, cql.n_actions if cql.backup == "max" else 1
+        options: dict[str, Any] = {"generator": self.noise, "device": self.device}
+        uniform = torch.rand(n, batch_size, actions, **options).mul_(2.0).sub_(1.0)
+        normal = torch.randn(2 * n + 1 + backups, batch_size, actions, **options)
+        parts = self.own_share(normal, dim=1).split([n, n, 1, backups])
+        return Noise(self.own_share(uniform, dim=1), *parts)
+
+    def losses(self, batch: Batch, *, measure: bool) -> tuple[Tensor, dict[str, Tensor]]:
+        return self.losses_given(
+            batch, self.draw_noise(self.config.batch_size), measure=measure
+        )
+
+    def losses_given(
+        self, batch: Batch, noise: Noise, *, measure: bool
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The summed loss of one update at given noise: a function of parameters, batch, noise."""
+        cql, conservatism = self.config.cql, self.conservatism
+        alpha = conservatism.alpha_at(self.updates)
+        observation = self.statistics(batch.observation)
+        next_observation = self.statistics(batch.next_observation)
+        temperature = self.log_temperature.exp()
+        here = self.actor(observation)
+        with torch.no_grad():
+            there = self.actor(next_observation)
+            target = self.bellman_target(batch, next_observation, there, noise, temperature)
+            proposals, density = self.proposals(here, there, noise)
+
+        logged = batch.action if cql.action_clip is None else batch.action.clamp(
+            -cql.action_clip, cql.action_clip
+        )
+        logged = logged.unsqueeze(1)
+        penalised = alpha > 0.0 or conservatism.lagrange
+        if penalised:
+            q = self.critic(observation, torch.cat([logged, proposals], dim=1))
+        else:  # Plain SAC: proposals are scored for the log only.
+            q = self.critic(observation, logged)
+            if measure:
+                with torch.no_grad():
+                    q = torch.cat([q, self.critic(observation, proposals)], dim=2)
+        q_logged, q_proposed = q[..., 0], q[..., 1:]
+        td = losses.critic_td_loss(q_logged, target)
+        total = td
+        gap = None
+        if penalised or measure:
+            gap = self.gap(q_proposed, density, q_logged)
+        if penalised:
+            assert gap is not None
+            total = total + conservatism.loss(gap, alpha)
+
+        action, log_density = sample(*here, noise.actor)
+        frozen = {name: p.detach() for name, p in self.critic.named_parameters()}
+        q_policy = functional_call(self.critic, frozen, (observation, action)).squeeze(2)
+        log_density = log_density.squeeze(1)
+        actor = losses.actor_loss(q_policy, log_density, temperature=temperature.detach())
+        total = total + actor + losses.temperature_loss(
+            self.log_temperature, log_density, target_entropy=self.target_entropy
+        )
+        if not measure:
+            return total, {}
+        assert gap is not None
+        return total, {
+            "critic/td_loss": td.detach(),
+            "critic/gap": gap.detach().mean(),
+            "critic/q_logged": q_logged.detach().mean(),
+            "critic/q_policy": q_policy.detach().mean(),
+            **self.uniform_value(q_proposed),
+            "critic/q_abs_max": q.detach().abs().max(),
+            "critic/target": target.mean(),
+            "actor/loss": actor.detach(),
+            "actor/entropy": -log_density.detach().mean(),
+            "actor/temperature": temperature.detach(),
+            **conservatism.metrics(alpha),
+        }
+
+    def bellman_target(
+        self,
+        batch: Batch,
+        next_observation: Tensor,
+        there: tuple[Tensor, Tensor],
+        noise: Noise,
+        temperature: Tensor,
+    ) -> Tensor:
+        """y [B] from the target critics at fresh actions of the policy in the next state."""
+        action, log_density = sample(*there, noise.backup)
+        q_target = self.target_critic(next_observation, action)
+        if self.config.cql.backup == "entropy":
+            value = losses.sampled_value(q_target, log_density, temperature=temperature)
+        else:
+            value = losses.sampled_value(q_target, None)
+        return losses.bellman_target(batch.reward, batch.discount, value)
+
+    def proposals(
+        self, here: tuple[Tensor, Tensor], there: tuple[Tensor, Tensor], noise: Noise
+    ) -> tuple[Tensor, Tensor]:
+        """Actions [B, N, A] that the gap is estimated with and their log-densities [B, N].
+
+        Next-state actions are scored at the current state: they only widen the proposal.
+        """
+        uniform = noise.uniform.transpose(0, 1)
+        low, high = -torch.ones_like(uniform[0, 0]), torch.ones_like(uniform[0, 0])
+        uniform_density = losses.uniform_log_density(low, high).expand(uniform.shape[:2])
+        current = sample(*here, noise.current)
+        if self.config.cql.penalty == "expectation":
+            if self.config.cql.expectation_over == "uniform":
+                return uniform, uniform_density
+            return current
+        drawn = [(uniform, uniform_density), current, sample(*there, noise.next)]
+        return torch.cat([a for a, _ in drawn], dim=1), torch.cat([d for _, d in drawn], dim=1)
+
+    def gap(self, q_proposed: Tensor, density: Tensor, q_logged: Tensor) -> Tensor:
+        """The conservative gap [E, B], clipped if so configured, not scaled by alpha."""
+        cql = self.config.cql
+        if cql.penalty == "expectation":
+            gap = losses.expectation_gap(q_proposed, q_logged)
+        else:
+            gap = losses.conservative_gap(
+                q_proposed, density, q_logged, temperature=cql.gap_temperature
+            )
+        return losses.clipped_gap(gap, minimum=cql.gap_min, maximum=cql.gap_max)
+
+    def uniform_value(self, q_proposed: Tensor) -> dict[str, Tensor]:
+        """Mean Q of uniform actions, where this penalty draws any."""
+        cql = self.config.cql
+        if cql.penalty == "expectation" and cql.expectation_over == "policy":
+            return {}
+        return {"critic/q_uniform": q_proposed[..., : cql.n_actions].detach().mean()}
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        lerp_targets(self.target_critic, self.critic, self.config.cql.polyak)
+        self.conservatism.clamp()
+
+
+def sample(mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    """Squashed actions [B, n, A] of noise [n, B, A], and their log-densities [B, n]."""
+    mean, log_std = mean.unsqueeze(0), log_std.unsqueeze(0)
+    pre_tanh = mean + log_std.exp() * noise
+    density = losses.tanh_gaussian_log_density(pre_tanh, mean, log_std)
+    return torch.tanh(pre_tanh).transpose(0, 1), density.transpose(0, 1)

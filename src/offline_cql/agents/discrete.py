@@ -1,0 +1,93 @@
+"""CQL for discrete actions: an ensemble of Q-networks, DQN's target, the exact log-sum-exp gap."""
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from offline_cql import losses
+from offline_cql.agents.base import Agent
+from offline_cql.agents.conservatism import Conservatism, lerp_targets
+from offline_cql.networks import StackedMLP
+from offline_cql.schema import TrainConfig
+from offline_cql.transitions import Batch, Spaces
+
+
+class DiscreteCQL(Agent):
+    """TD + alpha · (logsumexp_a Q − Q(s, a)); the policy is greedy in the least of the critics."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        spaces: Spaces,
+        *,
+        observation_mean: Tensor,
+        observation_std: Tensor,
+    ) -> None:
+        super().__init__(
+            config, spaces, observation_mean=observation_mean, observation_std=observation_std
+        )
+        network = config.network
+        self.critic = StackedMLP(
+            network.critics,
+            spaces.observation_dim,
+            network.critic_hidden,
+            spaces.action_dim,
+            orthogonal=network.orthogonal_critic,
+            bf16=config.hardware.precision == "bf16",
+        )
+        self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
+        self.conservatism = Conservatism(config)
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        critic = {
+            "name": "critic",
+            "params": list(self.critic.parameters()),
+            "lr": self.config.cql.critic_learning_rate,
+        }
+        return [critic, *self.conservatism.parameter_groups()]
+
+    def act(self, observation: Tensor) -> Tensor:
+        q: Tensor = self.critic(self.statistics(observation))
+        return q.amin(dim=0).argmax(dim=-1)
+
+    def losses(self, batch: Batch, *, measure: bool) -> tuple[Tensor, dict[str, Tensor]]:
+        cql, conservatism = self.config.cql, self.conservatism
+        alpha = conservatism.alpha_at(self.updates)
+        q = self.critic(self.statistics(batch.observation))
+        with torch.no_grad():
+            next_observation = self.statistics(batch.next_observation)
+            value = losses.discrete_value(
+                self.target_critic(next_observation),
+                self.critic(next_observation),
+                target=cql.target,
+                temperature=cql.gap_temperature,
+            )
+            target = losses.bellman_target(batch.reward, batch.discount, value)
+        chosen = batch.action.view(1, -1, 1).expand(len(q), -1, 1)
+        q_logged = q.gather(2, chosen).squeeze(2)
+        td = losses.critic_td_loss(q_logged, target)
+        gap = losses.clipped_gap(
+            losses.discrete_gap(q, batch.action, temperature=cql.gap_temperature),
+            minimum=cql.gap_min,
+            maximum=cql.gap_max,
+        )
+        total = td + conservatism.loss(gap, alpha)
+        if not measure:
+            return total, {}
+        return total, {
+            "critic/td_loss": td.detach(),
+            "critic/gap": gap.detach().mean(),
+            "critic/q_logged": q_logged.detach().mean(),
+            "critic/q_policy": q.detach().amin(dim=0).amax(dim=-1).mean(),
+            "critic/q_uniform": q.detach().mean(),
+            "critic/q_abs_max": q.detach().abs().max(),
+            "critic/target": target.mean(),
+            **conservatism.metrics(alpha),
+        }
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        lerp_targets(self.target_critic, self.critic, self.config.cql.polyak)
+        self.conservatism.clamp()

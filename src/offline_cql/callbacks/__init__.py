@@ -1,0 +1,1 @@
+"""What happens around the updates: the record, rollouts, checkpoints, the bar."""

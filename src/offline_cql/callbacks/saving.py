@@ -1,0 +1,70 @@
+"""Checkpoints while training, and a clean stop when the process is asked to end."""
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Callback
+
+from offline_cql.agents import Agent
+from offline_cql.callbacks.clock import TrainingClock
+from offline_cql.checkpoint import write_checkpoint
+from offline_cql.run_folder import EVALUATION, METRICS, CsvFile
+
+
+class Preempted(Exception):
+    """The process was asked to stop; the run was saved and can be resumed."""
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(signal_number).name}; the run is saved")
+        self.signal_number = signal_number
+
+
+class Saving(Callback):
+    """Saves every `every` updates and at the end; on SIGTERM or SIGINT saves, then stops.
+
+    `identity` is what a resume compares: configuration, data set and spaces, plain values.
+    """
+
+    def __init__(
+        self, folder: Path, clock: TrainingClock, *, every: int, updates: int, identity: dict[str, Any]
+    ) -> None:
+        self.folder, self.clock, self.every, self.updates = folder, clock, every, updates
+        self.identity = identity
+        self.asked: int | None = None
+        self.former: dict[int, Any] = {}
+
+    def on_train_start(self, trainer: pl.Trainer, agent: pl.LightningModule) -> None:
+        handler: Callable[[int, FrameType | None], None] = self.ask
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self.former[number] = signal.signal(number, handler)
+
+    def ask(self, number: int, _frame: FrameType | None) -> None:
+        self.asked = number
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, agent: pl.LightningModule, *_args: Any
+    ) -> None:
+        assert isinstance(agent, Agent)
+        asked = trainer.strategy.reduce_boolean_decision(self.asked is not None, all=False)
+        if asked or agent.updates % self.every == 0 or agent.updates == self.updates:
+            with self.clock.paused():
+                if trainer.is_global_zero:
+                    self.save(agent)
+                trainer.strategy.barrier("saving")
+        if asked and agent.updates < self.updates:
+            raise Preempted(self.asked or signal.SIGTERM)
+
+    def save(self, agent: Agent) -> None:
+        lengths = {name: CsvFile(self.folder / name).size() for name in (METRICS, EVALUATION)}
+        write_checkpoint(
+            self.folder, {**agent.training_state(), **self.identity, "lengths": lengths}
+        )
+
+    def teardown(self, trainer: pl.Trainer, agent: pl.LightningModule, stage: str) -> None:
+        for number, handler in self.former.items():
+            signal.signal(number, handler)
+        self.former = {}

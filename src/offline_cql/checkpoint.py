@@ -1,0 +1,84 @@
+"""Checkpoints: tensors and plain values only, written beside the target and renamed, with a sha256.
+
+The two newest are kept: `last.ckpt` and `previous.ckpt`. Reading never runs code from the file.
+"""
+
+import hashlib
+import io
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from offline_cql.run_folder import CHECKPOINTS, write_atomically
+from offline_cql.schema import ConfigError
+
+FORMAT = 1
+LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
+
+
+class CheckpointError(ConfigError):
+    """A checkpoint that is missing, damaged or of a newer format."""
+
+
+def digest_path(path: Path) -> Path:
+    return path.with_name(path.name + ".sha256")
+
+
+def write_checkpoint(folder: Path, state: dict[str, Any]) -> Path:
+    """Save `state` as the run's last checkpoint; the one before it becomes the previous one.
+
+    At every moment at least one complete checkpoint with its digest is there: the new digest is
+    added to the digest file before the rename, the old one dropped after it.
+    """
+    directory = folder / CHECKPOINTS
+    directory.mkdir(exist_ok=True)
+    buffer = io.BytesIO()
+    torch.save({"format": FORMAT, **state}, buffer)
+    content = buffer.getvalue()
+    digest = hashlib.sha256(content).hexdigest()
+    last, previous = directory / LAST, directory / PREVIOUS
+    if last.exists():
+        write_atomically(previous, last.read_bytes())
+        old = digest_path(last).read_text()
+        write_atomically(digest_path(previous), old.encode())
+        write_atomically(digest_path(last), f"{old.strip()}\n{digest}\n".encode())
+    else:
+        write_atomically(digest_path(last), f"{digest}\n".encode())
+    write_atomically(last, content)
+    write_atomically(digest_path(last), f"{digest}\n".encode())
+    return last
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The state in one checkpoint file; CheckpointError when it is missing, damaged or too new."""
+    if not path.exists():
+        raise CheckpointError(f"{path} does not exist; the run saved no checkpoint there")
+    content = path.read_bytes()
+    found = hashlib.sha256(content).hexdigest()
+    known = digest_path(path).read_text().split() if digest_path(path).exists() else []
+    if found not in known:
+        raise CheckpointError(
+            f"{path} is damaged: sha256 {found[:12]}…, expected "
+            f"{' or '.join(d[:12] + '…' for d in known) or 'a .sha256 file beside it'}"
+        )
+    state: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    if state["format"] > FORMAT:
+        raise CheckpointError(
+            f"{path} has format {state['format']}, this version reads up to {FORMAT}; "
+            "update offline-cql"
+        )
+    return state
+
+
+def newest_checkpoint(folder: Path) -> dict[str, Any]:
+    """The run's last checkpoint; a damaged one falls back to the previous one, and says so."""
+    directory = folder / CHECKPOINTS
+    try:
+        return read_checkpoint(directory / LAST)
+    except CheckpointError as error:
+        if not (directory / PREVIOUS).exists():
+            raise
+        print(f"warning: {error}; going on from {PREVIOUS}", file=sys.stderr)
+        return read_checkpoint(directory / PREVIOUS)

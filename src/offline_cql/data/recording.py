@@ -1,0 +1,284 @@
+"""Records embedded data sets: behaviour policies stepped in environments, kept as Minari data.
+
+A data set appears in the local store whole or not at all: it is written to a hidden folder of the
+same store and renamed, under a lock that makes a second process wait and then use it.
+Knows nothing of transitions, learning or evaluation.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import gymnasium as gym
+import minari
+import numpy as np
+from minari.data_collector import EpisodeBuffer
+from minari.dataset.minari_dataset import parse_dataset_id
+from minari.dataset.minari_storage import MinariStorage
+from minari.namespace import create_namespace, list_local_namespaces
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from offline_cql.data.behaviour import Behaviour, Component, mixture
+from offline_cql.data.minari_store import dataset_path, is_stored, store_root
+from offline_cql.environments import Environment, Episode, make_environments, roll_out, spaces_of
+from offline_cql.schema import DatasetConfig, EnvConfig
+from offline_cql.transitions import DataError
+
+ENVIRONMENTS = 10  # stepped side by side; each makes a tenth of the steps
+PLAIN_SIZE = 100_000  # transitions; any other size is named in the id
+SHOW_AFTER = 2.0  # seconds before the progress bar appears
+# Keeps the recorded episodes' seeds apart from those of an evaluation with the same seed.
+RECORDING = 0x0FF
+
+
+def dataset_id(dataset: DatasetConfig) -> str:
+    """The id a recording is stored under: sim/hopper/medium-v0, or …/medium_5000-v0 by size."""
+    if dataset.size == PLAIN_SIZE:
+        return dataset.id
+    name, _, version = dataset.id.rpartition("-v")
+    return f"{name}_{dataset.size}-v{version}"
+
+
+def ensure_recorded(env: EnvConfig, dataset: DatasetConfig, *, seed: int = 0) -> str:
+    """The id of an embedded data set, recorded first if the local store lacks it."""
+    identifier = dataset_id(dataset)
+    if not is_stored(identifier):
+        with _exclusive(identifier):
+            if not is_stored(identifier):  # another process may have recorded it meanwhile
+                _record(env, dataset, identifier, seed, None)
+    return identifier
+
+
+def record(
+    env: EnvConfig,
+    dataset: DatasetConfig,
+    *,
+    seed: int = 0,
+    behaviour: Behaviour | None = None,
+    identifier: str | None = None,
+    overwrite: bool = False,
+) -> str:
+    """Rolls out exactly dataset.size steps into the local store; returns the id.
+
+    behaviour: a policy of one's own (None: the mixture behind env and dataset.quality), which
+    needs an identifier of its own. Raises DataError if the id is taken and overwrite is False,
+    PolicyError and EnvironmentFault from the roll-out; then the store is as it was.
+    """
+    if behaviour is not None and identifier is None:
+        raise DataError("recording a policy of one's own needs a data set id of its own")
+    name = identifier or dataset_id(dataset)
+    with _exclusive(name):
+        if is_stored(name) and not overwrite:
+            raise DataError(f"data set {name} is already recorded; overwrite=true records it again")
+        _record(env, dataset, name, seed, behaviour)
+    return name
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What one component contributed; its return over the episodes that the quota did not cut."""
+
+    name: str
+    steps: int
+    episodes: int
+    return_mean: float | None
+    return_std: float | None
+
+
+def _record(
+    env: EnvConfig, dataset: DatasetConfig, name: str, seed: int, behaviour: Behaviour | None
+) -> None:
+    components = (
+        mixture(env.name, dataset.quality)
+        if behaviour is None
+        else (Component("policy", 1.0, lambda *_: behaviour),)
+    )
+    environments = make_environments(env.id, min(ENVIRONMENTS, dataset.size))
+    try:
+        episodes, parts = _rolled_out(environments, components, dataset.size, seed, name)
+        _store(name, environments[0], episodes, _metadata(env, name, seed, parts))
+    finally:
+        for environment in environments:
+            environment.close()
+
+
+def _rolled_out(
+    environments: Sequence[Environment],
+    components: Sequence[Component],
+    size: int,
+    seed: int,
+    name: str,
+) -> tuple[list[Episode], list[_Part]]:
+    spaces, count = spaces_of(environments[0]), len(environments)
+    ends = np.rint(np.cumsum([component.share for component in components]) * size).astype(int)
+    episodes: list[Episode] = []
+    parts: list[_Part] = []
+    with _ProgressBar(f"recording {name}", size) as bar:
+        for index, component in enumerate(components):
+            steps = int(ends[index] - (ends[index - 1] if index else 0))
+            entropy = np.random.SeedSequence([seed, RECORDING, index])
+            policy = component.build(spaces, count, np.random.default_rng(entropy))
+            quotas = [steps // count + (i < steps % count) for i in range(count)]
+            rolled = roll_out(
+                environments,
+                policy,
+                seed=int(entropy.generate_state(1)[0]),
+                steps_each=quotas,
+                on_step=bar.advance,
+            )
+            episodes += rolled
+            parts.append(_part(component.name, steps, rolled))
+    # Mixed, so that any run of episodes has something of each component.
+    order = np.random.default_rng([seed, RECORDING]).permutation(len(episodes))
+    return [episodes[index] for index in order], parts
+
+
+def _part(name: str, steps: int, episodes: Sequence[Episode]) -> _Part:
+    returns = [episode.return_ for episode in episodes if not episode.cut]
+    mean, std = (float(np.mean(returns)), float(np.std(returns))) if returns else (None, None)
+    return _Part(name, steps, len(episodes), mean, std)
+
+
+def _metadata(env: EnvConfig, name: str, seed: int, parts: Sequence[_Part]) -> dict[str, Any]:
+    described = "; ".join(
+        f"{part.name}: {part.steps:,} steps"
+        + (f", return {part.return_mean:.1f} ± {part.return_std:.1f}" if part.return_mean else "")
+        for part in parts
+    )
+    metadata: dict[str, Any] = {
+        "dataset_id": name,
+        "algorithm_name": f"behaviour policies: {', '.join(part.name for part in parts)}",
+        "author": {"offline_cql"},
+        "minari_version": minari.__version__,
+        "eval_env_spec": gym.spec(env.id).to_json(),
+        "description": (
+            f"{sum(part.steps for part in parts):,} steps of {env.id}, recorded with seed {seed}. "
+            f"Behaviour (mean ± standard deviation over whole episodes): {described}."
+        ),
+        "behaviour": [vars(part) for part in parts],
+        "recording_seed": seed,
+    }
+    if env.reference_min is not None and env.reference_max is not None:
+        metadata |= {"ref_min_score": env.reference_min, "ref_max_score": env.reference_max}
+    return metadata
+
+
+def _store(
+    name: str, environment: Environment, episodes: Sequence[Episode], metadata: dict[str, Any]
+) -> None:
+    """Writes beside the final place, flushes to the disk, renames."""
+    final, staging = dataset_path(name), _hidden(".recording", name)
+    shutil.rmtree(staging, ignore_errors=True)  # of a recording that was killed
+    (staging / "new").mkdir(parents=True)
+    try:
+        storage = MinariStorage.new(
+            staging / "new" / "data",
+            observation_space=environment.observation_space,
+            action_space=environment.action_space,
+            env_spec=gym.spec(environment.spec.id) if environment.spec else None,
+        )
+        storage.update_metadata(metadata)
+        storage.update_episodes([_buffer(episode) for episode in episodes])
+        for path in (staging / "new" / "data").iterdir():
+            _flush(path)
+        _make_namespace(name)
+        final.parent.mkdir(parents=True, exist_ok=True)
+        if final.exists():  # overwrite: a folder can only be renamed over an empty one
+            os.replace(final, staging / "old")
+        os.replace(staging / "new", final)
+        _flush(final.parent)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _buffer(episode: Episode) -> EpisodeBuffer:
+    return EpisodeBuffer(
+        seed=episode.seed,
+        observations=episode.observations,
+        actions=episode.actions,
+        rewards=episode.rewards,
+        terminations=episode.terminated,
+        truncations=episode.truncated,
+        infos={},
+    )
+
+
+def _make_namespace(name: str) -> None:
+    namespace = parse_dataset_id(name)[0]
+    if namespace is not None and namespace not in list_local_namespaces():
+        create_namespace(namespace)
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _hidden(folder: str, name: str) -> Path:
+    """A place of a data set that Minari does not list; the id is checked on the way."""
+    return store_root() / folder / dataset_path(name).relative_to(store_root()).as_posix().replace(
+        "/", "__"
+    )
+
+
+@contextlib.contextmanager
+def _exclusive(name: str) -> Iterator[None]:
+    """Holds the lock of one data set; the system frees it when the process ends, however."""
+    path = _hidden(".locks", name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"another process records {name}: waiting for it", file=sys.stderr)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+class _ProgressBar:
+    """Steps made so far, on stderr, from SHOW_AFTER seconds on."""
+
+    def __init__(self, title: str, total: int):
+        self.started, self.done, self.shown = time.monotonic(), 0, False
+        self.progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+        )
+        self.task = self.progress.add_task(title, total=total)
+
+    def __enter__(self) -> _ProgressBar:
+        return self
+
+    def advance(self, steps: int) -> None:
+        self.done += steps
+        if not self.shown and time.monotonic() - self.started > SHOW_AFTER:
+            self.progress.start()
+            self.shown = True
+        if self.shown:
+            self.progress.update(self.task, completed=self.done)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self.shown:
+            self.progress.stop()

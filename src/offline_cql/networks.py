@@ -1,0 +1,181 @@
+"""The networks: stacked perceptrons, critics, a tanh-Gaussian actor, observation statistics.
+
+They know nothing about losses, data sets or training. Hidden layers may run in bf16; what leaves a
+network is always float32.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+SQRT_2 = math.sqrt(2.0)
+ORTHOGONAL_HEAD_GAIN = 1e-2
+
+
+class StackedMLP(nn.Module):
+    """E perceptrons of one shape with ReLU between layers, one batched product per layer.
+
+    Maps [B, inputs] to [E, B, outputs]. Each member has its own weights, drawn one after the
+    other: uniform in ±1/√fan_in, or orthogonal (gain √2, head 0.01, biases 0).
+    """
+
+    def __init__(
+        self,
+        members: int,
+        inputs: int,
+        hidden: Sequence[int],
+        outputs: int,
+        *,
+        orthogonal: bool,
+        bf16: bool,
+    ) -> None:
+        super().__init__()
+        sizes = [inputs, *hidden, outputs]
+        self.weights = nn.ParameterList()
+        self.biases = nn.ParameterList()
+        for layer, (fan_in, fan_out) in enumerate(zip(sizes, sizes[1:], strict=False)):
+            gain = ORTHOGONAL_HEAD_GAIN if layer == len(hidden) else SQRT_2
+            weight = torch.empty(members, fan_in, fan_out)
+            bias = torch.zeros(members, 1, fan_out)
+            for member in range(members):
+                if orthogonal:
+                    nn.init.orthogonal_(weight[member], gain)
+                else:
+                    bound = 1.0 / math.sqrt(fan_in)
+                    nn.init.uniform_(weight[member], -bound, bound)
+                    nn.init.uniform_(bias[member], -bound, bound)
+            self.weights.append(nn.Parameter(weight))
+            self.biases.append(nn.Parameter(bias))
+        self.bf16 = bf16
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        members = self.weights[0].shape[0]
+        with torch.autocast(inputs.device.type, torch.bfloat16, enabled=self.bf16):
+            first = inputs.expand(members, *inputs.shape)
+            hidden = torch.baddbmm(self.biases[0], first, self.weights[0])
+        return self.after_first_layer(hidden)
+
+    def after_first_layer(self, hidden: Tensor) -> Tensor:
+        """The rest of the network from the first layer's sums [E, B, H]; the head in float32."""
+        last = len(self.weights) - 1
+        if last == 0:
+            return hidden.float()
+        with torch.autocast(hidden.device.type, torch.bfloat16, enabled=self.bf16):
+            for layer in range(1, last):
+                hidden = torch.baddbmm(
+                    self.biases[layer], functional.relu(hidden), self.weights[layer]
+                )
+            hidden = functional.relu(hidden)
+        return torch.baddbmm(self.biases[last], hidden.float(), self.weights[last])
+
+
+class ActionCritics(nn.Module):
+    """E action-value functions Q_i(s, a), scored for N actions of each state in one pass.
+
+    observation [B, D] and action [B, N, A] in [−1, 1] give [E, B, N]. The first layer's product
+    with the observation is made once a state and shared by its N actions.
+    """
+
+    def __init__(
+        self,
+        members: int,
+        observation_dim: int,
+        action_dim: int,
+        hidden: Sequence[int],
+        *,
+        orthogonal: bool,
+        bf16: bool,
+    ) -> None:
+        super().__init__()
+        self.observation_dim = observation_dim
+        self.mlp = StackedMLP(
+            members, observation_dim + action_dim, hidden, 1, orthogonal=orthogonal, bf16=bf16
+        )
+
+    def forward(self, observation: Tensor, action: Tensor) -> Tensor:
+        states, count, action_dim = action.shape
+        weight, bias = self.mlp.weights[0], self.mlp.biases[0]
+        members, _, width = weight.shape
+        state_weight, action_weight = weight.split([self.observation_dim, action_dim], dim=1)
+        with torch.autocast(action.device.type, torch.bfloat16, enabled=self.mlp.bf16):
+            per_state = torch.baddbmm(
+                bias, observation.expand(members, *observation.shape), state_weight
+            )
+            flat = action.reshape(states * count, action_dim)
+            per_action = torch.bmm(flat.expand(members, *flat.shape), action_weight)
+            sums = per_action.view(members, states, count, width) + per_state.unsqueeze(2)
+        q = self.mlp.after_first_layer(sums.view(members, states * count, width))
+        return q.view(members, states, count)
+
+
+class TanhGaussianActor(nn.Module):
+    """Mean and log standard deviation of the Gaussian that tanh squashes into [−1, 1].
+
+    Maps [B, D] to two tensors [B, A]. The log standard deviation is clamped to its bounds; with
+    `log_std_affine` it first passes through a trainable multiplier (1) and offset (−1).
+    """
+
+    def __init__(
+        self,
+        observation_dim: int,
+        action_dim: int,
+        hidden: Sequence[int],
+        *,
+        log_std_min: float,
+        log_std_max: float,
+        log_std_affine: bool,
+        orthogonal: bool,
+        bf16: bool,
+    ) -> None:
+        super().__init__()
+        self.mlp = StackedMLP(
+            1, observation_dim, hidden, 2 * action_dim, orthogonal=orthogonal, bf16=bf16
+        )
+        self.log_std_min, self.log_std_max = log_std_min, log_std_max
+        self.log_std_affine = log_std_affine
+        if log_std_affine:
+            self.log_std_multiplier = nn.Parameter(torch.tensor(1.0))
+            self.log_std_offset = nn.Parameter(torch.tensor(-1.0))
+
+    def forward(self, observation: Tensor) -> tuple[Tensor, Tensor]:
+        mean, log_std = self.mlp(observation).squeeze(0).chunk(2, dim=-1)
+        if self.log_std_affine:
+            log_std = self.log_std_multiplier * log_std + self.log_std_offset
+        return mean, log_std.clamp(self.log_std_min, self.log_std_max)
+
+
+class ObservationStatistics(nn.Module):
+    """(observation − mean) / std with the data's statistics, held as buffers of the policy.
+
+    Columns that hardly vary (std below 1e-6) are only centred: dividing would blow up noise.
+    Not normalising is mean 0 and std 1.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: Tensor, std: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("mean", mean.float())
+        self.register_buffer("std", torch.where(std < 1e-6, 1.0, std).float())
+
+    def forward(self, observation: Tensor) -> Tensor:
+        return (observation - self.mean) / self.std
+
+
+class ActionBounds(nn.Module):
+    """From [−1, 1] to the environment's bounds [low, high], per dimension, as buffers."""
+
+    low: Tensor
+    high: Tensor
+
+    def __init__(self, low: Sequence[float], high: Sequence[float]) -> None:
+        super().__init__()
+        self.register_buffer("low", torch.tensor(low))
+        self.register_buffer("high", torch.tensor(high))
+
+    def forward(self, action: Tensor) -> Tensor:
+        return self.low + 0.5 * (action + 1.0) * (self.high - self.low)

@@ -1,0 +1,69 @@
+"""The tables at the end: of a run, and of a grid. They read run folders and train nothing."""
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from offline_cql import run_folder
+from offline_cql.schema import TrainConfig
+
+
+def print_run(folder: Path, config: TrainConfig, result: dict[str, Any]) -> None:
+    """What the run was worth, how fast it was, where it is and what to type next."""
+    dataset = run_folder.read_json(folder / run_folder.RECORD)["dataset"]["id"]
+    table = Table(title=f"{config.env.name} · {dataset} · {config.algorithm.name}")
+    table.add_column("")
+    table.add_column("", justify="right")
+    table.add_row("behaviour return (data)", number(result["behaviour_return"]))
+    if result["episodes"]:
+        spread = f"{number(result['return_mean'])} ± {number(result['return_std'])}"
+        table.add_row(f"policy return ({result['episodes']} episodes, last)", spread)
+        table.add_row("normalized score", number(result["normalized_score"]))
+    table.add_row("updates", f"{result['updates']:,}")
+    table.add_row("updates/s", number(result["updates_per_second"]))
+    table.add_row("wall time", f"{result['wall_seconds']:.0f} s")
+    # Paths go below the table: a narrow terminal would cut them.
+    console = Console()
+    console.print(table)
+    console.print(f"run     {folder}", soft_wrap=True, highlight=False)
+    if result["episodes"]:
+        following = f"python evaluate.py run={folder} evaluation.episodes=100"
+    else:
+        following = f"python train.py resume={folder} updates={2 * result['updates']}"
+    console.print(f"next    {following}", soft_wrap=True, highlight=False)
+
+
+def print_grid(folder: Path, jobs: list[dict[str, Any]]) -> None:
+    """One line a job: what was set, how it ended, what it reached."""
+    table = Table(title=f"grid {folder} · {len(jobs)} jobs")
+    for name, justify in (
+        ("overrides", "left"),
+        ("status", "left"),
+        ("return", "right"),
+        ("score", "right"),
+        ("updates/s", "right"),
+    ):
+        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    for job in jobs:
+        result = job["result"]
+        table.add_row(
+            " ".join(job["overrides"]),
+            result.get("status", "failed"),
+            number(result.get("return_mean")),
+            number(result.get("normalized_score")),
+            number(result.get("updates_per_second")),
+        )
+    console = Console()
+    console.print(table)
+    for job in jobs:
+        console.print(f"{job['run'] or 'no run folder'}", soft_wrap=True, highlight=False)
+    failed = [job for job in jobs if job["result"].get("status") != "finished"]
+    if failed:
+        console.print(f"{len(failed)} of {len(jobs)} jobs did not finish", style="red")
+
+
+def number(value: float | None) -> str:
+    """A figure for a table: one decimal; – when there is none."""
+    return "–" if value is None else f"{value:,.1f}"

@@ -1,0 +1,189 @@
+"""`python train.py`: from the composed config to a run folder and the table at its end."""
+
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from offline_cql import run_folder
+from offline_cql.callbacks.saving import Preempted
+from offline_cql.checkpoint import newest_checkpoint
+from offline_cql.data.minari_store import load_transitions
+from offline_cql.data.recording import ensure_recorded
+from offline_cql.environments import make_environments, spaces_of
+from offline_cql.runner import grid, summary
+from offline_cql.runner.fit import chosen_accelerator, fit, identity
+from offline_cql.runner.provenance import provenance
+from offline_cql.runner.ranks import RankFailure, launch, load_config
+from offline_cql.schema import ConfigError, TrainConfig, refuse_without_effect, typed
+from offline_cql.transitions import DataError, Transitions
+
+# What `resume=RUN` may be combined with.
+WITH_RESUME = ("resume", "updates")
+
+
+def train(config: DictConfig) -> float | None:
+    """Train, evaluate, print the table; the metric to optimise is the mean return at the end.
+
+    Raises ConfigError and DataError before anything is trained, and what stopped a run.
+    """
+    hydra = HydraConfig.get()
+    overrides = list(hydra.overrides.task)
+    job = grid.Job.of(hydra) if hydra.mode == RunMode.MULTIRUN else None
+    folder: Path | None = None
+    try:
+        if config.resume is None:
+            settings, transitions = checked(config, overrides)
+            folder = begin(config, settings, transitions, grid_name=job.grid if job else None)
+            execute(folder, load_config(folder), transitions, state=None)
+        else:
+            folder = Path(str(config.resume))
+            go_on(folder, overrides)
+    except Preempted as stop:
+        # Hydra's sweeper ends at SystemExit: a grid that is asked to stop stops.
+        print(f"{stop}; go on with: python train.py resume={folder}", file=sys.stderr)
+        raise SystemExit(128 + stop.signal_number) from stop
+    finally:
+        if job is not None:
+            job.write(overrides, folder)
+    result = run_folder.read_json(folder / run_folder.RESULT)
+    summary.print_run(folder, load_config(folder), result)
+    value: float | None = result["return_mean"]
+    return value
+
+
+def checked(config: DictConfig, overrides: list[str]) -> tuple[TrainConfig, Transitions]:
+    """The settings and the data of a new run, after every check that needs no folder."""
+    settings = typed(config)
+    check_devices(settings)
+    transitions = prepared_data(settings)
+    refuse_without_effect(settings, overrides, discrete=transitions.spaces.discrete)
+    return settings, transitions
+
+
+def begin(
+    config: DictConfig, settings: TrainConfig, transitions: Transitions, *, grid_name: str | None
+) -> Path:
+    """Claim the run folder and write what the run is: config.yaml and record.json."""
+    folder = run_folder.claim_folder(Path(settings.run_dir))
+    write_config(folder, frozen(config) | {"run_dir": str(folder)})
+    record = provenance(settings, transitions, command=sys.argv, grid=grid_name)
+    run_folder.write_json(folder / run_folder.RECORD, record)
+    return folder
+
+
+def write_config(folder: Path, plain: dict[str, Any]) -> None:
+    text = OmegaConf.to_yaml(OmegaConf.create(plain))
+    run_folder.write_atomically(folder / run_folder.CONFIG, text.encode())
+
+
+def go_on(folder: Path, overrides: list[str]) -> None:
+    """Continue a run exactly, to `updates=` if that was raised."""
+    given = dict(override.split("=", 1) for override in overrides)
+    if other := [key for key in given if key not in WITH_RESUME]:
+        raise ConfigError(
+            f"{other[0]} cannot be changed with resume=; a run goes on as it was configured "
+            "(only updates may be raised)"
+        )
+    if not (folder / run_folder.CONFIG).exists():
+        raise ConfigError(f"resume={folder} is no run folder: it has no {run_folder.CONFIG}")
+    settings = load_config(folder)
+    check_devices(settings)
+    transitions = prepared_data(settings)
+    with run_folder.held(folder):
+        state = newest_checkpoint(folder)
+        refuse_changes(folder, state, identity(settings, transitions))
+        updates = int(given.get("updates", settings.updates))
+        if updates <= state["updates"]:
+            print(f"nothing to do: {folder} has {state['updates']} updates, updates={updates}")
+            return
+        if updates != settings.updates:
+            plain = OmegaConf.to_container(OmegaConf.load(folder / run_folder.CONFIG))
+            assert isinstance(plain, dict)
+            write_config(folder, {str(k): v for k, v in plain.items()} | {"updates": updates})
+        run_folder.cut_back(folder, state["lengths"])
+    execute(folder, load_config(folder), transitions, state=state)
+
+
+def execute(
+    folder: Path, settings: TrainConfig, transitions: Transitions, *, state: dict[str, Any] | None
+) -> None:
+    """Train over a claimed folder, in this process or in one process a device."""
+    with run_folder.held(folder):
+        if settings.hardware.strategy != "ddp":
+            fit(settings, folder, transitions, state=state)
+            return
+        try:
+            launch(folder, settings.hardware, resume=state is not None)
+        except RankFailure:
+            with suppress(FileNotFoundError):
+                result = run_folder.read_json(folder / run_folder.RESULT)
+                if result["status"] == "preempted":
+                    raise Preempted(int(result["signal"])) from None
+            raise
+
+
+def prepared_data(settings: TrainConfig) -> Transitions:
+    """The transitions, recorded first if need be; their spaces must be the environment's."""
+    dataset_id = ensure_recorded(settings.env, settings.dataset)
+    transitions = load_transitions(dataset_id)
+    (environment,) = make_environments(settings.env.id, 1)
+    spaces = spaces_of(environment)
+    environment.close()
+    if spaces != transitions.spaces:
+        raise DataError(
+            f"{dataset_id} does not fit env={settings.env.name}: "
+            f"the data have {transitions.spaces}, the environment {spaces}"
+        )
+    if settings.batch_size > len(transitions):
+        raise ConfigError(
+            f"batch_size={settings.batch_size} must be <= {len(transitions)}, the size of "
+            f"{dataset_id}"
+        )
+    return transitions
+
+
+def check_devices(settings: TrainConfig) -> None:
+    """A GPU that was asked for must be there: there is no silent fallback."""
+    if chosen_accelerator(settings.hardware) != "gpu":
+        return
+    found = torch.cuda.device_count()
+    if settings.hardware.devices > found:
+        raise ConfigError(
+            f"hardware.devices={settings.hardware.devices} needs as many GPUs, found {found}; "
+            "use hardware=cpu, or hardware=ddp_cpu for several processes"
+        )
+
+
+def refuse_changes(folder: Path, state: dict[str, Any], now: dict[str, Any]) -> None:
+    """Raises ConfigError or DataError when settings or data are not those of the checkpoint."""
+    if state["dataset"] != now["dataset"]:
+        raise DataError(
+            f"{folder}: the data changed since the checkpoint "
+            f"({state['dataset']['sha256'][:12]}… then, {now['dataset']['sha256'][:12]}… now)"
+        )
+    for section, settings in now["config"].items():
+        if state["config"].get(section) != settings:
+            raise ConfigError(
+                f"{folder}/{run_folder.CONFIG}: {section} differs from the checkpoint's; "
+                "undo the edit or start a new run"
+            )
+
+
+def frozen(config: DictConfig) -> dict[str, Any]:
+    """The composed config with interpolations resolved, but for environment variables."""
+
+    def plain(value: Any, raw: Any) -> Any:
+        if isinstance(raw, dict):
+            return {key: plain(value[key], raw[key]) for key in raw}
+        return raw if isinstance(raw, str) and "oc.env:" in raw else value
+
+    raw = OmegaConf.to_container(config, resolve=False)
+    result: dict[str, Any] = plain(OmegaConf.to_container(config, resolve=True), raw)
+    return result
+

@@ -1,0 +1,40 @@
+"""What can be set: types, ranges, cross-checks. Knows nothing about learning, data or files."""
+
+from offline_cql.schema.doors import CollectConfig, EvaluateConfig, TrainConfig
+from offline_cql.schema.effect import refuse_without_effect, without_effect
+from offline_cql.schema.limits import ConfigError, Section
+from offline_cql.schema.reading import typed, typed_as
+from offline_cql.schema.sections import (
+    AlgorithmConfig,
+    AlphaScheduleConfig,
+    CqlConfig,
+    DatasetConfig,
+    EnvConfig,
+    EvaluationConfig,
+    HardwareConfig,
+    LoggerConfig,
+    NetworkConfig,
+    RolloutConfig,
+)
+
+__all__ = [
+    "AlgorithmConfig",
+    "AlphaScheduleConfig",
+    "CollectConfig",
+    "ConfigError",
+    "CqlConfig",
+    "DatasetConfig",
+    "EnvConfig",
+    "EvaluateConfig",
+    "EvaluationConfig",
+    "HardwareConfig",
+    "LoggerConfig",
+    "NetworkConfig",
+    "RolloutConfig",
+    "Section",
+    "TrainConfig",
+    "refuse_without_effect",
+    "typed",
+    "typed_as",
+    "without_effect",
+]

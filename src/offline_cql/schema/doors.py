@@ -1,0 +1,91 @@
+"""Everything that each door takes, as one dataclass of sections.
+
+Knows nothing about files, Hydra or defaults, nor what a door does with its settings.
+"""
+
+from dataclasses import dataclass, field
+
+from offline_cql.schema.limits import Section, shown, within
+from offline_cql.schema.sections import (
+    LARGEST_SEED,
+    AlgorithmConfig,
+    AlphaScheduleConfig,
+    CqlConfig,
+    DatasetConfig,
+    EnvConfig,
+    EvaluationConfig,
+    HardwareConfig,
+    LoggerConfig,
+    NetworkConfig,
+    RolloutConfig,
+)
+
+
+def check_quality(env: EnvConfig, dataset: DatasetConfig) -> None:
+    """Raises ConfigError when an embedded data set of this quality does not exist."""
+    known = f"must be one of {', '.join(env.qualities)} with env={env.name}"
+    embedded = dataset.source == "embedded"
+    dataset.require(not embedded or dataset.quality in env.qualities, "quality", known)
+
+
+@dataclass(kw_only=True)
+class TrainConfig(Section):
+    """Everything that train.py takes."""
+
+    seed: int = field(metadata=within(">= 0", LARGEST_SEED))
+    updates: int = field(metadata=within(">= 1"))  # gradient updates
+    batch_size: int = field(metadata=within(">= 1"))  # over all devices together
+    log_every: int = field(metadata=within(">= 1"))  # updates
+    checkpoint_every: int = field(metadata=within(">= 1"))  # updates
+    run_dir: str
+    resume: str | None  # a run folder to continue
+    env: EnvConfig
+    dataset: DatasetConfig
+    algorithm: AlgorithmConfig
+    cql: CqlConfig
+    alpha_schedule: AlphaScheduleConfig
+    network: NetworkConfig
+    hardware: HardwareConfig
+    logger: LoggerConfig
+    evaluation: EvaluationConfig
+
+    def check(self) -> None:
+        """The batch fits the devices and the data; the data exist."""
+        check_quality(self.env, self.dataset)
+        share = self.batch_size % self.hardware.devices == 0
+        devices = self.hardware.setting("devices")
+        self.require(share, "batch_size", f"must be a multiple of {devices}")
+        fits = self.batch_size <= self.dataset.size
+        self.require(fits, "batch_size", f"must be <= {self.dataset.setting('size')}")
+
+    def cautions(self) -> list[str]:
+        """What is allowed but hardly meant, one line each."""
+        until = self.alpha_schedule.until
+        if until is not None and until > self.updates:
+            late = f"is after the last update: alpha does not reach its end ({shown(self.updates)})"
+            return [f"{self.alpha_schedule.setting('until')} {late}"]
+        return []
+
+
+@dataclass(kw_only=True)
+class CollectConfig(Section):
+    """Everything that collect.py takes."""
+
+    seed: int = field(metadata=within(">= 0", LARGEST_SEED))
+    policy: str | None  # run:FOLDER; null is the shipped behaviour policy
+    overwrite: bool  # record again what is there
+    env: EnvConfig
+    dataset: DatasetConfig
+
+    def check(self) -> None:
+        """The data set is one that can be recorded."""
+        check_quality(self.env, self.dataset)
+
+
+@dataclass(kw_only=True)
+class EvaluateConfig(Section):
+    """Everything that evaluate.py takes."""
+
+    run: str  # a run folder
+    checkpoint: str  # name in its checkpoints/, without .ckpt
+    evaluation: RolloutConfig

@@ -1,0 +1,93 @@
+"""Settings that change nothing in a chosen combination, and the refusal of an override of one.
+
+Knows the combinations, not how an agent works: a change there has to be repeated here.
+"""
+
+from dataclasses import fields
+
+from offline_cql.schema.doors import TrainConfig
+from offline_cql.schema.limits import ConfigError, shown
+from offline_cql.schema.sections import CqlConfig
+
+# What only a sampled, continuous action has.
+CONTINUOUS = (
+    "cql.n_actions",
+    "cql.penalty",
+    "cql.expectation_over",
+    "cql.action_clip",
+    "cql.backup",
+    "cql.actor_learning_rate",
+    "cql.temperature_initial",
+    "cql.temperature_learning_rate",
+    "cql.target_entropy",
+    "network.actor_hidden",
+    "network.orthogonal_actor",
+)
+LOG_STD = ("network.log_std_min", "network.log_std_max", "network.log_std_affine")
+CRITIC = ("network.critic_hidden", "network.critics", "network.orthogonal_critic")
+REWARD = ("dataset.reward_scale", "dataset.reward_shift", "env.reward_scale")
+SCHEDULE = tuple(
+    f"alpha_schedule.{name}" for name in ("kind", "warmup", "final_factor", "until", "points")
+)
+WANDB = ("logger.project", "logger.entity", "logger.group", "logger.tags")
+ROLLOUTS = ("evaluation.every", "evaluation.environments", "evaluation.seed", "env.evaluate_every")
+
+
+def without_effect(config: TrainConfig, *, discrete: bool) -> dict[str, str]:
+    """Full key of each setting that changes nothing in this combination, with the reason."""
+    reasons: dict[str, str] = {}
+
+    def idle(names: tuple[str, ...], reason: str) -> None:
+        reasons.update({name: reason for name in names if name not in reasons})
+
+    if discrete:
+        idle(LOG_STD, f"env={config.env.name} has discrete actions")
+    if config.algorithm.name == "bc":
+        cql = tuple(f"cql.{field.name}" for field in fields(CqlConfig))
+        idle(cql + SCHEDULE + CRITIC, "algorithm=bc has no critics")
+        idle(REWARD, "algorithm=bc reads no rewards")
+    else:
+        reasons.update(_without_effect_on_cql(config, discrete=discrete))
+    if config.logger.kind != "wandb":
+        idle(WANDB, f"logger={config.logger.kind} does not use it")
+    if config.evaluation.episodes == 0:
+        idle(ROLLOUTS, "evaluation.episodes=0 runs no rollouts")
+    return reasons
+
+
+def _without_effect_on_cql(config: TrainConfig, *, discrete: bool) -> dict[str, str]:
+    cql = config.cql
+    reasons: dict[str, str] = {}
+    if discrete:
+        reason = f"env={config.env.name} has discrete actions"
+        reasons.update(dict.fromkeys(CONTINUOUS, reason))
+    else:
+        reasons["cql.target"] = f"env={config.env.name} has continuous actions; see cql.backup"
+        if cql.penalty == "expectation":
+            reasons["cql.gap_temperature"] = "cql.penalty=expectation has no log-sum-exp"
+    if cql.alpha == 0:
+        # The gap is still logged, so what it is made of (cql.n_actions, ...) still counts.
+        reasons.update(dict.fromkeys(SCHEDULE, "cql.alpha=0 leaves nothing to schedule"))
+    return reasons
+
+
+def refuse_without_effect(
+    config: TrainConfig, overrides: list[str], *, discrete: bool | None
+) -> None:
+    """Raises ConfigError when an override (cql.n_actions=5) names a setting without effect.
+
+    discrete None: not known yet, so only what has no effect with either kind of actions. A chosen
+    group (alpha_schedule=linear) counts when nothing in it has an effect; not cql=..., which also
+    chooses the network. Setting null is leaving out.
+    """
+    reasons = without_effect(config, discrete=bool(discrete))
+    if discrete is None:
+        other = without_effect(config, discrete=True)
+        reasons = {key: reason for key, reason in reasons.items() if key in other}
+    if all(key in reasons for key in SCHEDULE):
+        reasons["alpha_schedule"] = reasons["alpha_schedule.kind"]
+    for override in overrides:
+        key, _, value = override.partition("=")
+        key = key.lstrip("+~")
+        if key in reasons and value != shown(None):
+            raise ConfigError(f"{override} has no effect: {reasons[key]}; leave it out")

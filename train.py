@@ -1,0 +1,20 @@
+"""Trains a policy from a fixed data set; python train.py --help says what can be set."""
+
+from typing import Any
+
+import hydra
+from omegaconf import DictConfig
+
+from offline_cql import command_line
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="train")
+def main(config: DictConfig) -> Any:
+    """Returns the metric that a sweeper optimises."""
+    from offline_cql.runner.train import train  # late: torch takes seconds, --help must not
+
+    return train(config)
+
+
+if __name__ == "__main__":
+    command_line.run(main)
