@@ -117,6 +117,7 @@ def test_an_interpolation_of_nothing_is_named():
         ("cql__alhpa", "cql.alhpa is unknown; did you mean cql.alpha?"),
         ("cql__gama", "cql.gama is unknown; did you mean cql.gamma?"),
         ("alpha", "alpha is unknown; did you mean cql.alpha?"),
+        ("cql__kind", "cql.kind is unknown; did you mean alpha_schedule.kind?"),
         ("networks__critics", "networks.critics is unknown; did you mean network.critics?"),
         ("batchsize", "batchsize is unknown; did you mean batch_size?"),
         ("zzz", "zzz is unknown; --help lists what people change, --cfg job all"),

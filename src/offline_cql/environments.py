@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import gymnasium as gym
 import numpy as np
@@ -19,7 +19,7 @@ import numpy.typing as npt
 from offline_cql.transitions import ActionMap, DataError, Spaces
 
 Array = npt.NDArray[Any]
-Environment = gym.Env[Any, Any]
+Environment: TypeAlias = "gym.Env[Any, Any]"
 
 # Rounding that a float32 action may carry beyond its bounds, relative to their span.
 BOUND_TOLERANCE = 1e-6
@@ -204,7 +204,7 @@ class _Run:
 
     def _close(self, terminated: bool, *, cut: bool) -> None:
         observations = np.stack(self.observations)
-        if not np.isfinite(observations[-1]).all():  # the last one reaches no policy
+        if not np.isfinite(observations[-1]).all():  # the last one may reach no policy
             raise EnvironmentFault(f"{self.place} returned a last observation with NaN or infinity")
         last = np.zeros(len(self.rewards), dtype=bool)
         last[-1] = True

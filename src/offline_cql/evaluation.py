@@ -46,7 +46,7 @@ def greedy_policy(agent: Agent) -> Policy:
     """The agent's deterministic policy over NumPy batches, in the environment's units."""
 
     @torch.no_grad()
-    def policy(observations: Array, _indices: Array, _starts: Array) -> Array:
+    def policy(observations: Array, indices: Array, starts: Array) -> Array:
         batch = torch.from_numpy(observations).float().to(agent.device)
         actions: Array = agent.act(batch).cpu().numpy()
         return actions

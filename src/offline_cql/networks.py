@@ -6,6 +6,7 @@ network is always float32.
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +37,7 @@ class StackedMLP(nn.Module):
         sizes = [inputs, *hidden, outputs]
         self.weights = nn.ParameterList()
         self.biases = nn.ParameterList()
-        for layer, (fan_in, fan_out) in enumerate(zip(sizes, sizes[1:], strict=False)):
+        for layer, (fan_in, fan_out) in enumerate(pairwise(sizes)):
             gain = ORTHOGONAL_HEAD_GAIN if layer == len(hidden) else SQRT_2
             weight = torch.empty(members, fan_in, fan_out)
             bias = torch.zeros(members, 1, fan_out)
@@ -49,7 +50,7 @@ class StackedMLP(nn.Module):
                     nn.init.uniform_(bias[member], -bound, bound)
             self.weights.append(nn.Parameter(weight))
             self.biases.append(nn.Parameter(bias))
-        self.bf16 = bf16
+        self.bf16 = bf16 and len(hidden) > 0  # the last layer is never rounded
 
     def forward(self, inputs: Tensor) -> Tensor:
         members = self.weights[0].shape[0]
@@ -62,14 +63,15 @@ class StackedMLP(nn.Module):
         """The rest of the network from the first layer's sums [E, B, H]; the head in float32."""
         last = len(self.weights) - 1
         if last == 0:
-            return hidden.float()
+            return hidden
         with torch.autocast(hidden.device.type, torch.bfloat16, enabled=self.bf16):
             for layer in range(1, last):
                 hidden = torch.baddbmm(
                     self.biases[layer], functional.relu(hidden), self.weights[layer]
                 )
             hidden = functional.relu(hidden)
-        return torch.baddbmm(self.biases[last], hidden.float(), self.weights[last])
+        head = self.weights[last]
+        return torch.baddbmm(self.biases[last], hidden.to(head.dtype), head)
 
 
 class ActionCritics(nn.Module):

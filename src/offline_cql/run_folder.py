@@ -30,7 +30,9 @@ def claim_folder(wanted: Path) -> Path:
         except FileExistsError:
             continue
         return folder
-    raise ConfigError(f"run_dir={wanted} and 9,998 names after it are taken; choose another run_dir")
+    raise ConfigError(
+        f"run_dir={wanted} and 9,998 names after it are taken; choose another run_dir"
+    )
 
 
 @contextmanager
@@ -51,7 +53,7 @@ def held(folder: Path) -> Iterator[None]:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write beside the target, flush to the disk, rename: the old file or the new one, never half."""
+    """Write beside the target, flush, rename: the old file or the new one, never half of one."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:

@@ -22,7 +22,7 @@ FloatArray = npt.NDArray[np.floating[Any]]
 
 
 class DataError(Exception):
-    """Data that cannot be used as they are. One line: what, where (array, episode, step), remedy."""
+    """Data that cannot be used as they are; one line says what, where and the remedy."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,8 @@ class Transitions:
 
     def episode_returns(self) -> npt.NDArray[np.float64]:
         """Undiscounted sum of rewards of each episode, [E], in the environment's units."""
-        return np.bincount(self.episodes, weights=self.rewards.astype(np.float64))
+        rewards = self.rewards.astype(np.float64)
+        return np.bincount(self.episodes, weights=rewards).astype(np.float64)
 
 
 def content_sha256(spaces: Spaces, *arrays: npt.NDArray[Any]) -> str:

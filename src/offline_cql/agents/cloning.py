@@ -11,7 +11,7 @@ from offline_cql.networks import StackedMLP, TanhGaussianActor
 from offline_cql.schema import TrainConfig
 from offline_cql.transitions import Batch, Spaces
 
-# Logged actions at ±1 have no pre-tanh value; 1 − 1e-5 is the nearest one that float32 inverts well.
+# Logged actions at ±1 have no pre-tanh value; float32 inverts 1 − 1e-5 well.
 LARGEST_ACTION = 1.0 - 1e-5
 
 
@@ -46,7 +46,8 @@ class ContinuousCloning(Agent):
 
     def act(self, observation: Tensor) -> Tensor:
         mean, _ = self.actor(self.statistics(observation))
-        return self.bounds(torch.tanh(mean))
+        action: Tensor = self.bounds(torch.tanh(mean))
+        return action
 
     def losses(self, batch: Batch, *, measure: bool) -> tuple[Tensor, dict[str, Tensor]]:
         mean, log_std = self.actor(self.statistics(batch.observation))

@@ -19,6 +19,8 @@ from offline_cql.networks import ActionCritics, TanhGaussianActor
 from offline_cql.schema import TrainConfig
 from offline_cql.transitions import Batch, Spaces
 
+Gaussian = tuple[Tensor, Tensor]  # mean and log standard deviation, each [B, A]
+
 
 class Noise(NamedTuple):
     """Random numbers of one update. B states, n proposals, M backup actions, A dimensions."""
@@ -67,7 +69,9 @@ class ContinuousCQL(Agent):
         self.log_temperature = nn.Parameter(torch.tensor(math.log(config.cql.temperature_initial)))
         self.conservatism = Conservatism(config)
         target_entropy = config.cql.target_entropy
-        self.target_entropy = -float(spaces.action_dim) if target_entropy is None else target_entropy
+        self.target_entropy = (
+            -float(spaces.action_dim) if target_entropy is None else target_entropy
+        )
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         cql = self.config.cql
@@ -92,7 +96,8 @@ class ContinuousCQL(Agent):
 
     def act(self, observation: Tensor) -> Tensor:
         mean, _ = self.actor(self.statistics(observation))
-        return self.bounds(torch.tanh(mean))
+        action: Tensor = self.bounds(torch.tanh(mean))
+        return action
 
     def draw_noise(self, batch_size: int) -> Noise:
         cql, actions = self.config.cql, self.spaces.action_dim
@@ -100,96 +105,107 @@ class ContinuousCQL(Agent):
         options: dict[str, Any] = {"generator": self.noise, "device": self.device}
         uniform = torch.rand(n, batch_size, actions, **options).mul_(2.0).sub_(1.0)
         normal = torch.randn(2 * n + 1 + backups, batch_size, actions, **options)
-        parts = self.own_share(normal, dim=1).split([n, n, 1, backups])
+        parts = torch.split(self.own_share(normal, dim=1), [n, n, 1, backups])
         return Noise(self.own_share(uniform, dim=1), *parts)
 
     def losses(self, batch: Batch, *, measure: bool) -> tuple[Tensor, dict[str, Tensor]]:
-        return self.losses_given(
-            batch, self.draw_noise(self.config.batch_size), measure=measure
-        )
+        return self.losses_given(batch, self.draw_noise(self.config.batch_size), measure=measure)
 
     def losses_given(
         self, batch: Batch, noise: Noise, *, measure: bool
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The summed loss of one update at given noise: a function of parameters, batch, noise."""
+        observation = self.statistics(batch.observation)
+        here = self.actor(observation)
+        critic, metrics = self.critic_losses(batch, observation, here, noise, measure=measure)
+        policy, more = self.policy_losses(observation, here, noise, measure=measure)
+        return critic + policy, metrics | more
+
+    def critic_losses(
+        self,
+        batch: Batch,
+        observation: Tensor,
+        here: Gaussian,
+        noise: Noise,
+        *,
+        measure: bool,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """TD, the weighted gap and the multiplier's loss; no gradient reaches the actor."""
         cql, conservatism = self.config.cql, self.conservatism
         alpha = conservatism.alpha_at(self.updates)
-        observation = self.statistics(batch.observation)
-        next_observation = self.statistics(batch.next_observation)
-        temperature = self.log_temperature.exp()
-        here = self.actor(observation)
-        with torch.no_grad():
-            there = self.actor(next_observation)
-            target = self.bellman_target(batch, next_observation, there, noise, temperature)
-            proposals, density = self.proposals(here, there, noise)
-
-        logged = batch.action if cql.action_clip is None else batch.action.clamp(
-            -cql.action_clip, cql.action_clip
-        )
-        logged = logged.unsqueeze(1)
         penalised = alpha > 0.0 or conservatism.lagrange
+        with torch.no_grad():
+            next_observation = self.statistics(batch.next_observation)
+            there = self.actor(next_observation)
+            target = self.bellman_target(batch, next_observation, there, noise)
+            proposals, density = self.proposals(here, there, noise)
+        logged = batch.action.unsqueeze(1)
+        if cql.action_clip is not None:
+            logged = logged.clamp(-cql.action_clip, cql.action_clip)
         if penalised:
             q = self.critic(observation, torch.cat([logged, proposals], dim=1))
-        else:  # Plain SAC: proposals are scored for the log only.
+        else:
             q = self.critic(observation, logged)
-            if measure:
-                with torch.no_grad():
-                    q = torch.cat([q, self.critic(observation, proposals)], dim=2)
-        q_logged, q_proposed = q[..., 0], q[..., 1:]
-        td = losses.critic_td_loss(q_logged, target)
-        total = td
-        gap = None
-        if penalised or measure:
-            gap = self.gap(q_proposed, density, q_logged)
-        if penalised:
-            assert gap is not None
-            total = total + conservatism.loss(gap, alpha)
+        td = losses.critic_td_loss(q[..., 0], target)
+        if not penalised and not measure:
+            return td, {}
+        if not penalised:  # Plain SAC scores proposals for the record only.
+            with torch.no_grad():
+                q = torch.cat([q, self.critic(observation, proposals)], dim=2)
+        gap = self.gap(q[..., 1:], density, q[..., 0])
+        loss = td + conservatism.loss(gap, alpha) if penalised else td
+        if not measure:
+            return loss, {}
+        return loss, {
+            "critic/td_loss": td.detach(),
+            "critic/gap": gap.detach().mean(),
+            "critic/q_logged": q[..., 0].detach().mean(),
+            **self.uniform_value(q[..., 1:]),
+            "critic/q_abs_max": q.detach().abs().max(),
+            "critic/target": target.mean(),
+            **conservatism.metrics(alpha),
+        }
 
-        action, log_density = sample(*here, noise.actor)
-        frozen = {name: p.detach() for name, p in self.critic.named_parameters()}
-        q_policy = functional_call(self.critic, frozen, (observation, action)).squeeze(2)
+    def policy_losses(
+        self, observation: Tensor, here: Gaussian, noise: Noise, *, measure: bool
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The actor's and the temperature's losses; the critics are frozen."""
+        action, log_density = sample(here, noise.actor)
         log_density = log_density.squeeze(1)
-        actor = losses.actor_loss(q_policy, log_density, temperature=temperature.detach())
-        total = total + actor + losses.temperature_loss(
+        frozen = {name: p.detach() for name, p in self.critic.named_parameters()}
+        q = functional_call(self.critic, frozen, (observation, action)).squeeze(2)
+        temperature = self.log_temperature.detach().exp()
+        actor = losses.actor_loss(q, log_density, temperature=temperature)
+        loss = actor + losses.temperature_loss(
             self.log_temperature, log_density, target_entropy=self.target_entropy
         )
         if not measure:
-            return total, {}
-        assert gap is not None
-        return total, {
-            "critic/td_loss": td.detach(),
-            "critic/gap": gap.detach().mean(),
-            "critic/q_logged": q_logged.detach().mean(),
-            "critic/q_policy": q_policy.detach().mean(),
-            **self.uniform_value(q_proposed),
-            "critic/q_abs_max": q.detach().abs().max(),
-            "critic/target": target.mean(),
+            return loss, {}
+        return loss, {
+            "critic/q_policy": q.detach().mean(),
             "actor/loss": actor.detach(),
             "actor/entropy": -log_density.detach().mean(),
-            "actor/temperature": temperature.detach(),
-            **conservatism.metrics(alpha),
+            "actor/temperature": temperature,
         }
 
     def bellman_target(
         self,
         batch: Batch,
         next_observation: Tensor,
-        there: tuple[Tensor, Tensor],
+        there: Gaussian,
         noise: Noise,
-        temperature: Tensor,
     ) -> Tensor:
         """y [B] from the target critics at fresh actions of the policy in the next state."""
-        action, log_density = sample(*there, noise.backup)
+        action, log_density = sample(there, noise.backup)
         q_target = self.target_critic(next_observation, action)
         if self.config.cql.backup == "entropy":
+            temperature = self.log_temperature.exp()
             value = losses.sampled_value(q_target, log_density, temperature=temperature)
         else:
             value = losses.sampled_value(q_target, None)
         return losses.bellman_target(batch.reward, batch.discount, value)
 
-    def proposals(
-        self, here: tuple[Tensor, Tensor], there: tuple[Tensor, Tensor], noise: Noise
-    ) -> tuple[Tensor, Tensor]:
+    def proposals(self, here: Gaussian, there: Gaussian, noise: Noise) -> tuple[Tensor, Tensor]:
         """Actions [B, N, A] that the gap is estimated with and their log-densities [B, N].
 
         Next-state actions are scored at the current state: they only widen the proposal.
@@ -197,12 +213,12 @@ class ContinuousCQL(Agent):
         uniform = noise.uniform.transpose(0, 1)
         low, high = -torch.ones_like(uniform[0, 0]), torch.ones_like(uniform[0, 0])
         uniform_density = losses.uniform_log_density(low, high).expand(uniform.shape[:2])
-        current = sample(*here, noise.current)
+        current = sample(here, noise.current)
         if self.config.cql.penalty == "expectation":
             if self.config.cql.expectation_over == "uniform":
                 return uniform, uniform_density
             return current
-        drawn = [(uniform, uniform_density), current, sample(*there, noise.next)]
+        drawn = [(uniform, uniform_density), current, sample(there, noise.next)]
         return torch.cat([a for a, _ in drawn], dim=1), torch.cat([d for _, d in drawn], dim=1)
 
     def gap(self, q_proposed: Tensor, density: Tensor, q_logged: Tensor) -> Tensor:
@@ -229,9 +245,9 @@ class ContinuousCQL(Agent):
         self.conservatism.clamp()
 
 
-def sample(mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+def sample(gaussian: Gaussian, noise: Tensor) -> tuple[Tensor, Tensor]:
     """Squashed actions [B, n, A] of noise [n, B, A], and their log-densities [B, n]."""
-    mean, log_std = mean.unsqueeze(0), log_std.unsqueeze(0)
+    mean, log_std = (part.unsqueeze(0) for part in gaussian)
     pre_tanh = mean + log_std.exp() * noise
     density = losses.tanh_gaussian_log_density(pre_tanh, mean, log_std)
     return torch.tanh(pre_tanh).transpose(0, 1), density.transpose(0, 1)

@@ -39,7 +39,7 @@ class WandbMirror:
     ) -> None:
         import wandb
 
-        def start(mode: str) -> Any:
+        def start(mode: Any) -> Any:
             return wandb.init(
                 project=logger.project,
                 entity=logger.entity,
@@ -114,15 +114,15 @@ class TensorboardMirror:
             raise ConfigError(
                 "logger=tensorboard needs its extra: pip install 'offline-cql[tensorboard]'"
             ) from error
-        self.writer = SummaryWriter(str(folder / "tensorboard"))  # type: ignore[no-untyped-call]
+        self.writer = SummaryWriter(str(folder / "tensorboard"))
 
     def log(self, metrics: Mapping[str, float], update: int) -> None:
         for name, value in metrics.items():
-            self.writer.add_scalar(name, value, update)  # type: ignore[no-untyped-call]
+            self.writer.add_scalar(name, value, update)
 
     def finish(self, result: Mapping[str, Any], exit_code: int) -> None:
-        self.writer.add_text("result", json.dumps(dict(result)))  # type: ignore[no-untyped-call]
-        self.writer.close()  # type: ignore[no-untyped-call]
+        self.writer.add_text("result", json.dumps(dict(result)))
+        self.writer.close()
 
 
 def make_mirrors(

@@ -30,7 +30,13 @@ class Saving(Callback):
     """
 
     def __init__(
-        self, folder: Path, clock: TrainingClock, *, every: int, updates: int, identity: dict[str, Any]
+        self,
+        folder: Path,
+        clock: TrainingClock,
+        *,
+        every: int,
+        updates: int,
+        identity: dict[str, Any],
     ) -> None:
         self.folder, self.clock, self.every, self.updates = folder, clock, every, updates
         self.identity = identity

@@ -79,7 +79,7 @@ class RandomActions:
         self.held[due] = self._draw(len(due))
         self.left[due] = self.hold
         self.left[indices] -= 1
-        return self.held[indices]
+        return np.asarray(self.held[indices])
 
 
 class PendulumController:
@@ -100,7 +100,7 @@ class PendulumController:
         torque = np.clip(np.where(cos > 0.85, balance, swing_up), -2.0, 2.0)
         # Added within the bounds, or the large torques of the swing-up would drown it.
         torque += self.noise * self.rng.standard_normal(len(torque))
-        return np.clip(torque, -2.0, 2.0)[:, None].astype(np.float32)
+        return np.asarray(np.clip(torque, -2.0, 2.0)[:, None], dtype=np.float32)
 
 
 class CartpoleController:

@@ -22,10 +22,12 @@ from offline_cql.transitions import ActionMap, DataError, Spaces, Transitions, c
 
 Array = npt.NDArray[Any]
 
+ARRAYS = ("observations", "actions", "rewards", "terminations", "truncations")
+
 
 def store_root() -> Path:
     """$MINARI_DATASETS_PATH, or Minari's default; made if it is absent."""
-    return get_dataset_path()
+    return Path(get_dataset_path())
 
 
 def dataset_path(dataset_id: str) -> Path:
@@ -56,7 +58,8 @@ def load_transitions(dataset_id: str) -> Transitions:
     try:  # foreign files: whatever Minari or HDF5 stumbles over is a fault of theirs
         dataset = minari.load_dataset(dataset_id, download=False)
         spaces = flat_spaces(dataset.observation_space, dataset.action_space)
-        episodes = _episodes(dataset_id, path / "main_data.hdf5", dataset.total_episodes)
+        count = dataset.total_episodes
+        episodes = _episodes(dataset_id, path / "main_data.hdf5", count, spaces)
     except DataError:
         raise
     except Exception as error:
@@ -98,50 +101,50 @@ def _check_metadata(dataset_id: str, path: Path) -> None:
         )
 
 
-ARRAYS = ("observations", "actions", "rewards", "terminations", "truncations")
-
-
-def _episodes(dataset_id: str, path: Path, count: int) -> list[_Episode]:
+def _episodes(dataset_id: str, path: Path, count: int, spaces: Spaces) -> list[_Episode]:
     """All episodes by number (HDF5's own order is alphabetical, 10 before 2).
 
     Arrays are read by h5py's low-level interface: data sets with short episodes have thousands of
     them, and Minari's reader needs a millisecond for each.
     """
     with h5py.File(path, "r") as file:
-        file.id.links.visit(_refuse_link, info=True)
+        link = file.id.links.visit(_unless_hard, info=True)
+        if link is not None:  # it could show another file of this machine as data
+            raise DataError(f"{dataset_id}: {link} is a link elsewhere, which is refused")
         return [
             _Episode(
                 f"{dataset_id}: episode {number}",
+                spaces,
                 *(_array(file, f"episode_{number}/{name}") for name in ARRAYS),
             )
             for number in range(count)
         ]
 
 
-def _refuse_link(name: bytes, info: Any) -> None:
-    """A soft or external link could show another file of this machine as data."""
-    if info.type != h5py.h5l.TYPE_HARD:
-        raise DataError(f"{name.decode()} in the data file is a link elsewhere, which is refused")
+def _unless_hard(name: bytes, info: Any) -> str | None:
+    """The name of a soft or external link, which ends the visit of all links."""
+    return None if info.type == h5py.h5l.TYPE_HARD else name.decode()
 
 
 def _array(file: h5py.File, name: str) -> Array:
     stored = h5py.h5d.open(file.id, name.encode())
     layout = stored.get_create_plist()
     if layout.get_layout() == h5py.h5d.VIRTUAL or layout.get_external_count():
-        raise DataError(f"{name} in the data file lies in another file, which is refused")
+        raise DataError(f"{file.filename}: {name} lies in another file, which is refused")
     if stored.dtype.kind not in "biuf":
-        raise DataError(f"{name} in the data file has the type {stored.dtype}, not numbers")
+        raise DataError(f"{file.filename}: {name} has the type {stored.dtype}, not numbers")
     values = np.empty(stored.shape, stored.dtype)
     stored.read(h5py.h5s.ALL, h5py.h5s.ALL, values)
     return values
 
 
 class _Episode:
-    """One stored episode, its lengths checked: T+1 observations for T of everything else."""
+    """One stored episode, its shapes checked: T+1 observations for T of everything else."""
 
     def __init__(
         self,
         place: str,
+        spaces: Spaces,
         observations: Array,
         actions: Array,
         rewards: Array,
@@ -151,11 +154,13 @@ class _Episode:
         steps = len(rewards)
         if steps == 0:
             raise DataError(f"{place} is empty")
-        lengths = [*map(len, (observations, actions, rewards, terminations, truncations))]
-        expected = [steps + 1, steps, steps, steps, steps]
-        if lengths != expected:
-            found = ", ".join(map("{} {}".format, lengths, ARRAYS))
-            raise DataError(f"{place} has {found}; only observations may have one more")
+        found = [x.shape for x in (observations, actions, rewards, terminations, truncations)]
+        action = () if spaces.discrete else (spaces.action_dim,)
+        after = (steps + 1, spaces.observation_dim)  # the one after the last action, too
+        expected = [after, (steps, *action), (steps,), (steps,), (steps,)]
+        for name, shape, fitting in zip(ARRAYS, found, expected, strict=True):
+            if shape != fitting:
+                raise DataError(f"{place} of {steps} steps has {name} {shape}, expected {fitting}")
         early = np.flatnonzero((terminations.astype(bool) | truncations.astype(bool))[:-1])
         if early.size:
             raise DataError(f"{place} ends at step {early[0]} but goes on to step {steps - 1}")
@@ -168,54 +173,57 @@ class _Episode:
         return len(self.rewards)
 
 
-def _joined(dataset_id: str, episodes: list[_Episode], spaces: Spaces) -> Transitions:
-    lengths = [len(episode) for episode in episodes]
-    numbers = np.repeat(np.arange(len(episodes), dtype=np.int32), lengths)
-    steps = np.concatenate([np.arange(length) for length in lengths])
+class _Rows:
+    """The steps of all episodes end to end; says where a step lies that cannot be used."""
 
-    def refuse(bad: Array, array: str, fault: str) -> None:
-        if bad.any():
-            first = int(bad.argmax())
+    def __init__(self, dataset_id: str, episodes: list[_Episode]):
+        lengths = [len(episode) for episode in episodes]
+        self.dataset_id = dataset_id
+        self.episodes = np.repeat(np.arange(len(episodes), dtype=np.int32), lengths)
+        self.steps = np.concatenate([np.arange(length) for length in lengths])
+
+    def refuse(self, bad: Array, fault: str) -> None:
+        """Raises DataError if any entry of bad [N] or [N, …] is true."""
+        rows = np.flatnonzero(bad.reshape(len(bad), -1).any(axis=1))
+        if rows.size:
             raise DataError(
-                f"{dataset_id}: {array} {fault} at {int(bad.sum())} steps, first in episode "
-                f"{numbers[first]} at step {steps[first]}"
+                f"{self.dataset_id}: {fault} at {rows.size} of {len(bad)} steps, first in episode "
+                f"{self.episodes[rows[0]]} at step {self.steps[rows[0]]}"
             )
 
-    def finite(name: str, parts: list[Array]) -> npt.NDArray[np.float32]:
+    def finite(self, name: str, parts: list[Array]) -> npt.NDArray[np.float32]:
         with np.errstate(over="ignore"):  # beyond float32 becomes infinite, and is refused
             values = np.concatenate(parts).astype(np.float32)
-        flat = values.reshape(len(values), -1)
-        refuse(~np.isfinite(flat).all(axis=1), name, "hold NaN or infinity")
+        self.refuse(~np.isfinite(values), f"{name} hold NaN or infinity")
         return values
 
-    observations = finite("observations", [e.observations[:-1] for e in episodes])
-    next_observations = finite("next observations", [e.observations[1:] for e in episodes])
-    rewards = finite("rewards", [e.rewards for e in episodes])
-    actions = np.concatenate([e.actions for e in episodes])
-    if spaces.discrete:
-        whole = np.issubdtype(actions.dtype, np.integer)
-        outside = (actions < 0) | (actions >= spaces.action_dim)
-        refuse(outside | (not whole), "actions", f"are not among 0 … {spaces.action_dim - 1}")
-        actions = actions.astype(np.int64)
-    else:
-        finite("actions", [actions])
+    def actions(self, parts: list[Array], spaces: Spaces) -> Array:
+        """[N, A] float32 in [-1, 1], or [N] int64."""
+        actions = np.concatenate(parts)
+        if spaces.discrete:
+            if not np.issubdtype(actions.dtype, np.integer):
+                raise DataError(f"{self.dataset_id}: actions are {actions.dtype}, not integers")
+            outside = (actions < 0) | (actions >= spaces.action_dim)
+            self.refuse(outside, f"actions are not among 0 … {spaces.action_dim - 1}")
+            return actions.astype(np.int64)
+        self.finite("actions", parts)
         bounds = ActionMap(spaces.action_low, spaces.action_high)
         internal = bounds.to_internal(actions.astype(np.float64))
-        beyond = np.abs(internal) > 1 + 2 * BOUND_TOLERANCE  # relative to the span, which is 2
-        refuse(
-            beyond.reshape(len(actions), -1).any(axis=1),
-            "actions",
-            f"lie outside {spaces.action_low} … {spaces.action_high}",
-        )
-        actions = np.clip(internal, -1, 1).astype(np.float32)
+        beyond = np.abs(internal) > 1 + 2 * BOUND_TOLERANCE  # relative to the span: 2 inside
+        self.refuse(beyond, f"actions lie outside {bounds.low} … {bounds.high}")
+        return np.clip(internal, -1, 1).astype(np.float32)
+
+
+def _joined(dataset_id: str, episodes: list[_Episode], spaces: Spaces) -> Transitions:
+    rows = _Rows(dataset_id, episodes)
     arrays = (
-        observations,
-        actions,
-        rewards,
-        next_observations,
+        rows.finite("observations", [e.observations[:-1] for e in episodes]),
+        rows.actions([e.actions for e in episodes], spaces),
+        rows.finite("rewards", [e.rewards for e in episodes]),
+        rows.finite("next observations", [e.observations[1:] for e in episodes]),
         np.concatenate([e.terminated for e in episodes]),
         np.concatenate([e.truncated for e in episodes]),
-        numbers,
+        rows.episodes,
     )
     return Transitions(
         *arrays, spaces=spaces, dataset_id=dataset_id, sha256=content_sha256(spaces, *arrays)

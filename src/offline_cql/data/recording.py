@@ -230,9 +230,8 @@ def _flush(path: Path) -> None:
 
 def _hidden(folder: str, name: str) -> Path:
     """A place of a data set that Minari does not list; the id is checked on the way."""
-    return store_root() / folder / dataset_path(name).relative_to(store_root()).as_posix().replace(
-        "/", "__"
-    )
+    relative = dataset_path(name).relative_to(store_root())
+    return store_root() / folder / relative.as_posix().replace("/", "__")
 
 
 @contextlib.contextmanager

@@ -1,1 +1,1 @@
-"""From a checked config to a finished run folder. Light to import: Hydra loads its grid callback."""
+"""From a checked config to a finished run folder. Light to import: Hydra loads `grid` early."""

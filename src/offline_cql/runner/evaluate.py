@@ -37,7 +37,8 @@ def evaluate(config: DictConfig) -> float:
     run_folder.CsvFile(folder / ROWS).append(evaluation_rows(agent.updates, results))
     content = {"checkpoint": settings.checkpoint, "updates": agent.updates, **asdict(figures)}
     run_folder.write_json(folder / SUMMARY, content | {"seed": settings.evaluation.seed})
-    table = Table(title=f"{run.env.name} · {run.algorithm.name} · {agent.updates:,} updates")
+    title = f"{run.env.name} · {run.algorithm.name} · {agent.updates:,} updates"
+    table = Table(title=title, show_header=False)
     table.add_column("")
     table.add_column("", justify="right")
     spread = f"{number(figures.return_mean)} ± {number(figures.return_std)}"

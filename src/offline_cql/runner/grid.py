@@ -50,7 +50,7 @@ def rows(folder: Path) -> list[dict[str, Any]]:
 
 
 class GridSummary(Callback):
-    """Prints the summary table when the process ends: also when a job failed, which Hydra raises."""
+    """Prints the summary when the process ends: also when a job failed, which Hydra raises."""
 
     def on_multirun_start(self, config: DictConfig, **_kwargs: Any) -> None:
         folder = Path(config.hydra.sweep.dir)

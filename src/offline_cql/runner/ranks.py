@@ -65,9 +65,9 @@ def load_config(folder: Path) -> TrainConfig:
 
 
 def main() -> None:
+    from offline_cql.checkpoint import newest_checkpoint
     from offline_cql.data.minari_store import load_transitions
     from offline_cql.data.recording import dataset_id
-    from offline_cql.checkpoint import newest_checkpoint
     from offline_cql.runner.fit import fit
 
     folder, resume, rank = Path(sys.argv[1]), "--resume" in sys.argv, int(os.environ["RANK"])

@@ -13,7 +13,8 @@ from offline_cql.schema import TrainConfig
 def print_run(folder: Path, config: TrainConfig, result: dict[str, Any]) -> None:
     """What the run was worth, how fast it was, where it is and what to type next."""
     dataset = run_folder.read_json(folder / run_folder.RECORD)["dataset"]["id"]
-    table = Table(title=f"{config.env.name} · {dataset} · {config.algorithm.name}")
+    title = f"{config.env.name} · {dataset} · {config.algorithm.name}"
+    table = Table(title=title, show_header=False)
     table.add_column("")
     table.add_column("", justify="right")
     table.add_row("behaviour return (data)", number(result["behaviour_return"]))

@@ -186,4 +186,3 @@ def frozen(config: DictConfig) -> dict[str, Any]:
     raw = OmegaConf.to_container(config, resolve=False)
     result: dict[str, Any] = plain(OmegaConf.to_container(config, resolve=True), raw)
     return result
-

@@ -44,7 +44,7 @@ def _numbers(value: object) -> list[float]:
     """The numbers in a setting's value, lists of lists included."""
     if isinstance(value, list):
         return [number for item in value for number in _numbers(item)]
-    return [value] if isinstance(value, int | float) and not isinstance(value, bool) else []
+    return [value] if isinstance(value, int | float) else []
 
 
 def _holds(number: float, bound: str) -> bool:

@@ -1,0 +1,174 @@
+"""Roll-outs are exact: fixed quotas, seeds that can be repeated, and no NaN passes unseen."""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from tiny_tasks import Marker, length
+
+from offline_cql.environments import (
+    EnvironmentFault,
+    PolicyError,
+    flat_spaces,
+    make_environments,
+    roll_out,
+    spaces_of,
+)
+from offline_cql.transitions import DataError, Spaces
+
+
+def middle(observations, indices, starts):
+    """Always the middle of Marker's actions."""
+    return np.tile(np.array([1, 1], np.float32), (len(observations), 1))
+
+
+def test_every_environment_plays_its_quota_of_episodes():
+    """Short episodes end early and are not made up for: else they would be overrepresented."""
+    episodes = roll_out(make_environments("Marker-v0", 6), middle, seed=0, episodes_each=3)
+    assert len(episodes) == 18
+    assert len({len(e) for e in episodes}) == 2
+    assert all(len(e) == length(e.seed) for e in episodes)
+    first = [e.seed for e in roll_out([Marker()], middle, seed=0, episodes_each=3)]
+    assert [e.seed for e in episodes[:3]] == first  # in order of environment, then of time
+
+
+def test_markers_stay_with_their_episode_and_step():
+    for episode in roll_out(make_environments("Marker-v0", 3), middle, seed=4, episodes_each=4):
+        steps = len(episode)
+        np.testing.assert_array_equal(episode.observations[:, 0], episode.seed % 1000)
+        np.testing.assert_array_equal(episode.observations[:, 1], np.arange(steps + 1))
+        np.testing.assert_array_equal(episode.rewards, np.arange(1, steps + 1))
+        assert episode.return_ == steps * (steps + 1) / 2
+        assert episode.actions.shape == (steps, 2)
+        assert episode.observations.dtype == np.float64
+
+
+def test_time_limits_are_truncations_and_ends_are_terminal():
+    for episode in roll_out(make_environments("Marker-v0", 4), middle, seed=1, episodes_each=3):
+        assert not episode.terminated[:-1].any()
+        assert not episode.truncated[:-1].any()
+        assert bool(episode.terminated[-1]) == (episode.seed % 2 == 0)
+        assert bool(episode.truncated[-1]) == (episode.seed % 2 == 1)
+        assert not episode.cut
+
+
+def test_every_environment_makes_its_quota_of_steps():
+    episodes = roll_out(
+        make_environments("Marker-v0", 3), middle, seed=0, steps_each=[5, 17, 0], on_step=None
+    )
+    boundary = next(k for k in range(len(episodes)) if sum(map(len, episodes[: k + 1])) == 5)
+    assert sum(map(len, episodes)) == 22
+    assert len(episodes[boundary]) < length(episodes[boundary].seed) or not episodes[boundary].cut
+
+
+def test_the_last_episode_is_truncated_at_the_quota():
+    """Odd seeds make 7 steps, so 3 steps are never the end of such an episode."""
+    for seed in range(8):
+        (*_, last) = roll_out([Marker()], middle, seed=seed, steps_each=3)
+        if last.cut:
+            assert last.truncated[-1]
+            assert not last.terminated[-1]
+            return
+    raise AssertionError("no episode was cut")
+
+
+def test_one_call_per_step_for_the_running_environments():
+    calls = []
+
+    def policy(observations, indices, starts):
+        calls.append((indices.tolist(), starts.tolist(), observations.dtype))
+        return middle(observations, indices, starts)
+
+    told = []
+    roll_out([Marker(), Marker()], policy, seed=0, steps_each=[1, 3], on_step=told.append)
+    assert [indices for indices, _, _ in calls] == [[0, 1], [1], [1]]
+    assert calls[0][1] == [True, True]
+    assert calls[1][1] == [False]
+    assert {dtype for *_, dtype in calls} == {np.dtype(np.float32)}
+    assert told == [2, 1, 1]
+
+
+def test_starts_mark_exactly_the_first_steps():
+    seen = []
+
+    def policy(observations, indices, starts):
+        seen.extend(zip(observations[:, 1] == 0, starts, strict=True))
+        return middle(observations, indices, starts)
+
+    roll_out(make_environments("Marker-v0", 3), policy, seed=2, episodes_each=3)
+    assert all(first == start for first, start in seen)
+    assert sum(start for _, start in seen) == 9
+
+
+def test_seeds_repeat_and_differ_between_environments_episodes_and_runs():
+    def seeds(seed):
+        environments = make_environments("Marker-v0", 3)
+        return [e.seed for e in roll_out(environments, middle, seed=seed, episodes_each=3)]
+
+    assert seeds(0) == seeds(0)
+    assert len(set(seeds(0) + seeds(1))) == 18
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 3.1, -1.1])
+def test_an_action_that_is_no_number_or_out_of_bounds_fails(value):
+    def policy(observations, indices, starts):
+        actions = middle(observations, indices, starts)
+        actions[-1, 0] = value
+        return actions
+
+    with pytest.raises(PolicyError, match=r"environment 1, episode 0, step 0.*is not within"):
+        roll_out([Marker(), Marker()], policy, seed=0, steps_each=2)
+
+
+def test_an_action_of_the_wrong_shape_fails():
+    with pytest.raises(PolicyError, match=r"\(1,\), expected \(1, 2\)"):
+        roll_out([Marker()], lambda *_: np.zeros(1, np.float32), seed=0, steps_each=2)
+
+
+@pytest.mark.parametrize("actions", [np.array([2]), np.array([-1]), np.array([0.5])])
+def test_a_discrete_action_that_does_not_exist_fails(actions):
+    with pytest.raises(PolicyError):
+        roll_out(make_environments("CartPole-v1", 1), lambda *_: actions, seed=0, steps_each=2)
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("raise", "step 1, .*raised in step.*the simulator broke"),
+        ("observation", "NaN"),
+        ("reward", "reward inf"),
+    ],
+)
+@pytest.mark.parametrize("steps", [2, 5])  # the fault at the very end of the quota, and inside
+def test_a_faulty_environment_is_named(fault, message, steps):
+    with pytest.raises(EnvironmentFault, match=message):
+        roll_out([Marker(fault)], middle, seed=0, steps_each=steps)
+
+
+def test_an_unknown_environment_is_named():
+    with pytest.raises(EnvironmentFault, match="Pendulom-v1"):
+        make_environments("Pendulom-v1", 1)
+
+
+def test_spaces_of_real_environments():
+    pendulum, cartpole = (make_environments(f"{x}-v1", 1)[0] for x in ("Pendulum", "CartPole"))
+    assert spaces_of(pendulum) == Spaces(3, 1, False, (-2.0,), (2.0,))
+    assert spaces_of(cartpole) == Spaces(4, 2, True, (), ())
+
+
+BOX = gym.spaces.Box(-1, 1, (2,))
+
+
+@pytest.mark.parametrize(
+    ("observation", "action", "message"),
+    [
+        (gym.spaces.Dict({"a": BOX}), BOX, "flat Box"),
+        (gym.spaces.Box(0, 255, (8, 8), np.uint8), BOX, "flat Box"),
+        (BOX, gym.spaces.MultiDiscrete([2, 2]), "flat Box .* and Discrete"),
+        (BOX, gym.spaces.Box(0, 3, (1,), np.int64), "flat Box .* of floats"),
+        (BOX, gym.spaces.Box(-np.inf, np.inf, (1,)), "must be finite"),
+        (BOX, gym.spaces.Discrete(3, start=1), "start at 0"),
+    ],
+)
+def test_other_spaces_are_refused(observation, action, message):
+    with pytest.raises(DataError, match=message):
+        flat_spaces(observation, action)
