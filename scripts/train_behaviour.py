@@ -49,7 +49,7 @@ def normalized(environment: str, value: float) -> float:
 
 def act(policy: Arrays, observation: np.ndarray, rng: np.random.Generator | None) -> np.ndarray:
     """The policy's action in float32 NumPy: a tanh-Gaussian sample, or tanh(mean) if no rng."""
-    hidden = observation.astype(np.float32)
+    hidden: np.ndarray = observation.astype(np.float32)
     hidden = np.maximum(hidden @ policy["w0"] + policy["b0"], 0.0)
     hidden = np.maximum(hidden @ policy["w1"] + policy["b1"], 0.0)
     mean = hidden @ policy["w_mean"] + policy["b_mean"]
@@ -57,7 +57,8 @@ def act(policy: Arrays, observation: np.ndarray, rng: np.random.Generator | None
         log_std = hidden @ policy["w_log_std"] + policy["b_log_std"]
         noise = rng.standard_normal(mean.shape, dtype=np.float32)
         mean = mean + np.exp(np.clip(log_std, *LOG_STD_RANGE)) * noise
-    return np.tanh(mean)
+    action: np.ndarray = np.tanh(mean)
+    return action
 
 
 def measure(
@@ -199,7 +200,7 @@ def export(args: argparse.Namespace) -> None:
             },
         }
         stem = args.to / f"{short}-{level}"
-        np.savez(f"{stem}.npz", **policy)  # type: ignore[arg-type]
+        np.savez(f"{stem}.npz", **policy)
         Path(f"{stem}.json").write_text(json.dumps(record, indent=2) + "\n")
         print(f"{stem.name} step {step}: {returns.mean():.1f} +- {returns.std():.1f}, normalised "
               f"{record['normalized_score']:.1f}, without noise {plain.mean():.1f}")  # fmt: skip

@@ -5,6 +5,7 @@ The two newest are kept: `last.ckpt` and `previous.ckpt`. Reading never runs cod
 
 import hashlib
 import io
+import pickle
 import sys
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,12 @@ def digest_path(path: Path) -> Path:
     return path.with_name(path.name + ".sha256")
 
 
+def known_digests(path: Path) -> list[str]:
+    """What the digest file beside a checkpoint allows; [] without one."""
+    beside = digest_path(path)
+    return beside.read_text().split() if beside.exists() else []
+
+
 def write_checkpoint(folder: Path, state: dict[str, Any]) -> Path:
     """Save `state` as the run's last checkpoint; the one before it becomes the previous one.
 
@@ -39,11 +46,12 @@ def write_checkpoint(folder: Path, state: dict[str, Any]) -> Path:
     content = buffer.getvalue()
     digest = hashlib.sha256(content).hexdigest()
     last, previous = directory / LAST, directory / PREVIOUS
-    if last.exists():
-        write_atomically(previous, last.read_bytes())
-        old = digest_path(last).read_text()
-        write_atomically(digest_path(previous), old.encode())
-        write_atomically(digest_path(last), f"{old.strip()}\n{digest}\n".encode())
+    before = last.read_bytes() if last.exists() else b""
+    old = hashlib.sha256(before).hexdigest()
+    if old in known_digests(last):  # a damaged one must not take the good previous one's place
+        write_atomically(previous, before)
+        write_atomically(digest_path(previous), f"{old}\n".encode())
+        write_atomically(digest_path(last), f"{old}\n{digest}\n".encode())
     else:
         write_atomically(digest_path(last), f"{digest}\n".encode())
     write_atomically(last, content)
@@ -57,13 +65,21 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} does not exist; the run saved no checkpoint there")
     content = path.read_bytes()
     found = hashlib.sha256(content).hexdigest()
-    known = digest_path(path).read_text().split() if digest_path(path).exists() else []
+    known = known_digests(path)
     if found not in known:
         raise CheckpointError(
             f"{path} is damaged: sha256 {found[:12]}…, expected "
             f"{' or '.join(d[:12] + '…' for d in known) or 'a .sha256 file beside it'}"
         )
-    state: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    try:
+        state: dict[str, Any] = torch.load(
+            io.BytesIO(content), map_location="cpu", weights_only=True
+        )
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{path} holds more than tensors and plain values, which is refused; "
+            "it was not written by this project"
+        ) from error
     if state["format"] > FORMAT:
         raise CheckpointError(
             f"{path} has format {state['format']}, this version reads up to {FORMAT}; "

@@ -102,6 +102,13 @@ class CsvFile:
         return self.path.stat().st_size if self.path.exists() else 0
 
 
+def clear_leftovers(folder: Path) -> None:
+    """Drop what a killed process left: half-written files, and the result of the run so far."""
+    (folder / RESULT).unlink(missing_ok=True)
+    for temporary in (*folder.glob(".*.tmp"), *(folder / CHECKPOINTS).glob(".*.tmp")):
+        temporary.unlink()
+
+
 def cut_back(folder: Path, lengths: Mapping[str, int]) -> None:
     """Drop the rows that were appended after a checkpoint was taken at these lengths in bytes."""
     for name, size in lengths.items():

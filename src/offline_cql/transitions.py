@@ -24,6 +24,8 @@ FloatArray = npt.NDArray[np.floating[Any]]
 class DataError(Exception):
     """Data that cannot be used as they are; one line says what, where and the remedy."""
 
+    exit_code = 2
+
 
 @dataclass(frozen=True)
 class Spaces:

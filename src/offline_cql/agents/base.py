@@ -8,6 +8,7 @@ It knows nothing about files, environments or loggers.
 from abc import abstractmethod
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
@@ -105,7 +106,9 @@ class Agent(pl.LightningModule):
 
     def on_fit_start(self) -> None:
         self.noise = torch.Generator(self.device)
-        self.noise.manual_seed((self.config.seed << 40) ^ NOISE_STREAM)
+        # Mixed, because torch's CPU generator reads the lowest 32 bits only.
+        mixed = np.random.SeedSequence([self.config.seed, NOISE_STREAM])
+        self.noise.manual_seed(int(mixed.generate_state(1)[0]))
         if self.saved is not None:
             self.noise.set_state(self.saved["noise"])
 

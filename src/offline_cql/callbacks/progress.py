@@ -80,6 +80,14 @@ class ProgressBar(Callback):
         return "  ".join(parts)
 
     def teardown(self, trainer: pl.Trainer, agent: pl.LightningModule, stage: str) -> None:
+        self.stop()
+
+    def on_exception(
+        self, trainer: pl.Trainer, agent: pl.LightningModule, exception: BaseException
+    ) -> None:
+        self.stop()  # Lightning calls no teardown then
+
+    def stop(self) -> None:
         if self.bar is not None:
             self.bar.stop()
             self.bar = None

@@ -20,7 +20,15 @@ from offline_cql.run_folder import METRICS, CsvFile
 
 
 class DivergedError(Exception):
-    """Training went out of bounds: a loss, a gradient or a value is NaN or infinite."""
+    """Training went out of bounds: a loss, a gradient or a weight is NaN or infinite."""
+
+    exit_code = 1
+
+    def __init__(self, update: int, names: list[str]) -> None:
+        super().__init__(
+            f"update {update}: {', '.join(names)} is not finite; "
+            "lower cql.critic_learning_rate or dataset.reward_scale"
+        )
 
 
 class Record(Callback):
@@ -51,10 +59,7 @@ class Record(Callback):
             mirror.log(self.latest, agent.updates)
         bad = [name for name, value in values.items() if not math.isfinite(value)]
         if bad:
-            raise DivergedError(
-                f"update {agent.updates}: {', '.join(bad)} is not finite; "
-                "lower cql.critic_learning_rate or dataset.reward_scale"
-            )
+            raise DivergedError(agent.updates, bad)
 
     def speed(self, updates: int) -> float:
         """Updates per second since the last logging point."""

@@ -1,5 +1,6 @@
 """Rollouts during training: evaluation.csv, the score of the policy at the last evaluation."""
 
+import csv
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ class Rollouts(Callback):
         self.file = CsvFile(folder / EVALUATION)
         self.clock, self.mirrors = clock, mirrors
         self.env, self.evaluation, self.updates = env, evaluation, updates
-        self.latest: Score | None = None
+        self.latest = last_score(folder / EVALUATION, env)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, agent: pl.LightningModule, *_args: Any
@@ -48,6 +49,22 @@ class Rollouts(Callback):
         self.file.append(evaluation_rows(agent.updates, results))
         for mirror in self.mirrors:
             mirror.log(evaluation_metrics(self.latest), agent.updates)
+
+
+def last_score(path: Path, env: EnvConfig) -> Score | None:
+    """The score of the last evaluation in evaluation.csv; None before the first one."""
+    if not path.exists() or not path.stat().st_size:
+        return None
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    results = [
+        EpisodeResult(
+            int(row["episode"]), int(row["seed"]), float(row["return"]), int(row["length"])
+        )
+        for row in rows
+        if row["update"] == rows[-1]["update"]
+    ]
+    return score(results, env) if results else None
 
 
 def evaluation_rows(update: int, results: list[EpisodeResult]) -> list[dict[str, Any]]:

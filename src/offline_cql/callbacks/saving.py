@@ -11,6 +11,7 @@ from pytorch_lightning.callbacks import Callback
 
 from offline_cql.agents import Agent
 from offline_cql.callbacks.clock import TrainingClock
+from offline_cql.callbacks.record import DivergedError
 from offline_cql.checkpoint import write_checkpoint
 from offline_cql.run_folder import EVALUATION, METRICS, CsvFile
 
@@ -47,6 +48,8 @@ class Saving(Callback):
         handler: Callable[[int, FrameType | None], None] = self.ask
         for number in (signal.SIGTERM, signal.SIGINT):
             self.former[number] = signal.signal(number, handler)
+        if trainer.received_sigterm:  # Lightning listens a moment earlier, and would exit with 0
+            self.asked = signal.SIGTERM
 
     def ask(self, number: int, _frame: FrameType | None) -> None:
         self.asked = number
@@ -58,6 +61,7 @@ class Saving(Callback):
         asked = trainer.strategy.reduce_boolean_decision(self.asked is not None, all=False)
         if asked or agent.updates % self.every == 0 or agent.updates == self.updates:
             with self.clock.paused():
+                refuse_unusable(agent)  # on every rank: their weights are equal
                 if trainer.is_global_zero:
                     self.save(agent)
                 trainer.strategy.barrier("saving")
@@ -71,6 +75,21 @@ class Saving(Callback):
         )
 
     def teardown(self, trainer: pl.Trainer, agent: pl.LightningModule, stage: str) -> None:
+        self.give_back_signals()
+
+    def on_exception(
+        self, trainer: pl.Trainer, agent: pl.LightningModule, exception: BaseException
+    ) -> None:
+        self.give_back_signals()  # Lightning calls no teardown then
+
+    def give_back_signals(self) -> None:
         for number, handler in self.former.items():
             signal.signal(number, handler)
         self.former = {}
+
+
+def refuse_unusable(agent: Agent) -> None:
+    """Raises DivergedError for weights that are not finite: a kept checkpoint stays usable."""
+    bad = [name for name, value in agent.state_dict().items() if not value.isfinite().all()]
+    if bad:
+        raise DivergedError(agent.updates, bad)

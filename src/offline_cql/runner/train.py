@@ -43,7 +43,7 @@ def train(config: DictConfig) -> float | None:
             execute(folder, load_config(folder), transitions, state=None)
         else:
             folder = Path(str(config.resume))
-            go_on(folder, overrides)
+            go_on(folder, config, overrides)
     except Preempted as stop:
         # Hydra's sweeper ends at SystemExit: a grid that is asked to stop stops.
         print(f"{stop}; go on with: python train.py resume={folder}", file=sys.stderr)
@@ -82,10 +82,10 @@ def write_config(folder: Path, plain: dict[str, Any]) -> None:
     run_folder.write_atomically(folder / run_folder.CONFIG, text.encode())
 
 
-def go_on(folder: Path, overrides: list[str]) -> None:
+def go_on(folder: Path, config: DictConfig, overrides: list[str]) -> None:
     """Continue a run exactly, to `updates=` if that was raised."""
-    given = dict(override.split("=", 1) for override in overrides)
-    if other := [key for key in given if key not in WITH_RESUME]:
+    given = {override.partition("=")[0] for override in overrides}
+    if other := sorted(given.difference(WITH_RESUME)):
         raise ConfigError(
             f"{other[0]} cannot be changed with resume=; a run goes on as it was configured "
             "(only updates may be raised)"
@@ -98,8 +98,9 @@ def go_on(folder: Path, overrides: list[str]) -> None:
     with run_folder.held(folder):
         state = newest_checkpoint(folder)
         refuse_changes(folder, state, identity(settings, transitions))
-        updates = int(given.get("updates", settings.updates))
-        if updates <= state["updates"]:
+        updates = typed(config).updates if "updates" in given else settings.updates
+        # Without a result the run was killed between its last checkpoint and its end.
+        if updates <= state["updates"] and (folder / run_folder.RESULT).exists():
             print(f"nothing to do: {folder} has {state['updates']} updates, updates={updates}")
             return
         if updates != settings.updates:
@@ -107,6 +108,7 @@ def go_on(folder: Path, overrides: list[str]) -> None:
             assert isinstance(plain, dict)
             write_config(folder, {str(k): v for k, v in plain.items()} | {"updates": updates})
         run_folder.cut_back(folder, state["lengths"])
+        run_folder.clear_leftovers(folder)
     execute(folder, load_config(folder), transitions, state=state)
 
 
