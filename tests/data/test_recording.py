@@ -267,11 +267,12 @@ def test_two_at_once_record_once(monkeypatch, capsys):
 
     monkeypatch.setattr(recording, "_record", slow)
     config = dataset_config("marker", 50)
-    threads = [threading.Thread(target=ensure_recorded, args=(MARKER, config)) for _ in range(2)]
+    call = {"target": ensure_recorded, "args": (MARKER, config), "daemon": True}
+    threads = [threading.Thread(**call) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join()
+        thread.join(timeout=30)
     assert made == [1]
     assert "another process records" in capsys.readouterr().err
 

@@ -29,12 +29,12 @@ class Job:
     def grid(self) -> str:
         return self.folder.name
 
-    def write(self, overrides: list[str], run: Path | None) -> None:
-        """Note which run this job made; a job that never got a folder notes none."""
+    def write(self, overrides: list[str], run: Path | None, error: str | None) -> None:
+        """Note which run this job made and what stopped it; there may be no run folder yet."""
         (self.folder / JOBS).mkdir(parents=True, exist_ok=True)
         run_folder.write_json(
             self.folder / JOBS / f"{self.number:04d}.json",
-            {"overrides": overrides, "run": str(run) if run else None},
+            {"overrides": overrides, "run": str(run) if run else None, "error": error},
         )
 
 

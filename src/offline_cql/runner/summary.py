@@ -63,6 +63,11 @@ def print_grid(folder: Path, jobs: list[dict[str, Any]]) -> None:
     failed = [job for job in jobs if job["result"].get("status") != "finished"]
     if failed:
         console.print(f"{len(failed)} of {len(jobs)} jobs did not finish", style="red")
+    for job in failed:
+        status = job["result"].get("status", "failed")
+        reason = job["result"].get("error") or job["error"] or "killed"
+        line = f"{' '.join(job['overrides'])}: {status}: {reason}"
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
 
 
 def number(value: float | None) -> str:

@@ -36,6 +36,7 @@ def train(config: DictConfig) -> float | None:
     overrides = list(hydra.overrides.task)
     job = grid.Job.of(hydra) if hydra.mode == RunMode.MULTIRUN else None
     folder: Path | None = None
+    failure: str | None = None
     try:
         if config.resume is None:
             settings, transitions = checked(config, overrides)
@@ -48,9 +49,12 @@ def train(config: DictConfig) -> float | None:
         # Hydra's sweeper ends at SystemExit: a grid that is asked to stop stops.
         print(f"{stop}; go on with: python train.py resume={folder}", file=sys.stderr)
         raise SystemExit(128 + stop.signal_number) from stop
+    except Exception as error:
+        failure = str(error)
+        raise
     finally:
         if job is not None:
-            job.write(overrides, folder)
+            job.write(overrides, folder, failure)
     result = run_folder.read_json(folder / run_folder.RESULT)
     summary.print_run(folder, load_config(folder), result)
     value: float | None = result["return_mean"]

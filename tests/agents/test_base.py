@@ -1,0 +1,254 @@
+"""Promise: the block, the counter, the measuring and the saving change nothing of what is learned.
+
+Runs are whole fits by Lightning's Trainer; "equal" is to the bit, over the whole training state.
+"""
+
+import math
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from builders import (
+    attach,
+    batch_of,
+    build,
+    continuous_data,
+    differences,
+    discrete_data,
+    fit,
+    settings,
+    tensors_of,
+)
+
+from offline_cql.agents import Agent, make_agent
+from offline_cql.agents.cloning import ContinuousCloning, DiscreteCloning
+from offline_cql.agents.continuous import ContinuousCQL
+from offline_cql.agents.discrete import DiscreteCQL
+from offline_cql.transitions import Transitions
+
+KINDS = {
+    "continuous": ["env=pendulum"],
+    "discrete": ["env=cartpole"],
+    "continuous cloning": ["env=pendulum", "algorithm=bc"],
+    "discrete cloning": ["env=cartpole", "algorithm=bc"],
+}
+
+
+def data_for(kind: str) -> Transitions:
+    return discrete_data() if "discrete" in kind else continuous_data()
+
+
+class Measurements(pl.Callback):
+    """What the agent had measured at the end of each block, as a record would take it."""
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[int, set[str]]] = []
+
+    def on_train_batch_end(self, trainer: Any, agent: Any, *_args: Any) -> None:
+        self.rows.append((agent.updates, set(agent.measured)))
+        agent.measured = {}
+
+
+# --- Selection -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    zip(KINDS, [ContinuousCQL, DiscreteCQL, ContinuousCloning, DiscreteCloning], strict=True),
+)
+def test_algorithm_and_action_space_select_the_agent(kind: str, expected: type[Agent]):
+    agent = build(settings(*KINDS[kind]), data_for(kind).spaces)
+    assert type(agent) is expected
+
+
+def test_weights_come_from_torchs_seed():
+    config, spaces = settings(), continuous_data().spaces
+    first, same, other = (build(config, spaces, seed=seed) for seed in (0, 0, 1))
+    assert differences(first, same) == []
+    assert len(differences(first, other)) >= 8
+    statistics = {"observation_mean": torch.zeros(3), "observation_std": torch.ones(3)}
+    torch.manual_seed(0)
+    assert differences(first, make_agent(config, spaces, **statistics)) == []
+
+
+# --- Blocks and the counter ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_block_of_eight_equals_eight_blocks_of_one(kind: str):
+    states, data = [], data_for(kind)
+    for size in (8, 1):
+        config = settings(*KINDS[kind], f"hardware.updates_per_step={size}", "log_every=100")
+        states.append(fit(config, data))
+    assert differences(*states) == []
+    assert states[0]["updates"] == 8
+
+
+def test_another_seed_learns_something_else_and_the_same_one_the_same():
+    data = continuous_data()
+    first, same, other = (fit(settings(f"seed={seed}"), data) for seed in (0, 0, 1))
+    assert differences(first, same) == []
+    assert "/noise" in differences(first, other)
+    assert "/agent/critic.mlp.weights.0" in differences(first, other)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_counter_is_the_number_of_updates(kind: str):
+    config = settings(*KINDS[kind], "updates=7", "hardware.updates_per_step=3")
+    data = data_for(kind)
+    agent = build(config, data.spaces)
+    state = fit(config, data, agent=agent)
+    assert (agent.updates, agent.updates_done.item()) == (7, 7)
+    assert (state["updates"], state["agent"]["updates_done"].item()) == (7, 7)
+    steps = [value.item() for path, value in tensors_of(state).items() if path.endswith("/step")]
+    assert set(steps) == {7.0}
+
+
+def test_alpha_is_that_of_the_updates_already_done():
+    """A warm-up over 4 updates: the first one has alpha 0, the third one half of it."""
+    config = settings("alpha_schedule.warmup=4", "cql.alpha=8", "log_every=1")
+    data = continuous_data()
+    agent, found = build(config, data.spaces), []
+    optimizer = attach(agent)
+    for _ in range(6):
+        agent.update(batch_of(data, range(8)), optimizer)
+        found.append(agent.measured["cql/alpha"].item())
+    assert found == [0.0, 2.0, 4.0, 6.0, 8.0, 8.0]
+
+
+# --- Measuring -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_only_multiples_of_log_every_are_measured(kind: str):
+    config = settings(*KINDS[kind], "updates=12", "log_every=5", "hardware.updates_per_step=2")
+    measurements = Measurements()
+    fit(config, data_for(kind), callbacks=[measurements])
+    assert [updates for updates, _ in measurements.rows] == [2, 4, 5, 7, 9, 10, 12]
+    assert [updates for updates, names in measurements.rows if names] == [5, 10]
+    _, names = measurements.rows[2]
+    assert "loss/total" in names
+    assert any(name.startswith("gradient_norm/") for name in names)
+
+
+@pytest.mark.parametrize("alpha", [0, 5])
+@pytest.mark.parametrize("kind", ["continuous", "discrete"])
+def test_measuring_more_often_changes_nothing(kind: str, alpha: int):
+    states, data = [], data_for(kind)
+    for every in (1, 5, 100):
+        states.append(fit(settings(*KINDS[kind], f"log_every={every}", f"cql.alpha={alpha}"), data))
+    assert differences(states[0], states[1]) == []
+    assert differences(states[0], states[2]) == []
+
+
+@pytest.mark.parametrize("measure", [False, True], ids=["silent", "measured"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_update_reads_no_number_off_the_device(kind: str, measure: bool, monkeypatch):
+    """Each of these would wait for a GPU to finish."""
+    config = settings(*KINDS[kind], "log_every=1" if measure else "log_every=100")
+    data = data_for(kind)
+    agent = build(config, data.spaces)
+    optimizer, batch = attach(agent), batch_of(data, range(8))
+    agent.update(batch, optimizer)
+
+    def refuse(*_args: Any, **_options: Any) -> None:
+        raise AssertionError("the update waits for the device")
+
+    for name in ("item", "tolist", "cpu", "numpy", "nonzero", "__bool__", "__float__", "__int__"):
+        monkeypatch.setattr(torch.Tensor, name, refuse)
+    agent.update(batch, optimizer)
+    monkeypatch.undo()
+    assert agent.updates == 2
+    assert bool(agent.measured) == measure
+
+
+def test_gradient_norms_are_those_of_each_network():
+    config, data = settings("cql=lagrange", "log_every=1"), continuous_data()
+    agent = build(config, data.spaces)
+    agent.update(batch_of(data, range(8)), attach(agent))
+    by_hand = {
+        "critic": list(agent.critic.parameters()),
+        "actor": list(agent.actor.parameters()),
+        "temperature": [agent.log_temperature],
+        "multiplier": [agent.conservatism.log_multiplier],
+    }
+    for name, parameters in by_hand.items():
+        square = sum(float((p.grad.double() ** 2).sum()) for p in parameters)
+        found = agent.measured[f"gradient_norm/{name}"].item()
+        assert found == pytest.approx(math.sqrt(square), rel=1e-5)
+        assert found > 0
+
+
+def test_measured_values_carry_no_graph():
+    for kind in KINDS:
+        data = data_for(kind)
+        agent = build(settings(*KINDS[kind], "cql.alpha=0", "log_every=1"), data.spaces)
+        agent.update(batch_of(data, range(8)), attach(agent))
+        assert all(not value.requires_grad for value in agent.measured.values())
+        assert all(value.shape == () and value.isfinite() for value in agent.measured.values())
+
+
+# --- Saving --------------------------------------------------------------------------------------
+
+LAGRANGE = "cql=lagrange"
+COMBINATIONS = {
+    "default": [],
+    "alpha 0": ["cql.alpha=0"],
+    "lagrange": [LAGRANGE],
+    "max backup": ["cql.backup=max", "network.critics=3"],
+    "entropy backup, affine": ["cql.backup=entropy", "network.log_std_affine=true"],
+    "expectation, uniform": ["cql.penalty=expectation", "cql.expectation_over=uniform"],
+    "expectation, policy": ["cql.penalty=expectation", "cql.expectation_over=policy", LAGRANGE],
+    "limits": ["cql.gap_min=-1", "cql.gap_max=3", "cql.action_clip=0.9"],
+    "schedule": ["alpha_schedule=cosine", "alpha_schedule.warmup=2"],
+    "bf16": ["hardware.precision=bf16"],
+    "corl": ["cql=corl_lagrange", "network.actor_hidden=[8]", "network.critic_hidden=[8]"],
+    "cloning": ["algorithm=bc", "network.log_std_affine=true"],
+    "discrete": ["env=cartpole"],
+    "discrete double": ["env=cartpole", "cql.target=double", LAGRANGE],
+    "discrete expected": ["env=cartpole", "cql.target=expected", "cql.alpha=0"],
+    "discrete cloning": ["env=cartpole", "algorithm=bc"],
+}
+
+
+@pytest.mark.parametrize("combination", COMBINATIONS)
+def test_a_run_that_is_saved_and_restored_goes_on_as_if_uninterrupted(combination: str):
+    config = settings(*COMBINATIONS[combination], "updates=6")
+    data = discrete_data() if config.env.name == "cartpole" else continuous_data()
+    whole = fit(config, data)
+    saved = fit(config, data, updates=2)
+    resumed = fit(config, data, state=saved, agent=build(config, data.spaces, seed=99))
+    assert differences(whole, resumed) == []
+    assert differences(whole, saved) != []
+
+
+@pytest.mark.parametrize("left_out", ["optimizer", "noise", "target_critic"])
+def test_what_is_left_out_of_the_state_is_missed(left_out: str):
+    """The test above would notice a state without one of its parts."""
+    config, data = settings("updates=6"), continuous_data()
+    whole, saved = fit(config, data), fit(config, data, updates=2)
+    fresh = fit(config, data, updates=1)
+    if left_out == "target_critic":
+        targets = {k: v for k, v in fresh["agent"].items() if k.startswith(left_out)}
+        saved["agent"] |= targets
+    else:
+        saved[left_out] = fresh[left_out]
+    assert differences(whole, fit(config, data, state=saved)) != []
+
+
+def test_after_restoring_the_optimizer_holds_the_parameters_of_the_module():
+    config, data = settings("cql=lagrange"), continuous_data()
+    agent = build(config, data.spaces, seed=99)
+    agent.restore(fit(config, data, updates=2))
+    groups = attach(agent).param_groups
+    assert {id(p) for group in groups for p in group["params"]} == {
+        id(p) for p in agent.parameters() if p.requires_grad
+    }
+
+
+def test_a_state_of_another_agent_is_refused():
+    state = fit(settings("updates=1"), continuous_data())
+    other = build(settings("cql=lagrange"), continuous_data().spaces)
+    with pytest.raises(RuntimeError, match="log_multiplier"):
+        other.restore(state)
