@@ -31,7 +31,7 @@ def own_places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def recorded(own_places: Path) -> Path:
-    """The store, with a small pendulum and a small cartpole data set recorded; leave it as it is."""
+    """The store with a small pendulum and a small cartpole data set; leave it as it is."""
     from composition import settings
     from training import SIZE
 

@@ -86,11 +86,11 @@ def test_the_schema_states_no_number():
 
 def test_the_environment_decides_length_width_and_reward_scale():
     small, large = settings("env=pendulum"), settings("env=hopper")
-    assert (small.updates, small.evaluation.every, small.dataset.reward_scale) == (6000, 1000, 0.1)
+    assert (small.updates, small.evaluation.every, small.dataset.reward_scale) == (5000, 1000, 1.0)
     assert (large.updates, large.evaluation.every) == (100_000, 5000)
     assert large.dataset.reward_scale == 1.0
     assert small.network.actor_hidden == small.network.critic_hidden == [64, 64]
-    assert large.network.actor_hidden == large.network.critic_hidden == [256, 256, 256]
+    assert large.network.actor_hidden == large.network.critic_hidden == [256, 256]
 
 
 @pytest.mark.parametrize(

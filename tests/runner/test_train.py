@@ -1,0 +1,196 @@
+"""Promise: a run leaves a folder that says what it was and what it reached, however it ends."""
+
+import csv
+import math
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from composition import CONF, composed
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import open_dict
+from training import DISCRETE, TINY, differences, learned, resumed, rows, trained
+
+from offline_cql.callbacks.record import DivergedError
+from offline_cql.checkpoint import newest_checkpoint
+from offline_cql.data.minari_store import load_transitions
+from offline_cql.run_folder import CsvFile, read_json
+from offline_cql.runner.collect import collect
+from offline_cql.runner.evaluate import evaluate
+from offline_cql.runner.train import checked, train
+from offline_cql.schema import ConfigError
+
+pytestmark = pytest.mark.usefixtures("recorded")
+
+ROLLOUTS = ("evaluation=default", "evaluation.episodes=4", "evaluation.environments=2")
+RESULT = {
+    *("status", "updates", "updates_per_second", "wall_seconds", "return_mean", "return_std"),
+    *("normalized_score", "episodes", "behaviour_return", "error", "signal"),
+}
+
+
+def typed_in(*overrides: str) -> float | None:
+    """What `python train.py <overrides>` does after its command line was checked."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("train", list(overrides), return_hydra_config=True)
+    HydraConfig.instance().set_config(config)
+    try:
+        with open_dict(config):
+            del config["hydra"]
+        return train(config)
+    finally:
+        HydraConfig.instance().cfg = None
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, recorded: Path) -> tuple[Path, float]:
+    """A run of 20 updates with two evaluations, and what train() returned."""
+    folder = tmp_path_factory.mktemp("finished") / "2026-11-21_00-00-00-seed0"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TEAM", "a-team")
+        value = typed_in(
+            *(*TINY, *ROLLOUTS, "evaluation.every=10", "updates=20", f"run_dir={folder}"),
+            "logger.group=${oc.env:TEAM}",
+        )
+    assert value is not None
+    return folder, value
+
+
+def test_the_config_is_kept_with_environment_variables_unresolved(finished: Any):
+    text = (finished[0] / "config.yaml").read_text()
+    assert "group: ${oc.env:TEAM}" in text
+    assert "a-team" not in text
+    # Everything else is a value: nothing changes when the project's defaults do.
+    assert text.count("${") == 1
+    assert f"run_dir: {finished[0]}" in text
+
+
+def test_the_record_says_how_to_repeat_the_run(finished: Any):
+    record = read_json(finished[0] / "record.json")
+    assert {"created", "command", "grid", "commit", "versions", "hardware", "dataset"} <= set(record)
+    assert record["versions"]["torch"] == torch.__version__.partition("+")[0]
+    assert record["dataset"]["id"] == "sim/pendulum/mixed_2000-v0"
+    assert re.fullmatch("[0-9a-f]{64}", record["dataset"]["sha256"])
+    assert record["wandb_id"] is None  # logger=csv
+    assert record["grid"] is None
+
+
+def test_the_result_is_that_of_the_last_evaluation(finished: Any):
+    folder, value = finished
+    result = read_json(folder / "result.json")
+    assert set(result) == RESULT
+    assert (result["status"], result["updates"], result["error"]) == ("finished", 20, None)
+    last = [float(row["return"]) for row in rows(folder / "evaluation.csv") if row["update"] == "20"]
+    assert len(last) == result["episodes"] == 4
+    mean = sum(last) / 4
+    assert value == result["return_mean"] == pytest.approx(mean)
+    spread = math.sqrt(sum((x - mean) ** 2 for x in last) / 4)
+    assert result["return_std"] == pytest.approx(spread)
+    # Pendulum's references are -1200 and -150.
+    assert result["normalized_score"] == pytest.approx(100 * (mean + 1200) / 1050)
+
+
+def test_the_files_have_their_columns(finished: Any):
+    with (finished[0] / "evaluation.csv").open(newline="") as file:
+        assert next(csv.reader(file)) == ["update", "episode", "seed", "return", "length"]
+    with (finished[0] / "metrics.csv").open(newline="") as file:
+        columns = next(csv.reader(file))
+    assert columns[0] == "update"
+    assert {"critic/td_loss", "critic/gap", "cql/alpha", "time/updates_per_second"} <= set(columns)
+    assert {row["length"] for row in rows(finished[0] / "evaluation.csv")} == {"200"}
+
+
+def test_without_rollouts_there_is_no_metric(tmp_path: Path, capsys: Any):
+    folder = tmp_path / "run"
+    assert typed_in(*DISCRETE, "updates=3", f"run_dir={folder}") is None
+    assert not (folder / "evaluation.csv").exists()
+    assert read_json(folder / "result.json")["return_mean"] is None
+    assert f"next    python train.py resume={folder} updates=6" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("log_every", [1, 1000], ids=["seen in the log", "seen in the weights"])
+def test_a_diverging_run_stops_and_keeps_what_was_good(log_every: int, tmp_path: Path):
+    folder = tmp_path / "run"
+    good = trained(folder, *TINY, "checkpoint_every=5", "updates=5")
+    before = newest_checkpoint(good)["agent"]
+    unstable = ("cql.critic_learning_rate=1e30", "checkpoint_every=5", f"log_every={log_every}")
+    bad = tmp_path / "bad"
+    with pytest.raises(DivergedError, match="is not finite; lower cql.critic_learning_rate"):
+        trained(bad, *TINY, *unstable, "updates=200")
+    result = read_json(bad / "result.json")
+    assert result["status"] == "diverged"
+    assert "is not finite" in result["error"]
+    assert all(value.isfinite().all() for value in before.values())
+    if (bad / "checkpoints" / "last.ckpt").exists():
+        kept = newest_checkpoint(bad)["agent"]
+        assert all(value.isfinite().all() for value in kept.values())
+    # Whoever runs the next job of a grid can stop it.
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_gpu_that_is_not_there_is_refused(monkeypatch: Any):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(ConfigError, match="needs as many GPUs, found 0; use hardware=cpu") as error:
+        checked(composed("hardware=gpu", *(key for key in TINY if key != "hardware=cpu")), [])
+    assert error.value.exit_code == 2
+
+
+def test_a_batch_larger_than_the_data_is_refused():
+    """The data have 2,000 transitions whatever the config promises."""
+    config = composed(*TINY, "batch_size=2000")
+    checked(config, [])
+    with pytest.raises(ConfigError, match="batch_size=2001 must be <= dataset.size=2000"):
+        checked(composed(*TINY, "batch_size=2001"), [])
+
+
+def test_evaluating_a_finished_run_repeats_its_last_evaluation(finished: Any, monkeypatch: Any):
+    folder, value = finished
+    monkeypatch.setenv("TEAM", "a-team")
+    options = ("evaluation.episodes=4", "evaluation.environments=2", "evaluation.seed=10000")
+    again = evaluate(composed(f"run={folder}", *options, door="evaluate"))
+    assert again == value
+    last = [row for row in rows(folder / "evaluation.csv") if row["update"] == "20"]
+    assert rows(folder / "evaluate.csv") == last
+    summary = read_json(folder / "evaluate.json")
+    assert (summary["return_mean"], summary["updates"], summary["seed"]) == (value, 20, 10000)
+    other = evaluate(composed(f"run={folder}", *options[:2], "evaluation.seed=1", door="evaluate"))
+    assert other != value
+
+
+def test_collecting_with_a_finished_run(finished: Any, tmp_path: Path, monkeypatch: Any):
+    """Its deterministic policy fills 250 steps: one whole episode of 200 would be too long for ten."""
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    monkeypatch.setenv("TEAM", "a-team")
+    folder = finished[0]
+    collect(composed(f"policy=run:{folder}", "dataset.size=250", door="collect"))
+    data = load_transitions(f"sim/pendulum/{folder.name}-v0")
+    assert len(data) == 250
+    assert float(abs(data.actions).max()) <= 1.0
+
+
+def test_sigterm_saves_and_the_run_goes_on_from_there(tmp_path: Path):
+    folder = tmp_path / "run"
+    command = [*(sys.executable, "train.py", *TINY), "updates=1_000_000", f"run_dir={folder}"]
+    process = subprocess.Popen(command, cwd=CONF.parent, stderr=subprocess.PIPE, text=True)
+    while CsvFile(folder / "metrics.csv").size() == 0:
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert f"go on with: python train.py resume={folder}" in error
+    assert "Traceback" not in error
+    result = read_json(folder / "result.json")
+    assert (result["status"], result["signal"]) == ("preempted", 15)
+    reached = newest_checkpoint(folder)["updates"]
+    assert reached == result["updates"]
+    resumed(folder, f"updates={reached + 5}")
+    whole = trained(tmp_path / "whole", *TINY, f"updates={reached + 5}")
+    assert differences(learned(whole), learned(folder)) == []
