@@ -156,7 +156,7 @@ def test_cautions_are_printed_once(capsys: pytest.CaptureFixture[str]):
     check("-m", "seed=0,1", "alpha_schedule=linear", "alpha_schedule.until=9_000")
     assert capsys.readouterr().err == (
         "warning: alpha_schedule.until=9000 is after the last update:"
-        " alpha does not reach its end (6000)\n"
+        " alpha does not reach its end (5000)\n"
     )
 
 

@@ -132,10 +132,10 @@ def test_ids_and_folders_follow_from_the_choices():
         (["env=pendulum"], [64, 64]),
         (["env=pendulum", "cql=corl"], [256, 256, 256]),  # the preset's network, not the task's
         (["env=pendulum", "cql=corl_lagrange"], [256, 256, 256]),
-        (["env=hopper", "cql=jaxcorl"], [256, 256]),
+        (["env=pendulum", "cql=jaxcorl"], [256, 256]),
         (["env=hopper", "cql=corl", "network=wide"], [512, 512, 512]),  # the command line wins
         (["network=small", "cql=paper"], [64, 64]),
-        (["env=hopper", "cql=lagrange"], [256, 256, 256]),
+        (["env=hopper", "cql=lagrange"], [256, 256]),
         (["env=hopper", "cql=corl", "network.actor_hidden=[8]"], [8]),
     ],
 )

@@ -54,7 +54,7 @@ def refusal(*overrides: str, **values: Any) -> str:
 def test_the_default_config_is_typed():
     config = settings()
     assert isinstance(config, TrainConfig)
-    assert (config.env.id, config.cql.alpha, config.updates) == ("Pendulum-v1", 5.0, 6000)
+    assert (config.env.id, config.cql.alpha, config.updates) == ("Pendulum-v1", 5.0, 5000)
     assert isinstance(config.cql.alpha, float)
 
 
@@ -298,8 +298,8 @@ def test_the_closed_end_of_a_range_is_allowed(key: str, value: Any):
             "alpha_schedule.until=null must b",
         ),
         (
-            ["alpha_schedule=linear", "alpha_schedule.warmup=6000"],
-            "alpha_schedule.until=6000 must be > alpha_schedule.warmup=6000",
+            ["alpha_schedule=linear", "alpha_schedule.warmup=5000"],
+            "alpha_schedule.until=5000 must be > alpha_schedule.warmup=5000",
         ),
         (
             ["alpha_schedule=exponential", "alpha_schedule.final_factor=0"],
@@ -340,7 +340,7 @@ def test_collect_refuses_a_quality_that_does_not_exist():
 def test_a_schedule_that_ends_after_the_run_is_a_caution():
     late = settings("alpha_schedule=linear", "alpha_schedule.until=7_000").cautions()
     assert late == [
-        "alpha_schedule.until=7000 is after the last update: alpha does not reach its end (6000)"
+        "alpha_schedule.until=7000 is after the last update: alpha does not reach its end (5000)"
     ]
     assert settings("alpha_schedule=linear").cautions() == []
 
