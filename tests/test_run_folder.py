@@ -72,9 +72,7 @@ def test_a_second_process_is_refused_while_the_first_one_writes(tmp_path: Path):
     assert ask() == "held"
 
 
-def test_a_failed_write_leaves_the_old_content_and_no_other_file(
-    tmp_path: Path, monkeypatch: Any
-):
+def test_a_failed_write_leaves_the_old_content_and_no_other_file(tmp_path: Path, monkeypatch: Any):
     path = tmp_path / "result.json"
     write_json(path, {"status": "old"})
 

@@ -166,9 +166,7 @@ def test_tensorboard_gets_an_event_file(tmp_path: Path):
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    (mirror,) = make_mirrors(
-        logger("tensorboard"), tmp_path, config={}, run_id=None, group=None
-    )
+    (mirror,) = make_mirrors(logger("tensorboard"), tmp_path, config={}, run_id=None, group=None)
     mirror.log({"critic/gap": 1.5}, 100)
     mirror.log({"critic/gap": 2.5}, 200)
     mirror.finish({"status": "finished"}, exit_code=0)

@@ -99,9 +99,7 @@ def test_five_claims_of_one_name_are_five_folders(tmp_path: Path):
 @pytest.mark.slow
 def test_the_joblib_launcher_runs_jobs_side_by_side(tmp_path: Path):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
-    done = grid(
-        tmp_path, "seed=0,1", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"
-    )
+    done = grid(tmp_path, "seed=0,1", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
     assert done.returncode == 0, done.stderr
     jobs = rows(tmp_path / "grid")
     assert [job["result"]["status"] for job in jobs] == ["finished"] * 2

@@ -144,9 +144,7 @@ def test_a_failure_between_checkpoints_costs_only_what_came_after(
             raise OSError("the terminal is gone")
 
     with monkeypatch.context() as patch:
-        patch.setattr(
-            "offline_cql.callbacks.progress.ProgressBar.on_train_batch_end", break_down
-        )
+        patch.setattr("offline_cql.callbacks.progress.ProgressBar.on_train_batch_end", break_down)
         with pytest.raises(OSError, match="the terminal is gone"):
             trained(tmp_path / "run", *SETTINGS, "updates=20", "log_every=5")
     run = tmp_path / "run"

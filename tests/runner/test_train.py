@@ -74,7 +74,9 @@ def test_the_config_is_kept_with_environment_variables_unresolved(finished: Any)
 
 def test_the_record_says_how_to_repeat_the_run(finished: Any):
     record = read_json(finished[0] / "record.json")
-    assert {"created", "command", "grid", "commit", "versions", "hardware", "dataset"} <= set(record)
+    assert {"created", "command", "grid", "commit", "versions", "hardware", "dataset"} <= set(
+        record
+    )
     assert record["versions"]["torch"] == torch.__version__.partition("+")[0]
     assert record["dataset"]["id"] == "sim/pendulum/mixed_2000-v0"
     assert re.fullmatch("[0-9a-f]{64}", record["dataset"]["sha256"])
@@ -87,7 +89,9 @@ def test_the_result_is_that_of_the_last_evaluation(finished: Any):
     result = read_json(folder / "result.json")
     assert set(result) == RESULT
     assert (result["status"], result["updates"], result["error"]) == ("finished", 20, None)
-    last = [float(row["return"]) for row in rows(folder / "evaluation.csv") if row["update"] == "20"]
+    last = [
+        float(row["return"]) for row in rows(folder / "evaluation.csv") if row["update"] == "20"
+    ]
     assert len(last) == result["episodes"] == 4
     mean = sum(last) / 4
     assert value == result["return_mean"] == pytest.approx(mean)

@@ -101,7 +101,11 @@ def wandb_mode() -> str:
     file = Path(os.environ.get("NETRC", Path.home() / ".netrc"))
     if host is None or not file.exists():
         return "offline"
-    return "online" if netrc.netrc(file).authenticators(host) else "offline"
+    try:
+        login = netrc.netrc(file).authenticators(host)
+    except netrc.NetrcParseError:
+        return "offline"
+    return "online" if login else "offline"
 
 
 class TensorboardMirror:

@@ -1,0 +1,85 @@
+"""Promise: progress is one line on a terminal, ten lines in a log file, and none of it on stdout."""
+
+import io
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from offline_cql.agents import Agent
+from offline_cql.callbacks.progress import ProgressBar
+
+
+class Counting(Agent):
+    """An agent that has no networks, only a count of updates."""
+
+    def __init__(self) -> None:
+        self.updates = 0
+
+
+@pytest.fixture
+def trainer() -> Any:
+    return SimpleNamespace(is_global_zero=True)
+
+
+def bar(updates: int, *, terminal: bool = False, latest: dict[str, float] | None = None) -> Any:
+    made = ProgressBar(updates, SimpleNamespace(latest=latest or {}), None)
+    made.console = Console(file=io.StringIO(), force_terminal=terminal, width=120)
+    return made
+
+
+def run(bar: ProgressBar, trainer: Any, *counts: int, start: int = 0) -> list[str]:
+    """What is printed while the agent reaches these counts of updates."""
+    agent = Counting.__new__(Counting)
+    object.__setattr__(agent, "updates", start)
+    bar.on_train_start(trainer, agent)
+    for count in counts:
+        object.__setattr__(agent, "updates", count)
+        bar.on_train_batch_end(trainer, agent, None, None, 0)
+    return bar.console.file.getvalue().splitlines()
+
+
+def test_without_a_terminal_there_is_a_line_at_each_tenth(trainer: Any):
+    lines = run(bar(1000), trainer, *range(10, 1001, 10))
+    assert [line.split()[1] for line in lines] == [f"{k}00/1000" for k in range(1, 10)] + [
+        "1000/1000"
+    ]
+
+
+def test_a_line_holds_the_latest_numbers(trainer: Any):
+    latest = {
+        "time/updates_per_second": 123.4,
+        "critic/td_loss": 0.012345,
+        "critic/gap": 4.5591,
+        "cql/alpha": 5.0,
+        "critic/target": 1.0,
+    }
+    (line,) = run(bar(10, latest=latest), trainer, 1)
+    assert line.split("  ") == ["update 1/10", "123 updates/s", "td 0.0123", "gap 4.56", "alpha 5"]
+
+
+def test_a_continued_run_goes_on_with_its_next_tenth(trainer: Any):
+    lines = run(bar(100), trainer, 35, 39, 40, start=34)
+    assert [line.split()[1] for line in lines] == ["40/100"]
+
+
+def test_other_ranks_are_silent(trainer: Any):
+    trainer.is_global_zero = False
+    assert run(bar(10), trainer, 5, 10) == []
+    assert run(bar(10, terminal=True), trainer, 5, 10) == []
+
+
+@pytest.mark.parametrize("how", ["teardown", "on_exception"])
+def test_the_bar_on_a_terminal_ends_with_the_run_however_it_ends(how: str, trainer: Any):
+    made = bar(10, terminal=True)
+    run(made, trainer, 5)
+    assert made.bar.live.is_started
+    rich_bar = made.bar
+    getattr(made, how)(trainer, None, "fit")
+    assert made.bar is None
+    assert not rich_bar.live.is_started
+
+
+def test_nothing_goes_to_stdout():
+    assert ProgressBar(10, SimpleNamespace(latest={}), None).console.stderr
