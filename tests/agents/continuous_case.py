@@ -1,4 +1,4 @@
-"""A continuous agent in float64 with one batch and its noise; the same in the reference's layout."""
+"""A continuous agent in float64 with one batch and its noise, also in the reference's layout."""
 
 import math
 from typing import Any, NamedTuple

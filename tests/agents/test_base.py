@@ -135,11 +135,12 @@ def test_only_multiples_of_log_every_are_measured(kind: str):
 @pytest.mark.parametrize("alpha", [0, 5])
 @pytest.mark.parametrize("kind", ["continuous", "discrete"])
 def test_measuring_more_often_changes_nothing(kind: str, alpha: int):
-    states, data = [], data_for(kind)
-    for every in (1, 5, 100):
-        states.append(fit(settings(*KINDS[kind], f"log_every={every}", f"cql.alpha={alpha}"), data))
-    assert differences(states[0], states[1]) == []
-    assert differences(states[0], states[2]) == []
+    data, chosen = data_for(kind), [*KINDS[kind], f"cql.alpha={alpha}"]
+    often, now_and_then, never = (
+        fit(settings(*chosen, f"log_every={every}"), data) for every in (1, 5, 100)
+    )
+    assert differences(often, now_and_then) == []
+    assert differences(often, never) == []
 
 
 @pytest.mark.parametrize("measure", [False, True], ids=["silent", "measured"])

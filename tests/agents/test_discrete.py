@@ -4,6 +4,8 @@ The chain: states 0, 1, 2; `right` moves one on, `stay` does not; `right` in sta
 episode with reward 1. gamma = 1/2, so Q*(right) = 1/4, 1/2, 1 and Q*(stay) = half of that.
 """
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -163,7 +165,7 @@ def test_a_larger_alpha_lowers_the_values_off_the_data():
         for alpha in (0.0, 0.5, 2.0, 5.0)
     ]
     for action in (STAY, BONUS):
-        for weaker, stronger in zip(tables, tables[1:], strict=False):
+        for weaker, stronger in pairwise(tables):
             assert (stronger[:, action] < weaker[:, action] - 0.01).all()
     gaps = [(q[:, BONUS] - q[:, RIGHT]).max() for q in tables]
     assert gaps == sorted(gaps, reverse=True)

@@ -85,14 +85,23 @@ def test_two_jobs_of_one_process_are_two_runs_at_wandb(tmp_path: Path):
         folder = tmp_path / f"run{number}"
         folder.mkdir()
         mirror = WandbMirror(
-            logger(), folder, config={"seed": number}, run_id=f"0000000{number}", group="grid"
+            logger(),
+            folder,
+            config={"seed": number},
+            run_id=f"0000000{number}",
+            group="grid",
+            tags=["hopper"],
         )
         mirror.log({"critic/gap": 0.5 * number}, 100)
         mirror.log({"critic/gap": 2.0}, 200)
         mirror.finish({"status": status, "return_mean": 3.0}, exit_code=number - 1)
     first, second = (inspected(tmp_path / f"run{number}") for number in (1, 2))
     run = next(record["run"] for record in first if record["type"] == "run")
-    assert (run["run_id"], run["run_group"], run["tags"]) == ("00000001", "grid", ["a", "b"])
+    assert (run["run_id"], run["run_group"], run["tags"]) == (
+        "00000001",
+        "grid",
+        ["a", "b", "hopper"],
+    )
     assert (run["display_name"], run["project"]) == ("run1", "tests")
     assert run["config"]["update"]["seed"] == 1
     points = [
@@ -126,7 +135,7 @@ def test_a_configured_group_goes_before_the_grid(tmp_path: Path, monkeypatch: An
     monkeypatch.setattr(wandb, "init", noted)
     for group in ("mine", None):
         mirror = WandbMirror(
-            logger(group=group), tmp_path, config={}, run_id="00000001", group="grid"
+            logger(group=group), tmp_path, config={}, run_id="00000001", group="grid", tags=[]
         )
         mirror.finish({}, exit_code=0)
     assert [options["group"] for options in given] == ["mine", "grid"]
@@ -140,7 +149,7 @@ def test_a_server_that_cannot_be_reached_means_offline(
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     monkeypatch.setattr("offline_cql.callbacks.mirrors.INIT_TIMEOUT", 1.0)
     started = time.monotonic()
-    mirror = WandbMirror(logger(), tmp_path, config={}, run_id="00000001", group=None)
+    mirror = WandbMirror(logger(), tmp_path, config={}, run_id="00000001", group=None, tags=[])
     mirror.log({"critic/gap": 1.0}, 100)
     mirror.finish({"status": "finished"}, exit_code=0)
     assert time.monotonic() - started < 100
@@ -152,7 +161,7 @@ def test_a_server_that_cannot_be_reached_means_offline(
 
 def test_a_malformed_key_means_offline(tmp_path: Path, monkeypatch: Any, capsys: Any):
     monkeypatch.setenv("WANDB_API_KEY", "not a key")
-    mirror = WandbMirror(logger(), tmp_path, config={}, run_id="00000001", group=None)
+    mirror = WandbMirror(logger(), tmp_path, config={}, run_id="00000001", group=None, tags=[])
     mirror.finish({"status": "finished"}, exit_code=0)
     assert "logging offline" in capsys.readouterr().err
     assert list((tmp_path / "wandb").glob("offline-run-*"))
@@ -166,7 +175,9 @@ def test_tensorboard_gets_an_event_file(tmp_path: Path):
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    (mirror,) = make_mirrors(logger("tensorboard"), tmp_path, config={}, run_id=None, group=None)
+    (mirror,) = make_mirrors(
+        logger("tensorboard"), tmp_path, config={}, run_id=None, group=None, tags=[]
+    )
     mirror.log({"critic/gap": 1.5}, 100)
     mirror.log({"critic/gap": 2.5}, 200)
     mirror.finish({"status": "finished"}, exit_code=0)

@@ -6,11 +6,13 @@ from contextlib import contextmanager
 
 
 class TrainingClock:
-    """Seconds spent training; `paused()` leaves out what is not an update."""
+    """Seconds since `start()`; `paused()` leaves out what is not an update."""
 
     def __init__(self) -> None:
-        self.started = time.perf_counter()
-        self.left_out = 0.0
+        self.start()
+
+    def start(self) -> None:
+        self.started, self.left_out = time.perf_counter(), 0.0
 
     @property
     def seconds(self) -> float:

@@ -36,6 +36,7 @@ class WandbMirror:
         config: Mapping[str, Any],
         run_id: str,
         group: str | None,
+        tags: list[str],
     ) -> None:
         import wandb
 
@@ -44,7 +45,7 @@ class WandbMirror:
                 project=logger.project,
                 entity=logger.entity,
                 group=logger.group or group,
-                tags=list(logger.tags),
+                tags=[*logger.tags, *tags],
                 name=folder.name,
                 dir=folder,
                 id=run_id,
@@ -136,11 +137,12 @@ def make_mirrors(
     config: Mapping[str, Any],
     run_id: str | None,
     group: str | None,
+    tags: list[str],
 ) -> list[Mirror]:
     """What `logger=…` names; csv and none have no mirror (metrics.csv is written always)."""
     if logger.kind == "wandb":
         assert run_id is not None
-        return [WandbMirror(logger, folder, config=config, run_id=run_id, group=group)]
+        return [WandbMirror(logger, folder, config=config, run_id=run_id, group=group, tags=tags)]
     if logger.kind == "tensorboard":
         return [TensorboardMirror(folder)]
     return []

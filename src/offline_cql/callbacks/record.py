@@ -42,6 +42,7 @@ class Record(Callback):
 
     def on_train_start(self, trainer: pl.Trainer, agent: pl.LightningModule) -> None:
         assert isinstance(agent, Agent)
+        self.clock.start()
         self.since = (agent.updates, self.clock.seconds)
 
     def on_train_batch_end(

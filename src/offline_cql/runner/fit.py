@@ -182,6 +182,7 @@ def rank_zero_mirrors(config: TrainConfig, folder: Path) -> list[Mirror]:
         config=asdict(config),
         run_id=record["wandb_id"],
         group=record["grid"],
+        tags=[config.env.name, config.dataset.quality, config.algorithm.name],
     )
 
 

@@ -29,6 +29,8 @@ def print_run(folder: Path, config: TrainConfig, result: dict[str, Any]) -> None
     console = Console()
     console.print(table)
     console.print(f"run     {folder}", soft_wrap=True, highlight=False)
+    for offline in sorted(folder.glob("wandb/offline-run-*")):
+        console.print(f"curves  wandb sync {offline}", soft_wrap=True, highlight=False)
     if result["episodes"]:
         following = f"python evaluate.py run={folder} evaluation.episodes=100"
     else:
