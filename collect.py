@@ -13,7 +13,7 @@ def main(config: DictConfig) -> Any:
     """Returns what the runner returns."""
     from offline_cql.runner.collect import collect  # late: --help must not wait for it
 
-    return collect(config)
+    return command_line.job(collect, config)
 
 
 if __name__ == "__main__":

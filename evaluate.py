@@ -13,7 +13,7 @@ def main(config: DictConfig) -> Any:
     """Returns what the runner returns."""
     from offline_cql.runner.evaluate import evaluate  # late: torch takes seconds, --help must not
 
-    return evaluate(config)
+    return command_line.job(evaluate, config)
 
 
 if __name__ == "__main__":

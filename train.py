@@ -13,7 +13,7 @@ def main(config: DictConfig) -> Any:
     """Returns the metric that a sweeper optimises."""
     from offline_cql.runner.train import train  # late: torch takes seconds, --help must not
 
-    return train(config)
+    return command_line.job(train, config)
 
 
 if __name__ == "__main__":

@@ -17,10 +17,12 @@ from hydra import compose, initialize_config_dir
 from hydra._internal.utils import get_args_parser
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -57,9 +59,26 @@ def run(main: Callable[[], Any]) -> None:
         check(sys.argv[1:], schema=DOORS[door.stem], door=door)
         main()
     except Exception as error:
-        exit_code = getattr(error, "exit_code", None)
-        if exit_code is None:
-            raise
+        _exit_if_told(error)
+        raise
+
+
+def job(function: Callable[[DictConfig], Any], config: DictConfig) -> Any:
+    """Runs what a door is for; a single run's error is one line, before Hydra adds its own to it.
+
+    In a grid the exception passes: the other jobs go on.
+    """
+    try:
+        return function(config)
+    except Exception as error:
+        if HydraConfig.get().mode != RunMode.MULTIRUN:
+            _exit_if_told(error)
+        raise
+
+
+def _exit_if_told(error: Exception) -> None:
+    exit_code = getattr(error, "exit_code", None)
+    if exit_code is not None:
         print(f"error: {_one_line(error)}", file=sys.stderr)
         sys.exit(exit_code)
 

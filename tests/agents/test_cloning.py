@@ -32,7 +32,6 @@ def test_a_known_gaussian_policy_is_recovered():
     pre_tanh = mean + np.array([0.2, 0.5]) * generator.normal(size=mean.shape)
     data = replace(data, actions=np.tanh(pre_tanh).astype(np.float32))
     agent = cloned(data, "network.actor_hidden=[16]")
-    agent.config.cql.actor_learning_rate = None  # not read by cloning
     observation = torch.tensor([[0.0, 0.0, 0.0], [1.0, -1.0, 0.0], [-1.0, 1.0, 0.5]])
     expected = torch.tanh(torch.tensor([[-0.3, 0.0], [0.2, 0.4], [-0.8, -0.4]]))
     torch.testing.assert_close(agent.act(observation), expected, atol=0.08, rtol=0)
@@ -65,7 +64,7 @@ def test_actions_at_the_bounds_give_finite_losses_and_gradients(action: float, p
     assert loss.isfinite()
     assert all(p.grad.isfinite().all() and p.grad.any() for p in agent.actor.parameters())
     agent = cloned(data, f"hardware.precision={precision}", updates=100)
-    assert (agent.act(torch.randn(20, 3)) * action > 0.9).all()
+    assert (agent.act(torch.randn(20, 3)) * action > 0.8).all()
 
 
 def test_the_most_frequent_action_of_each_situation_is_recovered():

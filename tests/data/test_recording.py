@@ -133,6 +133,19 @@ def test_a_seed_fixes_the_content(env, size):
     assert sha256(0) != sha256(1)
 
 
+def test_another_seed_makes_other_episodes_not_another_order():
+    def seeds_and_actions(seed):
+        dataset = minari.load_dataset(
+            record(MARKER, dataset_config("marker", 100), seed=seed, overwrite=True)
+        )
+        saved = dataset.storage.get_episode_metadata(range(len(dataset)))
+        actions = np.concatenate([episode.actions for episode in dataset])
+        return {metadata["seed"] for metadata in saved}, set(actions[:, 0].tolist())
+
+    for first, second in zip(seeds_and_actions(0), seeds_and_actions(1), strict=True):
+        assert first.isdisjoint(second)
+
+
 def test_minari_reads_what_was_written():
     name = record(PENDULUM, dataset_config("pendulum", 400))
     assert list(minari.list_local_datasets()) == [name]
