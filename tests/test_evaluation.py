@@ -1,4 +1,4 @@
-"""Promise: a score is what the policy earned in whole episodes, and measuring it changes nothing."""
+"""Promise: a score is what the policy earned in whole episodes; measuring it changes nothing."""
 
 import dataclasses
 from typing import Any

@@ -1,4 +1,4 @@
-"""Promise: progress is one line on a terminal, ten lines in a log file, and none of it on stdout."""
+"""Promise: progress is one line on a terminal, ten lines in a log file, and nothing on stdout."""
 
 import io
 from types import SimpleNamespace

@@ -126,7 +126,7 @@ def test_a_diverging_run_stops_and_keeps_what_was_good(log_every: int, tmp_path:
     before = newest_checkpoint(good)["agent"]
     unstable = ("cql.critic_learning_rate=1e30", "checkpoint_every=5", f"log_every={log_every}")
     bad = tmp_path / "bad"
-    with pytest.raises(DivergedError, match="is not finite; lower cql.critic_learning_rate"):
+    with pytest.raises(DivergedError, match=r"is not finite; lower cql.critic_learning_rate"):
         trained(bad, *TINY, *unstable, "updates=200")
     result = read_json(bad / "result.json")
     assert result["status"] == "diverged"
@@ -150,7 +150,7 @@ def test_a_batch_larger_than_the_data_is_refused():
     """The data have 2,000 transitions whatever the config promises."""
     config = composed(*TINY, "batch_size=2000")
     checked(config, [])
-    with pytest.raises(ConfigError, match="batch_size=2001 must be <= dataset.size=2000"):
+    with pytest.raises(ConfigError, match=r"batch_size=2001 must be <= dataset.size=2000"):
         checked(composed(*TINY, "batch_size=2001"), [])
 
 
@@ -169,7 +169,7 @@ def test_evaluating_a_finished_run_repeats_its_last_evaluation(finished: Any, mo
 
 
 def test_collecting_with_a_finished_run(finished: Any, tmp_path: Path, monkeypatch: Any):
-    """Its deterministic policy fills 250 steps: one whole episode of 200 would be too long for ten."""
+    """Its deterministic policy fills 250 steps, 25 in each of ten environments."""
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
     monkeypatch.setenv("TEAM", "a-team")
     folder = finished[0]

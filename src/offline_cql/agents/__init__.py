@@ -6,6 +6,7 @@ from offline_cql.agents.base import Agent
 from offline_cql.agents.cloning import ContinuousCloning, DiscreteCloning
 from offline_cql.agents.continuous import ContinuousCQL
 from offline_cql.agents.discrete import DiscreteCQL
+from offline_cql.networks import ObservationStatistics
 from offline_cql.schema import TrainConfig
 from offline_cql.transitions import Spaces
 
@@ -23,6 +24,5 @@ def make_agent(
     config: TrainConfig, spaces: Spaces, *, observation_mean: Tensor, observation_std: Tensor
 ) -> Agent:
     """The agent of `algorithm=…` for this action space; weights come from torch's global seed."""
-    return AGENTS[config.algorithm.name, spaces.discrete](
-        config, spaces, observation_mean=observation_mean, observation_std=observation_std
-    )
+    statistics = ObservationStatistics(observation_mean, observation_std)
+    return AGENTS[config.algorithm.name, spaces.discrete](config, spaces, statistics)

@@ -13,7 +13,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
-from offline_cql.networks import ActionBounds, ObservationStatistics
+from offline_cql.networks import ActionBounds, ObservationStatistics, TanhGaussianActor
 from offline_cql.schema import TrainConfig
 from offline_cql.transitions import Batch, Spaces
 
@@ -26,17 +26,12 @@ class Agent(pl.LightningModule):
     updates_done: Tensor
 
     def __init__(
-        self,
-        config: TrainConfig,
-        spaces: Spaces,
-        *,
-        observation_mean: Tensor,
-        observation_std: Tensor,
+        self, config: TrainConfig, spaces: Spaces, statistics: ObservationStatistics
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.config, self.spaces = config, spaces
-        self.statistics = ObservationStatistics(observation_mean, observation_std)
+        self.statistics = statistics
         self.bounds = ActionBounds(spaces.action_low, spaces.action_high)
         self.register_buffer("updates_done", torch.zeros((), dtype=torch.int64))
         # A plain mirror of the buffer: reading the buffer would wait for the device.
@@ -139,3 +134,18 @@ class Agent(pl.LightningModule):
         self.load_state_dict(state["agent"], strict=True)
         self.updates = int(state["updates"])
         self.saved = state
+
+
+def gaussian_actor(config: TrainConfig, spaces: Spaces) -> TanhGaussianActor:
+    """The tanh-Gaussian policy network that the settings describe."""
+    network = config.network
+    return TanhGaussianActor(
+        spaces.observation_dim,
+        spaces.action_dim,
+        network.actor_hidden,
+        log_std_min=network.log_std_min,
+        log_std_max=network.log_std_max,
+        log_std_affine=network.log_std_affine,
+        orthogonal=network.orthogonal_actor,
+        bf16=config.hardware.precision == "bf16",
+    )

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from offline_cql import losses
-from offline_cql.agents.base import Agent
-from offline_cql.networks import StackedMLP, TanhGaussianActor
+from offline_cql.agents.base import Agent, gaussian_actor
+from offline_cql.networks import ObservationStatistics, StackedMLP
 from offline_cql.schema import TrainConfig
 from offline_cql.transitions import Batch, Spaces
 
@@ -19,27 +19,10 @@ class ContinuousCloning(Agent):
     """Maximum likelihood of a tanh-Gaussian policy; it acts by tanh of the mean."""
 
     def __init__(
-        self,
-        config: TrainConfig,
-        spaces: Spaces,
-        *,
-        observation_mean: Tensor,
-        observation_std: Tensor,
+        self, config: TrainConfig, spaces: Spaces, statistics: ObservationStatistics
     ) -> None:
-        super().__init__(
-            config, spaces, observation_mean=observation_mean, observation_std=observation_std
-        )
-        network = config.network
-        self.actor = TanhGaussianActor(
-            spaces.observation_dim,
-            spaces.action_dim,
-            network.actor_hidden,
-            log_std_min=network.log_std_min,
-            log_std_max=network.log_std_max,
-            log_std_affine=network.log_std_affine,
-            orthogonal=network.orthogonal_actor,
-            bf16=config.hardware.precision == "bf16",
-        )
+        super().__init__(config, spaces, statistics)
+        self.actor = gaussian_actor(config, spaces)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         return cloning_group(self.actor, self.config)
@@ -67,16 +50,9 @@ class DiscreteCloning(Agent):
     """Cross-entropy of the logged actions; it acts by the most likely one."""
 
     def __init__(
-        self,
-        config: TrainConfig,
-        spaces: Spaces,
-        *,
-        observation_mean: Tensor,
-        observation_std: Tensor,
+        self, config: TrainConfig, spaces: Spaces, statistics: ObservationStatistics
     ) -> None:
-        super().__init__(
-            config, spaces, observation_mean=observation_mean, observation_std=observation_std
-        )
+        super().__init__(config, spaces, statistics)
         self.actor = StackedMLP(
             1,
             spaces.observation_dim,

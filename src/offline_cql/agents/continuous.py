@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from offline_cql import losses
-from offline_cql.agents.base import Agent
+from offline_cql.agents.base import Agent, gaussian_actor
 from offline_cql.agents.conservatism import Conservatism, lerp_targets
-from offline_cql.networks import ActionCritics, TanhGaussianActor
+from offline_cql.networks import ActionCritics, ObservationStatistics
 from offline_cql.schema import TrainConfig
 from offline_cql.transitions import Batch, Spaces
 
@@ -36,27 +36,11 @@ class ContinuousCQL(Agent):
     """Tanh-Gaussian actor, E stacked critics, automatic temperature, conservative gap."""
 
     def __init__(
-        self,
-        config: TrainConfig,
-        spaces: Spaces,
-        *,
-        observation_mean: Tensor,
-        observation_std: Tensor,
+        self, config: TrainConfig, spaces: Spaces, statistics: ObservationStatistics
     ) -> None:
-        super().__init__(
-            config, spaces, observation_mean=observation_mean, observation_std=observation_std
-        )
+        super().__init__(config, spaces, statistics)
         network, bf16 = config.network, config.hardware.precision == "bf16"
-        self.actor = TanhGaussianActor(
-            spaces.observation_dim,
-            spaces.action_dim,
-            network.actor_hidden,
-            log_std_min=network.log_std_min,
-            log_std_max=network.log_std_max,
-            log_std_affine=network.log_std_affine,
-            orthogonal=network.orthogonal_actor,
-            bf16=bf16,
-        )
+        self.actor = gaussian_actor(config, spaces)
         self.critic = ActionCritics(
             network.critics,
             spaces.observation_dim,

@@ -9,7 +9,7 @@ from torch import Tensor
 from offline_cql import losses
 from offline_cql.agents.base import Agent
 from offline_cql.agents.conservatism import Conservatism, lerp_targets
-from offline_cql.networks import StackedMLP
+from offline_cql.networks import ObservationStatistics, StackedMLP
 from offline_cql.schema import TrainConfig
 from offline_cql.transitions import Batch, Spaces
 
@@ -18,16 +18,9 @@ class DiscreteCQL(Agent):
     """TD + alpha · (logsumexp_a Q − Q(s, a)); the policy is greedy in the least of the critics."""
 
     def __init__(
-        self,
-        config: TrainConfig,
-        spaces: Spaces,
-        *,
-        observation_mean: Tensor,
-        observation_std: Tensor,
+        self, config: TrainConfig, spaces: Spaces, statistics: ObservationStatistics
     ) -> None:
-        super().__init__(
-            config, spaces, observation_mean=observation_mean, observation_std=observation_std
-        )
+        super().__init__(config, spaces, statistics)
         network = config.network
         self.critic = StackedMLP(
             network.critics,
