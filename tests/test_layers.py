@@ -11,8 +11,8 @@ from composition import CONF
 
 SOURCE = CONF.parent / "src" / "offline_cql"
 ROWS = [
-    {"schema", "transitions", "alpha"},
-    {"run_folder"},
+    {"schema", "transitions"},
+    {"run_folder", "alpha"},
     {"losses", "networks", "environments", "checkpoint"},
     {"data"},
     {"agents"},

@@ -359,6 +359,7 @@ def test_a_schedule_that_ends_after_the_run_is_a_caution():
                 "cql.penalty",
                 "cql.expectation_over",
                 "cql.backup",
+                "cql.cloning_updates",
                 "cql.action_clip",
                 "cql.actor_learning_rate",
                 "cql.temperature_learning_rate",

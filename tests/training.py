@@ -27,7 +27,8 @@ TINY = (
     "hardware=cpu",
     "hardware.updates_per_step=10",
 )
-DISCRETE = ("env=cartpole", *(key for key in TINY if not key.startswith("cql.n_actions")))
+# A setting that has no effect is refused, so a discrete agent is not told of proposals and actors.
+DISCRETE = ("env=cartpole", *(k for k in TINY if not k.startswith(("cql.n_act", "network.act"))))
 LAGRANGE = (*TINY, "cql=lagrange", "network.log_std_affine=true")
 # Columns of metrics.csv that tell the time.
 CLOCK = {"time/updates_per_second"}

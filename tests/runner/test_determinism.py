@@ -39,7 +39,8 @@ def test_one_seed_gives_one_result(settings: tuple[str, ...], plain: Any, tmp_pa
 @pytest.mark.parametrize("settings", [TINY, DISCRETE], ids=["continuous", "discrete"])
 def test_another_seed_gives_another_result(settings: tuple[str, ...], plain: Any, tmp_path: Path):
     other = learned(trained(tmp_path / "run", *settings, UPDATES, "seed=1"))
-    assert "/critic.weights.0" in differences(plain(settings)["agent"], other["agent"])
+    changed = differences(plain(settings)["agent"], other["agent"])
+    assert any(name.startswith("/critic.") for name in changed)
 
 
 @pytest.mark.parametrize(

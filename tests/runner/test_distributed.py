@@ -64,7 +64,8 @@ def test_two_processes_learn_what_one_learns(kind: str, pairs: Any):
     moved = 0.0
     for name, value in one["agent"].items():
         torch.testing.assert_close(two["agent"][name], value, rtol=0, atol=1e-5, msg=name)
-        moved = max(moved, (value - start[name]).abs().max().item())
+        if name.startswith("critic."):
+            moved = max(moved, (value - start[name]).abs().max().item())
     assert moved > 1e-3  # so that 1e-5 means something
     assert two["updates"] == one["updates"] == 20
     assert torch.equal(one["noise"], two["noise"])

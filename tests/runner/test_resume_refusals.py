@@ -16,7 +16,7 @@ import h5py
 import pytest
 import torch
 from composition import CONF
-from training import TINY, differences, learned, resumed, rows, trained
+from training import SIZE, TINY, differences, learned, resumed, rows, trained
 
 from offline_cql import checkpoint
 from offline_cql.checkpoint import LAST, PREVIOUS, CheckpointError, newest_checkpoint
@@ -73,7 +73,7 @@ def test_changed_data(run: Path, recorded: Path, tmp_path: Path, monkeypatch: An
     """One reward of one step is another one."""
     store = Path(shutil.copytree(recorded, tmp_path / "store"))
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(store))
-    (path,) = store.glob("sim/pendulum/*/data/main_data.hdf5")
+    path = store / "sim" / "pendulum" / f"mixed_{SIZE}-v0" / "data" / "main_data.hdf5"
     with h5py.File(path, "r+") as file:
         file["episode_0/rewards"][0] += 1e-3
     with pytest.raises(DataError, match="the data changed since the checkpoint"):

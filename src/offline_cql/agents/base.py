@@ -13,11 +13,18 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
+from offline_cql import losses
 from offline_cql.networks import ActionBounds, ObservationStatistics, TanhGaussianActor
 from offline_cql.schema import TrainConfig
 from offline_cql.transitions import Batch, Spaces
 
 NOISE_STREAM = 0x6E6F697365  # keeps the noise apart from every other use of the seed
+
+
+# Logged actions at ±1 have no pre-tanh value; float32 inverts 1 − 1e-5 well.
+LARGEST_ACTION = 1.0 - 1e-5
+
+Gaussian = tuple[Tensor, Tensor]  # mean and log standard deviation before tanh, each [B, A]
 
 
 class Agent(pl.LightningModule):
@@ -149,3 +156,9 @@ def gaussian_actor(config: TrainConfig, spaces: Spaces) -> TanhGaussianActor:
         orthogonal=network.orthogonal_actor,
         bf16=config.hardware.precision == "bf16",
     )
+
+
+def logged_log_density(gaussian: Gaussian, action: Tensor) -> Tensor:
+    """Log-density [B] in nats of logged actions [B, A] under the tanh-Gaussian policy."""
+    pre_tanh = action.clamp(-LARGEST_ACTION, LARGEST_ACTION).atanh()
+    return losses.tanh_gaussian_log_density(pre_tanh, *gaussian)

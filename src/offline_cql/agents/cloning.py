@@ -6,13 +6,10 @@ import torch
 from torch import Tensor
 
 from offline_cql import losses
-from offline_cql.agents.base import Agent, gaussian_actor
+from offline_cql.agents.base import Agent, gaussian_actor, logged_log_density
 from offline_cql.networks import ObservationStatistics, StackedMLP
 from offline_cql.schema import TrainConfig
 from offline_cql.transitions import Batch, Spaces
-
-# Logged actions at ±1 have no pre-tanh value; float32 inverts 1 − 1e-5 well.
-LARGEST_ACTION = 1.0 - 1e-5
 
 
 class ContinuousCloning(Agent):
@@ -33,13 +30,11 @@ class ContinuousCloning(Agent):
         return action
 
     def losses(self, batch: Batch, *, measure: bool) -> tuple[Tensor, dict[str, Tensor]]:
-        mean, log_std = self.actor(self.statistics(batch.observation))
-        pre_tanh = batch.action.clamp(-LARGEST_ACTION, LARGEST_ACTION).atanh()
-        density = losses.tanh_gaussian_log_density(pre_tanh, mean, log_std)
-        loss = losses.cloning_loss(density)
+        policy = self.actor(self.statistics(batch.observation))
+        loss = losses.cloning_loss(logged_log_density(policy, batch.action))
         if not measure:
             return loss, {}
-        distance = (torch.tanh(mean.detach()) - batch.action).square().mean()
+        distance = (torch.tanh(policy[0].detach()) - batch.action).square().mean()
         return loss, {
             "actor/loss": loss.detach(),
             "actor/action_distance": distance,

@@ -13,13 +13,11 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from offline_cql import losses
-from offline_cql.agents.base import Agent, gaussian_actor
+from offline_cql.agents.base import Agent, Gaussian, gaussian_actor, logged_log_density
 from offline_cql.agents.conservatism import Conservatism, lerp_targets
 from offline_cql.networks import ActionCritics, ObservationStatistics
 from offline_cql.schema import TrainConfig
 from offline_cql.transitions import Batch, Spaces
-
-Gaussian = tuple[Tensor, Tensor]  # mean and log standard deviation, each [B, A]
 
 
 class Noise(NamedTuple):
@@ -102,7 +100,7 @@ class ContinuousCQL(Agent):
         observation = self.statistics(batch.observation)
         here = self.actor(observation)
         critic, metrics = self.critic_losses(batch, observation, here, noise, measure=measure)
-        policy, more = self.policy_losses(observation, here, noise, measure=measure)
+        policy, more = self.policy_losses(batch, observation, here, noise, measure=measure)
         return critic + policy, metrics | more
 
     def critic_losses(
@@ -151,18 +149,33 @@ class ContinuousCQL(Agent):
         }
 
     def policy_losses(
-        self, observation: Tensor, here: Gaussian, noise: Noise, *, measure: bool
+        self,
+        batch: Batch,
+        observation: Tensor,
+        here: Gaussian,
+        noise: Noise,
+        *,
+        measure: bool,
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The actor's and the temperature's losses; the critics are frozen."""
+        """The actor's and the temperature's losses; the critics are frozen.
+
+        For the first `cloning_updates` the actor clones the logged actions and the temperature
+        waits: the critics learn first what the behaviour is worth.
+        """
         action, log_density = sample(here, noise.actor)
         log_density = log_density.squeeze(1)
         frozen = {name: p.detach() for name, p in self.critic.named_parameters()}
         q = functional_call(self.critic, frozen, (observation, action)).squeeze(2)
         temperature = self.log_temperature.detach().exp()
-        actor = losses.actor_loss(q, log_density, temperature=temperature)
-        loss = actor + losses.temperature_loss(
+        temperature_loss = losses.temperature_loss(
             self.log_temperature, log_density, target_entropy=self.target_entropy
         )
+        if self.updates < self.config.cql.cloning_updates:
+            actor = losses.cloning_loss(logged_log_density(here, batch.action))
+            temperature_loss = 0.0 * temperature_loss  # a gradient of 0: every rank has one
+        else:
+            actor = losses.actor_loss(q, log_density, temperature=temperature)
+        loss = actor + temperature_loss
         if not measure:
             return loss, {}
         return loss, {

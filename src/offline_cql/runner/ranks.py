@@ -9,13 +9,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
 
 from omegaconf import DictConfig, OmegaConf
 
-from offline_cql.run_folder import CONFIG
+from offline_cql.run_folder import CONFIG, held
 from offline_cql.schema import HardwareConfig, TrainConfig, typed
 
 
@@ -74,7 +74,9 @@ def main() -> None:
     config = load_config(folder)
     transitions = load_transitions(dataset_id(config.dataset))
     state = newest_checkpoint(folder) if resume else None
-    fit(config, folder, transitions, state=state, rank=rank)
+    # The rank that writes holds the folder: it may outlive whoever launched it.
+    with held(folder) if rank == 0 else nullcontext():
+        fit(config, folder, transitions, state=state, rank=rank)
 
 
 if __name__ == "__main__":

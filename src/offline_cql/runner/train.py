@@ -120,18 +120,18 @@ def execute(
     folder: Path, settings: TrainConfig, transitions: Transitions, *, state: dict[str, Any] | None
 ) -> None:
     """Train over a claimed folder, in this process or in one process a device."""
-    with run_folder.held(folder):
-        if settings.hardware.strategy != "ddp":
+    if settings.hardware.strategy != "ddp":
+        with run_folder.held(folder):
             fit(settings, folder, transitions, state=state)
-            return
-        try:
-            launch(folder, settings.hardware, resume=state is not None)
-        except RankFailure:
-            with suppress(FileNotFoundError):
-                result = run_folder.read_json(folder / run_folder.RESULT)
-                if result["status"] == "preempted":
-                    raise Preempted(int(result["signal"])) from None
-            raise
+        return
+    try:
+        launch(folder, settings.hardware, resume=state is not None)
+    except RankFailure:
+        with suppress(FileNotFoundError):
+            result = run_folder.read_json(folder / run_folder.RESULT)
+            if result["status"] == "preempted":
+                raise Preempted(int(result["signal"])) from None
+        raise
 
 
 def prepared_data(settings: TrainConfig) -> Transitions:

@@ -14,6 +14,7 @@ CONTINUOUS = (
     "cql.n_actions",
     "cql.penalty",
     "cql.expectation_over",
+    "cql.cloning_updates",
     "cql.action_clip",
     "cql.backup",
     "cql.actor_learning_rate",
