@@ -203,6 +203,7 @@ COMBINATIONS = {
     "expectation, policy": ["cql.penalty=expectation", "cql.expectation_over=policy", LAGRANGE],
     "limits": ["cql.gap_min=-1", "cql.gap_max=3", "cql.action_clip=0.9"],
     "schedule": ["alpha_schedule=cosine", "alpha_schedule.warmup=2"],
+    "cloning first": ["cql.cloning_updates=3"],
     "bf16": ["hardware.precision=bf16"],
     "corl": ["cql=corl_lagrange", "network.actor_hidden=[8]", "network.critic_hidden=[8]"],
     "cloning": ["algorithm=bc", "network.log_std_affine=true"],

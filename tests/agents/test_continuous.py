@@ -11,7 +11,12 @@ import reference
 import torch
 from continuous_case import MEAN, STD, Case, make_case, reference_arguments
 from numpy.typing import NDArray
-from reference_update import continuous_losses, critic_values, sampled_actions
+from reference_update import (
+    continuous_losses,
+    critic_values,
+    gaussian_policy,
+    sampled_actions,
+)
 
 from offline_cql.agents.continuous import Noise
 
@@ -208,3 +213,31 @@ def test_expectation_penalty(over: str):
     expected = rest + reference.conservative_loss(gap, 2.0)
     assert total.item() == pytest.approx(expected, abs=1e-9)
     assert ("critic/q_uniform" in metrics) == (over == "uniform")
+
+
+# --- Cloning first -------------------------------------------------------------------------------
+
+
+def test_the_actor_clones_the_logged_actions_first_and_the_temperature_waits():
+    """Of 5 updates two clone: the loss of the third is the plain one again."""
+    case = make_case("cql.cloning_updates=2", *VARIANTS["lagrange"])
+    arguments = reference_arguments(case)
+    expected = continuous_losses(**arguments)
+    state, action = arguments["batch"]["observation"], arguments["batch"]["action"]
+    mean, log_std = gaussian_policy(state, arguments["actor"], arguments["log_std_limits"])
+    density = reference.tanh_gaussian_log_density(np.arctanh(action), mean, log_std)
+    cloning, critics = reference.cloning_loss(density), expected["critic"] + expected["multiplier"]
+    for update in (0, 1):
+        case.agent.updates = update
+        total, metrics = case.loss()
+        assert total.item() == pytest.approx(critics + cloning, abs=1e-9)
+        assert metrics["actor/loss"].item() == pytest.approx(cloning, abs=1e-9)
+        assert case.gradients()["log_temperature"] == 0.0
+    case.agent.updates = 2
+    later = case.loss()[0].item()
+    assert later == pytest.approx(critics + expected["actor"] + expected["temperature"], abs=1e-9)
+
+
+def test_cloning_leaves_the_critics_gradient_as_it_is():
+    cloning, plain = make_case("cql.cloning_updates=1"), make_case()
+    assert changed(cloning.gradients(), plain.gradients()) == {"actor", "log_temperature"}

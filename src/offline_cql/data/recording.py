@@ -153,7 +153,11 @@ def _part(name: str, steps: int, episodes: Sequence[Episode]) -> _Part:
 def _metadata(env: EnvConfig, name: str, seed: int, parts: Sequence[_Part]) -> dict[str, Any]:
     described = "; ".join(
         f"{part.name}: {part.steps:,} steps"
-        + (f", return {part.return_mean:.1f} ± {part.return_std:.1f}" if part.return_mean else "")
+        + (
+            ""
+            if part.return_mean is None
+            else f", return {part.return_mean:.1f} ± {part.return_std:.1f}"
+        )
         for part in parts
     )
     metadata: dict[str, Any] = {
