@@ -1,12 +1,16 @@
 """Trains in a test: tiny networks, a small recorded data set, the run folder as the only result."""
 
 import csv
-from collections.abc import Iterator
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from composition import composed
+from composition import CONF, composed
 from torch import Tensor
 
 from offline_cql.checkpoint import newest_checkpoint
@@ -47,6 +51,24 @@ def resumed(folder: Path, *overrides: str) -> Path:
     """Go on as `python train.py resume=FOLDER …` does."""
     go_on(folder, composed(*overrides), list(overrides))
     return folder
+
+
+@contextmanager
+def door(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """`python train.py <arguments>` as a process of its own, which does not outlive the test."""
+    command = [sys.executable, "train.py", *arguments]
+    with subprocess.Popen(command, cwd=CONF.parent, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def wait_for(there: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    """Until something is there that a running process will make."""
+    while not there():
+        assert process.poll() is None, "the process ended before its time"
+        time.sleep(0.01)
 
 
 def rows(path: Path) -> list[dict[str, str]]:

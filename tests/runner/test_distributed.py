@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ import pytest
 import torch
 import yaml
 from composition import CONF, composed
-from training import DISCRETE, LAGRANGE, differences, rows, trained
+from training import DISCRETE, LAGRANGE, differences, door, rows, trained, wait_for
 
 from offline_cql.checkpoint import newest_checkpoint
 from offline_cql.run_folder import read_json
@@ -128,20 +127,16 @@ def test_a_run_whose_rank_is_killed_ends(number: signal.Signals, tmp_path: Path)
     """In bounded time, with an exit code, without orphans, with its last checkpoint."""
     folder = tmp_path / "run"
     arguments = (*on_two(SETTINGS["discrete"]), "updates=1_000_000", "checkpoint_every=10")
-    process = subprocess.Popen(
-        [sys.executable, "train.py", *arguments, f"run_dir={folder}"], cwd=ROOT
-    )
-    last = folder / "checkpoints" / "last.ckpt"
-    while not last.exists():
-        assert process.poll() is None
-        time.sleep(0.1)
-    ranks = rank_processes(folder)
-    assert len(ranks) == 2
-    if number == signal.SIGKILL:
-        os.kill(ranks[1], number)
-    else:
-        process.send_signal(number)
-    code = process.wait(timeout=120)
+    with door(*arguments, f"run_dir={folder}") as process:
+        wait_for(lambda: (folder / "checkpoints" / "last.ckpt").exists(), process)
+        ranks = rank_processes(folder)
+        assert len(ranks) == 2
+        if number == signal.SIGKILL:
+            os.kill(ranks[1], number)
+        else:
+            process.send_signal(number)
+        process.communicate(timeout=120)
+    code = process.returncode
     assert code == (143 if number == signal.SIGTERM else 1)
     assert rank_processes(folder) == []
     assert newest_checkpoint(folder)["updates"] >= 10

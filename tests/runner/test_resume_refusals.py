@@ -4,19 +4,14 @@ import os
 import random
 import re
 import shutil
-import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import h5py
 import pytest
 import torch
-from composition import CONF
-from training import SIZE, TINY, differences, learned, resumed, rows, trained
+from training import SIZE, TINY, differences, door, learned, resumed, rows, trained, wait_for
 
 from offline_cql import checkpoint
 from offline_cql.checkpoint import LAST, PREVIOUS, CheckpointError, newest_checkpoint
@@ -159,11 +154,10 @@ def test_kill_9_at_a_random_moment(finished: Path, tmp_path: Path):
     """The same command again until it is through: the same end, each row once, nothing left."""
     folder, generator = tmp_path / "run", random.Random()
     arguments = [*SETTINGS, "updates=400", "log_every=5", f"run_dir={folder}"]
-    process = door(*arguments)
-    wait_for(lambda: (folder / "checkpoints" / LAST).exists(), process)
-    time.sleep(moment := generator.uniform(0, 0.5))
-    process.kill()
-    process.wait()
+    with door(*arguments) as process:
+        wait_for(lambda: (folder / "checkpoints" / LAST).exists(), process)
+        time.sleep(moment := generator.uniform(0, 0.5))
+        process.kill()
     note = f"killed {moment:.3f} s after the first checkpoint"
     assert load_config(folder).updates == 400, note
     resumed(folder)
@@ -171,13 +165,3 @@ def test_kill_9_at_a_random_moment(finished: Path, tmp_path: Path):
     assert differences(learned(whole), learned(folder)) == [], note
     assert rows(folder / "metrics.csv") == rows(whole / "metrics.csv"), note
     assert not list(folder.rglob("*.tmp")), note
-
-
-def door(*arguments: str) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "train.py", *arguments], cwd=CONF.parent)
-
-
-def wait_for(there: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
-    while not there():
-        assert process.poll() in (None, -signal.SIGKILL), "the run ended before its time"
-        time.sleep(0.01)

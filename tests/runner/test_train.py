@@ -5,9 +5,6 @@ import importlib.metadata
 import math
 import re
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +14,7 @@ from composition import CONF, composed
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import open_dict
-from training import DISCRETE, TINY, differences, learned, resumed, rows, trained
+from training import DISCRETE, TINY, differences, door, learned, resumed, rows, trained, wait_for
 
 from offline_cql.callbacks.record import DivergedError
 from offline_cql.checkpoint import newest_checkpoint
@@ -121,7 +118,7 @@ def test_without_rollouts_there_is_no_metric(tmp_path: Path, capsys: Any):
 
 @pytest.mark.parametrize("log_every", [1, 1000], ids=["seen in the log", "seen in the weights"])
 def test_a_diverging_run_stops_and_keeps_what_was_good(log_every: int, tmp_path: Path):
-    """alpha explodes at update 7; the checkpoint of update 5 stays, none of update 10 is written."""
+    """alpha explodes at update 7: the checkpoint of update 5 stays, none is made of update 10."""
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     explosion = ("alpha_schedule=piecewise", "alpha_schedule.points=[[5,1],[6,1e300]]")
     every = ("checkpoint_every=5", f"log_every={log_every}")
@@ -180,13 +177,10 @@ def test_collecting_with_a_finished_run(finished: Any, tmp_path: Path, monkeypat
 
 def test_sigterm_saves_and_the_run_goes_on_from_there(tmp_path: Path):
     folder = tmp_path / "run"
-    command = [*(sys.executable, "train.py", *TINY), "updates=1_000_000", f"run_dir={folder}"]
-    process = subprocess.Popen(command, cwd=CONF.parent, stderr=subprocess.PIPE, text=True)
-    while CsvFile(folder / "metrics.csv").size() == 0:
-        assert process.poll() is None
-        time.sleep(0.02)
-    process.send_signal(signal.SIGTERM)
-    _, error = process.communicate(timeout=60)
+    with door(*TINY, "updates=1_000_000", f"run_dir={folder}") as process:
+        wait_for(lambda: CsvFile(folder / "metrics.csv").size() > 0, process)
+        process.send_signal(signal.SIGTERM)
+        _, error = process.communicate(timeout=300)
     assert process.returncode == 143
     assert f"go on with: python train.py resume={folder}" in error
     assert "Traceback" not in error

@@ -59,6 +59,9 @@ class Agent(pl.LightningModule):
     def act(self, observation: Tensor) -> Tensor:
         """The deterministic policy: observations [K, D] to actions in the environment's units."""
 
+    def before_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Rates that are functions of the update. Nothing by default."""
+
     def after_step(self) -> None:
         """What follows the optimizer's step: target networks, clamps. Nothing by default."""
 
@@ -84,6 +87,7 @@ class Agent(pl.LightningModule):
         self.manual_backward(loss)
         if measure:
             self.measured = metrics | {"loss/total": loss.detach()} | self.gradient_norms(optimizer)
+        self.before_step(optimizer)
         optimizer.step()
         self.after_step()
         self.updates += 1

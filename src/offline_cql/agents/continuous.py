@@ -76,6 +76,17 @@ class ContinuousCQL(Agent):
             *self.conservatism.parameter_groups(),
         ]
 
+    def before_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """The actor's rate: one while it clones, another when it follows the critics."""
+        cql = self.config.cql
+        (actor,) = (group for group in optimizer.param_groups if group["name"] == "actor")
+        actor["lr"] = cql.cloning_learning_rate if self.cloning else cql.actor_learning_rate
+
+    @property
+    def cloning(self) -> bool:
+        """Whether the actor still clones the data instead of following the critics."""
+        return self.updates < self.config.cql.cloning_updates
+
     def act(self, observation: Tensor) -> Tensor:
         mean, _ = self.actor(self.statistics(observation))
         action: Tensor = self.bounds(torch.tanh(mean))
@@ -170,7 +181,7 @@ class ContinuousCQL(Agent):
         temperature_loss = losses.temperature_loss(
             self.log_temperature, log_density, target_entropy=self.target_entropy
         )
-        if self.updates < self.config.cql.cloning_updates:
+        if self.cloning:
             actor = losses.cloning_loss(logged_log_density(here, batch.action))
             temperature_loss = 0.0 * temperature_loss  # a gradient of 0: every rank has one
         else:

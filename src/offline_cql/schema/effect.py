@@ -15,6 +15,7 @@ CONTINUOUS = (
     "cql.penalty",
     "cql.expectation_over",
     "cql.cloning_updates",
+    "cql.cloning_learning_rate",
     "cql.action_clip",
     "cql.backup",
     "cql.actor_learning_rate",

@@ -33,6 +33,7 @@ class EnvConfig(Section):
     evaluate_every: int = field(metadata=within(">= 1"))  # updates
     hidden: list[int] = field(metadata=within(">= 1"))  # widths that network=default takes
     cloning_updates: int = field(metadata=within(">= 0"))  # that cql=default takes
+    actor_learning_rate: float = field(metadata=within("> 0"))  # that cql=default takes
     reward_scale: float = field(metadata=within("> 0"))
     reference_min: float | None  # return with normalised score 0
     reference_max: float | None  # return with normalised score 100
@@ -99,6 +100,7 @@ class CqlConfig(Section):
     gap_min: float | None  # reward units
     gap_max: float | None
     cloning_updates: int = field(metadata=within(">= 0"))  # in which the actor clones
+    cloning_learning_rate: float = field(metadata=within("> 0"))  # of the actor meanwhile
     action_clip: float | None = field(metadata=within("> 0", "<= 1"))  # logged actions to +- this
     backup: str = field(metadata=one_of("sampled", "max", "entropy"))  # continuous actions
     target: str = field(metadata=one_of("max", "double", "expected"))  # discrete actions
