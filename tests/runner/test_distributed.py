@@ -48,7 +48,7 @@ def pairs(tmp_path_factory: pytest.TempPathFactory, recorded: Path) -> dict[str,
     command = ["torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     probe = [str(Path(__file__).with_name("rank_probe.py"))]
     folders = [str(two) for _, two in pairs.values()]
-    subprocess.run([sys.executable, "-m", *command, *probe, *folders], check=True, timeout=300)
+    subprocess.run([sys.executable, "-m", *command, *probe, *folders], check=True, timeout=900)
     return pairs
 
 
