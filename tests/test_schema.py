@@ -360,6 +360,7 @@ def test_a_schedule_that_ends_after_the_run_is_a_caution():
                 "cql.expectation_over",
                 "cql.backup",
                 "cql.cloning_updates",
+                "cql.cloning_learning_rate",
                 "cql.action_clip",
                 "cql.actor_learning_rate",
                 "cql.temperature_learning_rate",

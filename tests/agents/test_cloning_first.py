@@ -27,7 +27,7 @@ def only(parameters: dict[str, torch.Tensor], prefix: str) -> torch.Tensor:
 
 def test_while_cloning_the_actor_takes_the_step_that_behaviour_cloning_takes():
     """Same initial actor (it is the first network drawn), same batch, Adam at the same rate."""
-    _, cql = first_step(f"cql.cloning_updates={CLONING}", "cql.actor_learning_rate=1e-3")
+    _, cql = first_step(f"cql.cloning_updates={CLONING}", "cql.cloning_learning_rate=1e-3")
     _, bc = first_step("algorithm=bc", "algorithm.learning_rate=1e-3")
     assert torch.equal(only(cql, "actor."), only(bc, "actor."))
 
@@ -57,3 +57,14 @@ def test_cloning_ends_after_so_many_updates(done: int):
         loss.backward()
         gradients.append(torch.cat([p.grad.flatten() for p in agent.actor.parameters()]))
     assert torch.equal(*gradients) == (done < CLONING)
+
+
+def test_the_actors_rate_changes_when_it_stops_cloning():
+    data = continuous_data()
+    rates = ("cql.cloning_learning_rate=1e-3", "cql.actor_learning_rate=1e-5")
+    agent = build(settings(f"cql.cloning_updates={CLONING}", *rates), data.spaces)
+    optimizer, seen = attach(agent), []
+    for _ in range(CLONING + 2):
+        agent.update(batch_of(data, range(8)), optimizer)
+        seen.append({group["name"]: group["lr"] for group in optimizer.param_groups}["actor"])
+    assert seen == [1e-3] * CLONING + [1e-5] * 2
