@@ -4,7 +4,6 @@ W&B's runs are offline here and are read back with its own program.
 """
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -149,23 +148,38 @@ def test_a_server_that_cannot_be_reached_means_offline(
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     monkeypatch.setattr("offline_cql.callbacks.mirrors.INIT_TIMEOUT", 1.0)
     started = time.monotonic()
-    mirror = WandbMirror(logger(), tmp_path, config={}, run_id="00000001", group=None, tags=[])
+    mirror = WandbMirror(logger(), tmp_path, config={}, run_id="0000000a", group=None, tags=[])
     mirror.log({"critic/gap": 1.0}, 100)
     mirror.finish({"status": "finished"}, exit_code=0)
     assert time.monotonic() - started < 100
     error = capsys.readouterr().err
     assert "warning: W&B could not be reached" in error
     assert f"later: wandb sync {tmp_path}/wandb/offline-*" in error
-    assert [run["run_id"] for run in records(tmp_path, "run")] == ["00000001"]
+    assert [run["run_id"] for run in records(tmp_path, "run")] == ["0000000a"]
 
 
 def test_a_malformed_key_means_offline(tmp_path: Path, monkeypatch: Any, capsys: Any):
     monkeypatch.setenv("WANDB_API_KEY", "not a key")
-    mirror = WandbMirror(logger(), tmp_path, config={}, run_id="00000001", group=None, tags=[])
+    mirror = WandbMirror(logger(), tmp_path, config={}, run_id="0000000b", group=None, tags=[])
     mirror.finish({"status": "finished"}, exit_code=0)
     assert "logging offline" in capsys.readouterr().err
-    assert list((tmp_path / "wandb").glob("offline-run-*"))
-    assert "not a key" not in os.environ.get("NETRC", "")
+    assert [run["run_id"] for run in records(tmp_path, "run")] == ["0000000b"]
+
+
+def test_a_service_that_dies_stops_no_run(tmp_path: Path, monkeypatch: Any, capsys: Any):
+    """Every call fails from the first on: one warning, and the run ends as it would have."""
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    mirror = WandbMirror(logger(), tmp_path, config={}, run_id="0000000c", group=None, tags=[])
+
+    def gone(*_args: Any, **_options: Any) -> None:
+        raise ConnectionResetError("Connection lost")
+
+    monkeypatch.setattr(mirror.run, "log", gone)
+    mirror.log({"critic/gap": 1.0}, 100)
+    mirror.log({"critic/gap": 1.0}, 200)
+    mirror.finish({"status": "finished"}, exit_code=0)
+    warning = "warning: W&B stopped (Connection lost); metrics.csv goes on\n"
+    assert capsys.readouterr().err == warning
 
 
 # --- TensorBoard, csv, none -----------------------------------------------------------------------

@@ -7,7 +7,8 @@ import json
 import netrc
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlparse
@@ -40,6 +41,8 @@ class WandbMirror:
     ) -> None:
         import wandb
 
+        self.lost = False
+
         def start(mode: Any) -> Any:
             return wandb.init(
                 project=logger.project,
@@ -64,14 +67,14 @@ class WandbMirror:
         if mode == "online":
             try:
                 self.run = start("online")
-            except (wandb.errors.Error, TimeoutError) as error:
-                reason = str(error).splitlines()[0]
+            except Exception as error:  # foreign code: whatever stops it must not stop the run
+                reason = str(error).partition("\n")[0]
                 print(
                     f"warning: W&B could not be reached ({reason}); logging offline, "
                     f"later: wandb sync {folder}/wandb/offline-*",
                     file=sys.stderr,
                 )
-                wandb.finish(exit_code=1)
+                wandb.teardown(exit_code=1)  # its service would go on and hold the run's id
                 mode = "offline"
         if mode != "online":
             self.run = start(mode)
@@ -79,16 +82,28 @@ class WandbMirror:
         self.run.define_metric("*", step_metric="update")
 
     def log(self, metrics: Mapping[str, float], update: int) -> None:
-        self.run.log({**metrics, "update": update})
+        with self.at_a_distance():
+            self.run.log({**metrics, "update": update})
 
     def finish(self, result: Mapping[str, Any], exit_code: int) -> None:
         import wandb
 
         rows = [[key, value] for key, value in result.items()]
         table = wandb.Table(columns=["figure", "value"], data=[[k, str(v)] for k, v in rows])
-        self.run.log({"result": table})
-        self.run.summary.update({f"result/{key}": value for key, value in rows})
-        self.run.finish(exit_code=exit_code)
+        with self.at_a_distance():
+            self.run.log({"result": table})
+            self.run.summary.update({f"result/{key}": value for key, value in rows})
+            self.run.finish(exit_code=exit_code)
+
+    @contextmanager
+    def at_a_distance(self) -> Iterator[None]:
+        """W&B's service is a process of its own: when it dies the run goes on, and says so once."""
+        try:
+            yield
+        except Exception as error:  # foreign code, as above
+            if not self.lost:
+                print(f"warning: W&B stopped ({error}); metrics.csv goes on", file=sys.stderr)
+            self.lost = True
 
 
 def wandb_mode() -> str:
