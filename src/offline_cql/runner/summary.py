@@ -40,9 +40,11 @@ def print_run(folder: Path, config: TrainConfig, result: dict[str, Any]) -> None
 
 def print_grid(folder: Path, jobs: list[dict[str, Any]]) -> None:
     """One line a job: what was set, how it ended, what it reached."""
-    table = Table(title=f"grid {folder} · {len(jobs)} jobs")
+    first, *others = (job["overrides"] for job in jobs)
+    shared = [text for text in first if others and all(text in other for other in others)]
+    table = Table()
     for name, justify in (
-        ("overrides", "left"),
+        ("job", "left"),
         ("status", "left"),
         ("return", "right"),
         ("score", "right"),
@@ -52,13 +54,16 @@ def print_grid(folder: Path, jobs: list[dict[str, Any]]) -> None:
     for job in jobs:
         result = job["result"]
         table.add_row(
-            " ".join(job["overrides"]),
+            " ".join(text for text in job["overrides"] if text not in shared),
             result.get("status", "failed"),
             number(result.get("return_mean")),
             number(result.get("normalized_score")),
             number(result.get("updates_per_second")),
         )
     console = Console()
+    # Beside the table, not in it: a narrow terminal would cut paths and long lists.
+    title = f"grid {folder} · {len(jobs)} jobs, each with {' '.join(shared) or 'the defaults'}"
+    console.print(title, soft_wrap=True, highlight=False, markup=False)
     console.print(table)
     for job in jobs:
         console.print(f"{job['run'] or 'no run folder'}", soft_wrap=True, highlight=False)
@@ -68,7 +73,8 @@ def print_grid(folder: Path, jobs: list[dict[str, Any]]) -> None:
     for job in failed:
         status = job["result"].get("status", "failed")
         reason = job["result"].get("error") or job["error"] or "killed"
-        line = f"{' '.join(job['overrides'])}: {status}: {reason}"
+        own = " ".join(text for text in job["overrides"] if text not in shared)
+        line = f"{own}: {status}: {reason}"
         console.print(line, soft_wrap=True, highlight=False, markup=False)
 
 
