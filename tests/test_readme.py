@@ -1,0 +1,41 @@
+"""Promise: every command in the README is one that exists and whose settings are accepted.
+
+The doors' own tests run them in full; here each is composed and checked as its door does first.
+"""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from offline_cql.command_line import DOORS, check
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"^```\w*\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+LINES = [line.removeprefix("$ ") for block in BLOCKS for line in block.splitlines()]
+INLINE = re.findall(r"`((?:python|make) [^`]+)`", README)
+COMMANDS = sorted({line for line in LINES + INLINE if re.match(r"(python|make) ", line)})
+MISTYPED = {"python train.py cql.alhpa=5"}  # shown for its error
+VARIABLE = {"ENV": "hopper", "QUALITY": "medium", "…": "x"}
+
+
+def test_the_readme_names_both_commands_and_each_door():
+    assert {"make train", "make test"} <= set(COMMANDS)
+    doors = {command.split()[1] for command in COMMANDS if command.startswith("python ")}
+    assert {f"{door}.py" for door in DOORS} <= doors
+
+
+@pytest.mark.parametrize("command", sorted(set(COMMANDS) - MISTYPED))
+def test_a_command_of_the_readme_is_accepted(command: str):
+    for name, value in VARIABLE.items():
+        command = command.replace(name, value)
+    tool, first, *arguments = shlex.split(command)
+    if tool == "make":
+        assert re.search(rf"^{first}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+        return
+    assert (ROOT / first).is_file()
+    door = Path(first).stem
+    if door in DOORS:
+        check(arguments, schema=DOORS[door], door=ROOT / first)
