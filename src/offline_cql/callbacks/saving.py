@@ -75,14 +75,7 @@ class Saving(Callback):
         )
 
     def teardown(self, trainer: pl.Trainer, agent: pl.LightningModule, stage: str) -> None:
-        self.give_back_signals()
-
-    def on_exception(
-        self, trainer: pl.Trainer, agent: pl.LightningModule, exception: BaseException
-    ) -> None:
-        self.give_back_signals()  # Lightning calls no teardown then
-
-    def give_back_signals(self) -> None:
+        # After an exception Lightning calls no teardown, but gives all signals back itself.
         for number, handler in self.former.items():
             signal.signal(number, handler)
         self.former = {}
