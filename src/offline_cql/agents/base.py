@@ -20,7 +20,6 @@ from offline_cql.transitions import Batch, Spaces
 
 NOISE_STREAM = 0x6E6F697365  # keeps the noise apart from every other use of the seed
 
-
 # Logged actions at ±1 have no pre-tanh value; float32 inverts 1 − 1e-5 well.
 LARGEST_ACTION = 1.0 - 1e-5
 
@@ -64,10 +63,6 @@ class Agent(pl.LightningModule):
 
     def after_step(self) -> None:
         """What follows the optimizer's step: target networks, clamps. Nothing by default."""
-
-    def draw_noise(self, batch_size: int) -> Any:
-        """The random numbers of one update, drawn for the global batch. None by default."""
-        return None
 
     # -- the block ------------------------------------------------------------------------------
 

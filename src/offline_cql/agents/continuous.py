@@ -93,6 +93,7 @@ class ContinuousCQL(Agent):
         return action
 
     def draw_noise(self, batch_size: int) -> Noise:
+        """The random numbers of one update, drawn for the global batch, this rank's share."""
         cql, actions = self.config.cql, self.spaces.action_dim
         n, backups = cql.n_actions, cql.n_actions if cql.backup == "max" else 1
         options: dict[str, Any] = {"generator": self.noise, "device": self.device}
@@ -131,7 +132,8 @@ class ContinuousCQL(Agent):
             next_observation = self.statistics(batch.next_observation)
             there = self.actor(next_observation)
             target = self.bellman_target(batch, next_observation, there, noise)
-            proposals, density = self.proposals(here, there, noise)
+            if penalised or measure:
+                proposals, density = self.proposals(here, there, noise)
         logged = batch.action.unsqueeze(1)
         if cql.action_clip is not None:
             logged = logged.clamp(-cql.action_clip, cql.action_clip)
