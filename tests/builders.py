@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from offline_cql.agents import Agent, make_agent
-from offline_cql.data.module import TransitionsModule, training_tensors
+from offline_cql.data.module import Fetch, TransitionsModule
+from offline_cql.data.selection import Selection
 from offline_cql.networks import StackedMLP
 from offline_cql.schema import TrainConfig
 from offline_cql.transitions import Batch, Spaces, Transitions
@@ -64,25 +65,38 @@ def _transitions(spaces: Spaces, actions: NDArray[Any], seed: int) -> Transition
     observations = generator.normal(size=(size + 1, spaces.observation_dim)).astype(np.float32)
     episodes = (np.arange(size) // 16).astype(np.int32)
     last = np.arange(size) % 16 == 15
-    return Transitions(
+    return Transitions.pack(
         observations=observations[:-1],
         actions=actions,
         rewards=generator.normal(size=size).astype(np.float32),
         next_observations=observations[1:],
         terminated=last & (episodes % 2 == 0),
-        truncated=last & (episodes % 2 == 1),
         episodes=episodes,
         spaces=spaces,
         dataset_id="test/random-v0",
-        sha256="0" * 64,
     )
 
 
 def batch_of(data: Transitions, indices: Iterable[int], *, gamma: float = 0.99) -> Batch:
     """The transitions with these indices as one update sees them."""
-    tensors = training_tensors(data, gamma=gamma, reward_scale=1.0, reward_shift=0.0)
-    where = torch.tensor(list(indices))
-    return Batch(*(tensor[where] for tensor in tensors))
+    return fetch_of(data, gamma=gamma)(torch.tensor(list(indices)))
+
+
+def fetch_of(
+    data: Transitions,
+    selection: Selection | None = None,
+    *,
+    gamma: float = 0.99,
+    scale: float = 1.0,
+    shift: float = 0.0,
+    n_step: int = 1,
+) -> Fetch:
+    """Fetch over all of the data, or a selection; rewards as they are unless said otherwise."""
+    everything = np.arange(len(data.ends))
+    selection = selection or Selection(everything, everything[:0], None, len(data))
+    return Fetch(
+        data, selection, gamma=gamma, reward_scale=scale, reward_shift=shift, n_step=n_step
+    )
 
 
 def in_double(batch: Batch) -> Batch:
@@ -145,16 +159,13 @@ def fit(
     if state is not None:
         agent.restore(state)
     module = TransitionsModule(
-        data,
+        fetch_of(data, gamma=config.cql.gamma),
         seed=config.seed,
         done=agent.updates,
         updates=updates or config.updates,
         batch_size=config.batch_size,
         updates_per_step=config.hardware.updates_per_step,
         stops=[config.log_every],
-        gamma=config.cql.gamma,
-        reward_scale=1.0,
-        reward_shift=0.0,
     )
     trainer = pl.Trainer(
         accelerator="cpu",

@@ -56,6 +56,7 @@ def greedy_policy(agent: Agent) -> Policy:
 
 def evaluate(agent: Agent, env: EnvConfig, evaluation: RolloutConfig) -> list[EpisodeResult]:
     """Play `episodes` episodes, the same number in each sub-environment: no bias to short ones."""
+    assert env.id is not None  # the schema allows no episodes without a simulator
     environments = make_environments(env.id, evaluation.environments)
     try:
         episodes = roll_out(
@@ -92,7 +93,6 @@ def behaviour_return(transitions: Transitions) -> float:
     Episodes that were cut short by the recording's quota are left out: truncated ones that are
     shorter than the longest episode of the data.
     """
-    lengths = np.bincount(transitions.episodes)
-    last = np.cumsum(lengths) - 1
-    whole = ~transitions.truncated[last] | (lengths == lengths.max())
+    lengths = transitions.lengths
+    whole = transitions.terminated[transitions.ends - 1] | (lengths == lengths.max())
     return float(transitions.episode_returns()[whole].mean())

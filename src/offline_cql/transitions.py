@@ -8,7 +8,8 @@ files, environments, networks or training.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -83,69 +84,188 @@ class ActionMap:
         return (self._center + self._half * actions).astype(actions.dtype)
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class Transitions:
-    """A data set in memory, N transitions of E whole episodes, in the order they were logged.
+class Columns(NamedTuple):
+    """Where the parts of a transition stand in its packed row of `width` float32 numbers.
 
-    observations, next_observations [N, D] float32; actions [N, A] float32 in [-1, 1], or [N]
-    int64; rewards [N] float32 in the environment's units; terminated, truncated [N] bool, never
-    both; episodes [N] int32, the index 0..E-1 of the episode. sha256 identifies the content.
-    Raises DataError when lengths or dimensions disagree, or when there is no transition.
+    The action, the reward and `terminated` (0 or 1) lie between the two observations, so that one
+    gather of rows fetches a whole batch. Image observations lie apart, as uint8.
     """
 
-    observations: npt.NDArray[np.float32]
-    actions: npt.NDArray[np.float32] | npt.NDArray[np.int64]
-    rewards: npt.NDArray[np.float32]
-    next_observations: npt.NDArray[np.float32]
-    terminated: npt.NDArray[np.bool_]
-    truncated: npt.NDArray[np.bool_]
-    episodes: npt.NDArray[np.int32]
+    observation: slice
+    action: slice
+    reward: int
+    terminated: int
+    next_observation: slice
+    width: int
+
+
+def columns(spaces: Spaces, *, images: bool = False) -> Columns:
+    """The packed row for spaces: observation | action | reward | terminated | next observation."""
+    size = 0 if images else spaces.observation_dim
+    reward = size + (1 if spaces.discrete else spaces.action_dim)
+    return Columns(
+        observation=slice(0, size),
+        action=slice(size, reward),
+        reward=reward,
+        terminated=reward + 1,
+        next_observation=slice(reward + 2, reward + 2 + size),
+        width=reward + 2 + size,
+    )
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Transitions:
+    """A data set: N transitions of E whole episodes, in the order they were logged, one row each.
+
+    rows [N, W] float32 as `columns` says, actions in [-1, 1] or their index, rewards in the
+    environment's units; ends [E] int64, the row after each episode's last; images [N, 2, D] uint8,
+    observation and next observation, or None; propensities [N] float32, the behaviour's
+    probability (density, in the environment's units) of the logged action, or None.
+    rows and images may be memory maps, larger than the memory. sha256 identifies the content.
+    found: what the source had that was mended, by name, with how often (`sources.gate`).
+    Raises DataError when shapes disagree or when there is no transition.
+    """
+
+    rows: npt.NDArray[np.float32]
+    ends: npt.NDArray[np.int64]
     spaces: Spaces
     dataset_id: str
     sha256: str
+    images: npt.NDArray[np.uint8] | None = None
+    propensities: npt.NDArray[np.float32] | None = None
+    observation_names: tuple[str, ...] = ()
+    action_names: tuple[str, ...] = ()  # of the dimensions, or of the discrete actions
+    found: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        size, dim = len(self), self.spaces.observation_dim
-        action = () if self.spaces.discrete else (self.spaces.action_dim,)
-        expected = {
-            "observations": (size, dim),
-            "actions": (size, *action),
-            "rewards": (size,),
-            "next_observations": (size, dim),
-            "terminated": (size,),
-            "truncated": (size,),
-            "episodes": (size,),
+        size = len(self.rows)
+        expected: dict[str, tuple[Any, tuple[int, ...]]] = {
+            "rows": (self.rows, (size, self.columns.width)),
+            "images": (self.images, (size, 2, self.spaces.observation_dim)),
+            "propensities": (self.propensities, (size,)),
         }
-        for name, shape in expected.items():
-            found = getattr(self, name).shape
-            if found != shape:
-                raise DataError(f"{self.dataset_id}: {name} has shape {found}, expected {shape}")
+        for name, (array, shape) in expected.items():
+            if array is not None and array.shape != shape:
+                raise DataError(
+                    f"{self.dataset_id}: {name} has shape {array.shape}, expected {shape}"
+                )
         if size == 0:
             raise DataError(f"{self.dataset_id} holds no transitions")
+        if self.ends[-1] != size or (np.diff(self.ends, prepend=0) <= 0).any():
+            raise DataError(f"{self.dataset_id}: episodes must end in order, the last at {size}")
+
+    @classmethod
+    def pack(
+        cls,
+        *,
+        observations: npt.NDArray[Any],
+        actions: npt.NDArray[Any],
+        rewards: npt.NDArray[Any],
+        next_observations: npt.NDArray[Any],
+        terminated: npt.NDArray[np.bool_],
+        episodes: npt.NDArray[Any],
+        spaces: Spaces,
+        dataset_id: str,
+    ) -> Transitions:
+        """From arrays in memory, actions already inside: [N, A] in [-1, 1], or [N] integers.
+
+        episodes [N]: the number of the episode, in any numbering that changes between episodes.
+        """
+        size, place = len(rewards), columns(spaces)
+        rows = np.empty((size, place.width), np.float32)
+        action = () if spaces.discrete else (spaces.action_dim,)
+        for name, array, shape in (
+            ("observations", observations, (size, spaces.observation_dim)),
+            ("actions", actions, (size, *action)),
+            ("rewards", rewards, (size,)),
+            ("next_observations", next_observations, (size, spaces.observation_dim)),
+            ("terminated", terminated, (size,)),
+            ("episodes", episodes, (size,)),
+        ):
+            if array.shape != shape:
+                raise DataError(f"{dataset_id}: {name} has shape {array.shape}, expected {shape}")
+        rows[:, place.observation] = observations
+        rows[:, place.action] = actions.reshape(size, -1)
+        rows[:, place.reward] = rewards
+        rows[:, place.terminated] = terminated
+        rows[:, place.next_observation] = next_observations
+        ends = np.append(np.flatnonzero(np.diff(episodes)) + 1, size).astype(np.int64)
+        sha256 = content_sha256(spaces, array_sha256(rows), array_sha256(ends))
+        return cls(rows, ends, spaces, dataset_id, sha256)
 
     def __len__(self) -> int:
-        return len(self.rewards)
+        return len(self.rows)
 
     def __repr__(self) -> str:
         return (
-            f"Transitions({self.dataset_id}: {len(self):,} transitions in "
-            f"{int(self.episodes[-1]) + 1:,} episodes, observations {self.observations.shape}, "
+            f"Transitions({self.dataset_id}: {len(self):,} transitions in {len(self.ends):,} "
+            f"episodes, observations {self.observations.shape} {self.observations.dtype}, "
             f"actions {self.actions.shape} {self.actions.dtype}, sha256 {self.sha256[:12]})"
         )
 
+    @cached_property
+    def columns(self) -> Columns:
+        return columns(self.spaces, images=self.images is not None)
+
+    @property
+    def observations(self) -> npt.NDArray[Any]:
+        """[N, D] float32, or uint8 for images; a view."""
+        return self.rows[:, self.columns.observation] if self.images is None else self.images[:, 0]
+
+    @property
+    def next_observations(self) -> npt.NDArray[Any]:
+        """[N, D] float32, or uint8 for images; a view."""
+        place = self.columns.next_observation
+        return self.rows[:, place] if self.images is None else self.images[:, 1]
+
+    @property
+    def actions(self) -> npt.NDArray[Any]:
+        """[N, A] float32 in [-1, 1], a view, or [N] int64."""
+        found = self.rows[:, self.columns.action]
+        return found[:, 0].astype(np.int64) if self.spaces.discrete else found
+
+    @property
+    def rewards(self) -> npt.NDArray[np.float32]:
+        """[N], in the environment's units; a view."""
+        return self.rows[:, self.columns.reward]
+
+    @property
+    def terminated(self) -> npt.NDArray[np.bool_]:
+        """[N]: whether the task ended with this step."""
+        ended: npt.NDArray[np.bool_] = self.rows[:, self.columns.terminated] != 0
+        return ended
+
+    @property
+    def truncated(self) -> npt.NDArray[np.bool_]:
+        """[N]: whether the episode ended with this step without the task's end. Never both."""
+        last = np.zeros(len(self), dtype=bool)
+        last[self.ends - 1] = True
+        return last & ~self.terminated
+
+    @property
+    def lengths(self) -> npt.NDArray[np.int64]:
+        """Transitions of each episode, [E]."""
+        return np.diff(self.ends, prepend=0)
+
+    @property
+    def episodes(self) -> npt.NDArray[np.int32]:
+        """The index 0..E-1 of each transition's episode, [N]."""
+        return np.repeat(np.arange(len(self.ends), dtype=np.int32), self.lengths)
+
     def episode_returns(self) -> npt.NDArray[np.float64]:
         """Undiscounted sum of rewards of each episode, [E], in the environment's units."""
-        rewards = self.rewards.astype(np.float64)
-        return np.bincount(self.episodes, weights=rewards).astype(np.float64)
+        starts = self.ends - self.lengths
+        return np.add.reduceat(self.rewards.astype(np.float64), starts)
 
 
-def content_sha256(spaces: Spaces, *arrays: npt.NDArray[Any]) -> str:
-    """Identity of data: a digest over the spaces and each array's type, shape and bytes."""
-    digest = hashlib.sha256(repr(spaces).encode())
-    for array in arrays:
-        digest.update(f"{array.dtype.str}{array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()
+def array_sha256(array: npt.NDArray[Any]) -> str:
+    """Digest of an array's bytes."""
+    return hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
+
+
+def content_sha256(spaces: Spaces, *digests: str | None) -> str:
+    """Identity of data: a digest over the spaces and the digests of rows, ends, images, …."""
+    return hashlib.sha256(repr((spaces, digests)).encode()).hexdigest()
 
 
 class Batch(NamedTuple):

@@ -1,18 +1,81 @@
-"""The DataModule: transitions in memory, served as blocks of batches to Lightning.
+"""The DataModule: transitions served to Lightning as blocks of batches.
 
 It makes `discount = gamma · (1 − terminated)` and the reward's scale and shift, once. It knows
 nothing about networks or losses.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
+from offline_cql.data.returns import n_step_returns
 from offline_cql.data.sampler import blocks, index_block
-from offline_cql.transitions import Batch, Transitions
+from offline_cql.data.selection import Selection
+from offline_cql.schema import DatasetConfig
+from offline_cql.transitions import Batch, DataError, Transitions
+
+CHUNK = 65_536  # rows summed at a time: their copy in float64 stays small
+
+
+class Fetch:
+    """Batches by number: 0 … size − 1 are the training transitions, whatever was kept out."""
+
+    def __init__(
+        self,
+        transitions: Transitions,
+        selection: Selection,
+        *,
+        gamma: float,
+        reward_scale: float,
+        reward_shift: float,
+        n_step: int,
+    ) -> None:
+        self.spaces, self.columns = transitions.spaces, transitions.columns
+        self.size, self.gamma = selection.size, gamma
+        self.scale, self.shift = reward_scale, reward_shift
+        self.packed = torch.from_numpy(transitions.rows)
+        images, rows = transitions.images, selection.rows
+        self.images = None if images is None else torch.from_numpy(images)
+        self.rows = None if rows is None else torch.from_numpy(rows)
+        self.n_step: tuple[Tensor, Tensor, Tensor] | None = None
+        if n_step > 1:
+            reward, discount, last = n_step_returns(
+                transitions.rewards * np.float32(reward_scale) + np.float32(reward_shift),
+                transitions.terminated,
+                transitions.ends,
+                gamma=gamma,
+                n=n_step,
+            )
+            self.n_step = tuple(map(torch.from_numpy, (reward, discount, last)))  # type: ignore[assignment]
+
+    def __call__(self, numbers: Tensor) -> Batch:
+        """numbers [...] int64 to tensors [..., D], [..., A] or [...] int64, [...], [...]."""
+        rows = numbers if self.rows is None else self.rows[numbers]
+        packed = self.packed[rows]  # the one gather
+        observation = self._observation(packed, rows, following=False)
+        action = packed[..., self.columns.action]
+        if self.spaces.discrete:
+            action = action[..., 0].long()
+        if self.n_step is None:
+            reward = packed[..., self.columns.reward] * self.scale + self.shift
+            discount = self.gamma * (1.0 - packed[..., self.columns.terminated])
+            following = self._observation(packed, rows, following=True)
+        else:
+            reward, discount, rows = (tensor[rows] for tensor in self.n_step)
+            following = self._observation(self.packed[rows], rows, following=True)
+        return Batch(observation, action, reward, discount, following)
+
+    def _observation(self, packed: Tensor, rows: Tensor, *, following: bool) -> Tensor:
+        if self.images is not None:
+            return self.images[rows, int(following)].float()
+        place = self.columns.next_observation if following else self.columns.observation
+        return packed[..., place]
 
 
 class UpdateBlocks(IterableDataset[Batch]):
@@ -23,7 +86,7 @@ class UpdateBlocks(IterableDataset[Batch]):
 
     def __init__(
         self,
-        tensors: Batch,
+        fetch: Fetch,
         *,
         seed: int,
         done: int,
@@ -34,7 +97,7 @@ class UpdateBlocks(IterableDataset[Batch]):
         rank: int = 0,
         ranks: int = 1,
     ) -> None:
-        self.tensors = tensors
+        self.fetch = fetch
         self.seed, self.batch_size = seed, batch_size
         self.rank, self.ranks = rank, ranks
         self.plan = list(blocks(done, updates, most=updates_per_step, stops=stops))
@@ -43,19 +106,17 @@ class UpdateBlocks(IterableDataset[Batch]):
         return len(self.plan)
 
     def __iter__(self) -> Iterator[Batch]:
-        size = len(self.tensors.reward)
         for first, count in self.plan:
-            indices = index_block(
+            numbers = index_block(
                 self.seed,
                 first,
                 count,
                 batch_size=self.batch_size,
-                size=size,
+                size=self.fetch.size,
                 rank=self.rank,
                 ranks=self.ranks,
             )
-            where = torch.from_numpy(indices)
-            yield Batch(*(tensor[where] for tensor in self.tensors))
+            yield self.fetch(torch.from_numpy(numbers))
 
 
 class TransitionsModule(pl.LightningDataModule):
@@ -63,7 +124,7 @@ class TransitionsModule(pl.LightningDataModule):
 
     def __init__(
         self,
-        transitions: Transitions,
+        fetch: Fetch,
         *,
         seed: int,
         done: int,
@@ -71,14 +132,9 @@ class TransitionsModule(pl.LightningDataModule):
         batch_size: int,
         updates_per_step: int,
         stops: list[int],
-        gamma: float,
-        reward_scale: float,
-        reward_shift: float,
     ) -> None:
         super().__init__()
-        self.tensors = training_tensors(
-            transitions, gamma=gamma, reward_scale=reward_scale, reward_shift=reward_shift
-        )
+        self.fetch = fetch
         self.seed, self.done, self.updates = seed, done, updates
         self.batch_size, self.updates_per_step, self.stops = batch_size, updates_per_step, stops
 
@@ -86,7 +142,7 @@ class TransitionsModule(pl.LightningDataModule):
         trainer = self.trainer
         assert trainer is not None
         dataset = UpdateBlocks(
-            self.tensors,
+            self.fetch,
             seed=self.seed,
             done=self.done,
             updates=self.updates,
@@ -100,19 +156,48 @@ class TransitionsModule(pl.LightningDataModule):
         return DataLoader(dataset, batch_size=None, pin_memory=pinned)
 
 
-def training_tensors(
-    transitions: Transitions, *, gamma: float, reward_scale: float, reward_shift: float
-) -> Batch:
-    """All transitions as the tensors that the losses see, each [N, …].
-
-    reward = scale · r + shift; discount = gamma · (1 − terminated): truncation bootstraps.
-    """
-    terminated = torch.from_numpy(transitions.terminated)
-    reward: Tensor = torch.from_numpy(transitions.rewards) * reward_scale + reward_shift
-    return Batch(
-        observation=torch.from_numpy(transitions.observations),
-        action=torch.from_numpy(transitions.actions),
-        reward=reward,
-        discount=gamma * (1.0 - terminated.float()),
-        next_observation=torch.from_numpy(transitions.next_observations),
+def make_fetch(
+    transitions: Transitions, selection: Selection, dataset: DatasetConfig, *, gamma: float
+) -> Fetch:
+    """Fetch with the transforms of the settings."""
+    return Fetch(
+        transitions,
+        selection,
+        gamma=gamma,
+        reward_scale=reward_scale(transitions, selection, dataset),
+        reward_shift=dataset.reward_shift,
+        n_step=dataset.n_step,
     )
+
+
+def reward_scale(transitions: Transitions, selection: Selection, dataset: DatasetConfig) -> float:
+    """dataset.reward_scale, after returns were stretched to span dataset.return_range, if set.
+
+    The span is the training episodes' largest undiscounted return minus the smallest. Raises
+    DataError when it is 0.
+    """
+    if dataset.return_range is None:
+        return dataset.reward_scale
+    returns = transitions.episode_returns()[selection.training]
+    span = float(returns.max() - returns.min())
+    if span == 0:
+        raise DataError(
+            f"{transitions.dataset_id}: all {len(returns)} episodes have the return {returns[0]}, "
+            "so their range cannot be scaled: leave dataset.return_range out"
+        )
+    return dataset.reward_scale * dataset.return_range / span
+
+
+def observation_statistics(transitions: Transitions, selection: Selection) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation [D], float64, of the training observations."""
+    observations = transitions.observations
+    rows, size = selection.rows, selection.size
+
+    def chunks() -> Iterator[np.ndarray]:
+        for start in range(0, size, CHUNK):
+            part = slice(start, start + CHUNK)
+            yield observations[part if rows is None else rows[part]].astype(np.float64)
+
+    mean = sum(chunk.sum(axis=0) for chunk in chunks()) / size
+    variance = sum(((chunk - mean) ** 2).sum(axis=0) for chunk in chunks()) / size
+    return torch.from_numpy(mean), torch.from_numpy(np.sqrt(variance))

@@ -7,16 +7,12 @@ Knows nothing of transitions, learning or evaluation.
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import os
 import shutil
-import sys
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import gymnasium as gym
@@ -26,24 +22,24 @@ from minari.data_collector import EpisodeBuffer
 from minari.dataset.minari_dataset import parse_dataset_id
 from minari.dataset.minari_storage import MinariStorage
 from minari.namespace import create_namespace, list_local_namespaces
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from offline_cql.data.behaviour import Behaviour, Component, mixture
-from offline_cql.data.minari_store import dataset_path, is_stored, store_root
 from offline_cql.environments import Environment, Episode, make_environments, roll_out, spaces_of
 from offline_cql.schema import DatasetConfig, EnvConfig
+from offline_cql.sources.exclusive import exclusive
+from offline_cql.sources.minari_store import dataset_path, is_stored, store_root
+from offline_cql.sources.progress import ProgressBar
 from offline_cql.transitions import DataError
 
 ENVIRONMENTS = 10  # stepped side by side; each makes a tenth of the steps
 PLAIN_SIZE = 100_000  # transitions; any other size is named in the id
-SHOW_AFTER = 2.0  # seconds before the progress bar appears
 # Keeps the recorded episodes' seeds apart from those of an evaluation with the same seed.
 RECORDING = 0x0FF
 
 
 def dataset_id(dataset: DatasetConfig) -> str:
     """The id a recording is stored under: sim/hopper/medium-v0, or …/medium_5000-v0 by size."""
+    assert dataset.id is not None  # conf/dataset/embedded.yaml names it
     if dataset.size == PLAIN_SIZE:
         return dataset.id
     name, _, version = dataset.id.rpartition("-v")
@@ -99,6 +95,9 @@ class _Part:
 def _record(
     env: EnvConfig, dataset: DatasetConfig, name: str, seed: int, behaviour: Behaviour | None
 ) -> None:
+    assert env.id is not None
+    assert dataset.quality is not None
+    assert dataset.size is not None
     components = (
         mixture(env.name, dataset.quality)
         if behaviour is None
@@ -124,7 +123,7 @@ def _rolled_out(
     ends = np.rint(np.cumsum([component.share for component in components]) * size).astype(int)
     episodes: list[Episode] = []
     parts: list[_Part] = []
-    with _ProgressBar(f"recording {name}", size) as bar:
+    with ProgressBar(f"recording {name}", size) as bar:
         for index, component in enumerate(components):
             steps = int(ends[index] - (ends[index - 1] if index else 0))
             entropy = np.random.SeedSequence([seed, RECORDING, index])
@@ -165,7 +164,7 @@ def _metadata(env: EnvConfig, name: str, seed: int, parts: Sequence[_Part]) -> d
         "algorithm_name": f"behaviour policies: {', '.join(part.name for part in parts)}",
         "author": {"offline_cql"},
         "minari_version": minari.__version__,
-        "eval_env_spec": gym.spec(env.id).to_json(),
+        "eval_env_spec": gym.spec(str(env.id)).to_json(),
         "description": (
             f"{sum(part.steps for part in parts):,} steps of {env.id}, recorded with seed {seed}. "
             f"Behaviour (mean ± standard deviation over whole episodes): {described}."
@@ -238,50 +237,5 @@ def _hidden(folder: str, name: str) -> Path:
     return store_root() / folder / relative.as_posix().replace("/", "__")
 
 
-@contextlib.contextmanager
-def _exclusive(name: str) -> Iterator[None]:
-    """Holds the lock of one data set; the system frees it when the process ends, however."""
-    path = _hidden(".locks", name)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"another process records {name}: waiting for it", file=sys.stderr)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-class _ProgressBar:
-    """Steps made so far, on stderr, from SHOW_AFTER seconds on."""
-
-    def __init__(self, title: str, total: int):
-        self.started, self.done, self.shown = time.monotonic(), 0, False
-        self.progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
-        )
-        self.task = self.progress.add_task(title, total=total)
-
-    def __enter__(self) -> _ProgressBar:
-        return self
-
-    def advance(self, steps: int) -> None:
-        self.done += steps
-        if not self.shown and time.monotonic() - self.started > SHOW_AFTER:
-            self.progress.start()
-            self.shown = True
-        if self.shown:
-            self.progress.update(self.task, completed=self.done)
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self.shown:
-            self.progress.stop()
+def _exclusive(name: str) -> AbstractContextManager[None]:
+    return exclusive(_hidden(".locks", name), f"recording {name}")

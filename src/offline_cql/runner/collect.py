@@ -6,12 +6,13 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from offline_cql.data.minari_store import dataset_path, load_transitions
 from offline_cql.data.recording import record
 from offline_cql.evaluation import behaviour_return, greedy_policy, normalized_score
 from offline_cql.runner.evaluate import load_run, restored_agent
 from offline_cql.runner.summary import number
 from offline_cql.schema import CollectConfig, ConfigError, typed_as
+from offline_cql.sources import load
+from offline_cql.sources.minari_store import MinariStore, dataset_path
 
 OWN_POLICY = "run:"
 
@@ -25,13 +26,13 @@ def collect(config: DictConfig) -> None:
         )
     else:
         name = record_run(settings)
-    transitions = load_transitions(name)
+    transitions = load(MinariStore(name))
     mean = behaviour_return(transitions)
     table = Table(title=f"{name} · {settings.env.id}", show_header=False)
     table.add_column("")
     table.add_column("", justify="right")
     table.add_row("transitions", f"{len(transitions):,}")
-    table.add_row("episodes", f"{int(transitions.episodes[-1]) + 1:,}")
+    table.add_row("episodes", f"{len(transitions.ends):,}")
     table.add_row("return", number(mean))
     table.add_row("normalized score", number(normalized_score(mean, settings.env)))
     table.add_row("sha256", transitions.sha256[:16])

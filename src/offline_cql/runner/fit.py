@@ -24,7 +24,8 @@ from offline_cql.callbacks.progress import ProgressBar
 from offline_cql.callbacks.record import DivergedError, Record
 from offline_cql.callbacks.rollouts import Rollouts
 from offline_cql.callbacks.saving import Preempted, Saving
-from offline_cql.data.module import TransitionsModule
+from offline_cql.data.module import TransitionsModule, make_fetch, observation_statistics
+from offline_cql.data.selection import Selection, select
 from offline_cql.evaluation import behaviour_return
 from offline_cql.schema import HardwareConfig, TrainConfig
 from offline_cql.transitions import Transitions
@@ -47,7 +48,8 @@ def fit(
     """
     quieten_lightning()
     keep_freed_memory()
-    agent = initial_agent(config, transitions)
+    selection = select(transitions, config.dataset)
+    agent = initial_agent(config, transitions, selection)
     if state is not None:
         agent.restore(state)
     mirrors = rank_zero_mirrors(config, folder) if rank == 0 else []
@@ -67,7 +69,7 @@ def fit(
     before, started = agent.updates, time.perf_counter()
     status, error, asked = "failed", "interrupted", None
     try:
-        trainer.fit(agent, make_module(config, transitions, agent))
+        trainer.fit(agent, make_module(config, transitions, selection, agent))
         status, error = "finished", ""
     except DivergedError as reason:
         status, error = "diverged", str(reason)
@@ -99,29 +101,28 @@ def fit(
                 mirror.finish(result, exit_code=0 if status == "finished" else 1)
 
 
-def initial_agent(config: TrainConfig, transitions: Transitions) -> Agent:
-    """The agent before its first update: weights by the seed, statistics by the data."""
+def initial_agent(config: TrainConfig, transitions: Transitions, selection: Selection) -> Agent:
+    """The agent before its first update: weights by the seed, statistics by the training data."""
     torch.manual_seed(config.seed)
-    observations = torch.from_numpy(transitions.observations)
-    mean, std = observations.double().mean(dim=0), observations.double().std(dim=0, correction=0)
-    if not config.network.normalize_observations:
-        mean, std = torch.zeros_like(mean), torch.ones_like(std)
+    size = transitions.spaces.observation_dim
+    mean, std = torch.zeros(size), torch.ones(size)
+    if config.network.normalize_observations:
+        mean, std = observation_statistics(transitions, selection)
     return make_agent(config, transitions.spaces, observation_mean=mean, observation_std=std)
 
 
-def make_module(config: TrainConfig, transitions: Transitions, agent: Agent) -> TransitionsModule:
+def make_module(
+    config: TrainConfig, transitions: Transitions, selection: Selection, agent: Agent
+) -> TransitionsModule:
     stops = [config.log_every, config.checkpoint_every, config.evaluation.every]
     return TransitionsModule(
-        transitions,
+        make_fetch(transitions, selection, config.dataset, gamma=config.cql.gamma),
         seed=config.seed,
         done=agent.updates,
         updates=config.updates,
         batch_size=config.batch_size,
         updates_per_step=config.hardware.updates_per_step,
         stops=stops,
-        gamma=config.cql.gamma,
-        reward_scale=config.dataset.reward_scale,
-        reward_shift=config.dataset.reward_shift,
     )
 
 
@@ -182,7 +183,7 @@ def rank_zero_mirrors(config: TrainConfig, folder: Path) -> list[Mirror]:
         config=asdict(config),
         run_id=record["wandb_id"],
         group=record["grid"],
-        tags=[config.env.name, config.dataset.quality, config.algorithm.name],
+        tags=[config.env.name, config.dataset.name, config.algorithm.name],
     )
 
 

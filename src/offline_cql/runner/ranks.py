@@ -66,13 +66,12 @@ def load_config(folder: Path) -> TrainConfig:
 
 def main() -> None:
     from offline_cql.checkpoint import newest_checkpoint
-    from offline_cql.data.minari_store import load_transitions
-    from offline_cql.data.recording import dataset_id
+    from offline_cql.data.loading import load_transitions
     from offline_cql.runner.fit import fit
 
     folder, resume, rank = Path(sys.argv[1]), "--resume" in sys.argv, int(os.environ["RANK"])
     config = load_config(folder)
-    transitions = load_transitions(dataset_id(config.dataset))
+    transitions = load_transitions(config.env, config.dataset)
     state = newest_checkpoint(folder) if resume else None
     # The rank that writes holds the folder: it may outlive whoever launched it.
     with held(folder) if rank == 0 else nullcontext():

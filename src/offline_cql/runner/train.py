@@ -13,9 +13,8 @@ from omegaconf import DictConfig, OmegaConf
 from offline_cql import run_folder
 from offline_cql.callbacks.saving import Preempted
 from offline_cql.checkpoint import newest_checkpoint
-from offline_cql.data.minari_store import load_transitions
-from offline_cql.data.recording import ensure_recorded
-from offline_cql.environments import make_environments, spaces_of
+from offline_cql.data.loading import load_transitions
+from offline_cql.data.selection import select
 from offline_cql.runner import grid, summary
 from offline_cql.runner.fit import chosen_accelerator, fit, identity
 from offline_cql.runner.provenance import provenance
@@ -135,21 +134,13 @@ def execute(
 
 
 def prepared_data(settings: TrainConfig) -> Transitions:
-    """The transitions, recorded first if need be; their spaces must be the environment's."""
-    dataset_id = ensure_recorded(settings.env, settings.dataset)
-    transitions = load_transitions(dataset_id)
-    (environment,) = make_environments(settings.env.id, 1)
-    spaces = spaces_of(environment)
-    environment.close()
-    if spaces != transitions.spaces:
-        raise DataError(
-            f"{dataset_id} does not fit env={settings.env.name}: "
-            f"the data have {transitions.spaces}, the environment {spaces}"
-        )
-    if settings.batch_size > len(transitions):
+    """The transitions, recorded or downloaded first if need be; enough of them for a batch."""
+    transitions = load_transitions(settings.env, settings.dataset)
+    size = select(transitions, settings.dataset).size
+    if settings.batch_size > size:
         raise ConfigError(
-            f"batch_size={settings.batch_size} must be <= {len(transitions)}, the size of "
-            f"{dataset_id}"
+            f"batch_size={settings.batch_size} must be <= {size}, the training transitions of "
+            f"{transitions.dataset_id}"
         )
     return transitions
 

@@ -7,6 +7,7 @@ from offline_cql.schema.reading import typed, typed_as
 from offline_cql.schema.sections import (
     AlgorithmConfig,
     AlphaScheduleConfig,
+    ColumnsConfig,
     CqlConfig,
     DatasetConfig,
     EnvConfig,
@@ -21,6 +22,7 @@ __all__ = [
     "AlgorithmConfig",
     "AlphaScheduleConfig",
     "CollectConfig",
+    "ColumnsConfig",
     "ConfigError",
     "CqlConfig",
     "DatasetConfig",

@@ -21,11 +21,26 @@ from offline_cql.schema.sections import (
 )
 
 
-def check_quality(env: EnvConfig, dataset: DatasetConfig) -> None:
-    """Raises ConfigError when an embedded data set of this quality does not exist."""
-    known = f"must be one of {', '.join(env.qualities)} with env={env.name}"
-    embedded = dataset.source == "embedded"
-    dataset.require(not embedded or dataset.quality in env.qualities, "quality", known)
+def check_dataset(env: EnvConfig, dataset: DatasetConfig) -> None:
+    """Raises ConfigError when the environment has no such data set."""
+    source = dataset.source
+    if source == "embedded":
+        none = f"must be minari, d4rl or table with env={env.name}: no embedded data come with it"
+        dataset.require(bool(env.qualities), "source", none)
+        known = f"must be one of {', '.join(env.qualities)} with env={env.name}"
+        dataset.require(dataset.quality in env.qualities, "quality", known)
+        dataset.require(dataset.size is not None, "size", "must be a number of transitions")
+    else:
+        recorded = f"has no effect with dataset={source}: all of it is read; see dataset.fraction"
+        dataset.require(dataset.size is None, "size", recorded)
+    if source == "table":
+        missing = "must be the file with your logs, as in dataset.path=logs.parquet"
+        dataset.require(dataset.path is not None, "path", missing)
+    elif source in ("minari", "d4rl"):
+        there = dataset.id is not None or dataset.path is not None
+        name = "mujoco/hopper/medium-v0" if source == "minari" else "hopper-medium-v2"
+        missing = f"must be set with env={env.name}, as in dataset.id={name}"
+        dataset.require(there, "id", missing)
 
 
 @dataclass(kw_only=True)
@@ -51,11 +66,14 @@ class TrainConfig(Section):
 
     def check(self) -> None:
         """The batch fits the devices and the data; the data exist."""
-        check_quality(self.env, self.dataset)
+        check_dataset(self.env, self.dataset)
         share = self.batch_size % self.hardware.devices == 0
         devices = self.hardware.setting("devices")
         self.require(share, "batch_size", f"must be a multiple of {devices}")
-        fits = self.batch_size <= self.dataset.size
+        blind = self.env.id is None and self.evaluation.episodes > 0
+        none = f"must be 0 with env={self.env.name}: there is no simulator"
+        self.evaluation.require(not blind, "episodes", none)
+        fits = self.dataset.size is None or self.batch_size <= self.dataset.size
         self.require(fits, "batch_size", f"must be <= {self.dataset.setting('size')}")
 
     def cautions(self) -> list[str]:
@@ -79,7 +97,9 @@ class CollectConfig(Section):
 
     def check(self) -> None:
         """The data set is one that can be recorded."""
-        check_quality(self.env, self.dataset)
+        only = "must be embedded: only such data are recorded"
+        self.dataset.require(self.dataset.source == "embedded", "source", only)
+        check_dataset(self.env, self.dataset)
 
 
 @dataclass(kw_only=True)

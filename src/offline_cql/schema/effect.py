@@ -27,7 +27,13 @@ CONTINUOUS = (
 )
 LOG_STD = ("network.log_std_min", "network.log_std_max", "network.log_std_affine")
 CRITIC = ("network.critic_hidden", "network.critics", "network.orthogonal_critic")
-REWARD = ("dataset.reward_scale", "dataset.reward_shift", "env.reward_scale")
+REWARD = (
+    "dataset.reward_scale",
+    "dataset.reward_shift",
+    "dataset.return_range",
+    "dataset.n_step",
+    "env.reward_scale",
+)
 SCHEDULE = tuple(
     f"alpha_schedule.{name}" for name in ("kind", "warmup", "final_factor", "until", "points")
 )

@@ -56,7 +56,7 @@ def _holds(number: float, bound: str) -> bool:
 class Section:
     """A group of settings that checks itself when it is made: each range, then `check`."""
 
-    path: ClassVar[str] = ""
+    prefix: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -68,7 +68,7 @@ class Section:
 
     def key(self, name: str) -> str:
         """The setting's full key, cql.alpha."""
-        return f"{self.path}.{name}" if self.path else name
+        return f"{self.prefix}.{name}" if self.prefix else name
 
     def setting(self, name: str) -> str:
         """The setting as it is written on the command line, cql.alpha=5."""

@@ -42,6 +42,7 @@ def keys(section: type[Section]) -> list[str]:
     """The full keys of all settings of a dataclass, nested ones included: cql.alpha."""
     found: list[str] = []
     for name, hint in get_type_hints(section).items():
+        hint = _present(hint)
         if isinstance(hint, type) and issubclass(hint, Section):
             found += [f"{name}.{inner}" for inner in keys(hint)]
         elif name in {field.name for field in dataclasses.fields(section)}:
@@ -95,13 +96,19 @@ def _section(section: type[Any], value: Any, key: str) -> Any:
     return section(**settings)
 
 
+def _present(hint: Any) -> Any:
+    """The type of a setting that is not null."""
+    if get_origin(hint) is not types.UnionType:
+        return hint
+    return next(option for option in get_args(hint) if option is not types.NoneType)
+
+
 def _value(hint: Any, value: Any, key: str) -> Any:
+    if value is None and _present(hint) is not hint:
+        return None
+    hint = _present(hint)
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         return _section(hint, value, key)
-    if get_origin(hint) is types.UnionType:
-        hint = next(option for option in get_args(hint) if option is not types.NoneType)
-        if value is None:
-            return None
     if get_origin(hint) is list:
         if not isinstance(value, list):
             raise ConfigError(f"{key}={shown(value)} must be a list, as in {key}=[1,2]")

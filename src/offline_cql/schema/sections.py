@@ -24,13 +24,19 @@ LARGEST_SEED = "<= 4294967295"  # NumPy's legacy generator takes 32 bits
 class EnvConfig(Section):
     """A task, and the settings that are sensible for it."""
 
-    path: ClassVar[str] = "env"
+    prefix: ClassVar[str] = "env"
     name: str  # short name; also in the data set's id and in paths
-    id: str  # Gymnasium's id
+    id: str | None  # Gymnasium's id of the simulator; null: there is none
+    observation_keys: list[str] | None  # taken from a Dict observation; null: all, sorted
     qualities: list[str]  # of the embedded data sets
-    quality: str  # the one taken when none is named
+    quality: str | None  # the one taken when none is named
+    minari_id: str | None  # the data set of dataset=minari
+    d4rl_task: str | None  # the data set of dataset=d4rl
+    d4rl_env: str | None  # its simulator
+    d4rl_observation_keys: list[str] | None
     updates: int = field(metadata=within(">= 1"))
     evaluate_every: int = field(metadata=within(">= 1"))  # updates
+    episodes: int = field(metadata=within(">= 0"))  # of each evaluation
     hidden: list[int] = field(metadata=within(">= 1"))  # widths that network=default takes
     cloning_updates: int = field(metadata=within(">= 0"))  # that cql=default takes
     actor_learning_rate: float = field(metadata=within("> 0"))  # that cql=default takes
@@ -41,10 +47,10 @@ class EnvConfig(Section):
 
     def check(self) -> None:
         """The default quality exists; references come in pairs; the id imports nothing."""
-        self.require(":" not in self.id, "id", "must be a plain id: package:Id would import code")
-        self.require(
-            self.quality in self.qualities, "quality", f"must be one of {', '.join(self.qualities)}"
-        )
+        plain = "must be a plain id: package:Id would import code"
+        self.require(":" not in (self.id or ""), "id", plain)
+        known = not self.qualities or self.quality in self.qualities
+        self.require(known, "quality", f"must be one of {', '.join(self.qualities)}")
         low, high = self.reference_min, self.reference_max
         self.require(
             (low is None) == (high is None),
@@ -56,14 +62,39 @@ class EnvConfig(Section):
 
 
 @dataclass(kw_only=True)
+class ColumnsConfig(Section):
+    """Which columns of a table are what; a name may be a glob, null is not there."""
+
+    prefix: ClassVar[str] = "dataset.columns"
+    observation: list[str]
+    action: list[str]
+    reward: str
+    episode: str | None
+    step: str | None
+    terminated: str | None
+    truncated: str | None
+    next_observation: list[str] | None
+    propensity: str | None  # the behaviour's probability of the logged action
+
+
+@dataclass(kw_only=True)
 class DatasetConfig(Section):
     """Which transitions to learn from; rewards are used as scale * reward + shift."""
 
-    path: ClassVar[str] = "dataset"
-    source: str = field(metadata=one_of("embedded"))
-    id: str  # Minari's id
-    quality: str
-    size: int = field(metadata=within(">= 1"))  # transitions
+    prefix: ClassVar[str] = "dataset"
+    source: str = field(metadata=one_of("embedded", "minari", "d4rl", "table"))
+    name: str  # in paths
+    id: str | None  # Minari's id, or D4RL's task
+    quality: str | None
+    size: int | None = field(metadata=within(">= 1"))  # transitions to record
+    path: str | None  # of the user's files
+    columns: ColumnsConfig | None  # of a table
+    fraction: float = field(metadata=within("> 0", "<= 1"))  # of the episodes, drawn
+    holdout: float = field(metadata=within(">= 0", "< 1"))  # of those, kept for judging
+    best: float = field(metadata=within("> 0", "<= 1"))  # of the rest, by return
+    split_seed: int = field(metadata=within(">= 0", LARGEST_SEED))
+    n_step: int = field(metadata=within(">= 1"))  # rewards summed before the value follows
+    return_range: float | None = field(metadata=within("> 0"))  # stretch the returns to span this
     reward_scale: float = field(metadata=within("> 0"))
     reward_shift: float
 
@@ -72,7 +103,7 @@ class DatasetConfig(Section):
 class AlgorithmConfig(Section):
     """What is trained."""
 
-    path: ClassVar[str] = "algorithm"
+    prefix: ClassVar[str] = "algorithm"
     name: str = field(metadata=one_of("cql", "bc"))
     learning_rate: float | None = field(metadata=within("> 0"))  # of bc's policy
 
@@ -90,7 +121,7 @@ class AlgorithmConfig(Section):
 class CqlConfig(Section):
     """Conservative Q-learning, for both kinds of action space."""
 
-    path: ClassVar[str] = "cql"
+    prefix: ClassVar[str] = "cql"
     name: str  # of the preset
     alpha: float = field(metadata=within(">= 0"))  # weight of the gap; 0 is plain SAC or DQN
     penalty: str = field(metadata=one_of("logsumexp", "expectation"))
@@ -154,7 +185,7 @@ class CqlConfig(Section):
 class AlphaScheduleConfig(Section):
     """A factor on cql.alpha as a function of the update."""
 
-    path: ClassVar[str] = "alpha_schedule"
+    prefix: ClassVar[str] = "alpha_schedule"
     kind: str = field(metadata=one_of("constant", "linear", "cosine", "exponential", "piecewise"))
     warmup: int = field(metadata=within(">= 0"))  # updates in which the factor grows from 0
     final_factor: float | None = field(metadata=within(">= 0"))  # reached at `until`
@@ -184,7 +215,7 @@ class AlphaScheduleConfig(Section):
 class NetworkConfig(Section):
     """Actor and critics."""
 
-    path: ClassVar[str] = "network"
+    prefix: ClassVar[str] = "network"
     actor_hidden: list[int] = field(metadata=within(">= 1"))  # widths of the hidden layers
     critic_hidden: list[int] = field(metadata=within(">= 1"))
     critics: int = field(metadata=within(">= 1"))
@@ -207,7 +238,7 @@ class NetworkConfig(Section):
 class HardwareConfig(Section):
     """Where the training runs."""
 
-    path: ClassVar[str] = "hardware"
+    prefix: ClassVar[str] = "hardware"
     accelerator: str = field(metadata=one_of("auto", "cpu", "gpu"))
     devices: int = field(metadata=within(">= 1"))
     strategy: str = field(metadata=one_of("single", "ddp"))
@@ -224,7 +255,7 @@ class HardwareConfig(Section):
 class LoggerConfig(Section):
     """Who gets a copy of metrics.csv."""
 
-    path: ClassVar[str] = "logger"
+    prefix: ClassVar[str] = "logger"
     kind: str = field(metadata=one_of("wandb", "tensorboard", "csv", "none"))
     project: str | None
     entity: str | None
@@ -236,7 +267,7 @@ class LoggerConfig(Section):
 class RolloutConfig(Section):
     """Episodes of the deterministic policy."""
 
-    path: ClassVar[str] = "evaluation"
+    prefix: ClassVar[str] = "evaluation"
     episodes: int = field(metadata=within(">= 0"))
     environments: int = field(metadata=within(">= 1"))  # stepped together, equal shares
     seed: int = field(metadata=within(">= 0", LARGEST_SEED))
