@@ -1,4 +1,4 @@
-"""What every test gets: a data store and a home of its own, one thread, and no W&B account.
+"""What every test gets: a data store, a cache and a home of its own, one thread, no W&B account.
 
 So no test reads or changes what belongs to the person who runs it.
 """
@@ -14,7 +14,7 @@ os.environ["OMP_NUM_THREADS"] = "1"  # read when torch is imported; also by door
 
 @pytest.fixture(scope="session", autouse=True)
 def own_places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Data, home and W&B's folders below the session's temporary folder; no key, no mode."""
+    """Data, cache, home and W&B's folders below the session's temporary folder; no key, no mode."""
     base = tmp_path_factory.mktemp("own")
     with pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.startswith("WANDB_")]:
@@ -22,6 +22,8 @@ def own_places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.delenv("NETRC", raising=False)
         patch.setenv("HOME", str(base / "home"))
         patch.setenv("MINARI_DATASETS_PATH", str(base / "datasets"))
+        patch.setenv("OFFLINE_CQL_CACHE", str(base / "cache"))
+        patch.delenv("D4RL_DATASET_DIR", raising=False)
         for name in ("WANDB_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_DATA_DIR"):
             patch.setenv(name, str(base / "wandb"))
         for folder in ("home", "datasets", "wandb"):

@@ -151,7 +151,11 @@ class Transitions:
                 )
         if size == 0:
             raise DataError(f"{self.dataset_id} holds no transitions")
-        if self.ends[-1] != size or (np.diff(self.ends, prepend=0) <= 0).any():
+        if (
+            not len(self.ends)
+            or self.ends[-1] != size
+            or (np.diff(self.ends, prepend=0) <= 0).any()
+        ):
             raise DataError(f"{self.dataset_id}: episodes must end in order, the last at {size}")
 
     @classmethod
@@ -190,7 +194,7 @@ class Transitions:
         rows[:, place.terminated] = terminated
         rows[:, place.next_observation] = next_observations
         ends = np.append(np.flatnonzero(np.diff(episodes)) + 1, size).astype(np.int64)
-        sha256 = content_sha256(spaces, array_sha256(rows), array_sha256(ends))
+        sha256 = content_sha256(spaces, {"rows": array_sha256(rows), "ends": array_sha256(ends)})
         return cls(rows, ends, spaces, dataset_id, sha256)
 
     def __len__(self) -> int:
@@ -263,9 +267,9 @@ def array_sha256(array: npt.NDArray[Any]) -> str:
     return hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
 
 
-def content_sha256(spaces: Spaces, *digests: str | None) -> str:
+def content_sha256(spaces: Spaces, digests: Mapping[str, str]) -> str:
     """Identity of data: a digest over the spaces and the digests of rows, ends, images, …."""
-    return hashlib.sha256(repr((spaces, digests)).encode()).hexdigest()
+    return hashlib.sha256(repr((spaces, sorted(digests.items()))).encode()).hexdigest()
 
 
 class Batch(NamedTuple):

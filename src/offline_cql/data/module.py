@@ -20,7 +20,7 @@ from offline_cql.data.selection import Selection
 from offline_cql.schema import DatasetConfig
 from offline_cql.transitions import Batch, DataError, Transitions
 
-CHUNK = 65_536  # rows summed at a time: their copy in float64 stays small
+CHUNK = 2**20  # numbers summed at a time: their copy in float64 stays small
 
 
 class Fetch:
@@ -192,10 +192,11 @@ def observation_statistics(transitions: Transitions, selection: Selection) -> tu
     """Mean and standard deviation [D], float64, of the training observations."""
     observations = transitions.observations
     rows, size = selection.rows, selection.size
+    each = max(1, CHUNK // observations.shape[1])
 
     def chunks() -> Iterator[np.ndarray]:
-        for start in range(0, size, CHUNK):
-            part = slice(start, start + CHUNK)
+        for start in range(0, size, each):
+            part = slice(start, start + each)
             yield observations[part if rows is None else rows[part]].astype(np.float64)
 
     mean = sum(chunk.sum(axis=0) for chunk in chunks()) / size

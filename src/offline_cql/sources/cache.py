@@ -17,7 +17,8 @@ from typing import Any
 
 from offline_cql.run_folder import write_json
 from offline_cql.sources.exclusive import exclusive
-from offline_cql.sources.gate import Gate, Source, opened
+from offline_cql.sources.gate import Gate, Source
+from offline_cql.sources.packed import opened
 from offline_cql.transitions import DataError, Transitions
 
 FORMAT = 1  # of rows and files; another number reads every source again
@@ -38,31 +39,40 @@ def load(source: Source) -> Transitions:
     fingerprint = {"format": FORMAT, "kind": type(source).__name__, **source.fingerprint()}
     key = hashlib.sha256(json.dumps(fingerprint, sort_keys=True).encode()).hexdigest()
     root = cache_root()
-    note = root / "known" / f"{key}.json"
-    if (cached := _cached(root, note)) is not None:
-        return cached
-    with exclusive(root / "locks" / key, f"reading {source.dataset_id}"):
-        if (cached := _cached(root, note)) is None:
-            about = _read(source, root, key)
-            note.parent.mkdir(parents=True, exist_ok=True)
-            write_json(note, about)
-            cached = opened(root / "content" / about["sha256"], about)
-    return cached
-
-
-def _cached(root: Path, note: Path) -> Transitions | None:
-    if not note.is_file():
-        return None
-    about = json.loads(note.read_text())
-    content = root / "content" / about["sha256"]
-    if not content.is_dir():
-        return None
     try:
-        return opened(content, about)
+        return _cached(root, key)
+    except _Absent:
+        pass
+    with exclusive(root / "locks" / key, f"reading {source.dataset_id}"):
+        try:
+            return _cached(root, key)  # another process may have put it there meanwhile
+        except _Absent as absent:
+            if absent.args:
+                print(f"warning: {absent}; reading the data again", file=sys.stderr)
+        about = _read(source, root, key)
+        write_json(_note(root, key), about)
+        return opened(root / "content" / about["sha256"], about)
+
+
+class _Absent(Exception):
+    """Not in the cache; with a text, if it was there and something happened to it."""
+
+
+def _note(root: Path, key: str) -> Path:
+    return root / "known" / f"{key}.json"
+
+
+def _cached(root: Path, key: str) -> Transitions:
+    note = _note(root, key)
+    if not note.is_file():
+        raise _Absent
+    try:
+        about = json.loads(note.read_text())
+        return opened(root / "content" / about["sha256"], about)
+    except ValueError as error:
+        raise _Absent(f"{note} is not JSON") from error
     except DataError as error:
-        print(f"warning: {error}; reading the data again", file=sys.stderr)
-        shutil.rmtree(content, ignore_errors=True)
-        return None
+        raise _Absent(str(error)) from error
 
 
 def _read(source: Source, root: Path, key: str) -> dict[str, Any]:
@@ -75,11 +85,20 @@ def _read(source: Source, root: Path, key: str) -> dict[str, Any]:
             source.read(gate)
             gate.finish()
             about = gate.about()
-        final = root / "content" / about["sha256"]
-        final.parent.mkdir(parents=True, exist_ok=True)
-        with exclusive(root / "locks" / about["sha256"], "storing the same data"):
-            if not final.exists():  # another source may have had the same content
-                building.rename(final)
+        _note(root, key).parent.mkdir(parents=True, exist_ok=True)
+        _store(building, root, about)
     finally:
         shutil.rmtree(building, ignore_errors=True)
     return about
+
+
+def _store(building: Path, root: Path, about: dict[str, Any]) -> None:
+    """Move what was built to content/<sha256>, unless the same is there whole."""
+    final = root / "content" / about["sha256"]
+    final.parent.mkdir(parents=True, exist_ok=True)
+    with exclusive(root / "locks" / about["sha256"], "storing the same data"):
+        try:
+            opened(final, about)  # another source had the same content
+        except DataError:
+            shutil.rmtree(final, ignore_errors=True)
+            building.rename(final)

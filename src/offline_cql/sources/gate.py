@@ -7,24 +7,22 @@ nothing of formats or training.
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, BinaryIO, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from offline_cql.environments import BOUND_TOLERANCE
+from offline_cql.sources.packed import ENDS, IMAGES, PROPENSITIES, ROWS, PackedFiles, opened
 from offline_cql.transitions import (
     ActionMap,
     DataError,
     Spaces,
     Transitions,
-    array_sha256,
     columns,
     content_sha256,
 )
@@ -86,7 +84,8 @@ class Gate:
     """Checks steps and appends them to files of a folder, rows.f32 and its like.
 
     Used as a context; `finish` gives the transitions, or raises DataError with the first kind of
-    fault, how many steps have it and where the first of them is.
+    fault, how many steps have it and where the first of them is. Infinite action bounds are
+    refused at once.
     """
 
     def __init__(self, dataset_id: str, spaces: Spaces, folder: Path):
@@ -96,22 +95,16 @@ class Gate:
         self.found: Counter[str] = Counter()
         self.observation_names: tuple[str, ...] = ()
         self.action_names: tuple[str, ...] = ()
-        self._files: dict[str, _HashedFile] = {}
+        self._bounds = None if spaces.discrete else ActionMap(spaces.action_low, spaces.action_high)
+        self._files = PackedFiles(folder)
         self._faults: dict[str, tuple[int, str]] = {}
-        self._images: bool | None = None  # known from the first steps
         self._episode, self._step = 0, 0  # of the next step
 
     def __enter__(self) -> Gate:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        for file in self._files.values():
-            file.close()
+    def __exit__(self, *error: object) -> None:
+        self._files.close()
 
     def count(self, name: str, times: int = 1) -> None:
         """Note that the source mended something so many times; the audit lists it."""
@@ -132,33 +125,34 @@ class Gate:
 
     def add(self, steps: Steps) -> None:
         """Check steps and write them."""
-        size = len(steps.rewards)
+        size = steps.rewards.size
+        self._check_form(steps, size)
         if size == 0:
             return
-        self._check_shapes(steps, size)
         terminated, truncated = steps.terminated.astype(bool), steps.truncated.astype(bool)
         ended = terminated | truncated
         self.count("terminal_and_truncated", int((terminated & truncated).sum()))
         places = _Places(self._episode, self._step, ended)
         images = steps.observations.dtype == np.uint8
-        if self._images is None:
-            self._images = images
-        self._refuse(np.full(size, images != self._images), "observations change type", places)
         place = columns(self.spaces, images=images)
         rows = np.empty((size, place.width), np.float32)
-        if images:
-            pair = np.stack([steps.observations, steps.next_observations], axis=1)
-            self._append("images.u8", pair)
-        else:
-            rows[:, place.observation] = self._finite("observations", steps.observations, places)
-            following = self._finite("next observations", steps.next_observations, places)
-            rows[:, place.next_observation] = following
-        rows[:, place.action] = self._actions(steps.actions, places)
-        rows[:, place.reward] = self._finite("rewards", steps.rewards, places)
-        rows[:, place.terminated] = terminated
-        self._append("rows.f32", rows)
+        with np.errstate(over="ignore"):  # what becomes infinite is refused
+            if images:
+                pair = np.stack([steps.observations, steps.next_observations], axis=1)
+                self._files.append(IMAGES, pair)
+            else:
+                rows[:, place.observation] = steps.observations
+                rows[:, place.next_observation] = steps.next_observations
+            rows[:, place.action] = self._actions(steps.actions, places)
+            rows[:, place.reward] = steps.rewards
+            rows[:, place.terminated] = terminated
+        if not np.isfinite(rows).all():  # one look at everything; what it is, only then
+            self._refuse_infinite("observations", steps.observations, places)
+            self._refuse_infinite("next observations", steps.next_observations, places)
+            self._refuse_infinite("rewards", steps.rewards, places)
+        self._files.append(ROWS, rows)
         if steps.propensities is not None:
-            self._append("propensities.f32", self._propensities(steps.propensities, places))
+            self._files.append(PROPENSITIES, self._propensities(steps.propensities, places))
         self.ends.append(self.size + np.flatnonzero(ended) + 1)
         self.size += size
         self._episode, self._step = places.after
@@ -175,53 +169,64 @@ class Gate:
         if self.size and (not len(ends) or ends[-1] != self.size):
             self.count("unfinished_last_episode")
             ends = np.append(ends, self.size)
-        self._append("ends.i64", ends)
-        for name, file in self._files.items():
-            file.close()
-            width = {"ends.i64": len(ends)}.get(name, self.size)
-            assert file.length % max(width, 1) == 0, f"{name} has a part of a row"
-        if "propensities.f32" in self._files:
-            complete = self._files["propensities.f32"].length == 4 * self.size
-            assert complete, "propensities for some steps only"
+        self._files.append(ENDS, ends)
+        self._files.close()
         return opened(self.folder, self.about())
 
     def about(self) -> dict[str, Any]:
         """What the files do not say themselves, as plain values."""
-        digests = {name: file.sha256 for name, file in sorted(self._files.items())}
         return {
             "dataset_id": self.dataset_id,
-            "sha256": content_sha256(self.spaces, *digests.values()),
+            "sha256": content_sha256(self.spaces, self._files.digests()),
             "spaces": asdict(self.spaces),
             "size": self.size,
-            "files": {name: file.length for name, file in sorted(self._files.items())},
+            "files": dict(sorted(self._files.lengths.items())),
             "observation_names": list(self.observation_names),
             "action_names": list(self.action_names),
             "found": dict(sorted(self.found.items())),
         }
 
-    def _append(self, name: str, values: Array) -> None:
-        if name not in self._files:
-            self._files[name] = _HashedFile(self.folder / name)
-        self._files[name].append(values)
-
-    def _check_shapes(self, steps: Steps, size: int) -> None:
-        dim = self.spaces.observation_dim
+    def _check_form(self, steps: Steps, size: int) -> None:
+        """Shapes and types, which are the same for all steps: a fault here ends the reading."""
         action = () if self.spaces.discrete else (self.spaces.action_dim,)
-        expected = {
-            "observations": (size, dim),
-            "next_observations": (size, dim),
+        shapes = {
+            "observations": (size, self.spaces.observation_dim),
+            "next_observations": (size, self.spaces.observation_dim),
             "actions": (size, *action),
+            "rewards": (size,),
             "terminated": (size,),
             "truncated": (size,),
+            "propensities": (size,),
         }
-        for name, shape in expected.items():
-            found = getattr(steps, name).shape
-            if found != shape:
-                raise DataError(f"{self.dataset_id}: {name} has shape {found}, expected {shape}")
-        for name in ("observations", "next_observations", "actions", "rewards"):
-            dtype = getattr(steps, name).dtype
-            if dtype.kind not in "biuf":
-                raise DataError(f"{self.dataset_id}: {name} has the type {dtype}, not numbers")
+        for name, shape in shapes.items():
+            array: Array | None = getattr(steps, name)
+            if array is None:
+                continue
+            if array.shape != shape:
+                found = f"{name} has shape {array.shape}, expected {shape}"
+                raise DataError(f"{self.dataset_id}: {found}")
+            flags = name in ("terminated", "truncated")
+            if array.dtype.kind not in ("biu" if flags else "biuf"):
+                kind = "true or false" if flags else "numbers"
+                raise DataError(f"{self.dataset_id}: {name} has the type {array.dtype}, not {kind}")
+        if self.spaces.discrete and steps.actions.dtype.kind == "f":
+            raise DataError(f"{self.dataset_id}: actions are {steps.actions.dtype}, not integers")
+        self._check_continuation(steps)
+
+    def _check_continuation(self, steps: Steps) -> None:
+        """Images stay images, and propensities are there for all steps or for none."""
+        first, following = steps.observations.dtype, steps.next_observations.dtype
+        if (first == np.uint8) != (following == np.uint8):
+            both = f"observations are {first}, next observations {following}"
+            raise DataError(f"{self.dataset_id}: {both}; images must be uint8 in both")
+        if self.size == 0:
+            return
+        where = f"episode {self._episode} at step {self._step}"
+        if (first == np.uint8) != (IMAGES in self._files.lengths):
+            raise DataError(f"{self.dataset_id}: observations become {first} in {where}")
+        if (steps.propensities is not None) != (PROPENSITIES in self._files.lengths):
+            change = "end before" if steps.propensities is None else "are missing before"
+            raise DataError(f"{self.dataset_id}: propensities {change} {where}")
 
     def _refuse(self, bad: Array, fault: str, places: _Places) -> None:
         """Note the fault of the steps where bad [T] or [T, …] is true."""
@@ -234,69 +239,43 @@ class Gate:
         count, first = self._faults.get(fault, (0, where))
         self._faults[fault] = (count + rows.size, first)
 
-    def _finite(self, name: str, values: Array, places: _Places) -> Array:
+    def _refuse_infinite(self, name: str, values: Array, places: _Places) -> None:
         finite = np.isfinite(values)
         self._refuse(~finite, f"{name} hold NaN or infinity", places)
         with np.errstate(over="ignore"):
-            single = values.astype(np.float32)
-        self._refuse(finite & ~np.isfinite(single), f"{name} are too large for float32", places)
-        return single
+            large = finite & ~np.isfinite(values.astype(np.float32))
+        self._refuse(large, f"{name} are too large for float32", places)
 
     def _actions(self, actions: Array, places: _Places) -> Array:
         """[T, A] in [-1, 1], or [T, 1] indices."""
-        if self.spaces.discrete:
-            if actions.dtype.kind not in "iub":
-                raise DataError(f"{self.dataset_id}: actions are {actions.dtype}, not integers")
+        if self._bounds is None:
             most = self.spaces.action_dim - 1
-            outside = (actions < 0) | (actions > min(most, LARGEST_INDEX))
-            self._refuse(outside, f"actions are not among 0 … {most}", places)
-            return actions[:, None].astype(np.float32)
-        self._finite("actions", actions, places)
-        bounds = ActionMap(self.spaces.action_low, self.spaces.action_high)
-        internal = bounds.to_internal(actions.astype(np.float64))
-        beyond = np.abs(internal) > 1 + 2 * BOUND_TOLERANCE
-        self._refuse(beyond, f"actions lie outside {bounds.low} … {bounds.high}", places)
-        self.count("clipped_actions", int((np.abs(internal) > 1).any(axis=1).sum()))
-        return np.clip(internal, -1, 1)
+            if actions.min() < 0 or actions.max() > min(most, LARGEST_INDEX):
+                outside = (actions < 0) | (actions > min(most, LARGEST_INDEX))
+                self._refuse(outside, f"actions are not among 0 … {most}", places)
+            return actions[:, None]
+        exact = actions.astype(np.float64)
+        low, high = np.asarray(self._bounds.low), np.asarray(self._bounds.high)
+        internal = self._bounds.to_internal(exact)
+        if (exact.min(axis=0) >= low).all() and (exact.max(axis=0) <= high).all():
+            return internal
+        self._refuse_infinite("actions", actions, places)  # NaN comes here too
+        slack = BOUND_TOLERANCE * (high - low)
+        outside = (exact < low - slack) | (exact > high + slack)
+        self._refuse(
+            outside, f"actions lie outside {self._bounds.low} … {self._bounds.high}", places
+        )
+        self.count("clipped_actions", int(((exact < low) | (exact > high)).any(axis=1).sum()))
+        return internal.clip(-1, 1)
 
     def _propensities(self, values: Array, places: _Places) -> Array:
-        single = self._finite("propensities", values, places)
-        with np.errstate(invalid="ignore"):
-            bad = (single <= 0) | ((single > 1) if self.spaces.discrete else False)
-        range_ = "(0, 1]" if self.spaces.discrete else "(0, ∞)"
-        self._refuse(bad, f"propensities are not within {range_}", places)
-        return single
-
-
-def opened(folder: Path, about: dict[str, Any]) -> Transitions:
-    """Transitions over the files that a gate wrote. Raises DataError when one has another size."""
-    for name, length in about["files"].items():
-        path = folder / name
-        found = path.stat().st_size if path.is_file() else None
-        if found != length:
-            raise DataError(f"{path} has {found} bytes, expected {length}: delete {folder}")
-    plain: dict[str, Any] = about["spaces"]
-    spaces = Spaces(**{k: tuple(v) if isinstance(v, list) else v for k, v in plain.items()})
-    size, images = about["size"], "images.u8" in about["files"]
-
-    def mapped(name: str, dtype: type[np.generic], shape: tuple[int, ...]) -> Array:
-        # Copy on write: torch wants memory that it may write to; nothing does.
-        return np.memmap(folder / name, dtype, mode="c", shape=shape) if size else np.empty(shape)
-
-    width = columns(spaces, images=images).width
-    own = "propensities.f32" in about["files"]
-    return Transitions(
-        rows=mapped("rows.f32", np.float32, (size, width)),
-        ends=np.fromfile(folder / "ends.i64", np.int64),
-        images=mapped("images.u8", np.uint8, (size, 2, spaces.observation_dim)) if images else None,
-        propensities=mapped("propensities.f32", np.float32, (size,)) if own else None,
-        spaces=spaces,
-        dataset_id=about["dataset_id"],
-        sha256=about["sha256"],
-        observation_names=tuple(about["observation_names"]),
-        action_names=tuple(about["action_names"]),
-        found=about["found"],
-    )
+        self._refuse_infinite("propensities", values, places)
+        most, range_ = (1.0, "(0, 1]") if self.spaces.discrete else (np.inf, "(0, ∞)")
+        self._refuse(
+            (values <= 0) | (values > most), f"propensities are not within {range_}", places
+        )
+        with np.errstate(over="ignore"):
+            return values.astype(np.float32)
 
 
 class _Places:
@@ -316,24 +295,3 @@ class _Places:
     def name(self, index: int) -> str:
         episode, step = self.of(index)
         return f"episode {episode} at step {step}"
-
-
-class _HashedFile:
-    """A file that is only appended to, and its sha256 so far."""
-
-    def __init__(self, path: Path):
-        self.file: BinaryIO = path.open("wb")
-        self.digest, self.length = hashlib.sha256(), 0
-
-    def append(self, values: Array) -> None:
-        block = np.ascontiguousarray(values)
-        self.file.write(block.data)
-        self.digest.update(block.data)
-        self.length += block.nbytes
-
-    @property
-    def sha256(self) -> str:
-        return self.digest.hexdigest()
-
-    def close(self) -> None:
-        self.file.close()
