@@ -16,6 +16,7 @@ from hydra import compose, initialize_config_dir
 from rich.console import Console
 from rich.table import Table
 
+from offline_cql.data.selection import select
 from offline_cql.runner.fit import initial_agent, keep_freed_memory, make_module, quieten_lightning
 from offline_cql.runner.provenance import processor
 from offline_cql.schema import TrainConfig, typed
@@ -35,17 +36,15 @@ def random_transitions(spaces: Spaces) -> Transitions:
     draw = np.random.default_rng(0)
     observations = draw.standard_normal((SIZE, spaces.observation_dim), dtype=np.float32)
     continuous = draw.uniform(-1, 1, (SIZE, spaces.action_dim)).astype(np.float32)
-    return Transitions(
+    return Transitions.pack(
         observations=observations,
         actions=draw.integers(spaces.action_dim, size=SIZE) if spaces.discrete else continuous,
         rewards=draw.standard_normal(SIZE, dtype=np.float32),
         next_observations=np.roll(observations, -1, axis=0),
         terminated=np.zeros(SIZE, bool),
-        truncated=np.zeros(SIZE, bool),
         episodes=np.zeros(SIZE, np.int32),
         spaces=spaces,
         dataset_id="random",
-        sha256="",
     )
 
 
@@ -59,7 +58,8 @@ def updates_per_second(task: str, precision: str, updates: int) -> float:
     """One timed fit; the first block warms up and is not counted."""
     config = settings(task, precision, updates + 10)
     data = random_transitions(TASKS[task])
-    agent = initial_agent(config, data)
+    selection = select(data, config.dataset)
+    agent = initial_agent(config, data, selection)
     start: list[float] = []
 
     class Timer(pl.Callback):
@@ -75,7 +75,7 @@ def updates_per_second(task: str, precision: str, updates: int) -> float:
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    module = make_module(config, data, agent)
+    module = make_module(config, data, selection, agent)
     module.stops = [10]
     trainer.fit(agent, module)
     then, before = start

@@ -134,20 +134,16 @@ def test_actions_come_in_the_units_of_the_environment():
 def test_the_behaviours_return_leaves_out_episodes_that_the_recording_cut():
     """Returns 3 (three steps, time limit), 2 (terminal) and 1 (cut after one step): mean 2.5."""
     lengths = [3, 2, 1]
-    last = np.zeros(6, dtype=bool)
-    last[[2, 4, 5]] = True
     terminated = np.zeros(6, dtype=bool)
     terminated[4] = True
-    data = Transitions(
-        observations=np.zeros((6, 3), np.float32),
-        actions=np.zeros((6, 1), np.float32),
-        rewards=np.ones(6, np.float32),
-        next_observations=np.zeros((6, 3), np.float32),
+    data = Transitions.pack(
+        observations=np.zeros((6, 3)),
+        actions=np.zeros((6, 1)),
+        rewards=np.ones(6),
+        next_observations=np.zeros((6, 3)),
         terminated=terminated,
-        truncated=last & ~terminated,
-        episodes=np.repeat(np.arange(3, dtype=np.int32), lengths),
+        episodes=np.repeat(np.arange(3), lengths),
         spaces=SPACES["pendulum"],
         dataset_id="test/by-hand-v0",
-        sha256="0" * 64,
     )
     assert behaviour_return(data) == 2.5

@@ -105,17 +105,15 @@ def chain(times: tuple[int, int], *, actions: int = 2, terminal: bool = True) ->
     state, action, after, reward = (np.array(column) for column in zip(*rows, strict=True))
     ends, never = reward == 1, np.zeros(len(rows), bool)
     one_hot = np.eye(3, dtype=np.float32)
-    return Transitions(
+    return Transitions.pack(
         observations=one_hot[state],
         actions=action,
-        rewards=reward.astype(np.float32),
+        rewards=reward,
         next_observations=one_hot[after],
         terminated=ends if terminal else never,
-        truncated=never if terminal else ends,
-        episodes=np.arange(len(rows), dtype=np.int32),
+        episodes=np.arange(len(rows)),
         spaces=Spaces(3, actions, True, (), ()),
         dataset_id="test/chain-v0",
-        sha256="0" * 64,
     )
 
 

@@ -16,10 +16,11 @@ from typer.testing import CliRunner
 
 from offline_cql.data import recording
 from offline_cql.data.behaviour import SCRIPTED, Component, RandomActions
-from offline_cql.data.minari_store import load_transitions
 from offline_cql.data.recording import dataset_id, ensure_recorded, record
 from offline_cql.environments import PolicyError
-from offline_cql.transitions import DataError
+from offline_cql.sources import load, progress
+from offline_cql.sources.minari_store import MinariStore
+from offline_cql.transitions import DataError, Transitions
 
 MARKER = env_config("marker", "Marker-v0")
 PENDULUM = env_config("pendulum", "Pendulum-v1")
@@ -34,6 +35,10 @@ def store(tmp_path, monkeypatch):
         (Component("one", 0.3, RandomActions), Component("two", 0.7, RandomActions)),
     )
     return tmp_path
+
+
+def load_transitions(name) -> Transitions:
+    return load(MinariStore(name))
 
 
 def contents(store):
@@ -287,7 +292,7 @@ def test_two_at_once_record_once(monkeypatch, capsys):
     for thread in threads:
         thread.join(timeout=30)
     assert made == [1]
-    assert "another process records" in capsys.readouterr().err
+    assert "another process is recording sim/marker/mixed_50-v0" in capsys.readouterr().err
 
 
 def test_an_id_outside_the_store_is_refused(store):
@@ -299,7 +304,7 @@ def test_an_id_outside_the_store_is_refused(store):
 def test_a_bar_appears_only_when_it_takes_long(monkeypatch, capsys):
     record(MARKER, dataset_config("marker", 50))
     assert capsys.readouterr().err == ""
-    monkeypatch.setattr(recording, "SHOW_AFTER", -1.0)
+    monkeypatch.setattr(progress, "SHOW_AFTER", -1.0)
     record(MARKER, dataset_config("marker", 60))
     shown = capsys.readouterr()
     assert "sim/marker/mixed_60-v0" in shown.err

@@ -13,8 +13,7 @@ import torch
 
 from offline_cql import checkpoint, run_folder
 from offline_cql.agents import Agent
-from offline_cql.data.minari_store import load_transitions
-from offline_cql.data.recording import dataset_id
+from offline_cql.data.loading import load_transitions
 from offline_cql.runner import fit
 from offline_cql.runner.ranks import load_config
 
@@ -43,7 +42,7 @@ def main() -> None:
     for folder in map(Path, sys.argv[1:]):
         wrote.clear()
         config = load_config(folder)
-        transitions = load_transitions(dataset_id(config.dataset))
+        transitions = load_transitions(config.env, config.dataset)
         fit.fit(config, folder, transitions, state=None, rank=rank)
         state = {"agent": agents[-1].state_dict(), "noise": agents[-1].noise.get_state()}
         torch.save({**state, "wrote": list(wrote)}, folder / f"rank-{rank}.pt")

@@ -18,12 +18,13 @@ from training import DISCRETE, TINY, differences, door, learned, resumed, rows, 
 
 from offline_cql.callbacks.record import DivergedError
 from offline_cql.checkpoint import newest_checkpoint
-from offline_cql.data.minari_store import load_transitions
 from offline_cql.run_folder import CsvFile, read_json
 from offline_cql.runner.collect import collect
 from offline_cql.runner.evaluate import evaluate
 from offline_cql.runner.train import checked, train
 from offline_cql.schema import ConfigError
+from offline_cql.sources import load
+from offline_cql.sources.minari_store import MinariStore
 
 pytestmark = pytest.mark.usefixtures("recorded")
 
@@ -170,7 +171,7 @@ def test_collecting_with_a_finished_run(finished: Any, tmp_path: Path, monkeypat
     monkeypatch.setenv("SEED", "7")
     folder = finished[0]
     collect(composed(f"policy=run:{folder}", "dataset.size=250", door="collect"))
-    data = load_transitions(f"sim/pendulum/{folder.name}-v0")
+    data = load(MinariStore(f"sim/pendulum/{folder.name}-v0"))
     assert len(data) == 250
     assert float(abs(data.actions).max()) <= 1.0
 
