@@ -13,9 +13,12 @@ SOURCE = CONF.parent / "src" / "offline_cql"
 ROWS = [
     {"schema", "transitions"},
     {"run_folder", "alpha"},
+    {"spaces"},
     {"losses", "networks", "environments", "checkpoint"},
+    {"sources"},
     {"data"},
     {"agents"},
+    {"audit"},
     {"evaluation"},
     {"callbacks"},
     {"runner"},

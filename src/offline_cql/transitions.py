@@ -264,7 +264,7 @@ class Transitions:
 
 def array_sha256(array: npt.NDArray[Any]) -> str:
     """Digest of an array's bytes."""
-    return hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
+    return hashlib.sha256(np.ascontiguousarray(array).reshape(-1).data).hexdigest()
 
 
 def content_sha256(spaces: Spaces, digests: Mapping[str, str]) -> str:
