@@ -7,8 +7,9 @@ Knows nothing of data sets, networks, normalisation or training.
 
 from __future__ import annotations
 
+import importlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
@@ -16,13 +17,17 @@ import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 
-from offline_cql.transitions import ActionMap, DataError, Spaces
+from offline_cql.spaces import FlatObservation, flat_spaces
+from offline_cql.transitions import Spaces
 
 Array = npt.NDArray[Any]
 Environment: TypeAlias = "gym.Env[Any, Any]"
 
 # Rounding that a float32 action may carry beyond its bounds, relative to their span.
 BOUND_TOLERANCE = 1e-6
+
+# Extra of this package, and the package of environments that it installs; the lighter one first.
+EXTRAS = {"minigrid": "minigrid", "robotics": "gymnasium_robotics"}
 
 
 class PolicyError(Exception):
@@ -74,35 +79,59 @@ class Episode:
         return len(self.rewards)
 
 
-def make_environments(env_id: str, count: int) -> list[Environment]:
-    """`count` instances of a registered environment. Raises EnvironmentFault if there is none."""
+def make_environments(
+    env_id: str,
+    count: int,
+    *,
+    observation_keys: Sequence[str] | None = None,
+    arguments: Mapping[str, Any] | None = None,
+) -> list[Environment]:
+    """`count` instances of a registered environment, with flat observations as `spaces` lays out.
+
+    observation_keys: those taken from a Dict observation, None for all; arguments: of gym.make.
+    Raises EnvironmentFault if there is no such environment, DataError for an observation that
+    has no flat form.
+    """
+    _register(env_id)
     try:
-        return [gym.make(env_id, disable_env_checker=True) for _ in range(count)]
-    except gym.error.Error as error:
+        made = [
+            gym.make(env_id, disable_env_checker=True, **(arguments or {})) for _ in range(count)
+        ]
+    except (gym.error.Error, TypeError) as error:  # TypeError: an argument that it does not take
         raise EnvironmentFault(f"environment {env_id!r} cannot be made: {error}") from error
+    return [_flat(environment, observation_keys) for environment in made]
+
+
+def _register(env_id: str) -> None:
+    """Import the optional packages, one after the other, until the environment is known."""
+    missing = []
+    for extra, package in EXTRAS.items():
+        if env_id in gym.registry:
+            return
+        try:
+            gym.register_envs(importlib.import_module(package))
+        except ModuleNotFoundError as error:
+            if error.name != package:  # a fault inside the package
+                raise
+            missing.append(f"pip install 'offline-cql[{extra}]'")
+    if env_id not in gym.registry and missing:
+        try:
+            gym.spec(env_id)  # an older or newer version of it may be known: gym says so
+        except gym.error.Error as error:
+            known = str(error).rstrip(".")
+            remedy = " or ".join(missing)
+            raise EnvironmentFault(f"{known}; packages that may have it: {remedy}") from error
+
+
+def _flat(environment: Environment, keys: Sequence[str] | None) -> Environment:
+    space = environment.observation_space
+    plain = isinstance(space, gym.spaces.Box) and len(space.shape) == 1
+    return environment if plain and keys is None else FlatObservation(environment, keys)
 
 
 def spaces_of(env: Environment) -> Spaces:
     """Sizes and bounds of an environment. Raises DataError for spaces that are not supported."""
     return flat_spaces(env.observation_space, env.action_space)
-
-
-def flat_spaces(observation: gym.Space[Any], action: gym.Space[Any]) -> Spaces:
-    """Sizes and bounds of a pair of spaces. Raises DataError for those not supported."""
-    if not isinstance(observation, gym.spaces.Box) or len(observation.shape) != 1:
-        raise DataError(f"observation space {observation} is not supported; a flat Box [D] is")
-    size = observation.shape[0]
-    if isinstance(action, gym.spaces.Discrete):
-        if action.start != 0:
-            raise DataError(f"action space {action} is not supported; Discrete must start at 0")
-        return Spaces(size, int(action.n), True, (), ())
-    floating = isinstance(action, gym.spaces.Box) and np.issubdtype(action.dtype, np.floating)
-    if not isinstance(action, gym.spaces.Box) or not floating or len(action.shape) != 1:
-        raise DataError(
-            f"action space {action} is not supported; a flat Box [A] of floats and Discrete are"
-        )
-    bounds = ActionMap(tuple(action.low.tolist()), tuple(action.high.tolist()))
-    return Spaces(size, action.shape[0], False, bounds.low, bounds.high)
 
 
 def roll_out(

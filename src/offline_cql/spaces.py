@@ -1,0 +1,208 @@
+"""Gymnasium's spaces as flat rows of numbers: one rule for logged steps and for simulators.
+
+A Dict is laid out by its keys in alphabetical order, at every level; a Tuple by position; a Box row
+by row; Discrete and MultiDiscrete as one-hot; MultiBinary as it is. That is what
+gymnasium.spaces.utils.flatten does. Text is left out: it holds no numbers, and where it is a
+constant (minigrid's mission in most tasks) it says nothing. Knows nothing of files or simulators.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import gymnasium as gym
+import numpy as np
+import numpy.typing as npt
+from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tuple
+
+from offline_cql.transitions import ActionMap, DataError, Spaces
+
+Array = npt.NDArray[Any]
+Space: TypeAlias = "gym.Space[Any]"
+
+MOST_NAMES = 1_000  # columns; beyond that nobody reads their names
+
+
+@dataclass(frozen=True, eq=False)
+class Leaf:
+    """One part of an observation: where it stands among nested keys, and how many numbers it is.
+
+    path: keys of Dicts, positions of Tuples; `size` numbers after flattening.
+    """
+
+    path: tuple[str | int, ...]
+    space: Space
+    size: int
+
+    @property
+    def name(self) -> str:
+        return "/".join(map(str, self.path)) or "observation"
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """The leaves of an observation space in the order in which they are laid out."""
+
+    leaves: tuple[Leaf, ...]
+    texts: tuple[str, ...]  # names of what was left out
+
+    @property
+    def size(self) -> int:
+        return sum(leaf.size for leaf in self.leaves)
+
+    @property
+    def images(self) -> bool:
+        """Whether every number is a byte of a picture, so that rows stay uint8."""
+        return all(isinstance(leaf.space, Box) and _bytes(leaf.space) for leaf in self.leaves)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """That holds every part: uint8 for images, else float32 or float64."""
+        if self.images:
+            return np.dtype(np.uint8)
+        boxes = [leaf.space.dtype for leaf in self.leaves if isinstance(leaf.space, Box)]
+        return np.result_type(np.float32, *boxes)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the numbers, `goal.0`, `direction=2`; none for a plain Box or for pictures."""
+        if not any(leaf.path for leaf in self.leaves) or self.size > MOST_NAMES:
+            return ()
+        return tuple(name for leaf in self.leaves for name in _names(leaf))
+
+    def rows(self, values: Sequence[Array]) -> Array:
+        """values: of each leaf, T of its own shape. Returns [T, D]; uint8 for images only."""
+        parts = [flat_leaf(leaf, array) for leaf, array in zip(self.leaves, values, strict=True)]
+        whole = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+        return whole if self.images or whole.dtype != np.uint8 else whole.astype(np.float32)
+
+    def row(self, observation: Any) -> Array:
+        """One observation as a simulator gives it, [D]."""
+        row: Array = self.rows([np.asarray(inside(observation, leaf))[None] for leaf in self.leaves])
+        return row[0]
+
+
+def inside(observation: Any, leaf: Leaf) -> Any:
+    """The leaf's part of a nested observation."""
+    for key in leaf.path:
+        observation = observation[key]
+    return observation
+
+
+def layout(space: Space, keys: Sequence[str] | None = None) -> Layout:
+    """How an observation space becomes a row; keys: those taken from a Dict, None for all.
+
+    Raises DataError for a space without numbers, one that is not supported, or keys that are
+    not its own.
+    """
+    if keys is not None:
+        space = _chosen(space, keys)
+    leaves: list[Leaf] = []
+    texts: list[str] = []
+
+    def walk(part: Space, path: tuple[str | int, ...]) -> None:
+        if isinstance(part, Dict):
+            for key in sorted(part.spaces):
+                walk(part.spaces[key], (*path, key))
+        elif isinstance(part, Tuple):
+            for position, each in enumerate(part.spaces):
+                walk(each, (*path, position))
+        elif part.dtype is not None and part.dtype.kind == "U":  # Text, and what is like it
+            texts.append("/".join(map(str, path)))
+        else:
+            leaves.append(Leaf(path, part, _size(part)))
+
+    walk(space, ())
+    if not sum(leaf.size for leaf in leaves):
+        raise DataError(f"observation space {space} holds no numbers")
+    return Layout(tuple(leaves), tuple(texts))
+
+
+def _chosen(space: Space, keys: Sequence[str]) -> Space:
+    if not isinstance(space, Dict):
+        raise DataError(f"env.observation_keys={list(keys)} needs a Dict, not the space {space}")
+    unknown = [key for key in keys if key not in space.spaces]
+    if unknown or not keys:
+        raise DataError(
+            f"env.observation_keys={list(keys)} must be among {sorted(space.spaces)}, "
+            "the keys of the observation"
+        )
+    return Dict({key: space.spaces[key] for key in keys})
+
+
+def _size(space: Space) -> int:
+    if isinstance(space, Discrete):
+        return int(space.n)
+    if isinstance(space, MultiDiscrete):
+        return int(space.nvec.sum())
+    if isinstance(space, Box | MultiBinary):
+        return int(np.prod(space.shape))
+    raise DataError(
+        f"observation space {space} is not supported; Box, Discrete, MultiDiscrete, MultiBinary "
+        "and Dicts and Tuples of them are"
+    )
+
+
+def _bytes(space: Space) -> bool:
+    return space.dtype == np.uint8
+
+
+def _names(leaf: Leaf) -> list[str]:
+    if isinstance(leaf.space, Discrete):
+        start = int(leaf.space.start)
+        return [f"{leaf.name}={start + index}" for index in range(leaf.size)]
+    return [f"{leaf.name}.{index}" for index in range(leaf.size)]
+
+
+def flat_leaf(leaf: Leaf, values: Array) -> Array:
+    """[T, size] of T values of the leaf's shape. Raises DataError for one outside its space."""
+    if isinstance(leaf.space, Discrete):
+        return _one_hot(leaf, values.reshape(len(values), 1), [leaf.size], [leaf.space.start])
+    if isinstance(leaf.space, MultiDiscrete):
+        counts, starts = leaf.space.nvec.ravel(), leaf.space.start.ravel()
+        return _one_hot(leaf, values.reshape(len(values), -1), counts, starts)
+    return values.reshape(len(values), leaf.size)
+
+
+def _one_hot(leaf: Leaf, values: Array, counts: Sequence[int], starts: Sequence[int]) -> Array:
+    """values [T, K], each of K categories: [T, sum of counts], float32."""
+    index = values - np.asarray(starts)
+    outside = (index < 0) | (index >= np.asarray(counts)) | (index != np.floor(index))
+    if outside.any():
+        first = values[tuple(np.argwhere(outside)[0])]
+        raise DataError(f"observations: {leaf.name} has the value {first}, outside {leaf.space}")
+    hot = np.zeros((len(values), int(np.sum(counts))), np.float32)
+    columns = index.astype(np.int64) + np.concatenate([[0], np.cumsum(counts)[:-1]])
+    np.put_along_axis(hot, columns, 1.0, axis=1)
+    return hot
+
+
+def flat_spaces(observation: Space, action: Space, keys: Sequence[str] | None = None) -> Spaces:
+    """Sizes and bounds of a pair of spaces. Raises DataError for those not supported."""
+    size = layout(observation, keys).size
+    if isinstance(action, Discrete):
+        if action.start != 0:
+            raise DataError(f"action space {action} is not supported; Discrete must start at 0")
+        return Spaces(size, int(action.n), True, (), ())
+    floating = isinstance(action, Box) and np.issubdtype(action.dtype, np.floating)
+    if not isinstance(action, Box) or not floating or len(action.shape) != 1:
+        raise DataError(
+            f"action space {action} is not supported; a flat Box [A] of floats and Discrete are"
+        )
+    bounds = ActionMap(tuple(action.low.tolist()), tuple(action.high.tolist()))
+    return Spaces(size, action.shape[0], False, bounds.low, bounds.high)
+
+
+class FlatObservation(gym.ObservationWrapper[Any, Any, Any]):
+    """An environment whose observations are rows, as `layout` says."""
+
+    def __init__(self, env: gym.Env[Any, Any], keys: Sequence[str] | None = None):
+        super().__init__(env)
+        self.layout = layout(env.observation_space, keys)
+        low, high = (0, 255) if self.layout.images else (-np.inf, np.inf)
+        self.observation_space = Box(low, high, (self.layout.size,), self.layout.dtype.type)
+
+    def observation(self, observation: Any) -> Array:
+        return self.layout.row(observation).astype(self.layout.dtype, copy=False)
