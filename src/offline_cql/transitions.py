@@ -189,7 +189,7 @@ class Transitions:
             if array.shape != shape:
                 raise DataError(f"{dataset_id}: {name} has shape {array.shape}, expected {shape}")
         rows[:, place.observation] = observations
-        rows[:, place.action] = actions.reshape(size, -1)
+        rows[:, place.action] = actions[:, None] if spaces.discrete else actions
         rows[:, place.reward] = rewards
         rows[:, place.terminated] = terminated
         rows[:, place.next_observation] = next_observations
