@@ -1,0 +1,1 @@
+"""What a policy would earn, from logged data alone: estimates with intervals and assumptions."""
