@@ -63,7 +63,8 @@ class Layout:
         if self.images:
             return np.dtype(np.uint8)
         boxes = [leaf.space.dtype for leaf in self.leaves if isinstance(leaf.space, Box)]
-        return np.result_type(np.float32, *boxes)
+        found: np.dtype[Any] = np.result_type(np.float32, *boxes)
+        return found
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -80,8 +81,9 @@ class Layout:
 
     def row(self, observation: Any) -> Array:
         """One observation as a simulator gives it, [D]."""
-        row: Array = self.rows([np.asarray(inside(observation, leaf))[None] for leaf in self.leaves])
-        return row[0]
+        values = [np.asarray(inside(observation, leaf))[None] for leaf in self.leaves]
+        row: Array = self.rows(values)[0]
+        return row
 
 
 def inside(observation: Any, leaf: Leaf) -> Any:
@@ -146,7 +148,7 @@ def _size(space: Space) -> int:
 
 
 def _bytes(space: Space) -> bool:
-    return space.dtype == np.uint8
+    return bool(space.dtype == np.uint8)
 
 
 def _names(leaf: Leaf) -> list[str]:
@@ -195,7 +197,7 @@ def flat_spaces(observation: Space, action: Space, keys: Sequence[str] | None = 
     return Spaces(size, action.shape[0], False, bounds.low, bounds.high)
 
 
-class FlatObservation(gym.ObservationWrapper[Any, Any, Any]):
+class FlatObservation(gym.ObservationWrapper[Any, Any, Any]):  # type: ignore[misc]
     """An environment whose observations are rows, as `layout` says."""
 
     def __init__(self, env: gym.Env[Any, Any], keys: Sequence[str] | None = None):

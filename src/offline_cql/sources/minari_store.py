@@ -1,32 +1,37 @@
-"""Minari data sets of the local store.
+"""Minari data sets of the local store: HDF5, Arrow and Parquet.
 
-Metadata come through Minari's own API, but only after they were checked: nothing that a data set
-names is ever imported or run, and no id leaves the store. Knows nothing of recording or training.
+Metadata are read as plain text and checked: nothing that a data set names is ever imported or run,
+no id and no link leaves the store. Nothing is downloaded here (minari_download.py does). Knows
+nothing of recording or training.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import h5py
-import minari
-import numpy as np
-import numpy.typing as npt
 from minari.dataset.minari_dataset import DATASET_ID_RE
+from minari.serialization import deserialize_space
 from minari.storage.datasets_root_dir import get_dataset_path
 
-from offline_cql.environments import flat_spaces
-from offline_cql.sources.gate import CHUNK, Gate, Steps, stamp
-from offline_cql.sources.progress import ProgressBar
+from offline_cql.sources import minari_arrow, minari_hdf5
+from offline_cql.sources.gate import Gate
+from offline_cql.sources.minari_episodes import Episode, Stored, through_gate
+from offline_cql.spaces import flat_spaces, layout
 from offline_cql.transitions import DataError, Spaces
 
-Array = npt.NDArray[Any]
-
-ARRAYS = ("observations", "actions", "rewards", "terminations", "truncations")
+FORMATS: dict[str, Callable[[Stored], Iterator[Episode]]] = {
+    "hdf5": minari_hdf5.episodes,
+    "arrow": minari_arrow.episodes,
+    "parquet": minari_arrow.episodes,
+}
+RECORDED = "sim/"  # what this project records itself, and no server has
 
 
 def store_root() -> Path:
@@ -51,77 +56,85 @@ def is_stored(dataset_id: str) -> bool:
 
 
 class MinariStore:
-    """A data set of the local store; nothing is downloaded.
+    """A data set of the local store; observation_keys: of a Dict observation, None for all.
 
     A step that is both terminal and truncated is terminal; an episode without an end is truncated
     at its last step. Raises DataError when the data set is absent, malformed, not of a supported
     kind, or not what its metadata promise.
     """
 
-    def __init__(self, dataset_id: str):
+    def __init__(self, dataset_id: str, *, observation_keys: Sequence[str] | None = None):
         self.dataset_id = dataset_id
-        self.path = dataset_path(dataset_id) / "data"
+        self.folder = dataset_path(dataset_id) / "data"
+        self.keys = None if observation_keys is None else list(observation_keys)
 
     def fingerprint(self) -> dict[str, Any]:
-        _check_metadata(self.dataset_id, self.path)
-        files = sorted(path for path in self.path.rglob("*") if path.is_file())
-        return {"id": self.dataset_id, "files": [stamp(path) for path in files]}
+        _metadata(self.dataset_id, self.folder)
+        files = _files(self.folder)
+        return {
+            "id": self.dataset_id,
+            "folder": str(self.folder.resolve()),
+            "files": hashlib.sha256(json.dumps(files).encode()).hexdigest(),
+            "observation_keys": self.keys,
+        }
 
     def spaces(self) -> Spaces:
-        _check_metadata(self.dataset_id, self.path)
+        metadata = _metadata(self.dataset_id, self.folder)
         with self._readable():
-            self.dataset = minari.load_dataset(self.dataset_id, download=False)
-            return flat_spaces(self.dataset.observation_space, self.dataset.action_space)
+            observation = deserialize_space(metadata["observation_space"])
+            return flat_spaces(observation, self.stored.action, self.keys)
+
+    @cached_property
+    def stored(self) -> Stored:
+        metadata = _metadata(self.dataset_id, self.folder)
+        with self._readable():
+            return Stored(
+                self.dataset_id,
+                self.folder,
+                format=metadata["data_format"],
+                steps=metadata["total_steps"],
+                episodes=metadata["total_episodes"],
+                layout=layout(deserialize_space(metadata["observation_space"]), self.keys),
+                action=deserialize_space(metadata["action_space"]),
+                encoded=bool(metadata.get("jpeg_encoding", True)),
+            )
 
     def read(self, gate: Gate) -> None:
-        promised = int(self.dataset.total_steps)
-        gate.expect(promised)
-        with (
-            self._readable(),
-            h5py.File(self.path / "main_data.hdf5", "r") as file,
-            ProgressBar(f"reading {self.dataset_id}", promised) as bar,
-        ):
-            link = file.id.links.visit(_unless_hard, info=True)
-            if link is not None:  # it could show another file of this machine as data
-                raise DataError(f"{self.dataset_id}: {link} is a link elsewhere, which is refused")
-            waiting: list[_Episode] = []
-            # By number: HDF5's own order is alphabetical, 10 before 2.
-            for number in range(self.dataset.total_episodes):
-                arrays = (_array(file, f"episode_{number}/{name}") for name in ARRAYS)
-                waiting.append(_Episode(f"{self.dataset_id}: episode {number}", *arrays))
-                if sum(map(len, waiting)) >= CHUNK:
-                    bar.advance(_add(gate, waiting))
-                    waiting = []
-            _add(gate, waiting)
-        if gate.size != promised or not promised:
+        stored = self.stored
+        gate.expect(stored.steps, images=stored.layout.images)
+        gate.observation_names = stored.layout.names
+        _files(self.folder)  # refuses links that leave the folder
+        with self._readable():
+            through_gate(stored, FORMATS[stored.format](stored), gate)
+        if gate.size != stored.steps or not stored.steps:
             raise DataError(
-                f"{self.dataset_id} holds {gate.size} steps, its metadata promise {promised}: "
-                f"delete {self.path.parent} and record or download it again"
+                f"{self.dataset_id} holds {gate.size} steps, its metadata promise {stored.steps}: "
+                f"delete {self.folder.parent} and record or download it again"
             )
 
     @contextmanager
     def _readable(self) -> Iterator[None]:
-        """Foreign files: whatever Minari or HDF5 stumbles over is a fault of theirs."""
+        """Foreign files: whatever Minari, HDF5 or pyarrow stumbles over is a fault of theirs."""
         try:
             yield
         except DataError:
             raise
         except Exception as error:
             raise DataError(
-                f"{self.dataset_id} cannot be read ({error}): delete {self.path.parent} and "
-                "record or download it again"
+                f"{self.dataset_id} cannot be read ({error!s:.300}): delete {self.folder.parent} "
+                "and record or download it again"
             ) from error
 
 
-def _check_metadata(dataset_id: str, path: Path) -> None:
-    """Refuses what Minari would otherwise answer by making an environment that the file names."""
+def _metadata(dataset_id: str, folder: Path) -> dict[str, Any]:
+    """Refuses what Minari would answer by making an environment that the file names."""
     if not is_stored(dataset_id):
         raise DataError(
             f"data set {dataset_id} is not in the local store {store_root()}: record it with "
             "python collect.py env=… dataset.quality=… (see python collect.py --help)"
         )
     try:
-        metadata = json.loads((path / "metadata.json").read_text())
+        metadata = json.loads((folder / "metadata.json").read_text())
     except ValueError as error:
         raise DataError(f"{dataset_id}: metadata.json is not JSON ({error})") from error
     if not isinstance(metadata, dict):
@@ -132,77 +145,27 @@ def _check_metadata(dataset_id: str, path: Path) -> None:
                 f"{dataset_id}: metadata.json has no {key}; such a data set is read by running "
                 "the environment that it names, which is refused"
             )
-    if metadata.get("data_format") != "hdf5":
+    for key in ("total_steps", "total_episodes"):
+        if type(metadata.get(key)) is not int or metadata[key] < 0:
+            raise DataError(f"{dataset_id}: metadata.json has no count {key}")
+    if metadata.get("data_format") not in FORMATS:
         raise DataError(
-            f"{dataset_id} is stored as {metadata.get('data_format')!r}; hdf5 is supported"
+            f"{dataset_id} is stored as {metadata.get('data_format')!r}; "
+            f"{', '.join(FORMATS)} are supported"
         )
+    return metadata
 
 
-def _unless_hard(name: bytes, info: Any) -> str | None:
-    """The name of a soft or external link, which ends the visit of all links."""
-    return None if info.type == h5py.h5l.TYPE_HARD else name.decode()
-
-
-def _array(file: h5py.File, name: str) -> Array:
-    stored = h5py.h5d.open(file.id, name.encode())
-    layout = stored.get_create_plist()
-    if layout.get_layout() == h5py.h5d.VIRTUAL or layout.get_external_count():
-        raise DataError(f"{file.filename}: {name} lies in another file, which is refused")
-    if stored.dtype.kind not in "biuf":
-        raise DataError(f"{file.filename}: {name} has the type {stored.dtype}, not numbers")
-    values = np.empty(stored.shape, stored.dtype)
-    stored.read(h5py.h5s.ALL, h5py.h5s.ALL, values)
-    return values
-
-
-class _Episode:
-    """One stored episode: T+1 observations for T of everything else."""
-
-    def __init__(
-        self,
-        place: str,
-        observations: Array,
-        actions: Array,
-        rewards: Array,
-        terminations: Array,
-        truncations: Array,
-    ):
-        steps = len(rewards)
-        if steps == 0:
-            raise DataError(f"{place} is empty")
-        lengths = [len(x) for x in (observations, actions, rewards, terminations, truncations)]
-        expected = [steps + 1, *[steps] * 4]  # the observation after the last action, too
-        for name, length, fitting in zip(ARRAYS, lengths, expected, strict=True):
-            if length != fitting:
-                raise DataError(f"{place} of {steps} steps has {length} {name}, expected {fitting}")
-        self.terminated, self.truncated = terminations.astype(bool), truncations.astype(bool)
-        early = np.flatnonzero((self.terminated | self.truncated)[:-1])
-        if early.size:
-            raise DataError(f"{place} ends at step {early[0]} but goes on to step {steps - 1}")
-        self.observations, self.actions, self.rewards = observations, actions, rewards
-
-    def __len__(self) -> int:
-        return len(self.rewards)
-
-
-def _add(gate: Gate, episodes: list[_Episode]) -> int:
-    """Whole episodes, end to end, through the gate; how many steps they were."""
-    if not episodes:
-        return 0
-    last = np.cumsum([len(episode) for episode in episodes]) - 1
-    terminated = np.concatenate([episode.terminated for episode in episodes])
-    truncated = np.concatenate([episode.truncated for episode in episodes])
-    unmarked = last[~(terminated | truncated)[last]]
-    gate.count("episodes_without_an_end", len(unmarked))
-    truncated[unmarked] = True
-    gate.add(
-        Steps(
-            observations=np.concatenate([e.observations[:-1] for e in episodes]),
-            actions=np.concatenate([e.actions for e in episodes]),
-            rewards=np.concatenate([e.rewards for e in episodes]),
-            next_observations=np.concatenate([e.observations[1:] for e in episodes]),
-            terminated=terminated,
-            truncated=truncated,
-        )
-    )
-    return len(terminated)
+def _files(folder: Path) -> list[tuple[str, int, int]]:
+    """Every file below, with its size and time. Raises DataError for a link that leads outside."""
+    top, found = folder.resolve(), []
+    for place, folders, names in os.walk(folder):
+        for name in sorted(folders + names):
+            path = os.path.join(place, name)
+            if os.path.islink(path) and not Path(path).resolve().is_relative_to(top):
+                raise DataError(f"{path} is a link out of the data set, which is refused")
+        for name in names:
+            path = os.path.join(place, name)
+            about = os.stat(path)
+            found.append((os.path.relpath(path, folder), about.st_size, about.st_mtime_ns))
+    return sorted(found)
