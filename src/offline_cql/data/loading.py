@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
+
+import gymnasium as gym
 
 from offline_cql.data.recording import ensure_recorded
 from offline_cql.environments import make_environments, spaces_of
-from offline_cql.schema import DatasetConfig, EnvConfig
+from offline_cql.schema import ConfigError, DatasetConfig, EnvConfig
 from offline_cql.sources import Source, load
+from offline_cql.sources.d4rl import D4RLFile, task_file
 from offline_cql.sources.minari_store import MinariStore
+from offline_cql.sources.table import Table
 from offline_cql.transitions import DataError, Spaces, Transitions
 
 
@@ -46,7 +51,24 @@ def _minari(env: EnvConfig, dataset: DatasetConfig, spaces: Spaces | None) -> So
     return MinariStore(dataset.id)
 
 
+def _d4rl(env: EnvConfig, dataset: DatasetConfig, spaces: Spaces | None) -> Source:
+    limit = gym.spec(env.id).max_episode_steps if env.id is not None else None
+    if dataset.path is not None:
+        path = Path(dataset.path).expanduser()
+        return D4RLFile(path, path.stem, simulator=spaces, episode_length=limit)
+    assert dataset.id is not None
+    return D4RLFile(task_file(dataset.id), dataset.id, simulator=spaces, episode_length=limit)
+
+
+def _table(env: EnvConfig, dataset: DatasetConfig, spaces: Spaces | None) -> Source:
+    if dataset.path is None or dataset.columns is None:
+        raise ConfigError("dataset.path and dataset.columns must be set with dataset=table")
+    return Table(dataset.path, dataset.columns, spaces=spaces)
+
+
 SOURCES: dict[str, Callable[[EnvConfig, DatasetConfig, Spaces | None], Source]] = {
     "embedded": _embedded,
     "minari": _minari,
+    "d4rl": _d4rl,
+    "table": _table,
 }
