@@ -60,6 +60,15 @@ def discrete_data(
     return _transitions(Spaces(observation_dim, actions, True, (), ()), chosen, seed)
 
 
+def image_data(size: int = 64, *, seed: int = 0) -> Transitions:
+    """As discrete_data, with observations of 12 random bytes."""
+    data = discrete_data(size, observation_dim=12, seed=seed)
+    images = np.random.default_rng([seed, 2]).integers(0, 256, (size, 2, 12), np.uint8)
+    place = data.columns
+    rows = np.ascontiguousarray(data.rows[:, place.action.start : place.terminated + 1])
+    return Transitions(rows, data.ends, data.spaces, "test/images-v0", "0" * 64, images=images)
+
+
 def _transitions(spaces: Spaces, actions: NDArray[Any], seed: int) -> Transitions:
     size, generator = len(actions), np.random.default_rng(seed)
     observations = generator.normal(size=(size + 1, spaces.observation_dim)).astype(np.float32)

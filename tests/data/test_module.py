@@ -1,38 +1,73 @@
-"""Promise: batches are the data's rows, rewards scaled; only a true end stops the value."""
+"""Promise: batches are the data's rows, rewards scaled; only a true end stops the value.
 
-from dataclasses import replace
+What is held out is never served; what several steps or images need is fetched from the same rows.
+"""
+
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from builders import LoneTrainer, continuous_data, discrete_data
+from builders import LoneTrainer, continuous_data, discrete_data, fetch_of, image_data
+from composition import settings
 
-from offline_cql.data.module import TransitionsModule, training_tensors
+from offline_cql.data import module as data_module
+from offline_cql.data.module import (
+    Fetch,
+    TransitionsModule,
+    make_fetch,
+    observation_statistics,
+    reward_scale,
+)
+from offline_cql.data.returns import n_step_returns
 from offline_cql.data.sampler import index_block
-from offline_cql.transitions import Batch
+from offline_cql.data.selection import Selection, rows_of, select
+from offline_cql.schema import DatasetConfig
+from offline_cql.transitions import Batch, DataError, Transitions
 
-UNSCALED = {"gamma": 0.9, "reward_scale": 1.0, "reward_shift": 0.0}
-RUN = {"seed": 3, "updates": 20, "batch_size": 8, "updates_per_step": 6, "stops": [10]}
+RUN: dict[str, Any] = {
+    **{"seed": 3, "updates": 20, "batch_size": 8, "updates_per_step": 6, "stops": [10]}
+}
 
 
-def served(data, *, done: int = 0, rank: int = 0, ranks: int = 1) -> list[Batch]:
+def served(
+    data: Transitions | Fetch, *, done: int = 0, rank: int = 0, ranks: int = 1
+) -> list[Batch]:
     """The blocks that one rank's data loader yields."""
-    module = TransitionsModule(data, done=done, **RUN, **UNSCALED)
+    fetch = data if isinstance(data, Fetch) else fetch_of(data, gamma=0.9)
+    module = TransitionsModule(fetch, done=done, **RUN)
     module.trainer = LoneTrainer(rank=rank, ranks=ranks)
     return list(module.train_dataloader())
 
 
+def everything(fetch: Fetch) -> Batch:
+    """All that a Fetch can serve, in order."""
+    return fetch(torch.arange(fetch.size))
+
+
+def dataset(*overrides: str) -> DatasetConfig:
+    return settings(*(f"dataset.{override}" for override in overrides)).dataset
+
+
+def kept(data: Transitions, *episodes: int) -> Selection:
+    """Training on some episodes."""
+    chosen = np.array(episodes)
+    rows = rows_of(data, chosen)
+    return Selection(chosen, np.arange(0), rows, len(rows))
+
+
 def test_rewards_are_scaled_then_shifted():
     """0.5 · r + 2 for r = −2, 0, 3."""
-    data = replace(continuous_data(64), rewards=np.array([-2.0, 0.0, 3.0] + [1.0] * 61, np.float32))
-    tensors = training_tensors(data, gamma=0.9, reward_scale=0.5, reward_shift=2.0)
-    assert tensors.reward[:3].tolist() == [1.0, 2.0, 3.5]
-    assert tensors.reward.dtype == torch.float32
+    data = continuous_data(64)
+    data.rewards[:3] = [-2.0, 0.0, 3.0]
+    batch = everything(fetch_of(data, scale=0.5, shift=2.0))
+    assert batch.reward[:3].tolist() == [1.0, 2.0, 3.5]
+    assert batch.reward.dtype == torch.float32
 
 
 def test_discount_is_gamma_and_zero_after_a_terminal_state_alone():
     data = continuous_data(64)  # episodes of 16: terminated, truncated, terminated, truncated
-    discount = training_tensors(data, **UNSCALED).discount
+    discount = everything(fetch_of(data, gamma=0.9)).discount
     assert discount.nonzero().numel() == 62
     assert (discount[15], discount[47]) == (0.0, 0.0)
     assert (discount[31], discount[63]) == (pytest.approx(0.9), pytest.approx(0.9))
@@ -40,20 +75,21 @@ def test_discount_is_gamma_and_zero_after_a_terminal_state_alone():
 
 
 @pytest.mark.parametrize("make", [continuous_data, discrete_data])
-def test_other_columns_are_the_datas(make):
+def test_other_columns_are_the_datas(make: Any):
     data = make(64)
-    tensors = training_tensors(data, **UNSCALED)
-    assert np.array_equal(tensors.observation, data.observations)
-    assert np.array_equal(tensors.action, data.actions)
-    assert np.array_equal(tensors.next_observation, data.next_observations)
-    assert tensors.action.dtype == (torch.int64 if data.spaces.discrete else torch.float32)
+    batch = everything(fetch_of(data))
+    assert np.array_equal(batch.observation, data.observations)
+    assert np.array_equal(batch.action, data.actions)
+    assert np.array_equal(batch.next_observation, data.next_observations)
+    assert batch.action.dtype == (torch.int64 if data.spaces.discrete else torch.float32)
 
 
-def test_the_data_are_left_as_they_are():
+@pytest.mark.parametrize("n_step", [1, 3])
+def test_the_data_are_left_as_they_are(n_step: int):
     data = continuous_data(64)
-    before = data.rewards.copy()
-    training_tensors(data, gamma=0.9, reward_scale=0.1, reward_shift=5.0)
-    assert np.array_equal(data.rewards, before)
+    before = data.rows.copy()
+    everything(fetch_of(data, gamma=0.9, scale=0.1, shift=5.0, n_step=n_step))
+    assert np.array_equal(data.rows, before)
 
 
 def test_blocks_hold_the_rows_that_the_sampler_names():
@@ -95,6 +131,140 @@ def joined(blocks: list[Batch]) -> Batch:
 
 
 def test_the_number_of_blocks_is_known():
-    module = TransitionsModule(continuous_data(64), done=0, **RUN, **UNSCALED)
+    module = TransitionsModule(fetch_of(continuous_data(64)), done=0, **RUN)
     module.trainer = LoneTrainer()
     assert len(module.train_dataloader()) == 4
+
+
+# --- What is kept out ----------------------------------------------------------------------------
+
+
+def test_a_held_out_row_is_never_served():
+    """1,000 rows; the 200 of the 13 held-out episodes are not among 5,000 drawn ones."""
+    data = continuous_data(1_008)
+    data.rewards[:] = data.episodes
+    selection = select(data, dataset("holdout=0.2"))
+    fetch = fetch_of(data, selection)
+    assert len(selection.held_out) == 13
+    assert fetch.size == 1_008 - 13 * 16
+    module = TransitionsModule(fetch, done=0, **{**RUN, "updates": 625, "stops": [1000]})
+    module.trainer = LoneTrainer()
+    found = set(joined(list(module.train_dataloader())).reward.flatten().tolist())
+    assert found == set(selection.training.tolist())
+    assert not found & set(selection.held_out.tolist())
+
+
+@pytest.mark.parametrize("n_step", [1, 3])
+@pytest.mark.parametrize("make", ["continuous", "discrete", "images"])
+def test_a_selection_serves_the_rows_that_it_names_and_nothing_else(make: str, n_step: int):
+    """Number k is the k-th training row: equal to what is served without a selection."""
+    data = {"continuous": continuous_data, "discrete": discrete_data, "images": image_data}[make](
+        64
+    )
+    part = everything(fetch_of(data, kept(data, 1, 3), n_step=n_step))
+    whole = everything(fetch_of(data, n_step=n_step))
+    rows = [*range(16, 32), *range(48, 64)]
+    for served_, all_ in zip(part, whole, strict=True):
+        assert torch.equal(served_, all_[rows])
+
+
+# --- Several steps --------------------------------------------------------------------------------
+
+
+def test_three_steps_by_hand():
+    """Episodes of 16, discount 1/2. Row 0: r0 + r1/2 + r2/4, then V/8. Row 14, before a terminal
+    end: r14 + r15/2, then nothing. Row 30, before a truncation: r30 + r31/2, then V/4."""
+    data = continuous_data(64)
+    data.rewards[:] = np.arange(64)
+    batch = everything(fetch_of(data, gamma=0.5, n_step=3, scale=2.0, shift=1.0))
+    r = 2.0 * np.arange(64) + 1.0
+    expected = [r[0] + r[1] / 2 + r[2] / 4, r[14] + r[15] / 2, r[30] + r[31] / 2]
+    assert batch.reward[[0, 14, 30]].tolist() == expected
+    assert batch.discount[[0, 13, 14, 29, 30]].tolist() == [0.125, 0, 0, 0.125, 0.25]
+    following = data.next_observations[[2, 15, 31]]
+    assert np.array_equal(batch.next_observation[[0, 14, 30]], following)
+    assert np.array_equal(batch.observation, data.observations)
+    assert np.array_equal(batch.action, data.actions)
+
+
+def test_one_step_is_what_n_step_returns_gives_for_one():
+    data = continuous_data(64)
+    batch = everything(fetch_of(data, gamma=0.9))
+    reward, discount, last = n_step_returns(
+        data.rewards, data.terminated, data.ends, gamma=0.9, n=1
+    )
+    assert np.array_equal(batch.reward, reward)
+    assert np.array_equal(batch.discount, discount)
+    assert last.tolist() == list(range(64))
+
+
+# --- Images ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n_step", [1, 2])
+def test_images_are_served_as_numbers_of_their_bytes(n_step: int):
+    data = image_data(64)
+    batch = everything(fetch_of(data, n_step=n_step))
+    assert batch.observation.dtype == batch.next_observation.dtype == torch.float32
+    assert np.array_equal(batch.observation, data.observations)
+    last = np.minimum(np.arange(64) + n_step - 1, np.repeat(data.ends - 1, 16))
+    assert np.array_equal(batch.next_observation, data.next_observations[last])
+
+
+# --- The scale of rewards -------------------------------------------------------------------------
+
+
+def test_returns_are_stretched_to_the_range_that_was_asked_for():
+    """Episodes return 16, 32, 48 and 64: a span of 48; 1,000 makes 20.83 of each reward."""
+    data = continuous_data(64)
+    data.rewards[:] = data.episodes + 1
+    whole = select(data, dataset())
+    assert reward_scale(data, whole, dataset("return_range=1000")) == pytest.approx(1000 / 48)
+    both = dataset("return_range=1000", "reward_scale=0.5")
+    assert reward_scale(data, whole, both) == pytest.approx(500 / 48)
+    assert reward_scale(data, whole, dataset("reward_scale=0.5")) == 0.5
+    batch = everything(make_fetch(data, whole, both, gamma=0.9))
+    returns = batch.reward.reshape(4, 16).sum(dim=1)
+    assert (returns.max() - returns.min()).item() == pytest.approx(500)
+
+
+def test_the_range_is_that_of_the_training_episodes():
+    data = continuous_data(64)
+    data.rewards[:] = data.episodes + 1
+    found = reward_scale(data, kept(data, 1, 2), dataset("return_range=8"))
+    assert found == pytest.approx(8 / (48 - 32))
+
+
+def test_returns_that_are_all_the_same_have_no_range():
+    data = continuous_data(64)
+    data.rewards[:] = 0.5
+    message = "all 4 episodes have the return 8.0, .* leave dataset.return_range out"
+    with pytest.raises(DataError, match=message):
+        reward_scale(data, select(data, dataset()), dataset("return_range=1"))
+
+
+# --- Statistics -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 64, 2**20])
+@pytest.mark.parametrize("make", [continuous_data, image_data])
+def test_statistics_are_numpys_in_float64(make: Any, chunk: int, monkeypatch: Any):
+    """Also far from 0, where a sum of squares in float32 would lose the spread."""
+    monkeypatch.setattr(data_module, "CHUNK", chunk)
+    data = make(64)
+    if data.images is None:
+        data.observations[:] += 10_000
+    mean, std = observation_statistics(data, select(data, dataset()))
+    assert mean.dtype == std.dtype == torch.float64
+    exact = data.observations.astype(np.float64)
+    np.testing.assert_allclose(mean, exact.mean(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(std, exact.std(axis=0), rtol=1e-9)
+
+
+def test_statistics_are_of_the_training_part_only():
+    data = continuous_data(64)
+    data.observations[32:] = 1e6
+    mean, std = observation_statistics(data, kept(data, 0, 1))
+    exact = data.observations[:32].astype(np.float64)
+    np.testing.assert_allclose(mean, exact.mean(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(std, exact.std(axis=0), rtol=1e-12)

@@ -1,0 +1,111 @@
+"""Promise: sums of rewards stay within their episode, and a truncation bootstraps.
+
+By hand, then by Hypothesis against loops that follow the definition one step at a time.
+"""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from offline_cql.data.returns import n_step_returns, returns_to_go
+
+
+@st.composite
+def logs(draw: Any) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Rewards, terminated and ends of one to eight episodes of one to nine steps."""
+    lengths = draw(st.lists(st.integers(1, 9), min_size=1, max_size=8))
+    size = sum(lengths)
+    numbers = st.floats(-1e3, 1e3, width=32)
+    rewards = draw(st.lists(numbers, min_size=size, max_size=size))
+    ends = np.cumsum(lengths)
+    terminated = np.zeros(size, bool)
+    ended = draw(st.lists(st.booleans(), min_size=len(lengths), max_size=len(lengths)))
+    terminated[ends - 1] = ended
+    return np.array(rewards, np.float32), terminated, ends
+
+
+# --- Returns to go --------------------------------------------------------------------------------
+
+
+def test_returns_to_go_by_hand():
+    """Rewards 1, 2, 4 | 8 | 16, 32 with gamma 1/2: 1 + 1 + 1, 2 + 2, 4 | 8 | 16 + 16, 32."""
+    rewards, ends = np.array([1, 2, 4, 8, 16, 32], np.float32), np.array([3, 4, 6])
+    found = returns_to_go(rewards, ends, gamma=0.5)
+    assert found.dtype == np.float64
+    assert found.tolist() == [3, 4, 4, 8, 32, 32]
+    assert returns_to_go(rewards, ends, gamma=0.0).tolist() == rewards.tolist()
+    assert returns_to_go(rewards, ends, gamma=1.0).tolist() == [7, 6, 4, 8, 48, 32]
+    assert rewards.tolist() == [1, 2, 4, 8, 16, 32]
+
+
+@given(logs(), st.floats(0, 1))
+def test_returns_to_go_equal_a_loop_from_the_end(log: Any, gamma: float):
+    rewards, _, ends = log
+    expected, after = np.zeros(len(rewards)), 0.0
+    for row in reversed(range(len(rewards))):
+        after = float(rewards[row]) + (0.0 if row + 1 in ends else gamma * after)
+        expected[row] = after
+    found = returns_to_go(rewards, ends, gamma=gamma)
+    np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-9)
+
+
+# --- n steps --------------------------------------------------------------------------------------
+
+REWARDS = np.array([1, 2, 4, 8, 16, 32, 64], np.float32)
+TERMINATED = np.array([0, 0, 0, 1, 0, 0, 0], bool)
+ENDS = np.array([4, 7])  # the first episode is terminal, the second truncated
+
+
+def test_two_steps_by_hand():
+    """gamma 1/2: r + r'/2, then V/4; the last step of an episode has its reward alone."""
+    found = n_step_returns(REWARDS, TERMINATED, ENDS, gamma=0.5, n=2)
+    assert found.reward.tolist() == [2, 4, 8, 8, 32, 64, 64]
+    assert found.discount.tolist() == [0.25, 0.25, 0, 0, 0.25, 0.25, 0.5]
+    assert found.last.tolist() == [1, 2, 3, 3, 5, 6, 6]
+    assert (found.reward.dtype, found.discount.dtype) == (np.float32, np.float32)
+
+
+@pytest.mark.parametrize("n", [4, 5, 1000])
+def test_more_steps_than_an_episode_has_are_all_that_it_has(n: int):
+    """From the terminal episode nothing follows; from the truncated one its last state's value."""
+    found = n_step_returns(REWARDS, TERMINATED, ENDS, gamma=0.5, n=n)
+    assert found.reward.tolist() == returns_to_go(REWARDS, ENDS, gamma=0.5).tolist()
+    assert found.discount.tolist() == [0, 0, 0, 0, 0.125, 0.25, 0.5]
+    assert found.last.tolist() == [3, 3, 3, 3, 6, 6, 6]
+
+
+@given(logs(), st.floats(0, 1), st.integers(1, 12))
+def test_n_steps_equal_a_walk_along_the_episode(log: Any, gamma: float, n: int):
+    rewards, terminated, ends = log
+    found = n_step_returns(rewards, terminated, ends, gamma=gamma, n=n)
+    for start in range(len(rewards)):
+        total, factor, row = 0.0, 1.0, start
+        while True:
+            total += factor * float(rewards[row])
+            factor *= gamma
+            if row + 1 - start == n or row + 1 in ends:
+                break
+            row += 1
+        assert found.last[start] == row
+        assert found.reward[start] == pytest.approx(total, rel=1e-5, abs=1e-3)
+        expected = 0.0 if terminated[row] else factor
+        assert found.discount[start] == pytest.approx(expected, rel=1e-5, abs=1e-30)
+
+
+@given(logs(), st.integers(1, 12), st.data())
+def test_what_another_episode_earned_changes_nothing(log: Any, n: int, data: Any):
+    """Another episode's rewards replaced by NaN: none of it arrives."""
+    rewards, terminated, ends = log
+    episode = data.draw(st.integers(0, len(ends) - 1))
+    own = slice(0 if episode == 0 else int(ends[episode - 1]), int(ends[episode]))
+    spoilt = np.full_like(rewards, np.nan)
+    spoilt[own] = rewards[own]
+    before = n_step_returns(rewards, terminated, ends, gamma=0.9, n=n)
+    after = n_step_returns(spoilt, terminated, ends, gamma=0.9, n=n)
+    assert np.array_equal(after.reward[own], before.reward[own])
+    to_go = (returns_to_go(r, ends, gamma=0.9)[own] for r in (rewards, spoilt))
+    assert np.array_equal(*to_go)
