@@ -116,7 +116,8 @@ class ParquetTable:
             self.schema, self.rows = file.schema_arrow, file.metadata.num_rows
 
     def batches(self, names: list[str], *, numeric: Collection[str], size: int) -> Iterator[Any]:
-        with pq.ParquetFile(self.path, buffer_size=STREAM) as file:
+        # Reading ahead (pre_buffer) would hold whole columns of the file.
+        with pq.ParquetFile(self.path, buffer_size=STREAM, pre_buffer=False) as file:
             yield from file.iter_batches(batch_size=size, columns=names)
 
 
