@@ -27,6 +27,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from offline_cql.schema import (
+    AuditConfig,
     CollectConfig,
     ConfigError,
     EvaluateConfig,
@@ -40,6 +41,7 @@ from offline_cql.schema.reading import closest, is_known, keys, unknown
 
 DOORS: dict[str, type[Section]] = {
     "train": TrainConfig,
+    "audit": AuditConfig,
     "collect": CollectConfig,
     "evaluate": EvaluateConfig,
 }

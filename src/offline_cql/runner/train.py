@@ -16,6 +16,7 @@ from offline_cql.checkpoint import newest_checkpoint
 from offline_cql.data.loading import load_transitions
 from offline_cql.data.selection import select
 from offline_cql.runner import grid, summary
+from offline_cql.runner.audit import short_audit
 from offline_cql.runner.fit import chosen_accelerator, fit, identity
 from offline_cql.runner.provenance import provenance
 from offline_cql.runner.ranks import RankFailure, launch, load_config
@@ -40,6 +41,8 @@ def train(config: DictConfig) -> float | None:
         if config.resume is None:
             settings, transitions = checked(config, overrides)
             folder = begin(config, settings, transitions, grid_name=job.grid if job else None)
+            # A grid says it once: its other jobs have the same data, or their audit.json.
+            short_audit(settings, transitions, folder, shown=job is None or job.number == 0)
             execute(folder, load_config(folder), transitions, state=None)
         else:
             folder = Path(str(config.resume))

@@ -1,6 +1,6 @@
 """What can be set: types, ranges, cross-checks. Knows nothing about learning, data or files."""
 
-from offline_cql.schema.doors import CollectConfig, EvaluateConfig, TrainConfig
+from offline_cql.schema.doors import AuditConfig, CollectConfig, EvaluateConfig, TrainConfig
 from offline_cql.schema.effect import refuse_without_effect, without_effect
 from offline_cql.schema.limits import ConfigError, Section
 from offline_cql.schema.reading import typed, typed_as
@@ -21,6 +21,7 @@ from offline_cql.schema.sections import (
 __all__ = [
     "AlgorithmConfig",
     "AlphaScheduleConfig",
+    "AuditConfig",
     "CollectConfig",
     "ColumnsConfig",
     "ConfigError",

@@ -103,6 +103,24 @@ class CollectConfig(Section):
 
 
 @dataclass(kw_only=True)
+class AuditConfig(Section):
+    """Everything that audit.py takes."""
+
+    gamma: float = field(metadata=within(">= 0", "< 1"))  # of the discounted returns
+    out: str  # a new folder for audit.json and audit.html
+    infer: bool  # only print how the columns of dataset.path would be taken
+    strict: bool  # a warning is an error
+    env: EnvConfig
+    dataset: DatasetConfig
+
+    def check(self) -> None:
+        """The data exist; only a table has columns that need a guess."""
+        check_dataset(self.env, self.dataset)
+        tables = not self.infer or self.dataset.source == "table"
+        self.require(tables, "infer", "needs your own file: dataset=table dataset.path=FILE")
+
+
+@dataclass(kw_only=True)
 class EvaluateConfig(Section):
     """Everything that evaluate.py takes."""
 

@@ -1,0 +1,168 @@
+"""The plots of an audit as SVG text that stands in an HTML page. Knows figures, not data.
+
+Text stays text, so that the page's font is used and the files are small.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+
+from offline_cql.audit.columns import Column
+from offline_cql.audit.figures import Figures
+
+MOST_DIMENSIONS = 12
+MOST_COLUMNS = 40
+FILL, LINE, SOFT, GRID = "#4c78a8", "#2b4a6b", "#b9cde3", "#e3e6ea"
+STYLE: dict[str, Any] = {
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#8a929b",
+    "axes.labelcolor": "#444b54",
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "grid.color": GRID,
+    "xtick.color": "#444b54",
+    "ytick.color": "#444b54",
+    "xtick.labelsize": 9,
+    "ytick.labelsize": 9,
+}
+Draw = Callable[[Figure], None]
+
+
+def plots(figures: Figures) -> dict[str, str]:
+    """SVG by title, in the order in which they are looked at."""
+    episodes, rewards = figures.episodes, figures.rewards
+    drawn: dict[str, tuple[tuple[float, float], Draw]] = {
+        "Returns of the episodes": ((5, 2.8), _histogram(episodes.undiscounted, "return")),
+        "Lengths of the episodes": ((5, 2.8), _histogram(episodes.length, "steps")),
+        "Return in the order of the log": ((5, 2.8), _over_the_log(figures)),
+        "Rewards of the steps": ((5, 2.8), _histogram(rewards.step, "reward", log=True)),
+    }
+    if figures.identity.discrete:
+        rows = min(len(figures.actions.choices), MOST_COLUMNS)
+        drawn["Actions taken"] = ((5, 0.8 + 0.26 * max(rows, 6)), _choices(figures))
+    else:
+        rows = -(-min(len(figures.actions.dimensions), MOST_DIMENSIONS) // 3)
+        drawn["Actions, from bound to bound"] = ((5, 0.9 + 1.25 * rows), _dimensions(figures))
+    if columns := _shown(figures.columns.columns):
+        height = 0.8 + 0.24 * max(len(columns), 6)
+        drawn["Observation columns, in standard deviations"] = ((5, height), _boxes(columns))
+    if figures.neighbours is not None:
+        drawn["Spread of actions among similar states"] = ((5, 2.8), _local_spread(figures))
+    return {title: _svg(size, draw) for title, (size, draw) in drawn.items()}
+
+
+def _svg(size: tuple[float, float], draw: Draw) -> str:
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=size, layout="constrained")
+        draw(figure)
+        file = io.StringIO()
+        figure.savefig(file, format="svg", transparent=True)
+    text = file.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)
+    # Inside HTML an SVG needs no name spaces, which look like addresses, and no size of its own.
+    text = re.sub(r' xmlns(:\w+)?="[^"]*"', "", text).replace("xlink:href", "href")
+    text = re.sub(r'<svg ([^>]*?)(?:width|height)="[^"]*" ?', r"<svg \1", text, count=1)
+    text = re.sub(r'<svg ([^>]*?)(?:width|height)="[^"]*" ?', r"<svg \1", text, count=1)
+    used = set(re.findall(r'(?:url\(#|href="#)([^)"]+)', text))
+    return re.sub(r' id="([^"]+)"', lambda m: m[0] if m[1] in used else "", text)
+
+
+def _histogram(found: Any, label: str, *, log: bool = False) -> Draw:
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        axes.stairs(found.counts, found.edges, fill=True, color=FILL)
+        filled = [count for count in found.counts if count]
+        if log and max(filled) > 100 * min(filled):
+            axes.set_yscale("log")
+        axes.axvline(found.median, color=LINE, linewidth=1.2, linestyle="--")
+        axes.set(xlabel=f"{label} (dashed: median)", ylabel="steps" if log else "episodes")
+
+    return draw
+
+
+def _over_the_log(figures: Figures) -> Draw:
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        first, mean, low, high = np.array(figures.episodes.over_the_log).T
+        if len(first) < figures.episodes.count:
+            axes.fill_between(first, low, high, color=SOFT, linewidth=0, label="lowest to highest")
+            axes.plot(first, mean, color=LINE, linewidth=1.2, label="mean")
+            axes.legend(frameon=False, fontsize=8, loc="upper left")
+        else:
+            axes.plot(first, mean, ".", color=FILL, markersize=4)
+        axes.set(xlabel="episode", ylabel="return")
+
+    return draw
+
+
+def _choices(figures: Figures) -> Draw:
+    def draw(figure: Figure) -> None:
+        choices = figures.actions.choices[:MOST_COLUMNS]
+        axes = figure.subplots()
+        axes.barh(range(len(choices)), [c.count for c in choices], color=FILL)
+        axes.set_yticks(range(len(choices)), [c.name[:16] for c in choices])
+        axes.set(xlabel="steps", ylabel="action", ylim=(max(len(choices), 6) - 0.5, -0.5))
+        axes.grid(axis="y", visible=False)
+
+    return draw
+
+
+def _dimensions(figures: Figures) -> Draw:
+    def draw(figure: Figure) -> None:
+        dimensions = figures.actions.dimensions[:MOST_DIMENSIONS]
+        rows, width = -(-len(dimensions) // 3), min(3, len(dimensions))
+        grid = np.atleast_1d(figure.subplots(rows, width, sharex=True, squeeze=False).ravel())
+        for axes, dimension in zip(grid, dimensions, strict=False):
+            edges = np.linspace(-1, 1, len(dimension.counts) + 1)
+            axes.stairs(dimension.counts, edges, fill=True, color=FILL)
+            axes.set_title(f"action {dimension.name}"[:18], fontsize=9)
+            axes.set_yticks([])
+            axes.set_xticks([-1, 0, 1])
+        for axes in grid[len(dimensions) :]:
+            axes.set_visible(False)
+
+    return draw
+
+
+def _shown(columns: list[Column]) -> list[Column]:
+    return [column for column in columns if not column.constant][:MOST_COLUMNS]
+
+
+def _boxes(columns: list[Column]) -> Draw:
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        for row, column in enumerate(columns):
+            low, left, middle, right, high = (np.array(column.quantiles) - column.mean) / column.std
+            axes.plot([low, high], [row, row], color=LINE, linewidth=1)
+            axes.barh(row, right - left, left=left, height=0.6, color=SOFT, edgecolor=LINE)
+            axes.plot([middle, middle], [row - 0.3, row + 0.3], color=LINE, linewidth=2)
+        axes.set_yticks(range(len(columns)), [c.name[:18] for c in columns], fontsize=8)
+        axes.set(xlabel="box: 25 to 75 %, line: 5 to 95 %, of a sample")
+        axes.set(ylim=(max(len(columns), 6) - 0.5, -0.7))
+        axes.grid(axis="y", visible=False)
+
+    return draw
+
+
+def _local_spread(figures: Figures) -> Draw:
+    def draw(figure: Figure) -> None:
+        found = figures.neighbours
+        assert found is not None
+        axes = figure.subplots()
+        axes.stairs(found.counts, found.edges, fill=True, color=FILL)
+        axes.axvline(found.action, color=LINE, linewidth=1.2, linestyle="--")
+        axes.set(xlabel="0: the state decides; 1: it says nothing (dashed: mean)", ylabel="states")
+
+    return draw
