@@ -1,13 +1,14 @@
 """Files over HTTP: resumed where they broke off, checked, and under their name only when whole.
 
-`<file>.part` is what has arrived, `<file>.part.version` what the server calls that version of the
-file, `<file>.sha256` the digest of the whole one. Knows nothing of data sets.
+`<file>.part` is what has arrived, `<file>.part.of` the length of the whole and what the server
+calls that version of it, `<file>.sha256` the digest of the whole. Knows nothing of data sets.
 """
 
 from __future__ import annotations
 
 import hashlib
 import http.client
+import io
 import itertools
 import os
 import re
@@ -53,6 +54,11 @@ class _Answer:
     start: int
     total: int
     version: str  # what If-Range takes; empty if the server gives none
+
+    @property
+    def whole(self) -> str:
+        """What a rest must belong to."""
+        return f"{self.total} {self.version}"
 
 
 def download(
@@ -112,7 +118,7 @@ def _publish(path: Path, signature: bytes) -> None:
         raise _another_kind(begin)
     write_atomically(_beside(path, ".sha256"), f"{_sha256(part)}  {path.name}\n".encode())
     part.rename(path)
-    _beside(path, ".part.version").unlink(missing_ok=True)
+    _beside(path, ".part.of").unlink(missing_ok=True)
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)
@@ -122,15 +128,15 @@ def _publish(path: Path, signature: bytes) -> None:
 
 def _fetch(url: str, path: Path, *, title: str, signature: bytes, timeout: float) -> None:
     """Fills the part, going on from what is there; raises what the last attempt did."""
-    part, note = _beside(path, ".part"), _beside(path, ".part.version")
+    part, note = _beside(path, ".part"), _beside(path, ".part.of")
     part.touch()
     failures, heard = 0, time.monotonic()
     while True:
-        have = part.stat().st_size
-        version = note.read_text() if note.is_file() else ""
+        whole = note.read_text() if note.is_file() else ""
+        have = part.stat().st_size if whole else 0
         left = heard + PATIENCE * timeout - time.monotonic()
         try:
-            answer = _within(left, partial(_ask, url, have, version, timeout))
+            answer = _within(left, partial(_ask, url, have, whole, timeout))
             return _receive(answer, path, title, signature)
         except _Interrupted:
             if part.stat().st_size > have:
@@ -150,7 +156,7 @@ def _receive(answer: _Answer, path: Path, title: str, signature: bytes) -> None:
     if answer.total > room:
         raise _Refused(f"it has {answer.total:,} bytes, {path.parent} room for {room:,}")
     with answer.response, ProgressBar(f"downloading {title}", answer.total, of_bytes=True) as bar:
-        blocks = _blocks(answer.response) if have < answer.total else iter(())
+        blocks = _blocks(answer.response)
         if have == 0:  # the page of some gateway must not replace what has arrived
             begin = next(blocks, b"")
             if begin[: len(signature)] != signature[: len(begin)]:
@@ -158,7 +164,7 @@ def _receive(answer: _Answer, path: Path, title: str, signature: bytes) -> None:
             blocks = itertools.chain([begin], blocks)
         with part.open("rb+") as file:
             file.truncate(have)
-            _beside(path, ".part.version").write_text(answer.version)
+            _beside(path, ".part.of").write_text(answer.whole)
             file.seek(have)
             bar.advance(have)
             for block in blocks:
@@ -182,9 +188,10 @@ def _blocks(response: Any) -> Iterator[bytes]:
         yield block
 
 
-def _ask(url: str, have: int, version: str, timeout: float) -> _Answer:
-    """The file from byte `have` on, or from its first if the server has another version by now."""
+def _ask(url: str, have: int, whole: str, timeout: float) -> _Answer:
+    """The file from byte `have` on, or from its first if that belongs to another file by now."""
     headers = {"User-Agent": "offline-cql"}
+    total, _, version = whole.partition(" ")
     if have:
         headers["Range"] = f"bytes={have}-"
     if have and version:
@@ -193,16 +200,17 @@ def _ask(url: str, have: int, version: str, timeout: float) -> _Answer:
         response = _opener().open(urllib.request.Request(url, headers=headers), timeout=timeout)
     except HTTPError as error:
         with error:
-            total = re.fullmatch(r"bytes \*/(\d+)", error.headers.get("Content-Range", ""))
-        if error.code == 416 and have:  # nothing follows: it is complete, or not that file
-            complete = total is not None and int(total[1]) == have
-            return _Answer(error, have, have, version) if complete else _ask(url, 0, "", timeout)
+            end = error.headers.get("Content-Range", "").removeprefix("bytes */")
+        if error.code == 416 and have:  # nothing follows
+            complete = end == total == str(have)
+            nothing = _Answer(io.BytesIO(), have, have, version)
+            return nothing if complete else _ask(url, 0, "", timeout)
         kind = _Interrupted if error.code in (408, 429) or error.code >= 500 else _Refused
         raise kind(f"the server answers {error.code} {error.reason}") from error
     except BROKEN as error:
         raise _Interrupted(_reason(error)) from error
     answer = _answer(response, have)
-    if answer.start and version and answer.version != version:  # a server that knows no If-Range
+    if answer.start and answer.whole != whole:  # not every server knows If-Range
         response.close()
         return _ask(url, 0, "", timeout)
     return answer
