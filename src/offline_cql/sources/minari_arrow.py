@@ -6,6 +6,7 @@ observations are structs, arrays lists of fixed size. Only the columns that are 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -98,13 +99,12 @@ def _leaf(stored: Stored, place: str, leaf: Leaf, column: pa.Array) -> Array:
 
 def _array(place: str, column: pa.Array, inner: tuple[int, ...]) -> Array:
     """[T, *inner]."""
-    rows = len(column)
+    shape: tuple[int, ...] = (len(column),)
     if pa.types.is_fixed_size_list(column.type):
-        column = column.flatten()
-    if pa.types.is_nested(column.type) or column.null_count:
+        shape = (len(column), column.type.list_size)
+        column = column.flatten()  # leaves empty lists out
+    if pa.types.is_nested(column.type) or column.null_count or len(column) != math.prod(shape):
         raise DataError(f"{place} has empty values or lists of several lengths")
-    values = column.to_numpy(zero_copy_only=False)
-    if rows and len(values) % rows == 0 and len(values) != rows:
-        values = values.reshape(rows, -1)
-    check_array(place, values.dtype, values.shape, inner)
-    return values.reshape(rows, *inner)
+    values: Array = column.to_numpy(zero_copy_only=False).reshape(shape)
+    check_array(place, values.dtype, shape, inner)
+    return values.reshape(len(values), *inner)

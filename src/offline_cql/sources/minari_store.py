@@ -55,6 +55,12 @@ def is_stored(dataset_id: str) -> bool:
     return (dataset_path(dataset_id) / "data" / "metadata.json").is_file()
 
 
+def hidden(folder: str, dataset_id: str) -> Path:
+    """A place in the store that Minari does not list, of one data set; the id is checked."""
+    relative = dataset_path(dataset_id).relative_to(store_root())
+    return store_root() / folder / relative.as_posix().replace("/", "__")
+
+
 class MinariStore:
     """A data set of the local store; observation_keys: of a Dict observation, None for all.
 
@@ -70,7 +76,8 @@ class MinariStore:
 
     def fingerprint(self) -> dict[str, Any]:
         _metadata(self.dataset_id, self.folder)
-        files = _files(self.folder)
+        with self._readable():
+            files = _files(self.folder)
         return {
             "id": self.dataset_id,
             "folder": str(self.folder.resolve()),
@@ -103,7 +110,7 @@ class MinariStore:
         stored = self.stored
         gate.expect(stored.steps, images=stored.layout.images)
         gate.observation_names = stored.layout.names
-        _files(self.folder)  # refuses links that leave the folder
+        refuse_links_outside(self.folder)
         with self._readable():
             through_gate(stored, FORMATS[stored.format](stored), gate)
         if gate.size != stored.steps or not stored.steps:
@@ -156,16 +163,20 @@ def _metadata(dataset_id: str, folder: Path) -> dict[str, Any]:
     return metadata
 
 
-def _files(folder: Path) -> list[tuple[str, int, int]]:
-    """Every file below, with its size and time. Raises DataError for a link that leads outside."""
-    top, found = folder.resolve(), []
+def refuse_links_outside(folder: Path) -> None:
+    """Raises DataError for a link that leads out of the folder."""
+    top = folder.resolve()
     for place, folders, names in os.walk(folder):
-        for name in sorted(folders + names):
-            path = os.path.join(place, name)
-            if os.path.islink(path) and not Path(path).resolve().is_relative_to(top):
+        for path in (Path(place, name) for name in folders + names):
+            if path.is_symlink() and not path.resolve().is_relative_to(top):
                 raise DataError(f"{path} is a link out of the data set, which is refused")
-        for name in names:
-            path = os.path.join(place, name)
+
+
+def _files(folder: Path) -> list[tuple[str, int, int]]:
+    """Every file below, with its size and time."""
+    found = []
+    for place, _, names in os.walk(folder):
+        for path in (os.path.join(place, name) for name in names):
             about = os.stat(path)
             found.append((os.path.relpath(path, folder), about.st_size, about.st_mtime_ns))
     return sorted(found)
