@@ -1,6 +1,7 @@
 """Checkpoints: tensors and plain values only, written beside the target and renamed, with a sha256.
 
-The two newest are kept: `last.ckpt` and `previous.ckpt`. Reading never runs code from the file.
+The two newest are there to go on from, `last.ckpt` and `previous.ckpt`; the policies at evaluation
+points stay, `<updates>.ckpt`, without what only training needs. Reading never runs code from the file.
 """
 
 import hashlib
@@ -41,10 +42,7 @@ def write_checkpoint(folder: Path, state: dict[str, Any]) -> Path:
     """
     directory = folder / CHECKPOINTS
     directory.mkdir(exist_ok=True)
-    buffer = io.BytesIO()
-    torch.save({"format": FORMAT, **state}, buffer)
-    content = buffer.getvalue()
-    digest = hashlib.sha256(content).hexdigest()
+    content, digest = _encoded(state)
     last, previous = directory / LAST, directory / PREVIOUS
     before = last.read_bytes() if last.exists() else b""
     old = hashlib.sha256(before).hexdigest()
@@ -57,6 +55,30 @@ def write_checkpoint(folder: Path, state: dict[str, Any]) -> Path:
     write_atomically(last, content)
     write_atomically(digest_path(last), f"{digest}\n".encode())
     return last
+
+
+def write_kept(folder: Path, state: dict[str, Any]) -> Path:
+    """Save a policy under its number of updates."""
+    path = folder / CHECKPOINTS / f"{state['updates']}.ckpt"
+    path.parent.mkdir(exist_ok=True)
+    content, digest = _encoded(state)
+    write_atomically(digest_path(path), f"{digest}\n".encode())
+    write_atomically(path, content)
+    return path
+
+
+def kept_updates(folder: Path) -> list[int]:
+    """The numbers of updates at which a run's policy was kept, ascending."""
+    found = (path.stem for path in (folder / CHECKPOINTS).glob("*.ckpt"))
+    return sorted(int(stem) for stem in found if stem.isdecimal())
+
+
+def _encoded(state: dict[str, Any]) -> tuple[bytes, str]:
+    """A state as the bytes of its file, and their sha256."""
+    buffer = io.BytesIO()
+    torch.save({"format": FORMAT, **state}, buffer)
+    content = buffer.getvalue()
+    return content, hashlib.sha256(content).hexdigest()
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from typing import Any
 from offline_cql.schema import ConfigError
 
 CONFIG, RECORD, RESULT = "config.yaml", "record.json", "result.json"
-METRICS, EVALUATION = "metrics.csv", "evaluation.csv"
+METRICS, EVALUATION, HELD_OUT = "metrics.csv", "evaluation.csv", "held_out.csv"
 CHECKPOINTS = "checkpoints"
 
 

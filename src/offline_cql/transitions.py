@@ -284,3 +284,10 @@ class Batch(NamedTuple):
     reward: Tensor
     discount: Tensor
     next_observation: Tensor
+
+
+class HeldOutBatch(NamedTuple):
+    """Held-out steps [B, ...] and the discounted return [B] that followed each, in reward units."""
+
+    batch: Batch
+    return_to_go: Tensor

@@ -16,12 +16,15 @@ from torch import Tensor, nn
 from offline_cql import losses
 from offline_cql.networks import ActionBounds, ObservationStatistics, TanhGaussianActor
 from offline_cql.schema import TrainConfig
-from offline_cql.transitions import Batch, Spaces
+from offline_cql.transitions import Batch, HeldOutBatch, Spaces
 
 NOISE_STREAM = 0x6E6F697365  # keeps the noise apart from every other use of the seed
 
 # Logged actions at ±1 have no pre-tanh value; float32 inverts 1 − 1e-5 well.
 LARGEST_ACTION = 1.0 - 1e-5
+
+SATURATED = 0.99  # |action| beyond which a dimension counts as saturated
+HELD_OUT_NOISE = 0x4E1D  # seed of the proposals with which the held-out gap is estimated
 
 Gaussian = tuple[Tensor, Tensor]  # mean and log standard deviation before tanh, each [B, A]
 
@@ -58,6 +61,13 @@ class Agent(pl.LightningModule):
     def act(self, observation: Tensor) -> Tensor:
         """The deterministic policy: observations [K, D] to actions in the environment's units."""
 
+    @abstractmethod
+    def held_out(self, batch: Batch) -> dict[str, Tensor]:
+        """What the agent makes of each held-out step [B], by the names of docs/metrics.md.
+
+        Draws nothing from the training's noise.
+        """
+
     def before_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Rates that are functions of the update. Nothing by default."""
 
@@ -86,6 +96,9 @@ class Agent(pl.LightningModule):
         optimizer.step()
         self.after_step()
         self.updates += 1
+
+    def validation_step(self, held: HeldOutBatch, _index: int) -> dict[str, Tensor]:
+        return {**self.held_out(held.batch), "return_to_go": held.return_to_go}
 
     @staticmethod
     def gradient_norms(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -129,11 +142,14 @@ class Agent(pl.LightningModule):
         assert isinstance(optimizer, torch.optim.Optimizer)
         assert self.noise is not None
         return {
-            "updates": self.updates,
-            "agent": self.state_dict(),
+            **self.policy_state(),
             "optimizer": optimizer.state_dict(),
             "noise": self.noise.get_state(),
         }
+
+    def policy_state(self) -> dict[str, Any]:
+        """What it takes to act and to judge, not to train on."""
+        return {"updates": self.updates, "agent": self.state_dict()}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from a training state: weights now; optimizer and noise when a fit makes them."""
@@ -155,6 +171,23 @@ def gaussian_actor(config: TrainConfig, spaces: Spaces) -> TanhGaussianActor:
         orthogonal=network.orthogonal_actor,
         bf16=config.hardware.precision == "bf16",
     )
+
+
+def gaussian_figures(gaussian: Gaussian, batch: Batch) -> dict[str, Tensor]:
+    """How near the deterministic action is to each logged one, and to the bounds, [B]."""
+    action = torch.tanh(gaussian[0])
+    return {
+        "log_likelihood": logged_log_density(gaussian, batch.action),
+        "action_distance": (action - batch.action).square().mean(dim=1),
+        "saturation": (action.abs() > SATURATED).float().mean(dim=1),
+    }
+
+
+def logit_figures(logits: Tensor, batch: Batch) -> dict[str, Tensor]:
+    """How likely each logged action is under a softmax, and whether the greedy one differs, [B]."""
+    chosen = logits.log_softmax(dim=1).gather(1, batch.action.unsqueeze(1)).squeeze(1)
+    differs = (logits.argmax(dim=1) != batch.action).float()
+    return {"log_likelihood": chosen, "action_distance": differs}
 
 
 def logged_log_density(gaussian: Gaussian, action: Tensor) -> Tensor:

@@ -6,7 +6,13 @@ import torch
 from torch import Tensor
 
 from offline_cql import losses
-from offline_cql.agents.base import Agent, gaussian_actor, logged_log_density
+from offline_cql.agents.base import (
+    Agent,
+    gaussian_actor,
+    gaussian_figures,
+    logged_log_density,
+    logit_figures,
+)
 from offline_cql.networks import ObservationStatistics, StackedMLP
 from offline_cql.schema import TrainConfig
 from offline_cql.transitions import Batch, Spaces
@@ -39,6 +45,9 @@ class ContinuousCloning(Agent):
             "actor/loss": loss.detach(),
             "actor/action_distance": distance,
         }
+
+    def held_out(self, batch: Batch) -> dict[str, Tensor]:
+        return gaussian_figures(self.actor(self.statistics(batch.observation)), batch)
 
 
 class DiscreteCloning(Agent):
@@ -75,6 +84,9 @@ class DiscreteCloning(Agent):
             return loss, {}
         agreement = (logits.argmax(dim=-1) == batch.action).float().mean()
         return loss, {"actor/loss": loss.detach(), "actor/agreement": agreement}
+
+    def held_out(self, batch: Batch) -> dict[str, Tensor]:
+        return logit_figures(self.logits(batch.observation), batch)
 
 
 def cloning_group(actor: torch.nn.Module, config: TrainConfig) -> list[dict[str, Any]]:

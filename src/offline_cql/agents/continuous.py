@@ -13,7 +13,14 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from offline_cql import losses
-from offline_cql.agents.base import Agent, Gaussian, gaussian_actor, logged_log_density
+from offline_cql.agents.base import (
+    HELD_OUT_NOISE,
+    Agent,
+    Gaussian,
+    gaussian_actor,
+    gaussian_figures,
+    logged_log_density,
+)
 from offline_cql.agents.conservatism import Conservatism, lerp_targets
 from offline_cql.networks import ActionCritics, ObservationStatistics
 from offline_cql.schema import TrainConfig
@@ -94,13 +101,18 @@ class ContinuousCQL(Agent):
 
     def draw_noise(self, batch_size: int) -> Noise:
         """The random numbers of one update, drawn for the global batch, this rank's share."""
+        assert self.noise is not None
+        drawn = self.noise_of(batch_size, self.noise)
+        return Noise(*(self.own_share(part, dim=1) for part in drawn))
+
+    def noise_of(self, batch_size: int, generator: torch.Generator) -> Noise:
+        """The random numbers for a batch of this size, from a generator."""
         cql, actions = self.config.cql, self.spaces.action_dim
         n, backups = cql.n_actions, cql.n_actions if cql.backup == "max" else 1
-        options: dict[str, Any] = {"generator": self.noise, "device": self.device}
+        options: dict[str, Any] = {"generator": generator, "device": self.device}
         uniform = torch.rand(n, batch_size, actions, **options).mul_(2.0).sub_(1.0)
         normal = torch.randn(2 * n + 1 + backups, batch_size, actions, **options)
-        parts = torch.split(self.own_share(normal, dim=1), [n, n, 1, backups])
-        return Noise(self.own_share(uniform, dim=1), *parts)
+        return Noise(uniform, *torch.split(normal, [n, n, 1, backups]))
 
     def losses(self, batch: Batch, *, measure: bool) -> tuple[Tensor, dict[str, Tensor]]:
         return self.losses_given(batch, self.draw_noise(self.config.batch_size), measure=measure)
@@ -248,6 +260,27 @@ class ContinuousCQL(Agent):
         if cql.penalty == "expectation" and cql.expectation_over == "policy":
             return {}
         return {"critic/q_uniform": q_proposed[..., : cql.n_actions].detach().mean()}
+
+    def held_out(self, batch: Batch) -> dict[str, Tensor]:
+        """With deterministic actions, here and in the target; the gap as in training."""
+        observation = self.statistics(batch.observation)
+        next_observation = self.statistics(batch.next_observation)
+        here, there = self.actor(observation), self.actor(next_observation)
+        generator = torch.Generator(self.device).manual_seed(HELD_OUT_NOISE)
+        noise = self.noise_of(len(batch.reward), generator)
+        proposals, density = self.proposals(here, there, noise)
+        fixed = torch.stack([batch.action, torch.tanh(here[0])], dim=1)
+        q = self.critic(observation, torch.cat([fixed, proposals], dim=1))
+        q_next = self.target_critic(next_observation, torch.tanh(there[0]).unsqueeze(1))
+        value = losses.sampled_value(q_next, None)
+        target = losses.bellman_target(batch.reward, batch.discount, value)
+        return {
+            "td_error": (q[..., 0] - target).square().mean(dim=0),
+            "gap": self.gap(q[..., 2:], density, q[..., 0]).mean(dim=0),
+            "q_logged": q[..., 0].mean(dim=0),
+            "q_policy": q[..., 1].mean(dim=0),
+            **gaussian_figures(here, batch),
+        }
 
     @torch.no_grad()
     def after_step(self) -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from offline_cql import losses
-from offline_cql.agents.base import Agent
+from offline_cql.agents.base import Agent, logit_figures
 from offline_cql.agents.conservatism import Conservatism, lerp_targets
 from offline_cql.networks import ObservationStatistics, StackedMLP
 from offline_cql.schema import TrainConfig
@@ -46,26 +46,13 @@ class DiscreteCQL(Agent):
         return q.amin(dim=0).argmax(dim=-1)
 
     def losses(self, batch: Batch, *, measure: bool) -> tuple[Tensor, dict[str, Tensor]]:
-        cql, conservatism = self.config.cql, self.conservatism
+        conservatism = self.conservatism
         alpha = conservatism.alpha_at(self.updates)
         q = self.critic(self.statistics(batch.observation))
-        with torch.no_grad():
-            next_observation = self.statistics(batch.next_observation)
-            value = losses.discrete_value(
-                self.target_critic(next_observation),
-                self.critic(next_observation),
-                target=cql.target,
-                temperature=cql.gap_temperature,
-            )
-            target = losses.bellman_target(batch.reward, batch.discount, value)
-        chosen = batch.action.view(1, -1, 1).expand(len(q), -1, 1)
-        q_logged = q.gather(2, chosen).squeeze(2)
+        target = self.bellman_target(batch)
+        q_logged = logged_values(q, batch.action)
         td = losses.critic_td_loss(q_logged, target)
-        gap = losses.clipped_gap(
-            losses.discrete_gap(q, batch.action, temperature=cql.gap_temperature),
-            minimum=cql.gap_min,
-            maximum=cql.gap_max,
-        )
+        gap = self.gap(q, batch.action)
         total = td + conservatism.loss(gap, alpha)
         if not measure:
             return total, {}
@@ -81,6 +68,44 @@ class DiscreteCQL(Agent):
         }
 
     @torch.no_grad()
+    def bellman_target(self, batch: Batch) -> Tensor:
+        """y [B] from the target critics, by cql.target."""
+        next_observation = self.statistics(batch.next_observation)
+        value = losses.discrete_value(
+            self.target_critic(next_observation),
+            self.critic(next_observation),
+            target=self.config.cql.target,
+            temperature=self.config.cql.gap_temperature,
+        )
+        return losses.bellman_target(batch.reward, batch.discount, value)
+
+    def gap(self, q: Tensor, action: Tensor) -> Tensor:
+        """The conservative gap [E, B], clipped if so configured, not scaled by alpha."""
+        cql = self.config.cql
+        return losses.clipped_gap(
+            losses.discrete_gap(q, action, temperature=cql.gap_temperature),
+            minimum=cql.gap_min,
+            maximum=cql.gap_max,
+        )
+
+    def held_out(self, batch: Batch) -> dict[str, Tensor]:
+        q = self.critic(self.statistics(batch.observation))
+        least = q.amin(dim=0)
+        q_logged = logged_values(q, batch.action)
+        return {
+            "td_error": (q_logged - self.bellman_target(batch)).square().mean(dim=0),
+            "gap": self.gap(q, batch.action).mean(dim=0),
+            "q_logged": q_logged.mean(dim=0),
+            "q_policy": logged_values(q, least.argmax(dim=1)).mean(dim=0),
+            **logit_figures(least / self.config.cql.gap_temperature, batch),
+        }
+
+    @torch.no_grad()
     def after_step(self) -> None:
         lerp_targets(self.target_critic, self.critic, self.config.cql.polyak)
         self.conservatism.clamp()
+
+
+def logged_values(q: Tensor, action: Tensor) -> Tensor:
+    """Each critic's value [E, B] of one action [B] a state, of all values [E, B, K]."""
+    return q.gather(2, action.view(1, -1, 1).expand(len(q), -1, 1)).squeeze(2)

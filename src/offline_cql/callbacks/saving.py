@@ -12,8 +12,10 @@ from pytorch_lightning.callbacks import Callback
 from offline_cql.agents import Agent
 from offline_cql.callbacks.clock import TrainingClock
 from offline_cql.callbacks.record import DivergedError
-from offline_cql.checkpoint import write_checkpoint
-from offline_cql.run_folder import EVALUATION, METRICS, CsvFile
+from offline_cql.checkpoint import write_checkpoint, write_kept
+from offline_cql.run_folder import EVALUATION, HELD_OUT, METRICS, CsvFile
+
+LOGS = (METRICS, EVALUATION, HELD_OUT)
 
 
 class Preempted(Exception):
@@ -27,6 +29,8 @@ class Preempted(Exception):
 class Saving(Callback):
     """Saves every `every` updates and at the end; on SIGTERM or SIGINT saves, then stops.
 
+    At every multiple of `keep_every` the policy is also kept for good, to be chosen from later.
+
     `identity` is what a resume compares: configuration, data set and spaces, plain values.
     """
 
@@ -36,10 +40,12 @@ class Saving(Callback):
         clock: TrainingClock,
         *,
         every: int,
+        keep_every: int,
         updates: int,
         identity: dict[str, Any],
     ) -> None:
-        self.folder, self.clock, self.every, self.updates = folder, clock, every, updates
+        self.folder, self.clock, self.updates = folder, clock, updates
+        self.every, self.keep_every = every, keep_every
         self.identity = identity
         self.asked: int | None = None
         self.former: dict[int, Any] = {}
@@ -59,17 +65,21 @@ class Saving(Callback):
     ) -> None:
         assert isinstance(agent, Agent)
         asked = trainer.strategy.reduce_boolean_decision(self.asked is not None, all=False)
-        if asked or agent.updates % self.every == 0 or agent.updates == self.updates:
+        due = asked or agent.updates % self.every == 0 or agent.updates == self.updates
+        kept = agent.updates % self.keep_every == 0 or agent.updates == self.updates
+        if due or kept:
             with self.clock.paused():
                 refuse_unusable(agent)  # on every rank: their weights are equal
-                if trainer.is_global_zero:
+                if trainer.is_global_zero and kept:
+                    write_kept(self.folder, {**agent.policy_state(), **self.identity})
+                if trainer.is_global_zero and due:
                     self.save(agent)
                 trainer.strategy.barrier("saving")
         if asked and agent.updates < self.updates:
             raise Preempted(self.asked or signal.SIGTERM)
 
     def save(self, agent: Agent) -> None:
-        lengths = {name: CsvFile(self.folder / name).size() for name in (METRICS, EVALUATION)}
+        lengths = {name: CsvFile(self.folder / name).size() for name in LOGS}
         write_checkpoint(
             self.folder, {**agent.training_state(), **self.identity, "lengths": lengths}
         )

@@ -18,7 +18,7 @@ from offline_cql.data.returns import n_step_returns
 from offline_cql.data.sampler import blocks, index_block
 from offline_cql.data.selection import Selection
 from offline_cql.schema import DatasetConfig
-from offline_cql.transitions import Batch, DataError, Transitions
+from offline_cql.transitions import Batch, DataError, HeldOutBatch, Transitions
 
 CHUNK = 2**20  # numbers summed at a time: their copy in float64 stays small
 
@@ -132,9 +132,10 @@ class TransitionsModule(pl.LightningDataModule):
         batch_size: int,
         updates_per_step: int,
         stops: list[int],
+        held_out: IterableDataset[HeldOutBatch] | None = None,
     ) -> None:
         super().__init__()
-        self.fetch = fetch
+        self.fetch, self.held_out = fetch, held_out
         self.seed, self.done, self.updates = seed, done, updates
         self.batch_size, self.updates_per_step, self.stops = batch_size, updates_per_step, stops
 
@@ -154,6 +155,10 @@ class TransitionsModule(pl.LightningDataModule):
         )
         pinned = trainer.strategy.root_device.type == "cuda"
         return DataLoader(dataset, batch_size=None, pin_memory=pinned)
+
+    def val_dataloader(self) -> list[DataLoader[HeldOutBatch]]:
+        """The same held-out steps on every rank; nothing when nothing is held out."""
+        return [] if self.held_out is None else [DataLoader(self.held_out, batch_size=None)]
 
 
 def make_fetch(

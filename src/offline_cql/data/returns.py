@@ -30,6 +30,22 @@ def returns_to_go(rewards: Array, ends: Array, *, gamma: float) -> npt.NDArray[n
     return result
 
 
+def continued_returns(
+    rewards: Array, terminated: Array, ends: Array, *, gamma: float
+) -> npt.NDArray[np.float64]:
+    """Discounted returns-to-go [N]; a truncated episode is taken to go on at its mean reward.
+
+    Without that a time limit would make every late state look poor, which the critics, who
+    bootstrap there, rightly do not believe. ends [E]: the row after each episode's last.
+    """
+    lengths = np.diff(ends, prepend=0)
+    means = np.add.reduceat(rewards.astype(np.float64), ends - lengths) / lengths
+    tail = np.where(terminated[ends - 1], 0.0, means * gamma / (1.0 - gamma))
+    extended = rewards.astype(np.float64)
+    extended[ends - 1] += tail
+    return returns_to_go(extended, ends, gamma=gamma)
+
+
 class NStep(NamedTuple):
     """reward [N]: discounted sum of up to n rewards; discount [N]: factor of the value that
     follows; last [N]: the row whose next observation it is the value of."""

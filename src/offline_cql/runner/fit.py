@@ -19,12 +19,19 @@ from pytorch_lightning.strategies import DDPStrategy, Strategy
 from offline_cql import run_folder
 from offline_cql.agents import Agent, make_agent
 from offline_cql.callbacks.clock import TrainingClock
+from offline_cql.callbacks.held_out import HeldOut
 from offline_cql.callbacks.mirrors import Mirror, make_mirrors
 from offline_cql.callbacks.progress import ProgressBar
 from offline_cql.callbacks.record import DivergedError, Record
 from offline_cql.callbacks.rollouts import Rollouts
 from offline_cql.callbacks.saving import Preempted, Saving
-from offline_cql.data.module import TransitionsModule, make_fetch, observation_statistics
+from offline_cql.data.held_out import HeldOutSteps, held_out_steps
+from offline_cql.data.module import (
+    TransitionsModule,
+    make_fetch,
+    observation_statistics,
+    reward_scale,
+)
 from offline_cql.data.selection import Selection, select
 from offline_cql.evaluation import behaviour_return
 from offline_cql.schema import HardwareConfig, TrainConfig
@@ -60,16 +67,20 @@ def fit(
         folder,
         clock,
         every=config.checkpoint_every,
+        keep_every=config.evaluation.every,
         updates=config.updates,
         identity=identity(config, transitions),
     )
     bar = ProgressBar(config.updates, record, rollouts)
+    judged = make_held_out(config, transitions, selection)
     callbacks: list[Callback] = [record, *([rollouts] if rollouts else []), saving, bar]
+    if judged is not None:  # before the checkpoint, which notes the length of its file
+        callbacks.insert(1, HeldOut(folder, clock, mirrors, judged, config))
     trainer = make_trainer(config.hardware, callbacks)
     before, started = agent.updates, time.perf_counter()
     status, error, asked = "failed", "interrupted", None
     try:
-        trainer.fit(agent, make_module(config, transitions, selection, agent))
+        trainer.fit(agent, make_module(config, transitions, selection, agent, judged))
         status, error = "finished", ""
     except DivergedError as reason:
         status, error = "diverged", str(reason)
@@ -112,7 +123,11 @@ def initial_agent(config: TrainConfig, transitions: Transitions, selection: Sele
 
 
 def make_module(
-    config: TrainConfig, transitions: Transitions, selection: Selection, agent: Agent
+    config: TrainConfig,
+    transitions: Transitions,
+    selection: Selection,
+    agent: Agent,
+    held_out: HeldOutSteps | None = None,
 ) -> TransitionsModule:
     stops = [config.log_every, config.checkpoint_every, config.evaluation.every]
     return TransitionsModule(
@@ -123,6 +138,20 @@ def make_module(
         batch_size=config.batch_size,
         updates_per_step=config.hardware.updates_per_step,
         stops=stops,
+        held_out=held_out,
+    )
+
+
+def make_held_out(
+    config: TrainConfig, transitions: Transitions, selection: Selection
+) -> HeldOutSteps | None:
+    return held_out_steps(
+        transitions,
+        selection,
+        gamma=config.cql.gamma,
+        reward_scale=reward_scale(transitions, selection, config.dataset),
+        reward_shift=config.dataset.reward_shift,
+        seed=config.dataset.split_seed,
     )
 
 
@@ -149,6 +178,8 @@ def make_trainer(hardware: HardwareConfig, callbacks: list[Callback]) -> pl.Trai
         devices=hardware.devices,
         strategy=strategy,
         max_epochs=1,
+        check_val_every_n_epoch=2,  # never by itself: callbacks/held_out.py says when
+        num_sanity_val_steps=0,
         callbacks=callbacks,
         logger=False,
         enable_checkpointing=False,

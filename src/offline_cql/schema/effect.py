@@ -7,7 +7,7 @@ from dataclasses import fields
 
 from offline_cql.schema.doors import TrainConfig
 from offline_cql.schema.limits import ConfigError, shown
-from offline_cql.schema.sections import CqlConfig
+from offline_cql.schema.sections import ColumnsConfig, CqlConfig, DatasetConfig
 
 # What only a sampled, continuous action has.
 CONTINUOUS = (
@@ -34,16 +34,17 @@ REWARD = (
     "dataset.n_step",
     "env.reward_scale",
 )
+COLUMNS = tuple(f"dataset.columns.{field.name}" for field in fields(ColumnsConfig))
 SCHEDULE = tuple(
     f"alpha_schedule.{name}" for name in ("kind", "warmup", "final_factor", "until", "points")
 )
 WANDB = ("logger.project", "logger.entity", "logger.group", "logger.tags")
-ROLLOUTS = ("evaluation.every", "evaluation.environments", "evaluation.seed", "env.evaluate_every")
+ROLLOUTS = ("evaluation.environments", "evaluation.seed")
 
 
 def without_effect(config: TrainConfig, *, discrete: bool) -> dict[str, str]:
     """Full key of each setting that changes nothing in this combination, with the reason."""
-    reasons: dict[str, str] = {}
+    reasons = _without_effect_on_data(config.dataset)
 
     def idle(names: tuple[str, ...], reason: str) -> None:
         reasons.update({name: reason for name in names if name not in reasons})
@@ -60,6 +61,27 @@ def without_effect(config: TrainConfig, *, discrete: bool) -> dict[str, str]:
         idle(WANDB, f"logger={config.logger.kind} does not use it")
     if config.evaluation.episodes == 0:
         idle(ROLLOUTS, "evaluation.episodes=0 runs no rollouts")
+    return reasons
+
+
+def _without_effect_on_data(dataset: DatasetConfig) -> dict[str, str]:
+    """By a file, an id or a quality a source finds its data; what it does not use is idle."""
+    reasons: dict[str, str] = {}
+    source, by_file = f"dataset={dataset.source}", dataset.path is not None
+    if dataset.source != "table":
+        reasons.update(dict.fromkeys(COLUMNS, f"{source} knows its columns"))
+    if dataset.source not in ("table", "d4rl"):
+        reasons["dataset.path"] = f"{source} is found by dataset.id"
+    elif by_file:
+        names = ("dataset.id", "dataset.quality")
+        reasons.update(dict.fromkeys(names, f"{source} is read from {dataset.setting('path')}"))
+    if dataset.source in ("minari", "d4rl") and not by_file:
+        # The id of the settings was made of the quality; one that was typed in need not be.
+        if dataset.quality is not None and dataset.quality not in str(dataset.id):
+            reasons["dataset.quality"] = f"{dataset.setting('id')} says which data"
+    if dataset.holdout == 0 and dataset.fraction == 1:
+        undrawn = f"{dataset.setting('holdout')} and {dataset.setting('fraction')} draw nothing"
+        reasons["dataset.split_seed"] = undrawn
     return reasons
 
 
