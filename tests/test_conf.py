@@ -11,7 +11,7 @@ from composition import CONF, composed, settings
 from omegaconf import OmegaConf
 
 from offline_cql.alpha import alpha_at
-from offline_cql.schema import CollectConfig, EvaluateConfig, typed_as
+from offline_cql.schema import CollectConfig, ConfigError, EvaluateConfig, typed_as
 from offline_cql.schema.doors import TrainConfig
 from offline_cql.schema.reading import keys
 
@@ -29,9 +29,25 @@ def content(path: Path) -> dict[str, Any]:
     return {key: value for key, value in own.items() if key != "defaults"}
 
 
+# What an option needs beside it: data that there are.
+LOGS = ("dataset=table", "dataset.path=logs.csv")
+NEEDED = {
+    "dataset=table": LOGS[1:],
+    "dataset=minari": ("env=hopper",),
+    "dataset=d4rl": ("env=hopper",),
+}
+
+
+def recordable(env: str) -> bool:
+    """Whether a simulator and behaviour policies come with the project."""
+    return bool(content(CONF / "env" / f"{env}.yaml").get("qualities"))
+
+
 @pytest.mark.parametrize("option", OPTIONS)
 def test_every_option_of_every_group_composes_and_is_valid(option: str):
-    settings(option)
+    group, _, name = option.partition("=")
+    without = group == "env" and not recordable(name)
+    settings(option, *(LOGS if without else NEEDED.get(option, ())))
 
 
 def test_the_groups_are_those_of_the_design():
@@ -43,7 +59,11 @@ def test_the_groups_are_those_of_the_design():
 
 
 @pytest.mark.parametrize("env", ENVIRONMENTS)
-def test_every_environment_can_be_recorded(env: str):
+def test_every_environment_with_qualities_can_be_recorded(env: str):
+    if not recordable(env):
+        with pytest.raises(ConfigError, match="no embedded data come with it"):
+            typed_as(CollectConfig, composed(f"env={env}", door="collect"))
+        return
     config = typed_as(CollectConfig, composed(f"env={env}", door="collect"))
     assert config.dataset.id == f"sim/{env}/{config.env.quality}-v0"
     assert config.dataset.size == 100_000
@@ -70,8 +90,9 @@ def test_a_file_states_nothing_that_it_inherits():
         parents = yaml.safe_load(path.read_text()).get("defaults", [])
         inherited = [parent for parent in parents if isinstance(parent, str) and parent != "_self_"]
         for parent in inherited:
-            base = content(path.parent / f"{parent}.yaml")
-            for key, value in content(path).items():
+            name, _, package = parent.partition("@")
+            base, own = content(path.parent / f"{name}.yaml"), content(path)
+            for key, value in (own[package] if package else own).items():
                 assert isinstance(value, dict) or base.get(key) != value, f"{path}: {key}"
 
 

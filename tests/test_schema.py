@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import yaml
 from composition import CONF, composed
+from composition import settings as composition_settings
 from omegaconf import DictConfig, OmegaConf
 
 from offline_cql.schema import (
@@ -74,7 +75,7 @@ def test_the_default_config_is_typed():
         ("network__actor_hidden", 64, "network.actor_hidden=64 must be a list, as in network.acto"),
         ("network__actor_hidden", [64, "x"], "network.actor_hidden=x must be a whole number"),
         ("env__id", False, "env.id=false must be text"),
-        ("env__id", None, "env.id=null must be text"),
+        ("env__name", None, "env.name=null must be text"),
         ("cql", 5, "cql=5 must be a section, one of the options of cql"),
     ],
 )
@@ -345,7 +346,56 @@ def test_a_schedule_that_ends_after_the_run_is_a_caution():
     assert settings("alpha_schedule=linear").cautions() == []
 
 
+# --- Data that there are -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ("env=logged",),
+            "dataset.source=embedded must be minari, d4rl or table with env=logged: no embedded",
+        ),
+        (("dataset.quality=best",), "dataset.quality=best must be one of mixed with env=pendulum"),
+        (("dataset.size=null",), "dataset.size=null must be a number of transitions"),
+        (
+            ("env=hopper", "dataset=minari", "dataset.size=5"),
+            "dataset.size=5 has no effect with dataset=minari: all of it is read; see dataset.fr",
+        ),
+        (("dataset=minari",), "dataset.id=null must be set with env=pendulum, as in dataset.id=mu"),
+        (("dataset=d4rl",), "dataset.id=null must be set with env=pendulum, as in dataset.id=hopp"),
+        (
+            ("env=logged", "dataset=table", "dataset.path=null"),
+            "dataset.path=null must be the file with your logs, as in dataset.path=logs.parquet",
+        ),
+        (
+            ("env=logged", "dataset=table", "dataset.path=x.csv", "evaluation.episodes=10"),
+            "evaluation.episodes=10 must be 0 with env=logged: there is no simulator",
+        ),
+    ],
+)
+def test_data_that_are_not_there_are_refused(overrides: tuple[str, ...], message: str):
+    with pytest.raises(ConfigError) as error:
+        composition_settings(*overrides)
+    assert str(error.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *(("fraction", 0.0), ("fraction", 1.1), ("holdout", -0.1), ("holdout", 1.0)),
+        *(("best", 0.0), ("best", 2.0), ("n_step", 0), ("return_range", 0.0), ("split_seed", -1)),
+    ],
+)
+def test_shares_of_the_data_are_shares(key: str, value: float):
+    assert f"dataset.{key}=" in refusal(**{f"dataset__{key}": value})
+
+
 # --- Settings without effect -----------------------------------------------------------------
+
+EMBEDDED = {"dataset.path", "dataset.split_seed"} | {
+    key for key in keys(TrainConfig) if key.startswith("dataset.columns.")
+}
 
 
 @pytest.mark.parametrize(
@@ -398,25 +448,62 @@ def test_a_schedule_that_ends_after_the_run_is_a_caution():
             ["evaluation=none", "logger=csv"],
             False,
             {
-                "evaluation.every",
                 "evaluation.environments",
                 "evaluation.seed",
-                "env.evaluate_every",
                 "logger.project",
                 "logger.entity",
                 "logger.group",
                 "logger.tags",
                 "cql.target",
             },
-            {"evaluation.episodes", "logger.kind"},
+            # Policies are kept and judged on held-out data at these updates, too.
+            {"evaluation.episodes", "evaluation.every", "env.evaluate_every", "logger.kind"},
         ),
     ],
 )
 def test_what_has_no_effect(overrides: list[str], discrete: bool, idle: set[str], active: set[str]):
     found = set(without_effect(settings(*overrides), discrete=discrete))
-    assert found == idle
+    assert found == idle | EMBEDDED
     assert not found & active
     assert found <= set(keys(TrainConfig))
+
+
+TABLE = ("env=logged", "dataset=table", "dataset.path=logs.csv")
+HOPPER = "env=hopper"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "idle"),
+    [
+        ((), EMBEDDED),
+        (("dataset.holdout=0.1",), EMBEDDED - {"dataset.split_seed"}),
+        (("dataset.fraction=0.5",), EMBEDDED - {"dataset.split_seed"}),
+        (("dataset.best=0.5",), EMBEDDED),
+        (TABLE, {"dataset.split_seed", "dataset.id", "dataset.quality"}),
+        ((HOPPER, "dataset=minari"), EMBEDDED),
+        ((HOPPER, "dataset=minari", "dataset.quality=expert"), EMBEDDED),
+        ((HOPPER, "dataset=minari", "dataset.id=D4RL/x-v2"), EMBEDDED | {"dataset.quality"}),
+        ((HOPPER, "dataset=d4rl"), EMBEDDED - {"dataset.path"}),
+        (
+            (HOPPER, "dataset=d4rl", "dataset.path=x.hdf5"),
+            EMBEDDED - {"dataset.path"} | {"dataset.id", "dataset.quality"},
+        ),
+    ],
+)
+def test_what_has_no_effect_on_the_data(overrides: tuple[str, ...], idle: set[str]):
+    found = without_effect(composition_settings(*overrides), discrete=False)
+    assert {key for key in found if key.startswith("dataset.")} == idle
+
+
+def test_an_override_of_what_finds_no_data_is_refused():
+    chosen = (HOPPER, "dataset=minari", "dataset.id=D4RL/x-v2", "dataset.quality=expert")
+    message = "dataset.quality=expert has no effect: dataset.id=D4RL/x-v2 says which data"
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        refuse_without_effect(composition_settings(*chosen), list(chosen), discrete=None)
+    message = "dataset.split_seed=3 has no effect: dataset.holdout=0 and dataset.fraction=1 draw"
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        refuse_without_effect(settings(), ["dataset.split_seed=3"], discrete=None)
+    refuse_without_effect(settings("dataset.holdout=0.1"), ["dataset.split_seed=3"], discrete=None)
 
 
 @pytest.mark.parametrize("discrete", [False, True])

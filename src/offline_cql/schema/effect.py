@@ -67,18 +67,17 @@ def without_effect(config: TrainConfig, *, discrete: bool) -> dict[str, str]:
 def _without_effect_on_data(dataset: DatasetConfig) -> dict[str, str]:
     """By a file, an id or a quality a source finds its data; what it does not use is idle."""
     reasons: dict[str, str] = {}
-    source, by_file = f"dataset={dataset.source}", dataset.path is not None
+    source, named = f"dataset={dataset.source}", dataset.quality or ""
     if dataset.source != "table":
         reasons.update(dict.fromkeys(COLUMNS, f"{source} knows its columns"))
-    if dataset.source not in ("table", "d4rl"):
+    if dataset.source in ("embedded", "minari"):
         reasons["dataset.path"] = f"{source} is found by dataset.id"
-    elif by_file:
+    elif dataset.path is not None:
         names = ("dataset.id", "dataset.quality")
         reasons.update(dict.fromkeys(names, f"{source} is read from {dataset.setting('path')}"))
-    if dataset.source in ("minari", "d4rl") and not by_file:
-        # The id of the settings was made of the quality; one that was typed in need not be.
-        if dataset.quality is not None and dataset.quality not in str(dataset.id):
-            reasons["dataset.quality"] = f"{dataset.setting('id')} says which data"
+    if dataset.source in ("minari", "d4rl") and named not in str(dataset.id):
+        # conf/ makes the id of the quality; one that was typed in need not name it.
+        reasons["dataset.quality"] = f"{dataset.setting('id')} says which data"
     if dataset.holdout == 0 and dataset.fraction == 1:
         undrawn = f"{dataset.setting('holdout')} and {dataset.setting('fraction')} draw nothing"
         reasons["dataset.split_seed"] = undrawn
