@@ -136,16 +136,16 @@ def test_the_transitions_are_those_of_the_reference(tmp_path, monkeypatch, drawn
 
 
 def test_by_hand(tmp_path):
-    """Episodes 0–2 (terminal), 3–5 (timeout), 6 (timeout and terminal), 7–8 and an end."""
-    content = arrays(9, ends=[2, 6], limits=[5, 6])
+    """Episodes 0–2 (terminal), 3 (timeout), 4–5 (timeout), 6 (timeout and terminal), 7–8."""
+    content = arrays(9, ends=[2, 6], limits=[3, 5, 6])
     found = read(write(tmp_path / "f.hdf5", content))
-    assert found.observations[:, 0].tolist() == [0, 1, 2, 3, 4, 7]
-    assert found.next_observations[:, 0].tolist() == [1, 2, 3, 4, 5, 8]
-    assert found.terminated.tolist() == [False, False, True, False, False, False]
-    assert found.truncated.tolist() == [False, False, False, False, True, True]
-    assert found.lengths.tolist() == [3, 2, 1]
+    assert found.observations[:, 0].tolist() == [0, 1, 2, 4, 7]
+    assert found.next_observations[:, 0].tolist() == [1, 2, 3, 5, 8]
+    assert found.terminated.tolist() == [False, False, True, False, False]
+    assert found.truncated.tolist() == [False, False, False, True, True]
+    assert found.lengths.tolist() == [3, 1, 1]
     assert found.found == {
-        "steps_dropped_at_timeouts": 2,
+        "steps_dropped_at_timeouts": 3,
         "terminals_dropped_at_timeouts": 1,
         "last_step_dropped": 1,
         "unfinished_last_episode": 1,
@@ -365,5 +365,8 @@ def test_it_is_read_once_and_again_when_the_file_changes(tmp_path):
     notes = list((tmp_path / "cache" / "known").iterdir())
     assert load(source).sha256 == first.sha256
     assert list((tmp_path / "cache" / "known").iterdir()) == notes
+    wide = Spaces(2, 1, False, (-2.0,), (2.0,))
+    other = D4RLFile(path, "tiny", simulator=wide, episode_length=None)
+    assert (load(other).actions == first.actions / 2).all()
     write(path, arrays(9))
     assert len(load(source)) == 8

@@ -53,7 +53,7 @@ class _Answer:
     response: Any
     start: int
     total: int
-    version: str  # what If-Range takes; empty if the server gives none
+    version: str  # what the server calls it; may be empty
 
     @property
     def whole(self) -> str:
@@ -191,17 +191,15 @@ def _blocks(response: Any) -> Iterator[bytes]:
 def _ask(url: str, have: int, whole: str, timeout: float) -> _Answer:
     """The file from byte `have` on, or from its first if that belongs to another file by now."""
     headers = {"User-Agent": "offline-cql"}
-    total, _, version = whole.partition(" ")
     if have:
         headers["Range"] = f"bytes={have}-"
-    if have and version:
-        headers["If-Range"] = version
     try:
         response = _opener().open(urllib.request.Request(url, headers=headers), timeout=timeout)
     except HTTPError as error:
         with error:
             end = error.headers.get("Content-Range", "").removeprefix("bytes */")
         if error.code == 416 and have:  # nothing follows
+            total, _, version = whole.partition(" ")
             complete = end == total == str(have)
             nothing = _Answer(io.BytesIO(), have, have, version)
             return nothing if complete else _ask(url, 0, "", timeout)
@@ -210,7 +208,7 @@ def _ask(url: str, have: int, whole: str, timeout: float) -> _Answer:
     except BROKEN as error:
         raise _Interrupted(_reason(error)) from error
     answer = _answer(response, have)
-    if answer.start and answer.whole != whole:  # not every server knows If-Range
+    if answer.start and answer.whole != whole:
         response.close()
         return _ask(url, 0, "", timeout)
     return answer
@@ -218,8 +216,8 @@ def _ask(url: str, have: int, whole: str, timeout: float) -> _Answer:
 
 def _answer(response: Any, have: int) -> _Answer:
     """What the headers promise. Raises when they leave open what follows."""
-    tag, length = response.headers.get("ETag", ""), response.headers.get("Content-Length", "")
-    version = response.headers.get("Last-Modified", "") if tag[:2] in ("", "W/") else tag
+    length = response.headers.get("Content-Length", "")
+    version = response.headers.get("ETag") or response.headers.get("Last-Modified", "")
     if response.status == 200 and length.isdecimal():
         return _Answer(response, 0, int(length), version)
     given = response.headers.get("Content-Range", "")
