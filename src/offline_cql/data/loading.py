@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from offline_cql.environments import make_environments, spaces_of
 from offline_cql.schema import ConfigError, DatasetConfig, EnvConfig
 from offline_cql.sources import Source, load
 from offline_cql.sources.d4rl import D4RLFile, task_file
+from offline_cql.sources.minari_download import ensure_stored
 from offline_cql.sources.minari_store import MinariStore
 from offline_cql.sources.table import Table
 from offline_cql.transitions import DataError, Spaces, Transitions
@@ -36,7 +38,7 @@ def environment_spaces(env: EnvConfig) -> Spaces | None:
     """Sizes and bounds of the simulator; None without one."""
     if env.id is None:
         return None
-    (environment,) = make_environments(env.id, 1)
+    (environment,) = make_environments(env.id, 1, observation_keys=env.observation_keys)
     spaces = spaces_of(environment)
     environment.close()
     return spaces
@@ -47,8 +49,17 @@ def _embedded(env: EnvConfig, dataset: DatasetConfig, spaces: Spaces | None) -> 
 
 
 def _minari(env: EnvConfig, dataset: DatasetConfig, spaces: Spaces | None) -> Source:
-    assert dataset.id is not None
-    return MinariStore(dataset.id)
+    if dataset.id is None:
+        raise ConfigError(
+            f"{dataset.setting('path')} has no effect with dataset=minari: set dataset.id, and "
+            "MINARI_DATASETS_PATH to the store"
+        )
+    if env.id is not None and env.reference_min is None:
+        without = f"no reference returns with env={env.name}: normalised scores stay empty"
+        print(f"warning: {without}", file=sys.stderr)
+    recorded = f"env={env.name if env.qualities else 'hopper'} dataset=embedded"
+    identifier = ensure_stored(dataset.id, instead=recorded)
+    return MinariStore(identifier, observation_keys=env.observation_keys)
 
 
 def _d4rl(env: EnvConfig, dataset: DatasetConfig, spaces: Spaces | None) -> Source:
