@@ -39,7 +39,7 @@ def episodes(lengths: list[int], ends: list[str]) -> Columns:
         "obs_0": number.astype(np.float64),
         "obs_1": step.astype(np.float64),
         "action_0": (step / 10).astype(np.float64),
-        "action_1": number / 10.0,
+        "action_1": number / 10 + step / 100,
         "reward": 100.0 * number + step,
         "episode": number,
         "step": step,

@@ -30,6 +30,9 @@ def evaluate(config: DictConfig) -> float:
     if settings.evaluation.episodes == 0:
         raise ConfigError("evaluation.episodes=0 must be >= 1: there is nothing else to do")
     run, state = load_run(folder, settings.checkpoint)
+    if run.env.id is None:
+        blind = f"was trained with env={run.env.name}: there is no simulator to roll it out in"
+        raise ConfigError(f"run={folder} {blind}")
     agent = restored_agent(run, state)
     results = roll_out_policy(agent, run.env, settings.evaluation)
     figures = score(results, run.env)

@@ -112,8 +112,10 @@ class Table:
                     )
             return table_actions.of_simulator(names, self.simulator, kinds)
         if table_actions.chosen_kind(self.columns, names, kinds):
-            return table_actions.categories(names[0], self._pieces([names[0]], ()))
-        return table_actions.bounds(self.columns, names, self._pieces(list(names), names))
+            choices = self._pieces([names[0]], ())
+            return table_actions.categories(names[0], choices, self.path)
+        amounts = self._pieces(list(names), names)
+        return table_actions.bounds(self.columns, names, amounts, self.path)
 
     def _pieces(self, names: list[str], numeric: Sequence[str]) -> Iterator[Piece]:
         for file in self.files:

@@ -89,7 +89,7 @@ def chosen_kind(columns: ColumnsConfig, names: tuple[str, ...], kinds: list[Any]
     return bool(discrete)
 
 
-def categories(name: str, pieces: Iterable[Piece]) -> Actions:
+def categories(name: str, pieces: Iterable[Piece], place: str) -> Actions:
     """The different values of a column, in order, each an action."""
     known: Any = None
     for piece in pieces:
@@ -102,11 +102,13 @@ def categories(name: str, pieces: Iterable[Piece]) -> Actions:
             )
     if known is None or len(known) < 2:
         only = f"is always {known[0]}" if known else "has no rows"
-        raise DataError(f"column {name} {only}: there is nothing to choose")
+        raise DataError(f"{place}: column {name} {only}: there is nothing to choose")
     return Actions((name,), True, known.take(pc.array_sort_indices(known)))
 
 
-def bounds(columns: ColumnsConfig, names: tuple[str, ...], pieces: Iterable[Piece]) -> Actions:
+def bounds(
+    columns: ColumnsConfig, names: tuple[str, ...], pieces: Iterable[Piece], place: str
+) -> Actions:
     """The bounds of the settings, or the smallest and largest amount of each column."""
     if columns.action_low is not None and columns.action_high is not None:
         if len(columns.action_low) != len(names):
@@ -124,7 +126,7 @@ def bounds(columns: ColumnsConfig, names: tuple[str, ...], pieces: Iterable[Piec
         if not least < most:
             only = f"is always {least:g}" if least == most else "has no rows"
             raise DataError(
-                f"column {name} {only}: leave it out of dataset.columns.action, or "
+                f"{place}: column {name} {only}: leave it out of dataset.columns.action, or "
                 "give the bounds by dataset.columns.action_low and action_high"
             )
     return Actions(names, False, None, tuple(low.tolist()), tuple(high.tolist()))

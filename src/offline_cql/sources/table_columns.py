@@ -84,7 +84,7 @@ def listed(found: Sequence[str]) -> str:
 
 def infer_command(path: str) -> str:
     """What to type for a guess at the mapping."""
-    return f"python audit.py dataset=table dataset.path={path} infer=true"
+    return f"python audit.py env=logged dataset=table dataset.path={path} infer=true"
 
 
 class _Search:
@@ -118,6 +118,7 @@ class _Search:
     def _absent(self, role: str, wanted: str) -> DataError:
         folded = {name.lower(): name for name in self.found}
         close = get_close_matches(wanted.lower(), list(folded), n=1)
+        close = close or [name for name in folded if wanted.lower() in name]
         hint = f"did you mean {folded[close[0]]}? " if close else ""
         return DataError(
             f"{self.place} has no column {wanted} (dataset.columns.{role}); {hint}"

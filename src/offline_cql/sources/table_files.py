@@ -142,8 +142,14 @@ class CsvTable:
             strings_can_be_null=True,
             quoted_strings_can_be_null=False,
         )
-        with self._reader(options) as reader:
-            yield from reader
+        try:
+            with self._reader(options) as reader:
+                yield from reader
+        except pa.ArrowInvalid as error:
+            raise DataError(
+                f"{self.path}: {' '.join(str(error).split())}; a column's type is guessed from the "
+                "file's beginning: mend the value, or for an action dataset.columns.discrete=false"
+            ) from error
 
     def _reader(self, options: Any) -> Any:
         block = pa_csv.ReadOptions(block_size=CSV_BLOCK)

@@ -79,7 +79,10 @@ class Inference:
         rest = [f"{name} ({kind})" for name, kind in self.found.items() if name not in used]
         if rest:
             lines.append(f"  {'left out':<17}{', '.join(rest)}")
-        command = ["python audit.py dataset=table", shlex.quote(f"dataset.path={self.path}")]
+        command = [
+            "python audit.py env=logged dataset=table",
+            shlex.quote(f"dataset.path={self.path}"),
+        ]
         command += map(shlex.quote, self.overrides())
         lines += ["", "Look through it, mend it, and then:", "", "  " + " \\\n    ".join(command)]
         return "\n".join(lines)

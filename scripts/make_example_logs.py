@@ -1,0 +1,133 @@
+"""Writes example logs of a heated room, for docs/data.md: bring your own logs.
+
+python scripts/make_example_logs.py example_logs
+"""
+
+import argparse
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+
+Array = npt.NDArray[np.float64]
+
+STEPS = 96  # quarters of an hour in a day
+HOURS = 24 / STEPS
+LEVELS = {"off": 0.0, "half": 0.5, "full": 1.0}
+
+
+class Room(NamedTuple):
+    """Temperatures in degrees Celsius of several rooms at once, one a day, [N]."""
+
+    inside: Array
+    outside: Array
+
+
+def outside_at(step: int, base: Array) -> Array:
+    """Coldest at four in the morning."""
+    return base + 4 * np.sin(2 * np.pi * (step / STEPS - 10 / 24))
+
+
+def wanted_at(step: int) -> float:
+    """21 degrees from six to ten, 17 at night."""
+    return 21.0 if 6 <= step * HOURS < 22 else 17.0
+
+
+def price_at(step: int) -> float:
+    """Of an hour of full heating; dear in the evening."""
+    return 1.0 if 17 <= step * HOURS < 20 else 0.4
+
+
+def stepped(
+    room: Room, heating: Array, step: int, base: Array, generator: np.random.Generator
+) -> tuple[Room, Array]:
+    """The room a quarter of an hour later, and the reward: comfort minus the price of heating."""
+    loss, gain = 0.12, 4.0  # degrees an hour: per degree of difference, of full heating
+    drift = loss * (room.outside - room.inside) + gain * heating
+    noise = generator.normal(0, 0.1, room.inside.shape)
+    inside = room.inside + HOURS * drift + noise
+    missing = np.maximum(wanted_at(step) - room.inside, 0)
+    reward = -HOURS * (missing**2 + price_at(step) * heating)
+    return Room(inside, outside_at(step + 1, base)), reward
+
+
+def behaviour(room: Room, step: int, good: npt.NDArray[np.bool_]) -> Array:
+    """The share of full heating that a careful and a careless controller choose, [N]."""
+    ahead = max(wanted_at(step), wanted_at(step + 8))  # two hours before it is needed
+    careful = np.clip(0.5 * (ahead - room.inside) + 0.3, 0, 1)
+    careless = np.where(room.inside < 19, 0.9, 0.3)  # by day and by night
+    return np.where(good, careful, careless)
+
+
+def simulate(days: int, *, discrete: bool, seed: int) -> dict[str, npt.NDArray[np.generic]]:
+    """The columns of the logs: `days` rooms for a day each, two thirds of them heated badly."""
+    generator = np.random.default_rng([seed, discrete])
+    base = generator.uniform(-5, 12, days)
+    room = Room(generator.uniform(16, 20, days), outside_at(0, base))
+    good = np.arange(days) % 3 == 0
+    rows = []
+    for step in range(STEPS):
+        chosen = behaviour(room, step, good)
+        row = {
+            "temperature": room.inside,
+            "outside": room.outside,
+            "hour_sin": np.full(days, np.sin(2 * np.pi * step / STEPS)),
+            "hour_cos": np.full(days, np.cos(2 * np.pi * step / STEPS)),
+        }
+        if discrete:
+            heating, probability = sampled_level(chosen, generator)
+            row["heating_level_command"], row["probability"] = heating, probability
+        else:
+            heating = np.clip(chosen + generator.normal(0, 0.2, days), 0, 1)
+            row["heating_command"] = heating
+        room, row["reward"] = stepped(room, heating, step, base, generator)
+        rows.append(row)
+    columns = {name: np.stack([row[name] for row in rows], axis=1).ravel() for name in rows[0]}
+    if discrete:
+        names, values = np.array(list(LEVELS)), np.array(list(LEVELS.values()))
+        levels = columns["heating_level_command"]
+        columns["heating_level_command"] = names[np.searchsorted(values, levels)]
+    return {
+        "day": np.repeat(np.arange(days), STEPS),
+        "time_step": np.tile(np.arange(STEPS), days),
+        **columns,
+    }
+
+
+def sampled_level(wanted: Array, generator: np.random.Generator) -> tuple[Array, Array]:
+    """One of the three levels near the wanted share, and the probability with which it was."""
+    values = np.array(list(LEVELS.values()))
+    scores = np.exp(-(((wanted[:, None] - values) / 0.3) ** 2))
+    chances = 0.9 * scores / scores.sum(axis=1, keepdims=True) + 0.1 / len(values)
+    drawn = (generator.random((len(wanted), 1)) > chances.cumsum(axis=1)).sum(axis=1)
+    drawn = np.minimum(drawn, len(values) - 1)
+    return values[drawn], chances[np.arange(len(wanted)), drawn]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--days", type=int, default=208)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    options.folder.mkdir(parents=True, exist_ok=True)
+    for name, discrete in (("logs", False), ("levels", True)):
+        table = pa.table(simulate(options.days, discrete=discrete, seed=options.seed))
+        pa.parquet.write_table(table, options.folder / f"{name}.parquet")
+        pa.csv.write_csv(table, options.folder / f"{name}.csv")
+        print(
+            f"{options.folder / name}.parquet and .csv: {len(table):,} steps, {table.column_names}"
+        )
+    returns = np.asarray(table["reward"]).reshape(options.days, STEPS).sum(axis=1)
+    good = np.arange(options.days) % 3 == 0
+    print(
+        f"reward of a day: careful {returns[good].mean():.1f}, careless {returns[~good].mean():.1f}"
+    )
+
+
+if __name__ == "__main__":
+    main()
