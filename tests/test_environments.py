@@ -1,5 +1,9 @@
 """Roll-outs are exact: fixed quotas, seeds that can be repeated, and no NaN passes unseen."""
 
+import subprocess
+import sys
+from collections import OrderedDict
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -8,11 +12,11 @@ from tiny_tasks import Marker, length
 from offline_cql.environments import (
     EnvironmentFault,
     PolicyError,
-    flat_spaces,
     make_environments,
     roll_out,
     spaces_of,
 )
+from offline_cql.spaces import FlatObservation, flat_spaces, layout
 from offline_cql.transitions import DataError, Spaces
 
 
@@ -162,8 +166,9 @@ BOX = gym.spaces.Box(-1, 1, (2,))
 @pytest.mark.parametrize(
     ("observation", "action", "message"),
     [
-        (gym.spaces.Dict({"a": BOX}), BOX, "flat Box"),
-        (gym.spaces.Box(0, 255, (8, 8), np.uint8), BOX, "flat Box"),
+        (gym.spaces.Sequence(BOX), BOX, "observation space Sequence.* is not supported"),
+        (gym.spaces.Text(5), BOX, "holds no numbers"),
+        (gym.spaces.Dict({}), BOX, "holds no numbers"),
         (BOX, gym.spaces.MultiDiscrete([2, 2]), "flat Box .* and Discrete"),
         (BOX, gym.spaces.Box(0, 3, (1,), np.int64), "flat Box .* of floats"),
         (BOX, gym.spaces.Box(-np.inf, np.inf, (1,)), "must be finite"),
@@ -173,3 +178,65 @@ BOX = gym.spaces.Box(-1, 1, (2,))
 def test_other_spaces_are_refused(observation, action, message):
     with pytest.raises(DataError, match=message):
         flat_spaces(observation, action)
+
+
+@pytest.mark.parametrize(
+    ("space", "size"),
+    [
+        (gym.spaces.Box(0, 255, (8, 6, 3), np.uint8), 144),
+        (gym.spaces.Discrete(5), 5),
+        (gym.spaces.MultiDiscrete([2, 3]), 5),
+        (gym.spaces.MultiBinary((2, 2)), 4),
+        (gym.spaces.Tuple((BOX, gym.spaces.Discrete(3))), 5),
+        (gym.spaces.Dict({"b": BOX, "a": gym.spaces.Dict({"c": BOX})}), 4),
+    ],
+)
+def test_observations_with_a_flat_form(space, size):
+    """Sizes, and the same numbers as Gymnasium's own flatten."""
+    assert flat_spaces(space, BOX).observation_dim == size
+    space.seed(1)
+    for _ in range(3):
+        sample = space.sample()
+        row = layout(space).row(sample)
+        np.testing.assert_array_equal(row, gym.spaces.utils.flatten(space, sample))
+        assert (row.dtype == np.uint8) == (space.dtype == np.uint8)
+
+
+def test_keys_are_in_alphabetical_order_even_where_the_space_has_another():
+    """Gymnasium keeps the order of an OrderedDict; a stored data set does not."""
+    space = gym.spaces.Dict(OrderedDict(b=gym.spaces.Discrete(2), a=gym.spaces.Discrete(3)))
+    assert list(space.spaces) == ["b", "a"]
+    assert layout(space).row({"b": 1, "a": 0}).tolist() == [1, 0, 0, 0, 1]
+
+
+def test_an_environment_with_plain_observations_is_not_wrapped():
+    (env,) = make_environments("Marker-v0", 1)
+    assert not isinstance(env, FlatObservation)
+
+
+def test_arguments_reach_the_environment():
+    (env,) = make_environments("Marker-v0", 1, arguments={"fault": "raise"})
+    assert env.unwrapped.fault == "raise"
+    with pytest.raises(EnvironmentFault, match=r"Marker-v0.*unexpected keyword"):
+        make_environments("Marker-v0", 1, arguments={"flaw": "raise"})
+
+
+@pytest.mark.parametrize(
+    ("env_id", "package", "extra"),
+    [
+        ("PointMaze_UMaze-v3", "gymnasium_robotics", "robotics"),
+        ("MiniGrid-FourRooms-v0", "minigrid", "minigrid"),
+    ],
+)
+def test_a_missing_package_is_named_with_the_command(env_id, package, extra):
+    code = f"""
+import sys
+sys.modules[{package!r}] = None
+from offline_cql.environments import make_environments
+make_environments({env_id!r}, 1)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    last = done.stderr.strip().splitlines()[-1]
+    assert f"packages that may have it: pip install 'offline-cql[{extra}]'" in last
+    assert "EnvironmentFault" in last
+    assert env_id.split("-v")[0] in last
