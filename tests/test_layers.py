@@ -18,7 +18,7 @@ ROWS = [
     {"sources"},
     {"data"},
     {"agents"},
-    {"audit"},
+    {"audit", "ope"},
     {"evaluation"},
     {"callbacks"},
     {"runner"},

@@ -19,11 +19,14 @@ from offline_cql.runner.train import go_on
 pytestmark = pytest.mark.usefixtures("recorded")
 
 SCHEDULED = (*TINY, "alpha_schedule=linear", "alpha_schedule.until=40", "alpha_schedule.warmup=5")
+TRANSFORMS = ("dataset.holdout=0.3", "dataset.n_step=3", "dataset.best=0.8", "dataset.split_seed=4")
 VARIANTS = {
     "entropy": (*TINY, "cql.backup=entropy"),
     "bc": (*(key for key in TINY if not key.startswith(("cql", "network.c"))), "algorithm=bc"),
     "lagrange": LAGRANGE,
     "scheduled": SCHEDULED,
+    "transforms": (*TINY, *TRANSFORMS, "dataset.return_range=10"),
+    "discrete transforms": (*DISCRETE, *TRANSFORMS),
 }
 
 
