@@ -126,8 +126,8 @@ def _guesses(types: dict[str, Any]) -> tuple[Guess, ...]:
 def _one(role: str, candidates: dict[str, Any]) -> Guess | None:
     """The column whose name is the part's word, else the first with the word in its name."""
     words = WORDS[role].split()
-    whole = [name for name in candidates if _core(name) in words]
-    whole.sort(key=lambda name: words.index(_core(name)))
+    whole = [name for name in candidates if _core(name, words) in words]
+    whole.sort(key=lambda name: words.index(_core(name, words)))
     if whole:
         return Guess(role, (whole[0],), _because(f"it is called {whole[0]}", role))
     if role == "step":
@@ -201,11 +201,11 @@ def _tokens(name: str) -> list[str]:
     return [token for token in re.split(r"[^a-z0-9]+", spread) if token]
 
 
-def _core(name: str) -> str:
-    """trajectory_id as trajectory, time_step as step."""
+def _core(name: str, words: list[str]) -> str:
+    """trajectory_id as trajectory, time_step as step, TimeOut as timeout."""
     tokens = _tokens(name)
-    kept = [token for token in tokens if token not in SUFFIXES]
-    return "".join(kept or tokens)
+    whole = "".join(tokens)
+    return whole if whole in words else "".join(t for t in tokens if t not in SUFFIXES)
 
 
 def _is_number(kind: Any) -> bool:
