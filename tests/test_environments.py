@@ -240,3 +240,31 @@ make_environments({env_id!r}, 1)
     assert f"packages that may have it: pip install 'offline-cql[{extra}]'" in last
     assert "EnvironmentFault" in last
     assert env_id.split("-v")[0] in last
+
+
+def test_a_shift_moves_the_first_numbers_of_every_observation():
+    (env,) = make_environments("Marker-v0", 1, shift=[100.0])
+    (episode,) = roll_out([env], middle, seed=0, episodes_each=1)
+    np.testing.assert_array_equal(episode.observations[:, 0], episode.seed % 1000 + 100)
+    np.testing.assert_array_equal(episode.observations[:, 1], np.arange(len(episode) + 1))
+
+
+def test_d4rls_maze_is_the_simulators_turned_upside_down_and_shifted():
+    """The ant starts near (0, 0) and the goal lies near (0, 8), within a cell's noise of 1."""
+    maze = [[1, 1, 1, 1, 1], [1, "g", 0, 0, 1], [1, 1, 1, 0, 1], [1, "r", 0, 0, 1], [1, 1, 1, 1, 1]]
+    (env,) = make_environments(
+        "AntMaze_UMaze-v4",
+        1,
+        observation_keys=["achieved_goal", "observation"],
+        shift=[4.0, 4.0],
+        arguments={"maze_map": maze, "continuing_task": False},
+    )
+    for seed in range(5):
+        observation, _ = env.reset(seed=seed)
+        assert np.abs(observation[:2]).max() <= 1.2
+        goal = env.unwrapped.goal
+        assert np.abs(goal + 4 - [0, 8]).max() <= 1
+    ant = env.unwrapped.ant_env
+    ant.set_state(np.concatenate([goal, ant.data.qpos[2:]]), ant.data.qvel)
+    _, reward, terminated, _, _ = env.step(np.zeros(8, np.float32))
+    assert (reward, terminated) == (1.0, True)

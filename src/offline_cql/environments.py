@@ -84,11 +84,13 @@ def make_environments(
     count: int,
     *,
     observation_keys: Sequence[str] | None = None,
+    shift: Sequence[float] | None = None,
     arguments: Mapping[str, Any] | None = None,
 ) -> list[Environment]:
     """`count` instances of a registered environment, with flat observations as `spaces` lays out.
 
-    observation_keys: those taken from a Dict observation, None for all; arguments: of gym.make.
+    observation_keys: those taken from a Dict observation, None for all; shift: added to the first
+    numbers of the flat observation (data in other coordinates); arguments: of gym.make.
     Raises EnvironmentFault if there is no such environment, DataError for an observation that
     has no flat form.
     """
@@ -99,7 +101,7 @@ def make_environments(
         ]
     except (gym.error.Error, TypeError) as error:  # TypeError: an argument that it does not take
         raise EnvironmentFault(f"environment {env_id!r} cannot be made: {error}") from error
-    return [_flat(environment, observation_keys) for environment in made]
+    return [_shifted(_flat(environment, observation_keys), shift) for environment in made]
 
 
 def _register(env_id: str) -> None:
@@ -127,6 +129,15 @@ def _flat(environment: Environment, keys: Sequence[str] | None) -> Environment:
     space = environment.observation_space
     plain = isinstance(space, gym.spaces.Box) and len(space.shape) == 1
     return environment if plain and keys is None else FlatObservation(environment, keys)
+
+
+def _shifted(environment: Environment, shift: Sequence[float] | None) -> Environment:
+    if not shift:
+        return environment
+    space = environment.observation_space
+    added = np.zeros(space.shape)
+    added[: len(shift)] = shift
+    return gym.wrappers.TransformObservation(environment, lambda seen: seen + added, space)
 
 
 def spaces_of(env: Environment) -> Spaces:
