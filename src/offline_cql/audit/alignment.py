@@ -36,7 +36,8 @@ def alignment(reading: Reading) -> Alignment:
     data = reading.transitions
     pairs = equal = own = second = 0
     wrong: list[Array] = []
-    for rows in reading.blocks():
+    for block in reading.blocks():
+        rows = reading.and_one(block)
         inside = reading.inside(rows)
         observations = reading.observations(rows)
         following = reading.observations(rows, following=True)

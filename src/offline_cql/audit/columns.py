@@ -13,6 +13,8 @@ from offline_cql.transitions import ActionMap
 FAR = 20.0  # standard deviations from the mean: no measurement of the same kind
 NEARLY = 1e-6  # a standard deviation below this share of the size says nothing
 SAMPLED = 20_000  # rows of the quantiles and of the comparison with the action
+APART = 10.0  # widths of the middle half between a sentinel and the next value
+REPEATED = 5  # times in the sample
 ALWAYS = 0.99  # share of rows in which two columns agree, to be the same
 
 
@@ -34,6 +36,7 @@ class Column:
     binary: bool  # only 0 and 1
     whole: bool  # only whole numbers
     far: int  # rows more than 20 standard deviations from the mean
+    sentinel: float | None  # an extreme that repeats, far from all else, as -999 does
     grows: bool  # with every step of every episode, as a clock does
     fixed_in_episodes: bool  # the same throughout an episode, as an id or a goal is
     same_as: str | None
@@ -55,8 +58,10 @@ def columns(reading: Reading) -> Columns:
     """Of the rows looked at; quantiles and comparisons with the action from a sample of them."""
     sums = _Sums(len(reading.columns))
     for rows in reading.blocks():
-        observations = reading.observations(rows).astype(np.float64)
-        sums.add(observations, reading.inside(rows))
+        longer = reading.and_one(rows)
+        observations = reading.observations(longer).astype(np.float64)
+        sums.add(observations[: rows.stop - rows.start])
+        sums.add_changes(np.diff(observations, axis=0)[reading.inside(longer)])
     mean, std = sums.mean, np.sqrt(sums.squares / sums.count)
     far = np.zeros(len(mean), int)
     spread = FAR * std
@@ -71,6 +76,7 @@ def columns(reading: Reading) -> Columns:
     nearly = ~constant & (std < NEARLY * size)
     steps = sums.pairs > 0
     fixed = steps & (sums.largest == 0) & (sums.smallest == 0) & ~constant
+    sentinels = [_sentinel(values) for values in observations.T]
     same = _same_as(reading, sample, observations, varies=~constant)
     names = reading.names()
     found = [
@@ -86,6 +92,7 @@ def columns(reading: Reading) -> Columns:
             binary=bool(sums.binary[k]),
             whole=bool(sums.whole[k]),
             far=int(far[k]),
+            sentinel=sentinels[k],
             grows=bool(steps and sums.smallest[k] > 0),
             fixed_in_episodes=bool(fixed[k]),
             same_as=same[k],
@@ -120,6 +127,24 @@ def sampled(reading: Reading, most: int = SAMPLED) -> Array:
     """Rows evenly spread over the log, ascending."""
     size = len(reading.transitions)
     return np.unique(np.linspace(0, size - 1, min(size, most)).astype(np.int64))
+
+
+def _sentinel(values: Array) -> float | None:
+    """The smallest or largest of values [n], where it repeats with a wide gap to all others.
+
+    A clipped measurement repeats its limit too, but comes close to it.
+    """
+    left, right = np.quantile(values, (0.25, 0.75))
+    found, counts = np.unique(values, return_counts=True)
+    if len(found) < 3 or left == right:
+        return None
+    for extreme, next_, count in (
+        (found[0], found[1], counts[0]),
+        (found[-1], found[-2], counts[-1]),
+    ):
+        if count >= REPEATED and abs(next_ - extreme) > APART * (right - left):
+            return float(extreme)
+    return None
 
 
 def _same_as(
@@ -161,8 +186,8 @@ class _Sums:
         self.whole: Array = np.ones(width, bool)
         self.binary: Array = np.ones(width, bool)
 
-    def add(self, block: Array, inside: Array) -> None:
-        """block [n, C] float64; inside [n - 1]: which rows go on in the next one."""
+    def add(self, block: Array) -> None:
+        """block [n, C] float64."""
         count, mean = len(block), block.mean(axis=0)
         # Chan, Golub & LeVeque 1979: exact enough for columns far from 0.
         shift, total = mean - self.mean, self.count + count
@@ -175,7 +200,9 @@ class _Sums:
         if self.whole.any():
             self.whole &= (block == np.rint(block)).all(axis=0)
             self.binary &= self.whole & (self.low >= 0) & (self.high <= 1)
-        changes = np.diff(block, axis=0)[inside]
+
+    def add_changes(self, changes: Array) -> None:
+        """changes [m, C]: differences of consecutive steps of an episode."""
         if len(changes):
             self.pairs += len(changes)
             self.smallest = np.minimum(self.smallest, changes.min(axis=0))

@@ -33,7 +33,8 @@ def share(part: float) -> str:
         return "< 0.1 %"
     if 99.9 < percent < 100:
         return "> 99.9 %"
-    return f"{percent:.0f} %" if percent in (0, 100) or percent > 9.95 else f"{percent:.1f} %"
+    coarse = percent in (0, 100) or 9.95 < percent < 99.5
+    return f"{percent:.0f} %" if coarse else f"{percent:.1f} %"
 
 
 def plural(count: int, name: str) -> str:

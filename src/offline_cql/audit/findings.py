@@ -18,6 +18,7 @@ LARGE, SMALL, SENSIBLE = 3_000.0, 0.3, 100.0  # of the critics' values
 SPARSE = 0.05  # share of steps with a reward
 MANY = 0.01  # share of copied transitions that changes what is learned
 LAGGED = 1.5  # a shift that explains so many times as much as none
+VERY_FAR = 50.0  # standard deviations
 EXPLAINED = 0.05  # below this share of variance, nothing is said of a shift
 
 # What the sources mend, in words. A name that is not here is shown as it is.
@@ -114,12 +115,22 @@ def of_observations(figures: Figures) -> Iterator[Finding]:
             "policy acts",
             "leave the column out of the observation",
         )
-    if far := [f"{c.name} ({plural(c.far, 'row')})" for c in columns if c.far]:
+    if marked := [f"{c.name} ({figure(c.sentinel)})" for c in columns if c.sentinel is not None]:
         yield Finding(
             "warning",
+            "observation_sentinel",
+            f"one value repeats far from all others, as a stand-in for a missing one does, in "
+            f"{listed(marked)}",
+            "replace it, by the last known value for instance, and add a column that says so",
+        )
+    if far := [c for c in columns if c.far]:
+        farthest = max(max(c.max - c.mean, c.mean - c.min) / c.std for c in far)
+        named = listed([f"{c.name} ({plural(c.far, 'row')})" for c in far])
+        yield Finding(
+            "warning" if farthest > VERY_FAR else "note",
             "observation_far",
-            f"values more than 20 standard deviations from the mean in {listed(far)}",
-            "look for sentinels such as -999 and for units that change",
+            f"values up to {figure(farthest)} standard deviations from the mean in {named}",
+            "look for faults of a sensor and for units that change",
         )
     if nearly := [c.name for c in columns if c.nearly_constant]:
         yield Finding(

@@ -47,7 +47,7 @@ def lags(reading: Reading) -> Lags | None:
     actions = {lag: _encoded(reading, rows + lag) for lag in LAGS}
     alone = _explained(state, change)
     gain = [_explained(np.hstack([state, actions[lag]]), change) - alone for lag in LAGS]
-    outcome = np.hstack([state, _features(after), actions[0]])
+    outcome = np.hstack([state, _features(after), actions[0], actions[0] ** 2])  # efforts cost
     rewards = (_scaled(data.rewards[rows + lag][:, None]) for lag in LAGS)
     return Lags(
         action=[float(g.max(initial=0.0)) for g in gain],

@@ -70,6 +70,10 @@ class Reading:
         own = self.transitions.observation_names
         return [own[k] if own else f"observation {k}" for k in self.columns]
 
+    def and_one(self, rows: slice) -> slice:
+        """The rows and the one after them, so that no pair falls between two blocks."""
+        return slice(rows.start, min(rows.stop + 1, len(self.transitions)))
+
     def inside(self, rows: slice) -> Array:
         """Whether each of the rows has its next step in the same episode and before rows.stop,
         [n - 1]: pairs (t, t + 1) within the block."""
