@@ -1,5 +1,6 @@
 """Promise: each of D4RL's tasks has its settings, file, references and simulator by one name."""
 
+import functools
 import json
 import os
 import re
@@ -33,6 +34,7 @@ def domain(preset: str) -> str:
     return preset.partition("-")[0]
 
 
+@functools.cache
 def preset(name: str) -> TrainConfig:
     return settings(f"experiment=d4rl/{name}")
 

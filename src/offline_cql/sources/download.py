@@ -30,7 +30,7 @@ from offline_cql.transitions import DataError
 
 T = TypeVar("T")
 
-TIMEOUT = 8.0  # seconds without an answer, or without a byte, that end a connection
+TIMEOUT = 7.0  # seconds without an answer, or without a byte, that end a connection
 PATIENCE = 3  # so many times that without a new byte: no network is an error within 30 s
 ATTEMPTS = 4  # in a row without a new byte
 PAUSE = 0.5  # seconds after the first of them, then twice as long each time
@@ -102,6 +102,10 @@ def _beside(path: Path, ending: str) -> Path:
     return path.with_name(path.name + ending)
 
 
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -129,17 +133,16 @@ def _publish(path: Path, signature: bytes) -> None:
 def _fetch(url: str, path: Path, *, title: str, signature: bytes, timeout: float) -> None:
     """Fills the part, going on from what is there; raises what the last attempt did."""
     part, note = _beside(path, ".part"), _beside(path, ".part.of")
-    part.touch()
     failures, heard = 0, time.monotonic()
     while True:
         whole = note.read_text() if note.is_file() else ""
-        have = part.stat().st_size if whole else 0
+        have = _size(part) if whole else 0
         left = heard + PATIENCE * timeout - time.monotonic()
         try:
             answer = _within(left, partial(_ask, url, have, whole, timeout))
             return _receive(answer, path, title, signature)
         except _Interrupted:
-            if part.stat().st_size > have:
+            if _size(part) > have:
                 failures, heard = 0, time.monotonic()
             pause = PAUSE * 2**failures
             failures += 1
@@ -152,7 +155,7 @@ def _fetch(url: str, path: Path, *, title: str, signature: bytes, timeout: float
 def _receive(answer: _Answer, path: Path, title: str, signature: bytes) -> None:
     """One connection's bytes onto the part; raises unless they reach the end of the file."""
     part, have = _beside(path, ".part"), answer.start
-    room = shutil.disk_usage(path.parent).free + part.stat().st_size
+    room = shutil.disk_usage(path.parent).free + _size(part)
     if answer.total > room:
         raise _Refused(f"it has {answer.total:,} bytes, {path.parent} room for {room:,}")
     with answer.response, ProgressBar(f"downloading {title}", answer.total, of_bytes=True) as bar:
@@ -162,6 +165,7 @@ def _receive(answer: _Answer, path: Path, title: str, signature: bytes) -> None:
             if begin[: len(signature)] != signature[: len(begin)]:
                 raise _another_kind(begin)
             blocks = itertools.chain([begin], blocks)
+        part.touch()
         with part.open("rb+") as file:
             file.truncate(have)
             _beside(path, ".part.of").write_text(answer.whole)
