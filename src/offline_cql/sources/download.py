@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import http.client
-import io
 import itertools
 import os
 import re
@@ -137,10 +136,12 @@ def _fetch(url: str, path: Path, *, title: str, signature: bytes, timeout: float
     while True:
         whole = note.read_text() if note.is_file() else ""
         have = _size(part) if whole else 0
+        if have and whole.partition(" ")[0] == str(have):
+            return  # an earlier process was stopped at the very end
         left = heard + PATIENCE * timeout - time.monotonic()
         try:
             answer = _within(left, partial(_ask, url, have, whole, timeout))
-            return _receive(answer, path, title, signature)
+            _receive(answer, path, title, signature)
         except _Interrupted:
             if _size(part) > have:
                 failures, heard = 0, time.monotonic()
@@ -149,6 +150,8 @@ def _fetch(url: str, path: Path, *, title: str, signature: bytes, timeout: float
             late = time.monotonic() + pause > heard + PATIENCE * timeout
             if late or failures == ATTEMPTS:
                 raise
+        else:
+            return
         time.sleep(pause)
 
 
@@ -200,13 +203,9 @@ def _ask(url: str, have: int, whole: str, timeout: float) -> _Answer:
     try:
         response = _opener().open(urllib.request.Request(url, headers=headers), timeout=timeout)
     except HTTPError as error:
-        with error:
-            end = error.headers.get("Content-Range", "").removeprefix("bytes */")
-        if error.code == 416 and have:  # nothing follows
-            total, _, version = whole.partition(" ")
-            complete = end == total == str(have)
-            nothing = _Answer(io.BytesIO(), have, have, version)
-            return nothing if complete else _ask(url, 0, "", timeout)
+        error.close()
+        if error.code == 416 and have:  # it has become shorter
+            return _ask(url, 0, "", timeout)
         kind = _Interrupted if error.code in (408, 429) or error.code >= 500 else _Refused
         raise kind(f"the server answers {error.code} {error.reason}") from error
     except BROKEN as error:
@@ -222,10 +221,10 @@ def _answer(response: Any, have: int) -> _Answer:
     """What the headers promise. Raises when they leave open what follows."""
     length = response.headers.get("Content-Length", "")
     version = response.headers.get("ETag") or response.headers.get("Last-Modified", "")
-    if response.status == 200 and length.isdecimal():
+    if response.status == 200 and re.fullmatch(r"\d{1,18}", length):
         return _Answer(response, 0, int(length), version)
     given = response.headers.get("Content-Range", "")
-    span = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", given)
+    span = re.fullmatch(r"bytes (\d{1,18})-\d+/(\d{1,18})", given)
     if response.status == 206 and span is not None and int(span[1]) == have:
         return _Answer(response, have, int(span[2]), version)
     response.close()
