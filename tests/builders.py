@@ -6,6 +6,7 @@ Trainer where a test wants single updates; `fit` is the real one.
 
 import io
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -67,6 +68,13 @@ def image_data(size: int = 64, *, seed: int = 0) -> Transitions:
     place = data.columns
     rows = np.ascontiguousarray(data.rows[:, place.action.start : place.terminated + 1])
     return Transitions(rows, data.ends, data.spaces, "test/images-v0", "0" * 64, images=images)
+
+
+def with_actions(data: Transitions, actions: NDArray[Any]) -> Transitions:
+    """The same transitions with other actions, [N, A] in [-1, 1] or [N] numbers."""
+    rows = data.rows.copy()
+    rows[:, data.columns.action] = actions.reshape(len(data), -1)
+    return replace(data, rows=rows)
 
 
 def _transitions(spaces: Spaces, actions: NDArray[Any], seed: int) -> Transitions:

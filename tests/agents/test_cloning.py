@@ -1,12 +1,19 @@
 """Promise: cloning finds the logged policy: its mean and spread, or its most frequent action."""
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from builders import attach, batch_of, build, continuous_data, discrete_data, settings
+from builders import (
+    attach,
+    batch_of,
+    build,
+    continuous_data,
+    discrete_data,
+    settings,
+    with_actions,
+)
 
 from offline_cql.transitions import Transitions
 
@@ -30,7 +37,7 @@ def test_a_known_gaussian_policy_is_recovered():
     first, second = data.observations[:, 0], data.observations[:, 1]
     mean = np.stack([0.5 * first - 0.3, -0.4 * second], axis=1)
     pre_tanh = mean + np.array([0.2, 0.5]) * generator.normal(size=mean.shape)
-    data = replace(data, actions=np.tanh(pre_tanh).astype(np.float32))
+    data = with_actions(data, np.tanh(pre_tanh).astype(np.float32))
     agent = cloned(data, "network.actor_hidden=[16]")
     observation = torch.tensor([[0.0, 0.0, 0.0], [1.0, -1.0, 0.0], [-1.0, 1.0, 0.5]])
     expected = torch.tanh(torch.tensor([[-0.3, 0.0], [0.2, 0.4], [-0.8, -0.4]]))
@@ -42,7 +49,7 @@ def test_a_known_gaussian_policy_is_recovered():
 def test_the_loss_is_the_negative_log_density_of_the_logged_action():
     """A standard normal policy and the action tanh(0.5): N(0.5) over the slope of tanh there."""
     data = continuous_data(low=(-2.0,), high=(2.0,))
-    data = replace(data, actions=np.full((64, 1), np.tanh(0.5), np.float32))
+    data = with_actions(data, np.full((64, 1), np.tanh(0.5), np.float32))
     agent = build(settings(*BC), data.spaces)
     with torch.no_grad():
         agent.actor.mlp.weights[-1].zero_()
@@ -57,7 +64,7 @@ def test_the_loss_is_the_negative_log_density_of_the_logged_action():
 @pytest.mark.parametrize("precision", ["32", "bf16"])
 def test_actions_at_the_bounds_give_finite_losses_and_gradients(action: float, precision: str):
     data = continuous_data()
-    data = replace(data, actions=np.full_like(data.actions, action))
+    data = with_actions(data, np.full_like(data.actions, action))
     agent = build(settings(*BC, f"hardware.precision={precision}"), data.spaces)
     loss, _ = agent.losses(batch_of(data, range(8)), measure=False)
     loss.backward()
@@ -72,7 +79,7 @@ def test_the_most_frequent_action_of_each_situation_is_recovered():
     data, generator = discrete_data(2000), np.random.default_rng(1)
     usual = np.where(data.observations[:, 0] < 0, 0, 2)
     other = generator.integers(0, 3, 2000)
-    data = replace(data, actions=np.where(generator.random(2000) < 0.55, usual, other))
+    data = with_actions(data, np.where(generator.random(2000) < 0.55, usual, other))
     agent = cloned(data, "env=cartpole")
     observation = torch.tensor([[-1.0, 0.0, 0.0], [-0.5, 1.0, -1.0], [0.5, 1.0, 0.0]])
     assert agent.act(observation).tolist() == [0, 0, 2]

@@ -72,10 +72,12 @@ def test_two_processes_learn_what_one_learns(kind: str, pairs: Any):
 
 def trained_start(kind: str) -> dict[str, Any]:
     """The weights before the first update."""
+    from offline_cql.data.selection import select
     from offline_cql.runner.fit import initial_agent
 
     settings, transitions = checked(composed(*SETTINGS[kind]), [])
-    return initial_agent(settings, transitions).state_dict()
+    selection = select(transitions, settings.dataset)
+    return initial_agent(settings, transitions, selection).state_dict()
 
 
 @pytest.mark.parametrize("kind", SETTINGS)
