@@ -191,6 +191,13 @@ def test_a_missing_value_is_named_by_row_and_column(
     assert f"{path} at row 4, column {name}: the value is missing" in message
 
 
+def test_nothing_is_no_action_but_a_quoted_NA_is_one(tmp_path: Path):
+    columns = lone(tmp_path, ["a", "b", None, "a", "b", "a"], kind="csv")
+    assert "row 2, column action: the value is missing" in refused(columns)
+    named = lone(tmp_path, ["a", "NA", "a", "a", "NA", "a"], kind="csv")
+    assert loaded(named).action_names == ("NA", "a")
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_a_number_that_is_none(value: float, tmp_path: Path):
     path = changed(tmp_path, obs_0=[0, 0, 0, value, 0, 0])
@@ -229,7 +236,7 @@ def test_flags_steps_and_episodes_of_a_wrong_kind(tmp_path: Path):
 
 
 def lone(tmp_path: Path, values: Any, **columns: Any) -> Path:
-    return changed(tmp_path, action_0=None, action_1=None, action=values, **columns)
+    return changed(tmp_path, **{"action_0": None, "action_1": None, "action": values, **columns})
 
 
 def test_an_action_that_never_changes(tmp_path: Path):

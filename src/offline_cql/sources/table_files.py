@@ -128,7 +128,7 @@ class CsvTable:
 
     def __init__(self, path: Path):
         self.path = path
-        with self._reader(pa_csv.ConvertOptions(strings_can_be_null=True)) as reader:
+        with self._reader(pa_csv.ConvertOptions()) as reader:
             self.schema = reader.schema
 
     def batches(self, names: list[str], *, numeric: Collection[str], size: int) -> Iterator[Any]:
