@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -36,6 +37,7 @@ STYLE: dict[str, Any] = {
     "xtick.labelsize": 9,
     "ytick.labelsize": 9,
 }
+PLAIN: dict[str, Any] = {"parse_math": False}  # a name with $ is no formula
 Draw = Callable[[Figure], None]
 
 
@@ -63,7 +65,9 @@ def plots(figures: Figures) -> dict[str, str]:
 
 
 def _svg(size: tuple[float, float], draw: Draw) -> str:
-    with mpl.rc_context(STYLE):
+    with mpl.rc_context(STYLE), warnings.catch_warnings():
+        # The browser has the letters that matplotlib's own font lacks.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure = Figure(figsize=size, layout="constrained")
         draw(figure)
         file = io.StringIO()
@@ -112,7 +116,7 @@ def _choices(figures: Figures) -> Draw:
         choices = figures.actions.choices[:MOST_COLUMNS]
         axes = figure.subplots()
         axes.barh(range(len(choices)), [c.count for c in choices], color=FILL)
-        axes.set_yticks(range(len(choices)), [c.name[:16] for c in choices])
+        axes.set_yticks(range(len(choices)), [c.name[:16] for c in choices], **PLAIN)
         axes.set(xlabel="steps", ylabel="action", ylim=(max(len(choices), 6) - 0.5, -0.5))
         axes.grid(axis="y", visible=False)
 
@@ -127,7 +131,7 @@ def _dimensions(figures: Figures) -> Draw:
         for axes, dimension in zip(grid, dimensions, strict=False):
             edges = np.linspace(-1, 1, len(dimension.counts) + 1)
             axes.stairs(dimension.counts, edges, fill=True, color=FILL)
-            axes.set_title(f"action {dimension.name}"[:18], fontsize=9)
+            axes.set_title(f"action {dimension.name}"[:18], fontsize=9, **PLAIN)
             axes.set_yticks([])
             axes.set_xticks([-1, 0, 1])
         for axes in grid[len(dimensions) :]:
@@ -148,7 +152,7 @@ def _boxes(columns: list[Column]) -> Draw:
             axes.plot([low, high], [row, row], color=LINE, linewidth=1)
             axes.barh(row, right - left, left=left, height=0.6, color=SOFT, edgecolor=LINE)
             axes.plot([middle, middle], [row - 0.3, row + 0.3], color=LINE, linewidth=2)
-        axes.set_yticks(range(len(columns)), [c.name[:18] for c in columns], fontsize=8)
+        axes.set_yticks(range(len(columns)), [c.name[:18] for c in columns], fontsize=8, **PLAIN)
         axes.set(xlabel="box: 25 to 75 %, line: 5 to 95 %, of a sample")
         axes.set(ylim=(max(len(columns), 6) - 0.5, -0.7))
         axes.grid(axis="y", visible=False)
