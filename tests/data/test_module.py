@@ -5,8 +5,10 @@ What is held out is never served; what several steps or images need is fetched f
 
 from typing import Any
 
+import builders
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 import torch
 from builders import LoneTrainer, continuous_data, discrete_data, fetch_of, image_data
 from composition import settings
@@ -22,6 +24,7 @@ from offline_cql.data.module import (
 from offline_cql.data.returns import n_step_returns
 from offline_cql.data.sampler import index_block
 from offline_cql.data.selection import Selection, rows_of, select
+from offline_cql.runner.fit import initial_agent, make_module
 from offline_cql.schema import DatasetConfig
 from offline_cql.transitions import Batch, DataError, Transitions
 
@@ -209,6 +212,25 @@ def test_images_are_served_as_numbers_of_their_bytes(n_step: int):
     assert np.array_equal(batch.observation, data.observations)
     last = np.minimum(np.arange(64) + n_step - 1, np.repeat(data.ends - 1, 16))
     assert np.array_equal(batch.next_observation, data.next_observations[last])
+
+
+@pytest.mark.parametrize("n_step", [1, 2])
+def test_images_can_be_trained_on(n_step: int):
+    """Eight updates of the discrete agent, normalised by the images' own statistics."""
+    data, config = image_data(64), builders.settings("env=cartpole", f"dataset.n_step={n_step}")
+    selection = select(data, config.dataset)
+    agent = initial_agent(config, data, selection)
+    before = {name: value.clone() for name, value in agent.state_dict().items()}
+    module = make_module(config, data, selection, agent)
+    trainer = pl.Trainer(
+        **{"accelerator": "cpu", "max_epochs": 1, "logger": False, "enable_checkpointing": False},
+        **{"enable_progress_bar": False, "enable_model_summary": False},
+    )
+    trainer.fit(agent, module)
+    after = agent.state_dict()
+    assert agent.updates == 8
+    assert all(value.isfinite().all() for value in after.values())
+    assert not torch.equal(after["critic.weights.0"], before["critic.weights.0"])
 
 
 # --- The scale of rewards -------------------------------------------------------------------------
