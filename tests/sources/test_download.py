@@ -235,6 +235,15 @@ def test_a_part_that_is_complete_or_too_long(serve, tmp_path):
         (tmp_path / "file.hdf5").unlink()
 
 
+def test_a_complete_part_of_another_kind_is_thrown_away(serve, tmp_path):
+    (tmp_path / "file.hdf5.part").write_bytes(b"0" * 100)
+    (tmp_path / "file.hdf5.part.of").write_text('100 "one"')
+    server = serve("whole")
+    with pytest.raises(DataError, match=r"it begins with b'00000000': another kind of file"):
+        fetch(server.url, tmp_path)
+    check_whole(fetch(server.url, tmp_path))
+
+
 def test_what_is_there_is_not_asked_for(serve, tmp_path):
     server = serve("broken")
     (tmp_path / "file.hdf5").write_bytes(b"mine")

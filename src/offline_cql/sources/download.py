@@ -135,7 +135,7 @@ def _fetch(url: str, path: Path, *, title: str, signature: bytes, timeout: float
     failures, heard = 0, time.monotonic()
     while True:
         whole = note.read_text() if note.is_file() else ""
-        have = _size(part) if whole else 0
+        have = _size(part)
         if have and whole.partition(" ")[0] == str(have):
             return  # an earlier process was stopped at the very end
         left = heard + PATIENCE * timeout - time.monotonic()
