@@ -9,17 +9,19 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import torch
 from builders import attach, batch_of, build, continuous_data, discrete_data, settings
 
 from offline_cql.callbacks.rollouts import evaluation_metrics, evaluation_rows
 from offline_cql.evaluation import EpisodeResult, Score
+from offline_cql.ope.held_out import held_out_metrics
 from offline_cql.schema import CollectConfig, EvaluateConfig, TrainConfig
 from offline_cql.schema.reading import is_known, keys
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS, PACKAGE = ROOT / "docs", ROOT / "src" / "offline_cql"
 PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
-GROUPS = "critic|actor|cql|loss|gradient_norm|time|evaluation"
+GROUPS = "critic|actor|cql|loss|gradient_norm|time|evaluation|held_out"
 CONTINUOUS, DISCRETE = continuous_data(), discrete_data()
 
 
@@ -155,8 +157,24 @@ def test_every_metric_has_a_heading_once_and_every_heading_is_a_metric():
     score = Score(
         episodes=1, return_mean=0.0, return_std=0.0, length_mean=1.0, normalized_score=0.0
     )
-    expected = sorted([*columns_table(), *evaluation_metrics(score)])
+    expected = sorted([*columns_table(), *evaluation_metrics(score), *held_out("cql, continuous")])
     assert sorted(DOCUMENTED) == expected
+
+
+def held_out(kind: str) -> list[str]:
+    """The metrics of held_out.csv for this kind of agent, in their order."""
+    algorithm, data = KINDS[kind]
+    agent = build(settings(algorithm), data.spaces)
+    figures = agent.held_out(batch_of(data, range(8)))
+    return list(held_out_metrics(figures, torch.zeros(8), best=0.0))
+
+
+def test_agents_without_critics_or_bounds_have_the_held_out_metrics_that_the_page_gives_them():
+    order = [name for name in DOCUMENTED if name.startswith("held_out/")]
+    assert sorted(held_out("cql, continuous")) == sorted(order)
+    assert held_out("bc, continuous") == order[:3]
+    assert held_out("bc, discrete") == order[:2]
+    assert set(held_out("cql, discrete")) == set(order) - {"held_out/saturation"}
 
 
 def test_every_metric_name_in_the_source_is_documented():

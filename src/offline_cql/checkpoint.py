@@ -1,7 +1,8 @@
 """Checkpoints: tensors and plain values only, written beside the target and renamed, with a sha256.
 
 The two newest are there to go on from, `last.ckpt` and `previous.ckpt`; the policies at evaluation
-points stay, `<updates>.ckpt`, without what only training needs. Reading never runs code from the file.
+points stay, `<updates>.ckpt`, without what only training needs.
+Reading never runs code from a file.
 """
 
 import hashlib

@@ -17,6 +17,7 @@ from offline_cql.schema import ConfigError
 
 CONFIG, RECORD, RESULT = "config.yaml", "record.json", "result.json"
 METRICS, EVALUATION, HELD_OUT = "metrics.csv", "evaluation.csv", "held_out.csv"
+OPE = "ope.json"
 CHECKPOINTS = "checkpoints"
 
 

@@ -47,9 +47,11 @@ class FqeSettings:
 class PolicyActions:
     """What the policy does, actions inside: [., A] in [-1, 1] or [.] int64.
 
-    next: at each transition's next observation, N; initial: at each episode's first, E.
+    here, next: at each transition's observation and next observation, N; initial: at each
+    episode's first, E.
     """
 
+    here: Tensor
     next: Tensor
     initial: Tensor
 
@@ -63,8 +65,8 @@ def policy_actions(transitions: Transitions, act: Callable[[Tensor], Tensor]) ->
         return torch.cat([act(chunk) for chunk in chunks])
 
     with torch.no_grad():
-        initial = asked(transitions.observations[starts])
-        return PolicyActions(asked(transitions.next_observations), initial)
+        here, following = asked(transitions.observations), asked(transitions.next_observations)
+    return PolicyActions(here, following, here[torch.from_numpy(starts)])
 
 
 class FittedQ:

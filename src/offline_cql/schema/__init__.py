@@ -1,5 +1,7 @@
 """What can be set: types, ranges, cross-checks. Knows nothing about learning, data or files."""
 
+from offline_cql.schema.columns import ColumnsConfig
+from offline_cql.schema.data import DatasetConfig, EnvConfig
 from offline_cql.schema.doors import AuditConfig, CollectConfig, EvaluateConfig, TrainConfig
 from offline_cql.schema.effect import refuse_without_effect, without_effect
 from offline_cql.schema.limits import ConfigError, Section
@@ -7,14 +9,12 @@ from offline_cql.schema.reading import typed, typed_as
 from offline_cql.schema.sections import (
     AlgorithmConfig,
     AlphaScheduleConfig,
-    ColumnsConfig,
     CqlConfig,
-    DatasetConfig,
-    EnvConfig,
     EvaluationConfig,
     HardwareConfig,
     LoggerConfig,
     NetworkConfig,
+    OpeConfig,
     RolloutConfig,
 )
 
@@ -33,6 +33,7 @@ __all__ = [
     "HardwareConfig",
     "LoggerConfig",
     "NetworkConfig",
+    "OpeConfig",
     "RolloutConfig",
     "Section",
     "TrainConfig",

@@ -5,18 +5,17 @@ Knows nothing about files, Hydra or defaults, nor what a door does with its sett
 
 from dataclasses import dataclass, field
 
-from offline_cql.schema.limits import Section, shown, within
+from offline_cql.schema.data import DatasetConfig, EnvConfig
+from offline_cql.schema.limits import LARGEST_SEED, Section, shown, within
 from offline_cql.schema.sections import (
-    LARGEST_SEED,
     AlgorithmConfig,
     AlphaScheduleConfig,
     CqlConfig,
-    DatasetConfig,
-    EnvConfig,
     EvaluationConfig,
     HardwareConfig,
     LoggerConfig,
     NetworkConfig,
+    OpeConfig,
     RolloutConfig,
 )
 
@@ -125,5 +124,16 @@ class EvaluateConfig(Section):
     """Everything that evaluate.py takes."""
 
     run: str  # a run folder
-    checkpoint: str  # name in its checkpoints/, without .ckpt
+    checkpoint: str  # name in its checkpoints/, without .ckpt; all: each kept policy, by ope
     evaluation: RolloutConfig
+    ope: OpeConfig
+
+    def check(self) -> None:
+        """There is something to do, and only estimates are made for all checkpoints."""
+        idle = self.ope.method == "none" and self.evaluation.episodes == 0
+        self.evaluation.require(not idle, "episodes", "must be >= 1, or choose ope=fqe")
+        only = "needs ope=fqe evaluation.episodes=0: rollouts are made for one checkpoint"
+        one = self.checkpoint != "all" or (
+            self.ope.method != "none" and not self.evaluation.episodes
+        )
+        self.require(one, "checkpoint", only)

@@ -6,9 +6,10 @@ Knows the combinations, not how an agent works: a change there has to be repeate
 from dataclasses import fields
 
 from offline_cql.schema.columns import ColumnsConfig
+from offline_cql.schema.data import DatasetConfig
 from offline_cql.schema.doors import TrainConfig
 from offline_cql.schema.limits import ConfigError, shown
-from offline_cql.schema.sections import CqlConfig, DatasetConfig
+from offline_cql.schema.sections import CqlConfig
 
 # What only a sampled, continuous action has.
 CONTINUOUS = (

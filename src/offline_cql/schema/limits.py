@@ -8,6 +8,7 @@ import operator
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
+LARGEST_SEED = "<= 4294967295"  # NumPy's legacy generator takes 32 bits
 COMPARISONS = {">=": operator.ge, ">": operator.gt, "<=": operator.le, "<": operator.lt}
 
 

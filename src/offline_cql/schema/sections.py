@@ -1,4 +1,4 @@
-"""One dataclass per config group: types, ranges, and what has to fit together.
+"""How it is learned: one dataclass per config group, with types, ranges and what has to fit.
 
 Knows nothing about files, Hydra or defaults: each number stands once, in conf/.
 """
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import ClassVar
 
-from offline_cql.schema.limits import Section, one_of, within
+from offline_cql.schema.limits import LARGEST_SEED, Section, one_of, within
 
 MULTIPLIER = ("multiplier_initial", "multiplier_learning_rate", "multiplier_min", "multiplier_max")
 UNUSED_BY_SCHEDULE = {
@@ -17,106 +17,6 @@ UNUSED_BY_SCHEDULE = {
     "exponential": ("points",),
     "piecewise": ("final_factor", "until"),
 }
-LARGEST_SEED = "<= 4294967295"  # NumPy's legacy generator takes 32 bits
-
-
-@dataclass(kw_only=True)
-class EnvConfig(Section):
-    """A task, and the settings that are sensible for it."""
-
-    prefix: ClassVar[str] = "env"
-    name: str  # short name; also in the data set's id and in paths
-    id: str | None  # Gymnasium's id of the simulator; null: there is none
-    observation_keys: list[str] | None  # taken from a Dict observation; null: all, sorted
-    qualities: list[str]  # of the embedded data sets
-    quality: str | None  # the one taken when none is named
-    minari_id: str | None  # the data set of dataset=minari
-    d4rl_task: str | None  # the data set of dataset=d4rl
-    d4rl_env: str | None  # its simulator
-    d4rl_observation_keys: list[str] | None
-    updates: int = field(metadata=within(">= 1"))
-    evaluate_every: int = field(metadata=within(">= 1"))  # updates
-    episodes: int = field(metadata=within(">= 0"))  # of each evaluation
-    hidden: list[int] = field(metadata=within(">= 1"))  # widths that network=default takes
-    cloning_updates: int = field(metadata=within(">= 0"))  # that cql=default takes
-    actor_learning_rate: float = field(metadata=within("> 0"))  # that cql=default takes
-    reward_scale: float = field(metadata=within("> 0"))
-    reference_min: float | None  # return with normalised score 0
-    reference_max: float | None  # return with normalised score 100
-    reference_source: str | None
-
-    def check(self) -> None:
-        """The default quality exists; references come in pairs; the id imports nothing."""
-        plain = "must be a plain id: package:Id would import code"
-        self.require(":" not in (self.id or ""), "id", plain)
-        known = not self.qualities or self.quality in self.qualities
-        self.require(known, "quality", f"must be one of {', '.join(self.qualities)}")
-        low, high = self.reference_min, self.reference_max
-        self.require(
-            (low is None) == (high is None),
-            "reference_max",
-            f"and {self.setting('reference_min')} must both be set or both be null",
-        )
-        if low is not None and high is not None:
-            self.require(high > low, "reference_max", f"must be > {self.setting('reference_min')}")
-
-
-@dataclass(kw_only=True)
-class ColumnsConfig(Section):
-    """Which columns of a table are what: a name, or a pattern with * for any text.
-
-    A name that ends in ? is taken when it is there; any other has to be there. null is none.
-    """
-
-    prefix: ClassVar[str] = "dataset.columns"
-    observation: list[str]
-    action: list[str]
-    reward: str
-    episode: str | None
-    step: str | None
-    terminated: str | None
-    truncated: str | None
-    next_observation: list[str] | None
-    propensity: str | None  # the behaviour's probability of the logged action
-    discrete: bool | None  # actions are categories; null: one column of whole numbers or text is
-    action_low: list[float] | None  # bounds of each action column; null: the data's
-    action_high: list[float] | None
-
-    def check(self) -> None:
-        """There is something to see and to do; bounds come in pairs."""
-        for name in ("observation", "action"):
-            self.require(bool(getattr(self, name)), name, "must name at least one column")
-        low, high = self.action_low, self.action_high
-        if low is None or high is None:
-            both = f"and {self.setting('action_low')} must both be set or both be null"
-            self.require(low is None and high is None, "action_high", both)
-            return
-        pairs = len(low) == len(high)
-        self.require(pairs, "action_high", f"must be as long as {self.setting('action_low')}")
-        above = all(a < b for a, b in zip(low, high, strict=True))
-        self.require(above, "action_high", f"must be > {self.setting('action_low')}")
-
-
-@dataclass(kw_only=True)
-class DatasetConfig(Section):
-    """Which transitions to learn from; rewards are used as scale * reward + shift."""
-
-    prefix: ClassVar[str] = "dataset"
-    source: str = field(metadata=one_of("embedded", "minari", "d4rl", "table"))
-    name: str  # in paths
-    id: str | None  # Minari's id, or D4RL's task
-    quality: str | None
-    size: int | None = field(metadata=within(">= 1"))  # transitions to record
-    path: str | None  # of the user's files
-    columns: ColumnsConfig | None  # of a table
-    fraction: float = field(metadata=within("> 0", "<= 1"))  # of the episodes, drawn
-    holdout: float = field(metadata=within(">= 0", "< 1"))  # of those, kept for judging
-    best: float = field(metadata=within("> 0", "<= 1"))  # of the rest, by return
-    split_seed: int = field(metadata=within(">= 0", LARGEST_SEED))
-    n_step: int = field(metadata=within(">= 1"))  # rewards summed before the value follows
-    return_range: float | None = field(metadata=within("> 0"))  # stretch the returns to span this
-    reward_scale: float = field(metadata=within("> 0"))
-    reward_shift: float
 
 
 @dataclass(kw_only=True)
@@ -303,3 +203,18 @@ class EvaluationConfig(RolloutConfig):
     """Rollouts while training."""
 
     every: int = field(metadata=within(">= 1"))  # updates
+
+
+@dataclass(kw_only=True)
+class OpeConfig(Section):
+    """Off-policy estimates: what a policy would earn, from the data alone."""
+
+    prefix: ClassVar[str] = "ope"
+    method: str = field(metadata=one_of("none", "fqe", "all"))
+    members: int = field(metadata=within(">= 5"))  # critics: fewer say nothing about a spread
+    hidden: list[int] = field(metadata=within(">= 1"))
+    updates: int = field(metadata=within(">= 1"))
+    batch_size: int = field(metadata=within(">= 1"))
+    learning_rate: float = field(metadata=within("> 0"))
+    polyak: float = field(metadata=within("> 0", "<= 1"))
+    seed: int = field(metadata=within(">= 0", LARGEST_SEED))

@@ -1,0 +1,122 @@
+"""Off-policy estimates of a run's policies: ope.json in its folder, one entry a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from offline_cql import run_folder
+from offline_cql.agents import Agent
+from offline_cql.data.loading import load_transitions
+from offline_cql.data.returns import continued_returns
+from offline_cql.ope.behaviour import fitted_propensities
+from offline_cql.ope.estimate import Estimate, episode_draws, spread
+from offline_cql.ope.fqe import FittedQ, FqeSettings, policy_actions
+from offline_cql.ope.importance import doubly_robust, weighted_importance_sampling
+from offline_cql.schema import ConfigError, OpeConfig, TrainConfig
+from offline_cql.sources.progress import ProgressBar
+from offline_cql.transitions import DataError, Transitions
+
+REPLICATES = 100
+BEHAVIOUR_STREAM = 0xBE4A
+FITTED = "the behaviour's probabilities were fitted to the data, not logged"
+
+
+def run_data(run: TrainConfig, state: dict[str, Any]) -> Transitions:
+    """The data that a run was trained on. Raises DataError when they changed since."""
+    transitions = load_transitions(run.env, run.dataset)
+    if transitions.sha256 != state["dataset"]["sha256"]:
+        raise DataError(
+            f"{transitions.dataset_id} changed since the run was trained: an estimate from other "
+            "data would not be one of this run"
+        )
+    return transitions
+
+
+def estimates(
+    agent: Agent, transitions: Transitions, ope: OpeConfig, *, gamma: float, title: str
+) -> list[Estimate]:
+    """What the agent's deterministic policy would earn: one estimate a method."""
+    settings = {name: value for name, value in asdict(ope).items() if name != "method"}
+    actions = policy_actions(transitions, inside(agent))
+    fitted = FittedQ(transitions, actions, FqeSettings(gamma=gamma, **settings))
+    with ProgressBar(title, ope.updates) as bar:
+        fitted.fit(lambda: bar.advance(1))
+    found = [fitted.estimate()]
+    if ope.method == "all":
+        found += _weighted(transitions, fitted, gamma=gamma, seed=ope.seed)
+    return found
+
+
+def _weighted(
+    transitions: Transitions, fitted: FittedQ, *, gamma: float, seed: int
+) -> list[Estimate]:
+    """Importance sampling and doubly robust, for discrete actions."""
+    if not transitions.spaces.discrete:
+        raise ConfigError(
+            "ope=all needs discrete actions: a deterministic policy never takes exactly the logged "
+            "continuous one; choose ope=fqe"
+        )
+    logged = transitions.propensities
+    behaviour = fitted_propensities(transitions, seed=seed) if logged is None else logged
+    greedy = fitted.actions.here
+    policy = (greedy.numpy() == transitions.actions).astype(np.float64)
+    arrays = (transitions.rewards, policy, behaviour, transitions.ends)
+    model = {
+        "q_logged": fitted.logged_values(torch.from_numpy(transitions.actions)),
+        "value": fitted.logged_values(greedy),
+    }
+    found = [
+        weighted_importance_sampling(*arrays, gamma=gamma, seed=seed),
+        doubly_robust(*arrays, **model, gamma=gamma, seed=seed),
+    ]
+    if logged is not None:
+        return found
+    return [
+        Estimate(**{**asdict(each), "assumptions": (*each.assumptions, FITTED)}) for each in found
+    ]
+
+
+def behaviour_value(transitions: Transitions, *, gamma: float, seed: int) -> Estimate:
+    """What the logged policy earned: mean discounted return of the episodes, bootstrapped."""
+    returns = continued_returns(
+        transitions.rewards, transitions.terminated, transitions.ends, gamma=gamma
+    )[transitions.ends - transitions.lengths]
+    draws = episode_draws(len(returns), REPLICATES, np.random.default_rng([seed, BEHAVIOUR_STREAM]))
+    _, low, high = spread(draws @ returns / len(returns))
+    return Estimate(
+        method="logged returns",
+        value=float(returns.mean()),
+        low=low,
+        high=high,
+        assumptions=("a truncated episode would have gone on at its mean reward",),
+    )
+
+
+def inside(agent: Agent) -> Callable[[Tensor], Tensor]:
+    """The deterministic policy with actions in [-1, 1], or their indices."""
+    spaces = agent.spaces
+    if spaces.discrete:
+        return agent.act
+    low, high = torch.tensor(spaces.action_low), torch.tensor(spaces.action_high)
+    return lambda observation: (2.0 * (agent.act(observation) - low) / (high - low) - 1.0).clamp(
+        -1.0, 1.0
+    )
+
+
+def write_estimates(
+    folder: Path, found: dict[int, list[Estimate]], behaviour: Estimate, *, gamma: float
+) -> None:
+    """Add estimates to the run's ope.json; those of other checkpoints stay."""
+    path = folder / run_folder.OPE
+    before = run_folder.read_json(path)["checkpoints"] if path.exists() else {}
+    now = {str(updates): [asdict(each) for each in each_of] for updates, each_of in found.items()}
+    merged = dict(sorted((before | now).items(), key=lambda item: int(item[0])))
+    content = {"gamma": gamma, "behaviour": asdict(behaviour), "checkpoints": merged}
+    run_folder.write_json(path, content)
