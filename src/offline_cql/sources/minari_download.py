@@ -33,7 +33,7 @@ from offline_cql.sources.minari_store import (
 )
 from offline_cql.transitions import DataError
 
-ANSWER_WITHIN = 25.0  # seconds for the server's first answer: no network is an error within 30
+ANSWER_WITHIN = 27.0  # seconds for the server's first answer: no network is an error within 30
 
 
 def catalogue() -> dict[str, dict[str, Any]]:
