@@ -46,6 +46,9 @@ def recordable(env: str) -> bool:
 @pytest.mark.parametrize("option", OPTIONS)
 def test_every_option_of_every_group_composes_and_is_valid(option: str):
     group, _, name = option.partition("=")
+    if group == "ope":  # of another door
+        assert typed_as(EvaluateConfig, composed("run=x", option, door="evaluate"))
+        return
     without = group == "env" and not recordable(name)
     settings(option, *(LOGS if without else NEEDED.get(option, ())))
 
@@ -54,7 +57,7 @@ def test_the_groups_are_those_of_the_design():
     groups = {path.name for path in CONF.iterdir() if path.is_dir()}
     assert groups == {
         *("env", "dataset", "algorithm", "cql", "alpha_schedule"),
-        *("network", "hardware", "logger", "evaluation", "experiment"),
+        *("network", "hardware", "logger", "evaluation", "experiment", "ope"),
     }
 
 
