@@ -162,6 +162,24 @@ def test_a_shifted_action_explains_more_in_another_row(by: int, best: int):
     assert int(np.argmax(found.action)) == best
 
 
+@pytest.mark.parametrize("width", [0, 1, 30])
+def test_what_is_explained_is_a_share_whatever_the_columns(width: int):
+    """A rare outlier and columns that repeat each other make a fit that is worse than none."""
+    log = arrays()
+    count = len(log["rewards"])
+    outlier = np.sin(np.arange(count) * 0.7)
+    outlier[1::20] = -999
+    with_column(log, outlier)
+    with_column(log, log["actions"][:, 0], log["actions"][:, 0])
+    for _ in range(width):
+        with_column(log, log["observations"][:, 0] * 3)
+    log["actions"] = log["actions"] * 0.05
+    log["rewards"][:] = 0
+    found = lags(Reading(logged(lambda _: log)))
+    assert found is not None
+    assert all(0 <= share <= 1 for share in [*found.action, *found.reward])
+
+
 def test_too_few_steps_say_nothing_of_lags():
     assert lags(Reading(steps([0] * 5, [0] * 5))) is None
 

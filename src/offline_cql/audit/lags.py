@@ -16,6 +16,8 @@ from offline_cql.audit.reading import Array, Reading
 LAGS = (-1, 0, 1)
 ROWS = 10_000
 FEWEST = 500  # with fewer the explained shares are chance
+FARTHEST = 5.0  # standard deviations
+TINY = 1e-12
 WIDEST = 64  # observation columns, and discrete actions, that take part
 
 
@@ -65,11 +67,11 @@ def _middle(reading: Reading) -> Array:
 
 
 def _scaled(values: Array) -> Array:
-    """Centred columns of unit variance; constant ones are dropped."""
+    """Centred columns of unit variance, cut at ±5; constant ones are dropped."""
     numbers = values.astype(np.float64)
     std = numbers.std(axis=0)
     scaled: Array = (numbers - numbers.mean(axis=0))[:, std > 0] / std[std > 0]
-    return scaled
+    return np.clip(scaled, -FARTHEST, FARTHEST)  # one outlier would be all that is fitted
 
 
 def _features(values: Array) -> Array:
@@ -88,8 +90,9 @@ def _encoded(reading: Reading, rows: Array) -> Array:
 
 
 def _explained(features: Array, targets: Array) -> Array:
-    """1 − squared error / variance of each target column, in the half that was not fitted."""
+    """1 − squared error / variance of each target column, in the half that was not fitted; 0 where
+    the fit is worse than none."""
     weights = np.linalg.lstsq(features[::2], targets[::2], rcond=1e-6)[0]
     error = targets[1::2] - features[1::2] @ weights
-    share: Array = 1 - (error**2).mean(axis=0)
-    return share
+    share: Array = 1 - (error**2).mean(axis=0) / np.maximum(targets[1::2].var(axis=0), TINY)
+    return np.clip(share, 0.0, 1.0)

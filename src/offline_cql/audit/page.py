@@ -24,7 +24,7 @@ h3 { font-size: .95rem; margin: 0 0 .4rem; }
 p { margin: .3rem 0; }
 .soft { color: var(--soft); }
 .card { background: #fff; border: 1px solid var(--line); border-radius: 8px; padding: .9rem 1rem; }
-.grid { display: grid; gap: 1rem;
+.grid { display: grid; gap: 1rem; align-items: start;
   grid-template-columns: repeat(auto-fit, minmax(min(100%, 27rem), 1fr)); }
 .finding { border-left: 5px solid; margin: .6rem 0; padding: .6rem 1rem; overflow-wrap: anywhere; }
 .error { border-left-color: #c0392b; } .warning { border-left-color: #d99a00; }
