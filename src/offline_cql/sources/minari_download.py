@@ -1,8 +1,8 @@
 """Brings a Minari data set from the remote catalogue into the local store, whole or not at all.
 
 Minari's own client downloads, in a process of its own that sees a hidden staging store; what has
-arrived is renamed into place. A broken download goes on where it stopped. No connection is opened
-for a data set that is there. Knows nothing of formats or training.
+arrived is renamed into place. Files that arrived before a download broke off are kept for the next
+attempt. No connection is opened for a data set that is there. Knows nothing of formats or training.
 """
 
 from __future__ import annotations

@@ -108,7 +108,7 @@ def pictures(place: str, leaf: Leaf, files: Iterable[Any]) -> Array:
     for file in files:
         with Image.open(io.BytesIO(bytes(file)), formats=["JPEG"]) as picture:
             width, height = picture.size
-            if (height, width) != leaf.space.shape[:2]:  # type: ignore[index]
+            if (height, width) != leaf.space.shape[:2]:
                 raise DataError(
                     f"{place} has a picture of {height} x {width}, expected {leaf.space.shape}"
                 )
