@@ -18,7 +18,8 @@ from offline_cql import command_line
 from offline_cql.schema import CollectConfig, ConfigError, EvaluateConfig, TrainConfig
 
 ROOT = CONF.parent
-ENVIRONMENTS = "cartpole, halfcheetah, hopper, pendulum, walker2d"
+NAMES = sorted(path.stem for path in (CONF / "env").glob("*.yaml"))
+ENVIRONMENTS = ", ".join(NAMES[:12]) + f", … and {len(NAMES) - 12} more: --help lists them"
 
 
 def check(*arguments: str) -> None:

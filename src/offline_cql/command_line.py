@@ -46,6 +46,7 @@ DOORS: dict[str, type[Section]] = {
     "evaluate": EvaluateConfig,
 }
 SECRETS = ("api_key", "apikey", "token", "password", "secret")
+MOST_LISTED = 12  # options of a group in a message
 LARGEST_CHECK = 64  # combinations of a grid that are composed beforehand, 20 ms each
 
 
@@ -157,7 +158,7 @@ def _check_key(override: Override, loader: ConfigLoader, known: list[str]) -> No
     if options := loader.get_group_options(key, ObjectType.CONFIG):
         value = override.value()
         if not override.is_delete() and isinstance(value, int | float | None):
-            raise ConfigError(f"{key}={shown(value)} must be one of {', '.join(options)}")
+            raise ConfigError(f"{key}={shown(value)} must be one of {_some(options)}")
         return
     if not key.startswith("hydra.") and not is_known(key, known):
         groups = [group for group in loader.list_groups("") if group != "hydra"]
@@ -209,11 +210,18 @@ def _unknown_option(error: MissingConfigException, loader: ConfigLoader) -> Conf
         group, option = "/".join(parts[:length]), "/".join(parts[length:])
         available = loader.get_group_options(group, ObjectType.CONFIG)
         if available and ".." not in group:
-            close, listed = closest(option, available), ", ".join(available)
+            close, listed = closest(option, available), _some(available)
             hint = f"did you mean {group}={close}? (available: {listed})"
             hint = hint if close else f"available: {listed}"
             return ConfigError(f"{group}={option} is unknown; {hint}")
     return ConfigError(_one_line(error))
+
+
+def _some(names: list[str]) -> str:
+    """Names for a message; of many the first ones, and how many more there are."""
+    listed, left = names[:MOST_LISTED], len(names) - MOST_LISTED
+    more = f", … and {left} more: --help lists them" if left > 0 else ""
+    return ", ".join(listed) + more
 
 
 def _one_line(error: Exception) -> str:
