@@ -31,6 +31,7 @@ from offline_cql.schema import (
     CollectConfig,
     ConfigError,
     EvaluateConfig,
+    ReportConfig,
     Section,
     TrainConfig,
     refuse_without_effect,
@@ -44,6 +45,7 @@ DOORS: dict[str, type[Section]] = {
     "audit": AuditConfig,
     "collect": CollectConfig,
     "evaluate": EvaluateConfig,
+    "report": ReportConfig,
 }
 SECRETS = ("api_key", "apikey", "token", "password", "secret")
 MOST_LISTED = 12  # options of a group in a message

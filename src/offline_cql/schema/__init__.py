@@ -2,7 +2,13 @@
 
 from offline_cql.schema.columns import ColumnsConfig
 from offline_cql.schema.data import DatasetConfig, EnvConfig
-from offline_cql.schema.doors import AuditConfig, CollectConfig, EvaluateConfig, TrainConfig
+from offline_cql.schema.doors import (
+    AuditConfig,
+    CollectConfig,
+    EvaluateConfig,
+    ReportConfig,
+    TrainConfig,
+)
 from offline_cql.schema.effect import refuse_without_effect, without_effect
 from offline_cql.schema.limits import ConfigError, Section
 from offline_cql.schema.reading import typed, typed_as
@@ -34,6 +40,7 @@ __all__ = [
     "LoggerConfig",
     "NetworkConfig",
     "OpeConfig",
+    "ReportConfig",
     "RolloutConfig",
     "Section",
     "TrainConfig",

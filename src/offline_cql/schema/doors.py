@@ -137,3 +137,15 @@ class EvaluateConfig(Section):
             self.ope.method != "none" and not self.evaluation.episodes
         )
         self.require(one, "checkpoint", only)
+
+
+@dataclass(kw_only=True)
+class ReportConfig(Section):
+    """Everything that report.py takes."""
+
+    runs: str  # a folder with run folders in it, at any depth, or a pattern of such
+    out: str  # a new folder for the page, the tables and the plots
+    above_best_share: float = field(metadata=within(">= 0", "<= 1"))  # more: alpha is too small
+    cloning_margin: float = field(metadata=within(">= 0"))  # relative; nearer: alpha is too large
+    resamples: int = field(metadata=within(">= 100"))  # of the bootstrap
+    seed: int = field(metadata=within(">= 0", LARGEST_SEED))  # of the bootstrap

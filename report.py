@@ -1,0 +1,20 @@
+"""Which alpha and checkpoint to ship, and all about many runs; python report.py --help says how."""
+
+from typing import Any
+
+import hydra
+from omegaconf import DictConfig
+
+from offline_cql import command_line
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="report")
+def main(config: DictConfig) -> Any:
+    """Returns what the runner returns."""
+    from offline_cql.runner.report import report  # late: --help must not wait for it
+
+    return command_line.job(report, config)
+
+
+if __name__ == "__main__":
+    command_line.run(main)
