@@ -31,6 +31,7 @@ from offline_cql.schema import (
     CollectConfig,
     ConfigError,
     EvaluateConfig,
+    ExportConfig,
     ReportConfig,
     Section,
     TrainConfig,
@@ -46,6 +47,7 @@ DOORS: dict[str, type[Section]] = {
     "collect": CollectConfig,
     "evaluate": EvaluateConfig,
     "report": ReportConfig,
+    "export": ExportConfig,
 }
 SECRETS = ("api_key", "apikey", "token", "password", "secret")
 MOST_LISTED = 12  # options of a group in a message

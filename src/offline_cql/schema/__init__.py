@@ -6,6 +6,7 @@ from offline_cql.schema.doors import (
     AuditConfig,
     CollectConfig,
     EvaluateConfig,
+    ExportConfig,
     ReportConfig,
     TrainConfig,
 )
@@ -36,6 +37,7 @@ __all__ = [
     "EnvConfig",
     "EvaluateConfig",
     "EvaluationConfig",
+    "ExportConfig",
     "HardwareConfig",
     "LoggerConfig",
     "NetworkConfig",

@@ -149,3 +149,17 @@ class ReportConfig(Section):
     cloning_margin: float = field(metadata=within(">= 0"))  # relative; nearer: alpha is too large
     resamples: int = field(metadata=within(">= 100"))  # of the bootstrap
     seed: int = field(metadata=within(">= 0", LARGEST_SEED))  # of the bootstrap
+
+
+@dataclass(kw_only=True)
+class ExportConfig(Section):
+    """Everything that export.py takes."""
+
+    run: str  # a run folder
+    checkpoint: str  # last, or the number of updates of a kept policy
+    sampled: bool  # the policy's distribution, from random numbers that come in
+
+    def check(self) -> None:
+        """One policy is meant."""
+        one = self.checkpoint == "last" or self.checkpoint.isdecimal()
+        self.require(one, "checkpoint", "must be last or a number of updates")
