@@ -101,7 +101,7 @@ def make_environments(
         ]
     except (gym.error.Error, TypeError) as error:  # TypeError: an argument that it does not take
         raise EnvironmentFault(f"environment {env_id!r} cannot be made: {error}") from error
-    return [_shifted(_flat(environment, observation_keys), shift) for environment in made]
+    return [_flat(environment, observation_keys, shift) for environment in made]
 
 
 def _register(env_id: str) -> None:
@@ -125,19 +125,13 @@ def _register(env_id: str) -> None:
             raise EnvironmentFault(f"{known}; packages that may have it: {remedy}") from error
 
 
-def _flat(environment: Environment, keys: Sequence[str] | None) -> Environment:
+def _flat(
+    environment: Environment, keys: Sequence[str] | None, shift: Sequence[float] | None
+) -> Environment:
     space = environment.observation_space
     plain = isinstance(space, gym.spaces.Box) and len(space.shape) == 1
-    return environment if plain and keys is None else FlatObservation(environment, keys)
-
-
-def _shifted(environment: Environment, shift: Sequence[float] | None) -> Environment:
-    if not shift:
-        return environment
-    space = environment.observation_space
-    added = np.zeros(space.shape)
-    added[: len(shift)] = shift
-    return gym.wrappers.TransformObservation(environment, lambda seen: seen + added, space)
+    changed = not plain or keys is not None or shift
+    return FlatObservation(environment, keys, shift or ()) if changed else environment
 
 
 def spaces_of(env: Environment) -> Spaces:

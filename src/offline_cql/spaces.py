@@ -198,13 +198,23 @@ def flat_spaces(observation: Space, action: Space, keys: Sequence[str] | None = 
 
 
 class FlatObservation(gym.ObservationWrapper[Any, Any, Any]):  # type: ignore[misc]
-    """An environment whose observations are rows, as `layout` says."""
+    """An environment whose observations are rows, as `layout` says.
 
-    def __init__(self, env: gym.Env[Any, Any], keys: Sequence[str] | None = None):
+    shift: added to the first numbers of each.
+    """
+
+    def __init__(
+        self,
+        env: gym.Env[Any, Any],
+        keys: Sequence[str] | None = None,
+        shift: Sequence[float] = (),
+    ):
         super().__init__(env)
-        self.layout = layout(env.observation_space, keys)
+        self.layout, self.shift = layout(env.observation_space, keys), shift
         low, high = (0, 255) if self.layout.images else (-np.inf, np.inf)
         self.observation_space = Box(low, high, (self.layout.size,), self.layout.dtype.type)
 
     def observation(self, observation: Any) -> Array:
-        return self.layout.row(observation).astype(self.layout.dtype, copy=False)
+        row = self.layout.row(observation).astype(self.layout.dtype)
+        row[: len(self.shift)] += np.asarray(self.shift, row.dtype)
+        return row
