@@ -1,0 +1,98 @@
+"""How a plot looks and how it becomes SVG text for the page and a PNG beside it.
+
+Text stays text in the SVG, so that the page's font is used. matplotlib is imported here alone.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+from offline_cql.report.record import Array
+
+INK, SOFT, GRID = "#2b4a6b", "#8a929b", "#e3e6ea"
+CLONING_COLOR, BAD, DULL = "#6b6f76", "#f8dcd6", "#dfe8f3"
+DPI = 110
+STYLE: dict[str, Any] = {
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": SOFT,
+    "axes.labelcolor": "#444b54",
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "grid.color": GRID,
+    "xtick.color": "#444b54",
+    "ytick.color": "#444b54",
+    "xtick.labelsize": 9,
+    "ytick.labelsize": 9,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plot:
+    """stem: of the PNG's name; metrics: those of docs/metrics.md that it shows."""
+
+    stem: str
+    title: str
+    caption: str
+    size: tuple[float, float]
+    draw: Callable[[Figure], None]
+    metrics: tuple[str, ...] = ()
+
+
+def rendered(plot: Plot) -> tuple[str, bytes]:
+    """SVG text that stands in an HTML page, and a PNG."""
+    with mpl.rc_context(STYLE), warnings.catch_warnings():
+        # The browser has the letters that matplotlib's own font lacks.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        figure = Figure(figsize=plot.size, layout="constrained")
+        plot.draw(figure)
+        text, image = io.StringIO(), io.BytesIO()
+        figure.savefig(text, format="svg", transparent=True)
+        figure.set_layout_engine("none")  # the places are found: once is enough
+        figure.savefig(image, format="png", dpi=DPI)
+    return standing_in_html(text.getvalue(), plot.stem), image.getvalue()
+
+
+def standing_in_html(text: str, prefix: str) -> str:
+    """No name spaces, which look like addresses, no size of its own, ids that no other has."""
+    text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.S)
+    text = re.sub(r' xmlns(:\w+)?="[^"]*"', "", text).replace("xlink:href", "href")
+    head, body = text.split(">", 1)
+    text = re.sub(r' (?:width|height)="[^"]*"', "", head) + ">" + body
+    used = set(re.findall(r'(?:url\(#|href="#)([^)"]+)', text))
+    text = re.sub(r' id="([^"]+)"', lambda m: m[0] if m[1] in used else "", text)
+    return re.sub(r'(url\(#|href="#| id=")([^)"]+)', rf"\g<1>{prefix}-\g<2>", text)
+
+
+def colors(names: Sequence[str]) -> dict[str, Any]:
+    """One colour a name, from dark to light in their order."""
+    shades = mpl.colormaps["viridis"]
+    last = max(len(names) - 1, 1)
+    return {name: shades(0.9 * place / last) for place, name in enumerate(names)}
+
+
+def line(axes: Any, x: Array, found: tuple[Array, Array, Array], **style: Any) -> None:
+    """A mean with its band."""
+    middle, low, high = found
+    axes.plot(x, middle, marker="o", markersize=3, linewidth=1.4, **style)
+    axes.fill_between(x, low, high, color=style["color"], alpha=0.15, linewidth=0)
+
+
+def wide_range(axes: Any, values: Array) -> None:
+    """A logarithmic axis, straight about 0, where a few values would flatten the others."""
+    size = abs(values[values != 0])
+    if len(size) > 1 and size.max() > 100 * float(sorted(size)[len(size) // 2]):
+        axes.set_yscale("symlog", linthresh=float(sorted(size)[len(size) // 2]))

@@ -1,0 +1,92 @@
+"""What the selection says, in sentences; numbers as they are written in a report."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+
+from offline_cql.report.selection import Selection
+
+
+def sentences(selection: Selection) -> list[str]:
+    """The recommendation: three to six lines, the first is the verdict."""
+    if selection.policy is None:
+        return _none(selection)
+    pair, policy, behaviour = selection.pair, selection.policy, selection.behaviour
+    assert pair is not None
+    assert behaviour is not None
+    estimate = policy.estimate
+    chosen = f"alpha={policy.alpha:g} after {policy.updates:,} updates, seed {policy.seed}"
+    distance = estimate.low - behaviour.value
+    side = "above" if selection.ship else "not above"
+    eligible = sum(each.eligible for each in selection.pairs)
+    struck = len(selection.pairs) - eligible
+    many = len(pair.policies) > 1
+    over = f", the mean over {len(pair.policies)} runs," if many else ""
+    lines = [
+        f"ship {chosen}" if selection.ship else f"do not ship: the best is {chosen}",
+        f"because its lower bound {figure(estimate.low)} is {side} the {figure(behaviour.value)} "
+        f"of the data's policy ({distance:+,.3g}); {estimate.method} {figure(estimate.value)} "
+        f"[{figure(estimate.low)}, {figure(estimate.high)}]",
+        f"chosen for the largest lower bound{over} {figure(pair.low)}, of {eligible} pairs of "
+        f"alpha and checkpoint ({struck} struck out); the largest of many is somewhat optimistic",
+    ]
+    lines += _alphas(selection)
+    assumptions = (*estimate.assumptions, *behaviour.assumptions)
+    return [*lines, f"if {'; '.join(dict.fromkeys(assumptions))}"]
+
+
+def _none(selection: Selection) -> list[str]:
+    if selection.pairs:
+        lines = ["no recommendation: every pair of alpha and checkpoint was struck out"]
+        last = selection.pairs[-1]
+        reason = last.too_small[0] if last.too_small else str(last.incomplete)
+        lines.append(f"alpha={last.alpha:g} after {last.updates:,} updates: {reason}")
+        lines += _alphas(selection)
+    else:
+        lines = ["no recommendation: no estimates are there of what these policies would earn"]
+    if selection.turns:
+        told = (f"alpha={alpha:g} {words}" for alpha, words in selection.turns.items())
+        lines.append(f"held-out TD error: {'; '.join(told)}")
+    return lines
+
+
+def _alphas(selection: Selection) -> list[str]:
+    small = [f"alpha={a:g} is too small: {why}" for a, why in selection.too_small.items()]
+    large = [f"alpha={a:g} is close to cloning: {why}" for a, why in selection.too_large.items()]
+    chosen = selection.pair.alpha if selection.pair is not None else None
+    if chosen in selection.too_large:
+        large.append("the chosen one among them: expect what the data's policy earns")
+    return ["; ".join(small + large)] if small + large else []
+
+
+def commands(selection: Selection) -> list[str]:
+    """What makes the estimates that are missing."""
+    if not selection.without:
+        return []
+    runs = selection.without
+    grid = ["-m"] if len(runs) > 1 else []
+    kind = ["ope=fqe", "evaluation.episodes=0", "checkpoint=all"]
+    return [shlex.join(["python", "evaluate.py", *grid, f"run={','.join(runs)}", *kind])]
+
+
+def checkpoint_file(selection: Selection) -> str | None:
+    """The file of the recommended policy."""
+    policy = selection.policy
+    return None if policy is None else f"{policy.run}/checkpoints/{policy.updates}.ckpt"
+
+
+def figure(value: float | None) -> str:
+    """A number with as many digits as say something; – when there is none."""
+    if value is None:
+        return "–"
+    size = abs(value)
+    if value == 0 or 0.01 <= size < 100:
+        return f"{value:.2f}".rstrip("0").rstrip(".")
+    return f"{value:,.1f}" if 100 <= size < 1e7 else f"{value:.2g}"
+
+
+def listed(names: Sequence[str], most: int) -> str:
+    """The first of them, the rest by number."""
+    rest = len(names) - most
+    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
