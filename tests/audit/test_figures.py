@@ -13,9 +13,9 @@ from offline_cql.audit.actions import actions, propensities
 from offline_cql.audit.alignment import alignment
 from offline_cql.audit.columns import columns, one_hot
 from offline_cql.audit.distribution import distribution, entropy
-from offline_cql.audit.duplicates import duplicates
+from offline_cql.audit.duplicates import _mixed, duplicates
 from offline_cql.audit.episodes import discounted_returns, episodes, rewards, value_size
-from offline_cql.audit.lags import lags
+from offline_cql.audit.lags import _explained, lags
 from offline_cql.audit.neighbours import neighbours
 from offline_cql.audit.reading import Reading
 from offline_cql.transitions import Spaces, Transitions
@@ -125,6 +125,9 @@ def test_an_array_joined_with_a_shift_is_told_by_what_it_equals():
     second = steps([0] * 6, [0] * 6, following=[2, 3, 4, 5, 6, 7])
     found = alignment(Reading(second))
     assert (found.equal, found.own, found.second) == (0, 0, 4)
+    # Step 1 is followed by the 3 that begins the next episode: no coincidence counts.
+    apart = steps([0] * 6, [0, 0, 0, 1, 1, 1], following=[2, 3, 4, 5, 6, 7])
+    assert alignment(Reading(apart)).second == 2
 
 
 @pytest.mark.parametrize("each", [1, 2, 3, 7])
@@ -178,6 +181,26 @@ def test_what_is_explained_is_a_share_whatever_the_columns(width: int):
     found = lags(Reading(logged(lambda _: log)))
     assert found is not None
     assert all(0 <= share <= 1 for share in [*found.action, *found.reward])
+
+
+def test_a_fit_that_is_worse_than_none_explains_nothing():
+    generator = np.random.default_rng(0)
+    features, targets = generator.normal(size=(60, 25)), generator.normal(size=(60, 2))
+    assert _explained(features, targets).tolist() == [0.0, 0.0]
+    exact = _explained(features, features[:, :1] * 2)
+    assert exact == pytest.approx([1.0])
+
+
+def test_one_outlier_is_not_all_that_is_fitted():
+    def outlier(log):
+        for name in ("observations", "next_observations"):
+            log[name] = log[name].copy()
+        log["observations"][101] = 1e6  # among the steps that are not fitted
+        log["next_observations"][100] = 1e6
+
+    found = lags(Reading(logged(outlier)))
+    assert found is not None
+    assert found.reward[1] > 0.9
 
 
 def test_too_few_steps_say_nothing_of_lags():
@@ -270,6 +293,11 @@ def test_the_same_steps_in_another_order_are_no_copied_episode():
     assert (found.transitions, found.episodes, found.first) == (2, 0, None)
 
 
+def test_every_bit_of_a_number_reaches_the_low_bits_of_its_hash():
+    bits = np.array([0, 1 << 63, 1 << 40, 1], np.uint64)
+    assert len(np.unique(_mixed(bits) & np.uint64(0xFFFFFFFF))) == 4
+
+
 def test_different_rows_have_different_hashes():
     """Whole numbers: their bits end in zeros, which weak hashes confuse."""
     grid = np.stack(np.meshgrid(np.arange(400.0), np.arange(300.0)), -1).reshape(-1, 2)
@@ -359,23 +387,23 @@ def test_choices_have_entropies_in_nats():
 
 
 def test_neighbours_are_those_of_other_episodes():
-    """Each episode has an action of its own, and all see the same states: only neighbours from
-    other episodes differ."""
+    """Each episode stays near one place of its own: its own steps would be the nearest."""
     size = 40
     data = steps(
         [0.0] * 10 * size,
         [e for e in range(10) for _ in range(size)],
         actions=[e / 10 for e in range(10) for _ in range(size)],
-        observations=[k + e / 100 for e in range(10) for k in range(size)],
+        observations=[e + k / 1000 for e in range(10) for k in range(size)],
     )
     found = neighbours(Reading(data), gamma=0.9)
     assert found is not None
     assert found.other_episodes
-    assert found.action > 0.8
+    assert found.distance > 0.1
     one = dataclasses.replace(data, ends=np.array([len(data)]))
     alone = neighbours(Reading(one), gamma=0.9)
     assert alone is not None
     assert not alone.other_episodes
+    assert alone.distance < 0.01
 
 
 def test_a_few_steps_have_no_neighbours():

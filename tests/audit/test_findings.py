@@ -238,6 +238,10 @@ def test_states_too_far_apart_to_compare():
     assert "behaviour_decided" not in names
 
 
+def test_a_single_outlier_is_no_sentinel():
+    assert "observation_sentinel" not in found(logged(spike))
+
+
 def test_a_clipped_measurement_is_no_sentinel():
     limited = column(lambda log: np.clip(np.tan(np.arange(len(log["rewards"])) * 0.7), -5, 5))
     assert "observation_sentinel" not in found(logged(limited))

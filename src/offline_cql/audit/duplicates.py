@@ -12,7 +12,7 @@ from offline_cql.audit.reading import Array, Reading
 Hashes = npt.NDArray[np.uint64]
 
 FACTOR = np.uint64(0x9E3779B97F4A7C15)  # odd, its bits well mixed: 2^64 / golden ratio
-SHIFT = np.uint64(29)
+SHIFT = np.uint64(32)
 
 
 @dataclass(frozen=True)

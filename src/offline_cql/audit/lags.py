@@ -16,7 +16,7 @@ from offline_cql.audit.reading import Array, Reading
 LAGS = (-1, 0, 1)
 ROWS = 10_000
 FEWEST = 500  # with fewer the explained shares are chance
-FARTHEST = 5.0  # standard deviations
+OUTERMOST = (0.005, 0.995)
 TINY = 1e-12
 WIDEST = 64  # observation columns, and discrete actions, that take part
 
@@ -67,11 +67,13 @@ def _middle(reading: Reading) -> Array:
 
 
 def _scaled(values: Array) -> Array:
-    """Centred columns of unit variance, cut at ±5; constant ones are dropped."""
+    """Centred columns of unit variance, their outermost 1 % cut; constant ones are dropped."""
     numbers = values.astype(np.float64)
+    # One outlier would be all that is fitted.
+    numbers = np.clip(numbers, *np.quantile(numbers, OUTERMOST, axis=0))
     std = numbers.std(axis=0)
     scaled: Array = (numbers - numbers.mean(axis=0))[:, std > 0] / std[std > 0]
-    return np.clip(scaled, -FARTHEST, FARTHEST)  # one outlier would be all that is fitted
+    return scaled
 
 
 def _features(values: Array) -> Array:
