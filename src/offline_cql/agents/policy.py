@@ -57,13 +57,15 @@ class GaussianMode(Policy):
 
     def within_bounds(self, pre_tanh: Tensor) -> Tensor:
         action: Tensor = self.bounds(torch.tanh(pre_tanh))
+        low, high = self.bounds.low, self.bounds.high
         # The map of ±1 rounds to a float beside the bound; who is served has no tolerance for it.
-        return torch.minimum(torch.maximum(action, self.bounds.low), self.bounds.high)
+        return torch.minimum(torch.maximum(action, low), high)
 
     def distance(self, inputs: tuple[Tensor, ...], action: Tensor) -> Tensor:
         """The largest difference in any dimension, in units of half its range."""
         half = 0.5 * (self.bounds.high - self.bounds.low)
-        return ((action - self(*inputs)).abs() / half).amax(dim=1)
+        distance: Tensor = (action - self(*inputs)).abs() / half
+        return distance.amax(dim=1)
 
 
 class GaussianSample(GaussianMode):
