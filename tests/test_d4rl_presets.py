@@ -27,7 +27,11 @@ FOLDER = CONF / "experiment" / "d4rl"
 PRESETS = sorted(path.stem for path in FOLDER.glob("*.yaml"))
 LOCOMOTION = ("halfcheetah", "hopper", "walker2d", "ant")
 ADROIT = ("pen", "hammer", "door", "relocate")
-WITH_SIMULATOR = ("halfcheetah", "hopper", "walker2d", *ADROIT)
+OFTEN, RARELY = (5_000, 10), (50_000, 100)  # updates between evaluations, episodes of each
+WITH_SIMULATOR = {
+    **dict.fromkeys(("halfcheetah", "hopper", "walker2d", "ant", *ADROIT), OFTEN),
+    "antmaze": RARELY,
+}
 
 
 def domain(preset: str) -> str:
@@ -87,7 +91,8 @@ def test_rollouts_where_a_simulator_gives_the_observations_of_the_data(name: str
     config = preset(name)
     if domain(name) in WITH_SIMULATOR:
         assert config.env.id == config.env.d4rl_env
-        assert (config.evaluation.every, config.evaluation.episodes) == (5_000, 10)
+        rollouts = (config.evaluation.every, config.evaluation.episodes)
+        assert rollouts == WITH_SIMULATOR[domain(name)]
     else:
         assert (config.env.id, config.evaluation.episodes) == (None, 0)
 

@@ -17,6 +17,7 @@ import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 
+from offline_cql.schema import EnvConfig
 from offline_cql.spaces import FlatObservation, flat_spaces
 from offline_cql.transitions import Spaces
 
@@ -132,6 +133,18 @@ def _flat(
     plain = isinstance(space, gym.spaces.Box) and len(space.shape) == 1
     changed = not plain or keys is not None or shift
     return FlatObservation(environment, keys, shift or ()) if changed else environment
+
+
+def make_simulators(env: EnvConfig, count: int) -> list[Environment]:
+    """`count` of the settings' simulators. Raises as make_environments does."""
+    assert env.id is not None  # the schema allows no rollouts without a simulator
+    return make_environments(
+        env.id,
+        count,
+        observation_keys=env.observation_keys,
+        shift=env.observation_shift,
+        arguments=env.arguments,
+    )
 
 
 def spaces_of(env: Environment) -> Spaces:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from offline_cql.agents import Agent
-from offline_cql.environments import Array, Policy, make_environments, roll_out
+from offline_cql.environments import Array, Policy, make_simulators, roll_out
 from offline_cql.schema import EnvConfig, RolloutConfig
 from offline_cql.transitions import Transitions
 
@@ -56,8 +56,7 @@ def greedy_policy(agent: Agent) -> Policy:
 
 def evaluate(agent: Agent, env: EnvConfig, evaluation: RolloutConfig) -> list[EpisodeResult]:
     """Play `episodes` episodes, the same number in each sub-environment: no bias to short ones."""
-    assert env.id is not None  # the schema allows no episodes without a simulator
-    environments = make_environments(env.id, evaluation.environments)
+    environments = make_simulators(env, evaluation.environments)
     try:
         episodes = roll_out(
             environments,
@@ -91,8 +90,9 @@ def behaviour_return(transitions: Transitions) -> float:
     """Mean return of the logged episodes, in the environment's units.
 
     Episodes that were cut short by the recording's quota are left out: truncated ones that are
-    shorter than the longest episode of the data.
+    shorter than the longest episode of the data by more than one step.
     """
-    lengths = transitions.lengths
-    whole = transitions.terminated[transitions.ends - 1] | (lengths == lengths.max())
+    lengths, terminal = transitions.lengths, transitions.terminated[transitions.ends - 1]
+    # Formats without the observation after a time limit have lost that last step.
+    whole = terminal | (lengths >= lengths.max() - 1)
     return float(transitions.episode_returns()[whole].mean())

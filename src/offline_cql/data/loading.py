@@ -9,7 +9,7 @@ from pathlib import Path
 import gymnasium as gym
 
 from offline_cql.data.recording import ensure_recorded
-from offline_cql.environments import make_environments, spaces_of
+from offline_cql.environments import make_simulators, spaces_of
 from offline_cql.schema import ConfigError, DatasetConfig, EnvConfig
 from offline_cql.sources import Source, load
 from offline_cql.sources.d4rl import D4RLFile, task_file
@@ -38,7 +38,7 @@ def environment_spaces(env: EnvConfig) -> Spaces | None:
     """Sizes and bounds of the simulator; None without one."""
     if env.id is None:
         return None
-    (environment,) = make_environments(env.id, 1, observation_keys=env.observation_keys)
+    (environment,) = make_simulators(env, 1)
     spaces = spaces_of(environment)
     environment.close()
     return spaces

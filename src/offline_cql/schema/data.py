@@ -4,7 +4,7 @@ Knows nothing about files, Hydra or defaults: each number stands once, in conf/.
 """
 
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from offline_cql.schema.columns import ColumnsConfig
 from offline_cql.schema.limits import LARGEST_SEED, Section, one_of, within
@@ -17,13 +17,17 @@ class EnvConfig(Section):
     prefix: ClassVar[str] = "env"
     name: str  # short name; also in the data set's id and in paths
     id: str | None  # Gymnasium's id of the simulator; null: there is none
+    arguments: dict[str, Any]  # of gymnasium.make
     observation_keys: list[str] | None  # taken from a Dict observation; null: all, sorted
+    observation_shift: list[float] | None  # added to the observation's first numbers
     qualities: list[str]  # of the embedded data sets
     quality: str | None  # the one taken when none is named
     minari_id: str | None  # the data set of dataset=minari
     d4rl_task: str | None  # the data set of dataset=d4rl
     d4rl_env: str | None  # its simulator
+    d4rl_arguments: dict[str, Any]
     d4rl_observation_keys: list[str] | None
+    d4rl_observation_shift: list[float] | None
     updates: int = field(metadata=within(">= 1"))
     evaluate_every: int = field(metadata=within(">= 1"))  # updates
     episodes: int = field(metadata=within(">= 0"))  # of each evaluation

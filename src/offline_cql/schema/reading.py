@@ -6,6 +6,7 @@ Knows nothing about the command line, and not which settings there are: it reads
 import dataclasses
 import difflib
 import types
+from fnmatch import fnmatchcase
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from omegaconf import MISSING, DictConfig, OmegaConf
@@ -47,12 +48,14 @@ def keys(section: type[Section]) -> list[str]:
             found += [f"{name}.{inner}" for inner in keys(hint)]
         elif name in {field.name for field in dataclasses.fields(section)}:
             found.append(name)
+            if get_origin(hint) is dict:  # whatever is inside it
+                found.append(f"{name}.*")
     return found
 
 
 def is_known(key: str, known: list[str]) -> bool:
     """Whether the key is one of a setting, or of a section of settings."""
-    return key in known or any(setting.startswith(f"{key}.") for setting in known)
+    return any(setting.startswith(f"{key}.") or fnmatchcase(key, setting) for setting in known)
 
 
 def unknown(key: str, known: list[str]) -> str:
@@ -109,6 +112,10 @@ def _value(hint: Any, value: Any, key: str) -> Any:
     hint = _present(hint)
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         return _section(hint, value, key)
+    if get_origin(hint) is dict:
+        if not isinstance(value, dict):
+            raise ConfigError(f"{key}={shown(value)} must be a mapping, as in {key}={{name:1}}")
+        return value
     if get_origin(hint) is list:
         if not isinstance(value, list):
             raise ConfigError(f"{key}={shown(value)} must be a list, as in {key}=[1,2]")

@@ -27,11 +27,13 @@ from offline_cql.transitions import DataError
 Array = npt.NDArray[Any]
 
 FILE = "main_data.hdf5"
+METADATA = 2**19  # bytes of HDF5's own memory of where things are
 
 
 def episodes(stored: Stored) -> Iterator[Episode]:
     """In the order of their numbers. Raises DataError, or whatever HDF5 stumbles over."""
     with h5py.File(stored.folder / FILE, "r") as file:
+        _remember_little(file)
         link = file.id.links.visit(_unless_hard, info=True)
         if link is not None:  # it could show another file of this machine as data
             raise DataError(f"{stored.dataset_id}: {link} is a link elsewhere, which is refused")
@@ -44,6 +46,13 @@ def episodes(stored: Stored) -> Iterator[Episode]:
         # By number: HDF5's own order is alphabetical, 10 before 2.
         for number in range(stored.episodes):
             yield reader.episode(number)
+
+
+def _remember_little(file: h5py.File) -> None:
+    """HDF5 would keep what it met on the way to each episode, about as much as the episode."""
+    memory = file.id.get_mdc_config()
+    memory.min_size = memory.max_size = memory.initial_size = METADATA
+    file.id.set_mdc_config(memory)
 
 
 def _unless_hard(name: bytes, info: Any) -> str | None:
