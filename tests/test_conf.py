@@ -268,7 +268,7 @@ def test_experiments():
 
 
 def test_hydra_makes_no_folder_of_its_own():
-    for door in ("train", "collect", "evaluate"):
+    for door in ("train", "audit", "collect", "evaluate", "export", "report"):
         text = (CONF / f"{door}.yaml").read_text()
         assert "  - door\n" in text
     hydra = yaml.safe_load((CONF / "door.yaml").read_text())["hydra"]

@@ -15,7 +15,7 @@ from builders import attach, batch_of, build, continuous_data, discrete_data, se
 from offline_cql.callbacks.rollouts import evaluation_metrics, evaluation_rows
 from offline_cql.evaluation import EpisodeResult, Score
 from offline_cql.ope.held_out import held_out_metrics
-from offline_cql.schema import CollectConfig, EvaluateConfig, TrainConfig
+from offline_cql.schema import AuditConfig, CollectConfig, EvaluateConfig, TrainConfig
 from offline_cql.schema.reading import is_known, keys
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -89,7 +89,8 @@ def test_every_code_line_names_functions_that_exist():
     assert found >= 30
 
 
-SETTINGS = [*keys(TrainConfig), *keys(CollectConfig), *keys(EvaluateConfig)]
+DOORS = (TrainConfig, AuditConfig, CollectConfig, EvaluateConfig)
+SETTINGS = [key for door in DOORS for key in keys(door)]
 SECTIONS = "|".join(sorted({key.partition(".")[0] for key in SETTINGS if "." in key}))
 
 

@@ -15,7 +15,7 @@ from composition import CONF, composed
 from training import SIZE, TINY
 
 from offline_cql.run_folder import read_json
-from offline_cql.runner.audit import audit
+from offline_cql.runner.audit import audit, following
 from offline_cql.schema import AuditConfig, ConfigError, typed_as
 from offline_cql.transitions import DataError
 
@@ -196,3 +196,11 @@ def test_warnings_are_said_before_training(tmp_path: Path):
     done = door("train", *TINY, "updates=10", "dataset.reward_scale=1e-6", f"run_dir={tmp_path}/r")
     assert done.returncode == 0
     assert done.stderr.splitlines()[2].startswith("warning  values are of the order of ")
+
+
+def test_the_next_command_is_what_was_typed_without_the_audits_own_words():
+    typed = ["env=logged", "dataset=table", "dataset.path=my logs.parquet", "strict=true", "-m"]
+    assert (
+        following(typed)
+        == "python train.py env=logged dataset=table 'dataset.path=my logs.parquet'"
+    )

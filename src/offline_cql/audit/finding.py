@@ -52,3 +52,19 @@ def figure(value: float) -> str:
     if 1000 <= size < 1e7:
         return f"{value:,.0f}"
     return f"{value:.2g}"
+
+
+# What the gate and the sources mended, in words; the audit counts each.
+MENDED = {
+    "clipped_actions": "actions beyond their bounds by rounding were clipped",
+    "terminal_and_truncated": "steps were terminal and truncated: they count as terminal",
+    "unfinished_last_episode": "last episode had no end: it counts as truncated",
+    "episodes_without_an_end": "episodes had no end: they count as truncated",
+    "episodes_over_two_files": "episodes go on in the next file",
+    "dropped_last_steps": "last steps had no next observation and were left out",
+    "dropped_episodes_of_one_step": "episodes of one step had no next observation: left out",
+    "last_step_dropped": "last row of the file was left out, as D4RL's reader does",
+    "steps_dropped_at_timeouts": "rows at time limits were left out, as D4RL's reader does",
+    "terminals_dropped_at_timeouts": "of the rows left out at time limits were terminal",
+    "steps_without_their_text": "steps had text, which was left out",
+}

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from offline_cql.audit.episodes import value_size
 from offline_cql.audit.figures import Figures
-from offline_cql.audit.finding import LEVELS, Finding, figure, listed, plural, share
+from offline_cql.audit.finding import LEVELS, MENDED, Finding, figure, listed, plural, share
 from offline_cql.audit.findings_of_behaviour import of_actions, of_neighbours, of_propensities
 
 FEW = 1_000  # transitions
@@ -22,12 +22,6 @@ VERY_FAR = 50.0  # standard deviations
 EXPLAINED = 0.05  # below this share of variance, nothing is said of a shift
 
 # What the sources mend, in words. A name that is not here is shown as it is.
-MENDED = {
-    "clipped_actions": "actions beyond their bounds by rounding were clipped",
-    "terminal_and_truncated": "steps were terminal and truncated: they count as terminal",
-    "unfinished_last_episode": "last episode had no end: it counts as truncated",
-    "episodes_without_an_end": "episodes had no end: they count as truncated",
-}
 
 
 def findings(figures: Figures) -> list[Finding]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -19,6 +21,7 @@ from offline_cql.sources.progress import ProgressBar
 from offline_cql.transitions import DataError, Transitions
 
 JSON, HTML = "audit.json", "audit.html"
+OWN = ("gamma", "out", "infer", "strict")  # keys that train.py does not have
 
 
 def audit(config: DictConfig) -> None:
@@ -61,7 +64,7 @@ def audit(config: DictConfig) -> None:
             f"{transitions.dataset_id}: {plural(len(bad), bad[0].level)}, the first: "
             f"{bad[0].message}; {bad[0].remedy}"
         )
-    console.print(f"next    {following(settings)}", soft_wrap=True, highlight=False)
+    console.print(f"next    {following(sys.argv[1:])}", soft_wrap=True, highlight=False)
 
 
 def short_audit(
@@ -99,16 +102,7 @@ def scores(transitions: Transitions, env: EnvConfig) -> Scores:
     )
 
 
-def following(settings: AuditConfig) -> str:
-    """The command that trains on the audited data."""
-    dataset = settings.dataset
-    parts = [f"python train.py env={settings.env.name}"]
-    if dataset.source != "embedded":
-        parts.append(f"dataset={dataset.source}")
-    if dataset.path is not None:
-        parts.append(f"dataset.path={dataset.path}")
-    elif dataset.source == "embedded":
-        parts.append(f"dataset.quality={dataset.quality} dataset.size={dataset.size}")
-    else:
-        parts.append(f"dataset.id={dataset.id}")
-    return " ".join(parts)
+def following(words: list[str]) -> str:
+    """The command that trains on the audited data: what was typed, without the audit's own keys."""
+    kept = [word for word in words if "=" in word and word.partition("=")[0] not in OWN]
+    return shlex.join(["python", "train.py", *kept])
