@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test test-slow check format lint types bench clean
+.PHONY: help setup train test test-slow check format lint types bench bench-loading clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
@@ -41,6 +41,16 @@ types: $(READY)
 bench: $(READY)  ## Updates per second on this machine
 	$(BIN)/python benchmarks/updates.py
 
+bench-loading: $(READY) .venv-peers/.ready  ## Loading a million transitions, beside other readers
+	$(BIN)/python benchmarks/loading.py --d3rlpy .venv-peers/bin/python
+
+# d3rlpy wants an older gymnasium: an environment of its own, which sees ours for the rest.
+.venv-peers/.ready: $(READY)
+	$(PYTHON) -m venv .venv-peers
+	echo "$(CURDIR)/$$(ls -d $(VENV)/lib/python*/site-packages)" > "$$(ls -d .venv-peers/lib/python*/site-packages)/ours.pth"
+	.venv-peers/bin/pip install --quiet d3rlpy==2.8.1
+	@touch $@
+
 clean:  ## Remove the environment and the caches (outputs/ stays)
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis src/*.egg-info
+	rm -rf $(VENV) .venv-peers .pytest_cache .mypy_cache .ruff_cache .hypothesis src/*.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
