@@ -203,7 +203,7 @@ class _Arrays:
 
     @property
     def names(self) -> str:
-        return ", ".join(sorted(self.file)) or "nothing"
+        return ", ".join(sorted(map(str, self.file))) or "nothing"
 
     @property
     def size(self) -> int:

@@ -155,9 +155,10 @@ def _metadata(dataset_id: str, folder: Path) -> dict[str, Any]:
     for key in ("total_steps", "total_episodes"):
         if type(metadata.get(key)) is not int or metadata[key] < 0:
             raise DataError(f"{dataset_id}: metadata.json has no count {key}")
-    if metadata.get("data_format") not in FORMATS:
+    stored_as = metadata.get("data_format")
+    if not isinstance(stored_as, str) or stored_as not in FORMATS:
         raise DataError(
-            f"{dataset_id} is stored as {metadata.get('data_format')!r}; "
+            f"{dataset_id} is stored as {stored_as!r}; "
             f"{', '.join(FORMATS)} are supported"
         )
     return metadata
