@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.figure import Figure
 
 from offline_cql.report.record import Array
@@ -93,6 +94,6 @@ def line(axes: Any, x: Array, found: tuple[Array, Array, Array], **style: Any) -
 
 def wide_range(axes: Any, values: Array) -> None:
     """A logarithmic axis, straight about 0, where a few values would flatten the others."""
-    size = abs(values[values != 0])
-    if len(size) > 1 and size.max() > 100 * float(sorted(size)[len(size) // 2]):
-        axes.set_yscale("symlog", linthresh=float(sorted(size)[len(size) // 2]))
+    size = np.sort(np.abs(values[np.isfinite(values) & (values != 0)]))
+    if len(size) > 1 and size[-1] > 100 * (middle := float(size[len(size) // 2])):
+        axes.set_yscale("symlog", linthresh=middle)

@@ -1,19 +1,15 @@
-"""The plots of one task: curves over updates, the role of alpha, estimates. Draws, reads nothing."""
+"""The plots of one task, first its curves over updates. Draws, reads nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from offline_cql.report.drawing import (
-    BAD,
     CLONING_COLOR,
-    DULL,
-    INK,
     SOFT,
     Plot,
     colors,
@@ -21,8 +17,9 @@ from offline_cql.report.drawing import (
     wide_range,
 )
 from offline_cql.report.record import Array, Run, held_out_rows, true_returns
-from offline_cql.report.selection import Selection
+from offline_cql.report.role import compared_alphas, role
 from offline_cql.report.statistics import band, rank_correlation
+from offline_cql.report.task import Task, behaviour_line
 
 SIZE = (5.0, 3.1)
 MOST_IN_LEGEND = 12
@@ -47,27 +44,6 @@ CURVES = {
 Values = Callable[[Run], dict[int, float]]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Task:
-    """Runs of one task that finished, what sets each apart, and what was selected among them."""
-
-    stem: str
-    runs: Sequence[Run]
-    methods: dict[str, str]
-    selections: Sequence[Selection]
-    share_limit: float
-    resamples: int
-    seed: int
-
-    def by_method(self) -> dict[str, list[Run]]:
-        """Cloning last, then by alpha."""
-        order = sorted(self.runs, key=lambda r: (r.alpha is None, r.alpha or 0.0, r.name))
-        found: dict[str, list[Run]] = {}
-        for run in order:
-            found.setdefault(self.methods[run.name], []).append(run)
-        return found
-
-
 def plots(task: Task) -> list[Plot]:
     """Those that the runs have figures for."""
     found = []
@@ -75,7 +51,9 @@ def plots(task: Task) -> list[Plot]:
         found.append(_returns(task))
     if any(selection.pairs for selection in task.selections):
         found.append(_bounds(task))
-    found += [_role(task, k) for k, each in enumerate(task.selections) if _alphas(task, each)]
+    found += [
+        role(task, k) for k, each in enumerate(task.selections) if compared_alphas(task, each)
+    ]
     for column, (title, caption) in CURVES.items():
         if any(held_out_rows(run.offline, column) for run in task.runs):
             found.append(_curve(task, column, title, caption))
@@ -111,7 +89,7 @@ def _returns(task: Task) -> Plot:
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
         curves(axes, task, _mean_returns)
-        _behaviour(axes, task)
+        behaviour_line(axes, task)
         axes.set_ylabel("return")
 
     return Plot(
@@ -123,13 +101,6 @@ def _returns(task: Task) -> Plot:
         draw=draw,
         metrics=("evaluation/return_mean",),
     )
-
-
-def _behaviour(axes: Any, task: Task) -> None:
-    known = (run.simulated.behaviour_return for run in task.runs)
-    value = next((each for each in known if each is not None), None)
-    if value is not None:
-        axes.axhline(value, color=SOFT, linewidth=1.2, linestyle="--")
 
 
 def _curve(task: Task, column: str, title: str, caption: str) -> Plot:
@@ -178,101 +149,6 @@ def _bounds(task: Task) -> Plot:
         size=SIZE,
         draw=draw,
     )
-
-
-# --- The role of alpha ---------------------------------------------------------------------------
-
-
-def _alphas(task: Task, selection: Selection) -> list[float]:
-    """Alphas that finished runs of a grid have; [] when there is nothing to compare."""
-    names = {each.run for each in selection.candidates}
-    found = sorted({r.alpha for r in task.runs if r.alpha is not None and r.name in names})
-    return found if len(found) > 1 else []
-
-
-def _role(task: Task, number: int) -> Plot:
-    selection = task.selections[number]
-    alphas = _alphas(task, selection)
-    names = {each.run for each in selection.candidates}
-    own = [run for run in task.runs if run.name in names]
-    panels: list[tuple[str, dict[str, Callable[[Run], float | None]]]] = [
-        ("return", {"return": lambda run: run.simulated.return_mean}),
-        ("gap", {"gap": _last("held_out/gap")}),
-        ("Q", {"of π(s)": _last("held_out/q_policy"), "of logged": _last("held_out/q_logged")}),
-    ]
-    shown = [p for p in panels if any(f(run) is not None for f in p[1].values() for run in own)]
-
-    def draw(figure: Figure) -> None:
-        axes_of = figure.subplots(len(shown), 1, sharex=True, squeeze=False)[:, 0]
-        for axes, (label, lines) in zip(axes_of, shown, strict=True):
-            for color, (name, value) in zip((INK, "#d98200"), lines.items(), strict=False):
-                _against_alpha(axes, own, alphas, value, color=color, label=name)
-            _zones(axes, alphas, selection)
-            wide_range(axes, np.concatenate([x.get_ydata() for x in axes.lines]))
-            axes.set_ylabel(label)
-            if len(lines) > 1:
-                axes.legend(loc="best")
-            if label == "return":
-                _behaviour(axes, task)
-        axes_of[-1].set_xticks(range(len(alphas)), [f"{alpha:g}" for alpha in alphas])
-        axes_of[-1].set_xlabel("alpha")
-        axes_of[0].set_title(_zone_words(selection), fontsize=9, color="#444b54")
-
-    return Plot(
-        stem=f"{task.stem}-alpha" + (f"-{number + 1}" if number else ""),
-        title="The role of alpha",
-        caption="After the last update; a dot a run, the line their mean. Red: too small, values "
-        "that nothing in the data supports. Blue: too large, the policy clones the data.",
-        size=(5.0, 1.0 + 1.6 * len(shown)),
-        draw=draw,
-        metrics=("held_out/gap", "held_out/q_policy", "held_out/q_logged"),
-    )
-
-
-def _last(column: str) -> Callable[[Run], float | None]:
-    return lambda run: next(reversed(held_out_rows(run.offline, column).values()), None)
-
-
-def _against_alpha(
-    axes: Any,
-    runs: Sequence[Run],
-    alphas: Sequence[float],
-    value: Callable[[Run], float | None],
-    **style: Any,
-) -> None:
-    points = [
-        (alphas.index(run.alpha), found)
-        for run in runs
-        if run.alpha is not None and (found := value(run)) is not None
-    ]
-    if not points:
-        return
-    x, y = np.array(points, np.float64).T
-    places = np.unique(x)
-    axes.plot(x, y, ".", color=style["color"], markersize=5, alpha=0.6)
-    axes.plot(places, [y[x == place].mean() for place in places], linewidth=1.4, **style)
-
-
-def _zones(axes: Any, alphas: Sequence[float], selection: Selection) -> None:
-    for place, alpha in enumerate(alphas):
-        if alpha in selection.too_small:
-            axes.axvspan(place - 0.5, place + 0.5, color=BAD, linewidth=0)
-        elif alpha in selection.too_large:
-            axes.axvspan(place - 0.5, place + 0.5, color=DULL, linewidth=0)
-        if selection.pair is not None and alpha == selection.pair.alpha:
-            axes.axvline(place, color="#c0392b", linewidth=1.0, linestyle=":")
-    axes.set_xlim(-0.5, len(alphas) - 0.5)
-
-
-def _zone_words(selection: Selection) -> str:
-    parts = []
-    if selection.too_small:
-        parts.append("red: too small")
-    if selection.too_large:
-        parts.append("blue: close to cloning")
-    if selection.pair is not None:
-        parts.append("dotted: chosen")
-    return " · ".join(parts)
 
 
 # --- Estimates against truth ---------------------------------------------------------------------

@@ -123,21 +123,35 @@ def matters(key: str) -> bool:
     return key not in NEUTRAL and key.partition(".")[0] not in NEUTRAL_SECTIONS
 
 
-def by_task(runs: Sequence[Run]) -> dict[tuple[str, str], list[Run]]:
+def by_task(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    """Runs by environment and data set, in the order of their names; data of one name that are
+    not the same have the start of their sha256 in it."""
     found: dict[tuple[str, str], list[Run]] = {}
     for run in runs:
         found.setdefault(run.task, []).append(run)
-    return dict(sorted(found.items(), key=lambda item: (item[0][0], item[1][0].dataset_id)))
+    plain = [group[0].task_name for group in found.values()]
+    names = {
+        f"{group[0].task_name} {group[0].sha256[:8]}"
+        if plain.count(group[0].task_name) > 1
+        else group[0].task_name: group
+        for group in found.values()
+    }
+    return dict(sorted(names.items()))
 
 
-def grids(runs: Sequence[Run]) -> list[list[Run]]:
-    """Runs with an alpha, in groups that differ in alpha and seed only."""
-    found: dict[tuple[Any, ...], list[Run]] = {}
+def grids(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    """Runs of one task with an alpha, in groups that differ in alpha and seed only; by the
+    settings that set a group apart, '' for the only one."""
+    found: dict[tuple[tuple[str, str], ...], list[Run]] = {}
     for run in runs:
         if run.alpha is not None:
-            same = [(k, str(v)) for k, v in run.settings.items() if matters(k) and k != ALPHA]
-            found.setdefault((run.task, tuple(sorted(same))), []).append(run)
-    return [found[key] for key in sorted(found)]
+            same = [(k, shown(v)) for k, v in run.settings.items() if matters(k) and k != ALPHA]
+            found.setdefault(tuple(sorted(same)), []).append(run)
+    shared = set.intersection(*map(set, found)) if found else set()
+    return {
+        " ".join(f"{key}={value}" for key, value in same if (key, value) not in shared): group
+        for same, group in sorted(found.items())
+    }
 
 
 def differences(runs: Sequence[Run]) -> dict[str, dict[str, str]]:
