@@ -55,8 +55,9 @@ def named() -> dict[str, str]:
     for env in ENVIRONMENTS:
         if composed(f"env={env}").env.minari_id is None:
             continue
+        config = composed(f"env={env}", "dataset=minari")
         for quality in QUALITIES:
-            config = composed(f"env={env}", "dataset=minari", f"dataset.quality={quality}")
+            config.dataset.quality = quality
             found[str(config.dataset.id)] = str(config.env.id)
     return found
 
