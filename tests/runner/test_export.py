@@ -107,7 +107,7 @@ def greedy(agent: Any, observations: Array) -> Array:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("size", [1, 7])
+@pytest.mark.parametrize("size", [1, 500])
 def test_any_number_of_observations_gives_the_agents_actions(
     finished: Callable[..., Path], kind: str, size: int
 ):
@@ -242,6 +242,18 @@ def test_a_file_that_does_not_agree_is_not_put_in_place(
     with pytest.raises(ExportFault, match="nothing was written"):
         exported(run)
     assert [(run / name).read_bytes() for name in names] == before
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_policy_that_is_not_the_agents_is_refused(finished: Callable[..., Path], kind: str):
+    """The file would agree with the policy, but the policy not with the agent."""
+    agent = agent_of(finished(kind))
+    observation = torch.from_numpy(drawn(agent, 500))
+    assert door.float32_changes(agent, observation) <= 1e-5
+    own = agent.act
+    agent.act = lambda observation: own(observation.flip(0))
+    with pytest.raises(ExportFault, match=r"the policy alone differs from the agent by up to \d"):
+        door.float32_changes(agent, observation)
 
 
 def test_actions_that_are_no_numbers_do_not_pass_the_check(run: Path):

@@ -28,6 +28,8 @@ from offline_cql.runner.evaluate import load_settings, load_state, restored_agen
 from offline_cql.runner.onnx_file import (
     ACTION,
     OBSERVATION,
+    TOLERANCE,
+    ExportFault,
     agreement,
     onnx_bytes,
     refuse_missing_packages,
@@ -59,13 +61,14 @@ def export(config: DictConfig) -> None:
     policy = policy_alone(agent, sampled=settings.sampled)
     transitions = data_at_hand(run, state)
     observation = observations(policy, agent, transitions)
+    changes = float32_changes(agent, observation)
     content = onnx_bytes(policy, agent.spaces.observation_dim)
     check = {
         "against": "torch",
         "observations": len(observation),
         "from": "drawn around the policy's statistics" if transitions is None else "the data set",
         **asdict(agreement(content, policy, observation)),
-        "float32_changes": float32_changes(agent, observation),
+        "float32_changes": changes,
     }
     about = {
         **described(policy, agent, transitions),
@@ -120,14 +123,20 @@ def observations(policy: Policy, agent: Agent, transitions: Transitions | None) 
     return torch.from_numpy(transitions.observations[rows]).float()
 
 
-def float32_changes(agent: Agent, observation: Tensor) -> float | None:
-    """How far a run's own bf16 policy is from the exported float32 one; None if it had no bf16."""
-    if agent.config.hardware.precision != "bf16":
-        return None
+def float32_changes(agent: Agent, observation: Tensor) -> float:
+    """How far the run's own policy is from the exported float32 one, at most.
+
+    Above TOLERANCE only where the run computed in bf16. Raises ExportFault.
+    """
     exported = policy_alone(agent, sampled=False)
     with torch.no_grad():
-        distance = exported.distance((observation,), agent.act(observation))
-    return float(distance.amax())
+        changes = float(exported.distance((observation,), agent.act(observation)).amax())
+    if agent.config.hardware.precision == "32" and not changes <= TOLERANCE:
+        raise ExportFault(
+            f"the policy alone differs from the agent by up to {changes:.3g}, more than "
+            f"{TOLERANCE:g}: nothing was written"
+        )
+    return changes
 
 
 # --- policy.json -----------------------------------------------------------------------------
@@ -214,7 +223,7 @@ def print_export(folder: Path, run: TrainConfig, about: dict[str, Any], *, size:
     table.add_row("updates", f"{about['updates']:,}")
     table.add_row("checked on", f"{check['observations']:,} observations, {check['from']}")
     table.add_row("largest difference to torch", f"{check['largest_difference']:.2g}")
-    if check["float32_changes"] is not None:
+    if about["precision"] == "bf16":
         table.add_row("float32 instead of bf16 changes", f"{check['float32_changes']:.2g}")
     for name, key in (("estimate", "estimate"), ("behaviour (data)", "behaviour_estimate")):
         if about[key] is not None:
