@@ -14,13 +14,17 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from offline_cql.report.record import Array
 
 INK, SOFT, GRID = "#2b4a6b", "#8a929b", "#e3e6ea"
 CLONING_COLOR, BAD, DULL = "#6b6f76", "#f8dcd6", "#dfe8f3"
 DPI = 110
+WIDE = 20  # times the middle value: more needs a logarithmic axis
 STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
@@ -58,12 +62,14 @@ def rendered(plot: Plot) -> tuple[str, bytes]:
     with mpl.rc_context(STYLE), warnings.catch_warnings():
         # The browser has the letters that matplotlib's own font lacks.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        figure = Figure(figsize=plot.size, layout="constrained")
+        figure = Figure(figsize=plot.size, dpi=DPI, layout="constrained")
         plot.draw(figure)
         text, image = io.StringIO(), io.BytesIO()
-        figure.savefig(text, format="svg", transparent=True)
-        figure.set_layout_engine("none")  # the places are found: once is enough
-        figure.savefig(image, format="png", dpi=DPI)
+        # Past savefig, which draws everything a second time to find its size.
+        FigureCanvasAgg(figure).print_png(image)
+        figure.set_layout_engine("none")  # the places are found
+        figure.patch.set_visible(False)
+        FigureCanvasSVG(figure).print_svg(text)
     return standing_in_html(text.getvalue(), plot.stem), image.getvalue()
 
 
@@ -92,8 +98,22 @@ def line(axes: Any, x: Array, found: tuple[Array, Array, Array], **style: Any) -
     axes.fill_between(x, low, high, color=style["color"], alpha=0.15, linewidth=0)
 
 
+def logarithmic(axes: Any) -> None:
+    """Powers of ten, written out: 0.01, 100."""
+    axes.set_yscale("log")
+    _plain_labels(axes)
+
+
 def wide_range(axes: Any, values: Array) -> None:
     """A logarithmic axis, straight about 0, where a few values would flatten the others."""
     size = np.sort(np.abs(values[np.isfinite(values) & (values != 0)]))
-    if len(size) > 1 and size[-1] > 100 * (middle := float(size[len(size) // 2])):
+    if len(size) > 1 and size[-1] > WIDE * (middle := float(size[len(size) // 2])):
         axes.set_yscale("symlog", linthresh=middle)
+        _plain_labels(axes)
+
+
+def _plain_labels(axes: Any) -> None:
+    axes.yaxis.set_major_formatter("{x:g}")
+    low, high = sorted(axes.get_ylim())
+    few = low > 0 and high < 30 * low  # hardly a power of ten in it
+    axes.yaxis.set_minor_formatter("{x:g}" if few else NullFormatter())

@@ -36,6 +36,7 @@ class Overview:
 def overview(reading: Reading, limits: Limits, *, resamples: int, seed: int) -> Overview:
     """Apply the rule to every grid, and sum up over tasks."""
     named, tasks = methods(reading.runs), by_task(reading.runs)
+    runs_in_order = [run for runs in tasks.values() for run in runs]
     selections: dict[str, Selection] = {}
     for task, runs in tasks.items():
         for apart, grid in grids(runs).items():
@@ -43,7 +44,7 @@ def overview(reading: Reading, limits: Limits, *, resamples: int, seed: int) -> 
             name = f"{task} · {apart}" if apart else task
             selections[name] = select(candidates(grid), cloning, limits)
     return Overview(
-        runs=reading.runs,
+        runs=runs_in_order,
         left_out=reading.left_out,
         methods=named,
         tasks=tasks,

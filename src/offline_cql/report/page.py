@@ -75,7 +75,10 @@ def page(
     body += ["<h2>Over all tasks</h2>", *_over_tasks(found, plots.get("", ()), out, docs)]
     names = {run.name: str(place) for place, run in enumerate(found.runs, start=1)}
     links = {str(place): _link(run.name, out) for place, run in enumerate(found.runs, start=1)}
-    body += ["<h2>Runs</h2>", _table(tables.runs(found.runs, names), links)]
+    body += [
+        "<h2>Runs</h2>",
+        _table(tables.runs(found.runs, names, tables.own_settings(found.runs)), links),
+    ]
     if found.left_out:
         body += ["<h2>Left out</h2>", _table(tables.left_out(found.left_out), {})]
     rule = _document("selection.md", "docs/selection.md", out, docs)

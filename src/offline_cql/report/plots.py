@@ -14,6 +14,7 @@ from offline_cql.report.drawing import (
     Plot,
     colors,
     line,
+    logarithmic,
     wide_range,
 )
 from offline_cql.report.record import Array, Run, held_out_rows, true_returns
@@ -109,8 +110,8 @@ def _curve(task: Task, column: str, title: str, caption: str) -> Plot:
         curves(axes, task, lambda run: held_out_rows(run.offline, column))
         values = np.concatenate([x.get_ydata() for x in axes.lines])
         if column == "held_out/td_error" and (values > 0).all():
-            axes.set_yscale("log")
-        else:
+            logarithmic(axes)
+        elif not column.endswith("share"):
             wide_range(axes, values)
         if column == "held_out/q_logged":
             for run in task.runs[:1]:

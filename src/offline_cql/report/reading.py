@@ -38,6 +38,7 @@ MARKS = (run_folder.CONFIG, run_folder.RECORD, run_folder.RESULT, run_folder.MET
 NEEDED = ("seed", "env.name", "algorithm.name", "cql.alpha")
 USED = ("finished", "diverged")
 FQE = "fqe"
+LAST = f"{run_folder.CHECKPOINTS}/last.ckpt"
 
 
 class Unreadable(Exception):
@@ -97,7 +98,7 @@ def read_run(folder: Path) -> Run:
                 Finding(**{name: each[name] for name in ("level", "message", "remedy")})
                 for each in audit.get("findings", [])
             ),
-            offline=_offline(folder),
+            offline=_offline(folder, int(result["updates"])),
             simulated=_simulated(folder, result, audit),
         )
     except (KeyError, TypeError, ValueError) as error:
@@ -153,13 +154,12 @@ def _json(path: Path, *, needed: bool = True) -> dict[str, Any]:
     return content
 
 
-def _offline(folder: Path) -> Offline:
-    found = (path.stem for path in (folder / run_folder.CHECKPOINTS).glob("*.ckpt"))
-    kept = tuple(sorted(int(stem) for stem in found if stem.isdecimal()))
+def _offline(folder: Path, updates: int) -> Offline:
+    kept = _kept(folder, updates)
     ope = _json(folder / run_folder.OPE, needed=False)
     by_updates = {
-        int(updates): _estimate(each)
-        for updates, each_of in ope.get("checkpoints", {}).items()
+        int(number): _estimate(each)
+        for number, each_of in ope.get("checkpoints", {}).items()
         for each in each_of
         if each["method"] == FQE
     }
@@ -171,6 +171,15 @@ def _offline(folder: Path) -> Offline:
         behaviour=None if behaviour is None else _estimate(behaviour),
         best_return=ope.get("best_return"),
     )
+
+
+def _kept(folder: Path, updates: int) -> dict[int, str]:
+    """Files of policies by updates; the last one is that of the whole run."""
+    found = {updates: LAST} if (folder / LAST).exists() else {}
+    for path in (folder / run_folder.CHECKPOINTS).glob("*.ckpt"):
+        if path.stem.isdecimal():
+            found[int(path.stem)] = str(path.relative_to(folder))
+    return dict(sorted(found.items()))
 
 
 def _estimate(content: dict[str, Any]) -> Estimate:

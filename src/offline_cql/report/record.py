@@ -46,13 +46,13 @@ class Finding:
 class Offline:
     """What the data alone say about a run's policies: all that a selection may see.
 
-    held_out: columns of held_out.csv, empty without held-out episodes. kept: updates at which a
-    policy was kept. estimates: by updates, only of kept ones; behaviour and best_return: the mean
-    and the largest return of the logged episodes, discounted as the estimates.
+    held_out: columns of held_out.csv, empty without held-out episodes. kept: the file of the
+    policy in the run's folder, by updates. estimates: by updates, only of kept ones; behaviour and
+    best_return: the mean and the largest return of the logged episodes, discounted as they are.
     """
 
     held_out: Curves
-    kept: tuple[int, ...]
+    kept: Mapping[int, str]
     estimates: Mapping[int, Estimate]
     behaviour: Estimate | None
     best_return: float | None
@@ -124,10 +124,10 @@ def matters(key: str) -> bool:
 
 
 def by_task(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """Runs by environment and data set, in the order of their names; data of one name that are
-    not the same have the start of their sha256 in it."""
+    """Runs by environment and data set, in the order of their names, then by alpha and seed; data
+    of one name that are not the same have the start of their sha256 in it."""
     found: dict[tuple[str, str], list[Run]] = {}
-    for run in runs:
+    for run in sorted(runs, key=lambda r: (r.alpha is None, r.alpha or 0.0, r.seed, r.name)):
         found.setdefault(run.task, []).append(run)
     plain = [group[0].task_name for group in found.values()]
     names = {
@@ -170,14 +170,17 @@ def differences(runs: Sequence[Run]) -> dict[str, dict[str, str]]:
 
 
 def methods(runs: Sequence[Run]) -> dict[str, str]:
-    """By run name: what sets it apart from the others of its task, seeds aside, in short."""
+    """By run name: the algorithm or its alpha, and the settings that are not the same in all runs
+    of this algorithm and task."""
     found = {}
-    for name, own in differences(runs).items():
-        run = next(run for run in runs if run.name == name)
-        parts = [] if run.alpha is None else [f"alpha={shown(run.alpha)}"]
-        known = ("algorithm.name", "algorithm.learning_rate", ALPHA)
-        parts += [f"{key.rpartition('.')[2]}={own[key]}" for key in own if key not in known]
-        found[name] = " ".join([run.algorithm, *parts]) if run.alpha is None else " ".join(parts)
+    for algorithm in {run.algorithm for run in runs}:
+        group = [run for run in runs if run.algorithm == algorithm]
+        own = differences(group)
+        for run in group:
+            parts = [algorithm if run.alpha is None else f"alpha={shown(run.alpha)}"]
+            others = {key: value for key, value in own[run.name].items() if key != ALPHA}
+            parts += [f"{key.rpartition('.')[2]}={value}" for key, value in others.items()]
+            found[run.name] = " ".join(parts)
     return found
 
 

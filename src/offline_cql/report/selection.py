@@ -39,9 +39,10 @@ class Candidate:
 
 @dataclass(frozen=True, kw_only=True)
 class Policy:
-    """One kept policy of a run that has an estimate."""
+    """One kept policy of a run that has an estimate. file: in the run's folder."""
 
     run: str
+    file: str
     alpha: float
     seed: int
     updates: int
@@ -158,6 +159,7 @@ def pairs(grid: Sequence[Candidate], limits: Limits) -> tuple[Pair, ...]:
 def _policy(run: Candidate, updates: int) -> Policy:
     return Policy(
         run=run.run,
+        file=run.offline.kept[updates],
         alpha=run.alpha,
         seed=run.seed,
         updates=updates,
@@ -280,7 +282,7 @@ def unchecked(grid: Sequence[Candidate]) -> list[str]:
 def last_of_alpha(grid: Sequence[Candidate], alpha: float) -> list[tuple[str, int]]:
     """`alpha 5, last`: run and updates of the last kept policy of each run with this alpha."""
     own = [run for run in grid if run.alpha == alpha and run.offline.kept]
-    return [(run.run, run.offline.kept[-1]) for run in own]
+    return [(run.run, max(run.offline.kept)) for run in own]
 
 
 def best_by_return(returns: Mapping[tuple[str, int], float]) -> tuple[str, int]:

@@ -108,16 +108,20 @@ def _interval(found: tuple[float, float, float] | None) -> str:
     return "–" if found is None else f"{found[0]:.1f} [{found[1]:.1f}, {found[2]:.1f}]"
 
 
-def runs(found: Sequence[Run], names: Mapping[str, str]) -> Table:
-    """One line a run; of its settings only those that not all runs of its task share."""
+def own_settings(found: Sequence[Run]) -> dict[str, str]:
+    """By run name: only those that not all runs of its task share, as they are typed."""
     own = differences(found)
+    return {name: " ".join(f"{k}={v}" for k, v in each.items()) for name, each in own.items()}
+
+
+def runs(found: Sequence[Run], names: Mapping[str, str], settings: Mapping[str, str]) -> Table:
+    """One line a run. names, settings: what the cells say, by run name."""
     rows = []
     for run in found:
         last = run.offline.estimates.get(run.updates)
-        settings = " ".join(f"{key}={value}" for key, value in own[run.name].items())
         rows.append(
             (
-                *(names[run.name], run.task_name, settings or run.algorithm, run.status),
+                *(names[run.name], run.task_name, settings[run.name], run.status),
                 *(str(run.seed), f"{run.updates:,}", figure(run.simulated.return_mean)),
                 figure(run.simulated.normalized_score),
                 "–"

@@ -20,7 +20,6 @@ def sentences(selection: Selection) -> list[str]:
     distance = estimate.low - behaviour.value
     side = "above" if selection.ship else "not above"
     eligible = sum(each.eligible for each in selection.pairs)
-    struck = len(selection.pairs) - eligible
     many = len(pair.policies) > 1
     over = f", the mean over {len(pair.policies)} runs," if many else ""
     lines = [
@@ -28,8 +27,9 @@ def sentences(selection: Selection) -> list[str]:
         f"because its lower bound {figure(estimate.low)} is {side} the {figure(behaviour.value)} "
         f"of the data's policy ({distance:+,.3g}); {estimate.method} {figure(estimate.value)} "
         f"[{figure(estimate.low)}, {figure(estimate.high)}]",
-        f"chosen for the largest lower bound{over} {figure(pair.low)}, of {eligible} pairs of "
-        f"alpha and checkpoint ({struck} struck out); the largest of many is somewhat optimistic",
+        f"chosen for the largest lower bound{over} {figure(pair.low)}, among {eligible} of "
+        f"{len(selection.pairs)} pairs of alpha and checkpoint, the others struck out; the largest "
+        "of many is somewhat optimistic",
     ]
     lines += _alphas(selection)
     assumptions = (*estimate.assumptions, *behaviour.assumptions)
@@ -73,7 +73,7 @@ def commands(selection: Selection) -> list[str]:
 def checkpoint_file(selection: Selection) -> str | None:
     """The file of the recommended policy."""
     policy = selection.policy
-    return None if policy is None else f"{policy.run}/checkpoints/{policy.updates}.ckpt"
+    return None if policy is None else f"{policy.run}/{policy.file}"
 
 
 def figure(value: float | None) -> str:

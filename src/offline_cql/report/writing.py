@@ -77,7 +77,10 @@ def markdown(found: Overview) -> str:
         lines += [f"make the estimates: `{command}`" for command in commands(selection)]
         parts.append(f"**{name}**\n\n" + "\n".join(f"- {line}" for line in lines) + "\n")
     every = [tables.choices(found.selections), *_judged(found), tables.scores(found.aggregates)]
-    every += [tables.runs(found.runs, names), tables.left_out(found.left_out)]
+    every += [
+        tables.runs(found.runs, names, tables.own_settings(found.runs)),
+        tables.left_out(found.left_out),
+    ]
     return "\n".join(parts + [tables.markdown(table) for table in every if table.rows])
 
 
@@ -130,6 +133,7 @@ def _selection(found: Selection) -> dict[str, Any]:
     if policy is not None and behaviour is not None:
         chosen = {
             "run": policy.run,
+            "file": policy.file,
             "alpha": policy.alpha,
             "seed": policy.seed,
             "updates": policy.updates,

@@ -63,12 +63,18 @@ def print_runs(console: Console, found: Overview) -> None:
     folders = [run.name for run in found.runs]
     root = os.path.commonpath(folders) if len(folders) > 1 else ""
     names = {name: os.path.relpath(name, root) if root else name for name in folders}
-    table = tables.runs(found.runs, names)
-    shown = [k for k, name in enumerate(table.columns) if name not in ("task", "status", "updates")]
+    methods = {
+        run.name: found.methods[run.name] + ("" if run.finished else f", {run.status}")
+        for run in found.runs
+    }
+    table = tables.runs(found.runs, names, methods)
+    elsewhere = ("task", "status", "updates")  # on the page
+    shown = [k for k, name in enumerate(table.columns) if name not in elsewhere]
     printed = Table(title=Text(f"runs in {root}" if root else "runs"))
     for k in shown:
-        justify = "left" if k < table.words else "right"
-        printed.add_column(table.columns[k], justify=justify, overflow="fold")  # type: ignore[arg-type]
+        words = k < table.words
+        how = {"justify": "left" if words else "right", "overflow": "fold" if words else "ellipsis"}
+        printed.add_column(table.columns[k], no_wrap=not words, **how)  # type: ignore[arg-type]
     for row in table.rows:
         printed.add_row(*(Text(row[k]) for k in shown))
     if folders:
