@@ -14,7 +14,7 @@ from offline_cql.report.overview import Overview
 from offline_cql.report.record import Run
 from offline_cql.report.selection import Selection
 from offline_cql.report.tables import Table
-from offline_cql.report.words import checkpoint_file, commands, sentences
+from offline_cql.report.words import checkpoint_file, commands, export_command, sentences
 
 STYLE = """
 :root { color-scheme: light; --ink: #1f2328; --soft: #5b636d; --line: #dfe3e8; --paper: #f6f7f9; }
@@ -95,6 +95,8 @@ def _verdict(name: str, selection: Selection, out: Path) -> str:
     lines = [f"<p>{escape(text)}</p>" for text in sentences(selection)]
     if (file := checkpoint_file(selection)) is not None:
         lines.append(f"<p>{_link(file, out)}</p>")
+    if (command := export_command(selection)) is not None:
+        lines.append(f"<p><code>{escape(command)}</code></p>")
     lines += [f"<p>make the estimates: <code>{escape(c)}</code></p>" for c in commands(selection)]
     lines += [f'<p class="soft">{escape(note)}</p>' for note in selection.notes]
     kind = {True: " ship", False: " not", None: ""}[selection.ship]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from pathlib import PurePath
 
 from offline_cql.report.selection import Selection
 
@@ -76,6 +76,15 @@ def checkpoint_file(selection: Selection) -> str | None:
     return None if policy is None else f"{policy.run}/{policy.file}"
 
 
+def export_command(selection: Selection) -> str | None:
+    """What makes the policy usable elsewhere, when it is one to ship."""
+    policy = selection.policy
+    if policy is None or not selection.ship:
+        return None
+    name = PurePath(policy.file).stem
+    return shlex.join(["python", "export.py", f"run={policy.run}", f"checkpoint={name}"])
+
+
 def figure(value: float | None) -> str:
     """A number with as many digits as say something; – when there is none."""
     if value is None:
@@ -84,9 +93,3 @@ def figure(value: float | None) -> str:
     if value == 0 or 0.01 <= size < 100:
         return f"{value:.2f}".rstrip("0").rstrip(".")
     return f"{value:,.1f}" if 100 <= size < 1e7 else f"{value:.2g}"
-
-
-def listed(names: Sequence[str], most: int) -> str:
-    """The first of them, the rest by number."""
-    rest = len(names) - most
-    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")

@@ -15,7 +15,7 @@ from offline_cql.report import tables
 from offline_cql.report.overview import Overview, overview
 from offline_cql.report.reading import read_runs
 from offline_cql.report.selection import Limits, Selection
-from offline_cql.report.words import checkpoint_file, commands, sentences
+from offline_cql.report.words import checkpoint_file, commands, export_command, sentences
 from offline_cql.schema import ReportConfig, typed_as
 
 DOCS = Path(__file__).resolve().parents[3] / "docs"  # of a checkout
@@ -52,6 +52,8 @@ def print_selection(console: Console, name: str, selection: Selection) -> None:
     others += [f"note: {note}" for note in selection.notes]
     for line in others:
         console.print(Text(f"  {line}"), soft_wrap=True, highlight=False)
+    if (command := export_command(selection)) is not None:
+        console.print(Text(f"  {command}"), soft_wrap=True, highlight=False)
     for command in commands(selection):
         console.print(Text("  make the estimates that are missing:"))
         console.print(Text(f"  {command}"), soft_wrap=True, highlight=False)
