@@ -74,9 +74,7 @@ def test_an_embedded_data_set_is_audited(env: str, tmp_path: Path):
     lines = done.stdout.splitlines()
     assert f"audit of sim/{env}/mixed_{SIZE}-v0" in lines[0]
     assert max(len(line) for line in lines if line.startswith(("│", "├", "┌"))) <= 80
-    assert lines[-1] == (
-        f"next    python train.py env={env} dataset.quality=mixed dataset.size={SIZE}"
-    )
+    assert lines[-1] == f"next    python train.py env={env} dataset.size={SIZE}"
     found = read_json(tmp_path / "new" / env / "audit.json")
     assert found["identity"]["transitions"] == SIZE
     assert not found["short"]

@@ -79,7 +79,7 @@ def test_the_table_at_the_end_has_no_return_of_the_policy(
     said = capsys.readouterr().out
     assert "behaviour return (data)" in said
     assert "policy return" not in said
-    assert f"next    python train.py resume={finished} updates=40" in said
+    assert f"next    python evaluate.py run={finished} ope=fqe evaluation.episodes=0" in said
 
 
 def test_there_is_nothing_to_roll_out_in(finished: Path):

@@ -34,7 +34,7 @@ def print_run(folder: Path, config: TrainConfig, result: dict[str, Any]) -> None
     if result["episodes"]:
         following = f"python evaluate.py run={folder} evaluation.episodes=100"
     else:
-        following = f"python train.py resume={folder} updates={2 * result['updates']}"
+        following = f"python evaluate.py run={folder} ope=fqe evaluation.episodes=0"
     console.print(f"next    {following}", soft_wrap=True, highlight=False)
 
 
