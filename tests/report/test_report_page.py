@@ -1,0 +1,265 @@
+"""Promise: the page is whole, stands alone and shows what was found; so do the tables."""
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from run_folders import write_grid, write_run
+
+from offline_cql.report import tables
+from offline_cql.report.over_tasks import too_few
+from offline_cql.report.overview import Overview, overview
+from offline_cql.report.reading import read_runs
+from offline_cql.report.selection import Limits
+from offline_cql.report.words import figure, sentences
+from offline_cql.report.writing import latex, markdown, write
+
+LIMITS = Limits(above_best_share=0.05, cloning_margin=0.1)
+SAMPLING = {"resamples": 200, "seed": 0}
+VOID = {"meta", "br"}
+
+
+class Checked(HTMLParser):
+    """Refuses tags that do not close in order; collects ids, links and text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.ids: list[str] = []
+        self.links: list[str] = []
+        self.words: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        self.ids += [value for name, value in attributes if name == "id"]
+        self.links += [value for name, value in attributes if tag == "a" and name == "href"]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.ids += [value for name, value in attributes if name == "id"]
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+
+def overviewed(root: Path) -> Overview:
+    return overview(read_runs(str(root)), LIMITS, **SAMPLING)
+
+
+def written(root: Path, out: Path, docs: Path | None = None) -> str:
+    out.mkdir()
+    write(out, overviewed(root), LIMITS, docs=docs, **SAMPLING)
+    return (out / "report.html").read_text()
+
+
+def several(root: Path) -> None:
+    """Two tasks, a name that could break a page, a broken run and data with a warning."""
+    write_grid(root / "<b>one&two</b>")
+    write_run(root / "pole", env="pole <i>", returns={200: [1.0]}, score=3.0)
+    finding = {"level": "warning", "name": "x", "message": "<i>it leans", "remedy": "hold & wait"}
+    note = {"level": "note", "name": "y", "message": "a note only", "remedy": "none"}
+    write_run(root / "more", env="pole <i>", seed=1, findings=(finding, note))
+    (root / "broken").mkdir()
+    (root / "broken" / "metrics.csv").touch()
+
+
+def lonely(root: Path) -> None:
+    """One run without a simulator, estimates or held-out episodes."""
+    (write_run(root / "run") / "held_out.csv").unlink()
+
+
+def cloning(root: Path) -> None:
+    write_run(root / "run", algorithm="bc")
+
+
+def wild(root: Path) -> None:
+    """Figures that are no numbers, and a run that diverged."""
+    nan = {"held_out/td_error": (float("nan"), float("inf")), "held_out/gap": (1e30, -1e30)}
+    bounds = {100: (float("nan"), float("inf")), 200: (-1e12, 1e12)}
+    for alpha in (0, 1):
+        write_run(root / f"{alpha}", alpha=alpha, bounds=bounds, held_out=nan, returns={100: [1.0]})
+    write_run(root / "gone", alpha=0, status="diverged", held_out=nan)
+
+
+CASES = {"several": several, "lonely": lonely, "cloning": cloning, "wild": wild}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_page_is_whole_small_and_stands_alone(case: str, tmp_path: Path):
+    CASES[case](tmp_path / "runs")
+    text = written(tmp_path / "runs", tmp_path / "out")
+    read = Checked(text)
+    assert not re.search(r"https?:|<link|<script|<img|@import|url\((?!#)", text)
+    assert len(text.encode()) < 1_500_000
+    assert len(read.ids) == len(set(read.ids))
+    assert set(re.findall(r'(?:url\(#|<use[^>]* href="#)([^)"]+)', text)) <= set(read.ids)
+    assert 'name="viewport" content="width=device-width' in text
+    assert "<b>one" not in text
+    assert "<i>" not in text
+
+
+def test_the_page_says_what_was_found(tmp_path: Path):
+    several(tmp_path / "runs")
+    read = Checked(written(tmp_path / "runs", tmp_path / "out"))
+    found = overviewed(tmp_path / "runs")
+    for selection in found.selections.values():
+        assert set(sentences(selection)) <= set(read.words)
+    assert read.words.count("<i>it leans") == 0  # it stands behind its level
+    assert any(text.endswith(": <i>it leans") for text in read.words)
+    assert not any("a note only" in text for text in read.words)
+    assert "no config.yaml" in read.words
+    for heading in ("Return in the simulator", "The role of alpha", "Estimates against the truth"):
+        assert heading in read.words
+
+
+def test_the_recommendation_comes_first(tmp_path: Path):
+    write_grid(tmp_path / "runs")
+    text = written(tmp_path / "runs", tmp_path / "out")
+    assert text.index("ship alpha=5") < text.index("<svg") < text.index("<h2>Runs</h2>")
+
+
+def test_links_lead_to_the_runs_and_the_documents(tmp_path: Path):
+    write_grid(tmp_path / "runs")
+    docs = Path(__file__).resolve().parents[2] / "docs"
+    out = tmp_path / "reports" / "one"
+    out.parent.mkdir()
+    read = Checked(written(tmp_path / "runs", out, docs))
+    assert all(not link.startswith("/") for link in read.links)
+    targets = [(out / link.partition("#")[0]).resolve() for link in read.links]
+    assert tmp_path / "runs" / "alpha5-seed0" in targets
+    assert tmp_path / "runs" / "alpha5-seed1" / "checkpoints" / "100.ckpt" in targets
+    assert all(target.exists() for target in targets)
+    headings = re.findall(r"(?m)^### `(\S+)`$", (docs / "metrics.md").read_text())
+    anchors = {link.partition("#")[2] for link in read.links if "metrics.md" in link}
+    assert len(anchors) >= 8
+    assert anchors <= {heading.replace("/", "") for heading in headings}
+
+
+def test_without_documents_metrics_are_named_and_not_linked(tmp_path: Path):
+    write_grid(tmp_path / "runs")
+    read = Checked(written(tmp_path / "runs", tmp_path / "out"))
+    assert "held_out/td_error" in read.words
+    assert not any("docs" in link or "metrics" in link for link in read.links)
+
+
+def test_each_plot_is_a_png_too(tmp_path: Path):
+    write_grid(tmp_path / "runs")
+    text = written(tmp_path / "runs", tmp_path / "out")
+    images = sorted((tmp_path / "out").glob("*.png"))
+    assert len(images) == text.count("<svg ") == 10
+    stem = "1-cart-sim-cart-mixed-v0"
+    names = {image.stem.removeprefix(f"{stem}-") for image in images}
+    assert names == {
+        *("returns", "bounds", "alpha", "estimates", "iqm", "profiles"),
+        *("td_error", "action_distance", "q_logged", "above_best_share"),
+    }
+    assert all(image.read_bytes().startswith(b"\x89PNG") for image in images)
+
+
+def test_without_a_simulator_there_are_no_plots_of_returns(tmp_path: Path):
+    for seed in (0, 1):
+        write_run(tmp_path / "runs" / f"{seed}", alpha=seed, bounds={100: (60, 70)})
+    text = written(tmp_path / "runs", tmp_path / "out")
+    stems = {image.stem.rpartition("-")[2] for image in (tmp_path / "out").glob("*.png")}
+    held_out = {"td_error", "action_distance", "q_logged", "above_best_share"}
+    assert stems == {"bounds", "alpha", *held_out}
+    assert "no run has a normalised score" in text
+
+
+# --- Over tasks ----------------------------------------------------------------------------------
+
+
+def test_scores_are_summed_up_over_tasks_and_seeds(tmp_path: Path):
+    """alpha=5: 50 and 51 in one task, 10 and 90 in the other: the middle two of four, 50.5."""
+    write_grid(tmp_path / "cart")
+    for seed, score in ((0, 10.0), (1, 90.0)):
+        write_run(tmp_path / f"pole{seed}", env="pole", seed=seed, score=score)
+    found = {each.method: each for each in overviewed(tmp_path).aggregates}
+    assert list(found) == ["alpha=0", "alpha=5", "alpha=20", "bc"]
+    five = found["alpha=5"]
+    assert five.iqm is not None
+    assert five.mean is not None
+    assert five.iqm[0] == 50.5
+    assert five.mean == (50.25, 30.0, 70.5)
+    assert (found["bc"].iqm, found["bc"].runs) == ((20, 20, 20), 2)
+
+
+def test_one_run_a_method_is_too_few_and_it_is_said(tmp_path: Path):
+    write_run(tmp_path / "runs" / "a", alpha=1, score=10.0)
+    write_run(tmp_path / "runs" / "b", alpha=5, score=20.0)
+    found = overviewed(tmp_path / "runs")
+    said = "one run a method: intervals need at least two tasks or seeds"
+    assert too_few(found.aggregates) == said
+    text = written(tmp_path / "runs", tmp_path / "out")
+    assert said in text
+    assert "Performance profiles" not in text
+
+
+# --- Tables --------------------------------------------------------------------------------------
+
+
+def test_markdown_has_the_words_and_tables_of_equal_width(tmp_path: Path):
+    several(tmp_path)
+    found = overviewed(tmp_path)
+    text = markdown(found)
+    assert "- ship alpha=5 after 100 updates, seed 1\n" in text
+    for heading in ("Recommendation", "Normalised scores of the last policies", "Runs", "Left out"):
+        assert f"\n## {heading}\n\n| " in text
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert len(rows) > 20
+    blocks = re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE)
+    for block in blocks:
+        assert len({line.count("|") for line in block.splitlines()}) == 1
+    assert "cql.alpha=20" in text
+    assert "cql.gamma" not in text  # the same in all runs
+
+
+def test_a_pipe_in_a_cell_does_not_end_it():
+    table = tables.Table(title="t", columns=("a", "b"), rows=[("x|y", "1")])
+    assert tables.markdown(table) == "## t\n\n| a | b |\n| --- | ---: |\n| x\\|y | 1 |\n"
+
+
+def test_latex_escapes_what_latex_reads():
+    table = tables.Table(title="50 %", columns=("a_b", "n"), rows=[("x & {y}\\z", "1 ± 2")])
+    assert tables.latex(table).splitlines() == [
+        r"\begin{table}",
+        r"\centering",
+        r"\caption{50 \%}",
+        r"\begin{tabular}{lr}",
+        r"\toprule",
+        r"a\_b & n \\",
+        r"\midrule",
+        r"x \& \{y\}\textbackslash{}z & 1 $\pm$ 2 \\",
+        r"\bottomrule",
+        r"\end{tabular}",
+        r"\end{table}",
+    ]
+
+
+def test_latex_has_as_many_cells_as_columns(tmp_path: Path):
+    several(tmp_path)
+    text = latex(overviewed(tmp_path))
+    for align, body in re.findall(r"tabular}{(\w+)}(.*?)\\end{tabular}", text, re.S):
+        rows = [line for line in body.splitlines() if line.endswith(r"\\")]
+        assert rows
+        cells = {len(re.findall(r"(?<!\\)&", row)) + 1 for row in rows}
+        assert cells == {len(align)}
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        *((0.0, "0"), (0.056, "0.06"), (12.5, "12.5"), (-3.0, "-3"), (1234.56, "1,234.6")),
+        *((0.0012, "0.0012"), (1e9, "1e+09"), (None, "–"), (np.nan, "nan")),
+    ],
+)
+def test_numbers_have_as_many_digits_as_say_something(value: float | None, text: str):
+    assert figure(value) == text
