@@ -10,12 +10,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+
+from offline_cql.runner.provenance import processor
 
 EPISODES, STEPS, OBSERVATION, ACTION = 1_000, 1_000, 11, 3
 DATASET = "bench/hopper/random-v0"
@@ -135,7 +136,7 @@ def report(found: dict[str, list[dict[str, float]]]) -> None:
     """The medians as a Markdown table; memory as a multiple of the packed transitions."""
     base = statistics.median(run["seconds"] for run in found["minari.iterate_episodes"])
     totals = {round(run["total"], 1) for runs in found.values() for run in runs}
-    print(f"{platform.processor() or platform.machine()}, {time.strftime('%Y-%m-%d')}")
+    print(f"{processor()}, {time.strftime('%Y-%m-%d')}")
     print(f"{EPISODES * STEPS:,} transitions, {PACKED / 1e6:.0f} MB packed; totals {totals}\n")
     print("| loader | seconds | rows/s | peak memory / packed | time / Minari's |")
     print("|---|--:|--:|--:|--:|")
