@@ -206,7 +206,7 @@ def test_when_no_alpha_makes_a_difference_it_is_said_that_nobody_can_tell(tmp_pa
     found = distances(tmp_path, {1: 0.1, 5: 0.1})
     assert found.too_large == {}
     assert found.notes == (
-        "the action distance is the same at every alpha and there is no run of algorithm=bc: "
+        "the same action distance at every alpha and no run of algorithm=bc: "
         "whether alpha is too large cannot be told",
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -41,7 +42,7 @@ def aggregates(
     every = [(task, run) for task, runs in tasks.items() for run in runs]
     for task, run in sorted(every, key=lambda x: (x[1].alpha is None, x[1].alpha or 0.0)):
         score = run.simulated.normalized_score
-        if score is not None:
+        if score is not None and math.isfinite(score):
             found.setdefault(methods[run.name], {}).setdefault(task, []).append(score)
     result = []
     for method, by_name in found.items():

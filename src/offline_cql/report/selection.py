@@ -233,8 +233,9 @@ def close_to_cloning(
     if name == "cloning's":
         return near, []
     if len(near) == len(known):
-        flat = "the action distance is the same at every alpha and there is no run of algorithm=bc"
-        return {}, [f"{flat}: whether alpha is too large cannot be told"]
+        same = "one alpha" if len(known) == 1 else "the same action distance at every alpha"
+        unknown = "whether alpha is too large cannot be told"
+        return {}, [f"{same} and no run of algorithm=bc: {unknown}"]
     # The largest alpha alone is near itself, which says nothing.
     return (near if len(near) > 1 else {}), []
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ def write(
     _write(folder / HTML, text)
     _write(folder / MARKDOWN, markdown(found))
     _write(folder / LATEX, latex(found))
-    run_folder.write_json(folder / JSON, plain(found))
+    run_folder.write_json(folder / JSON, finite(plain(found)))
 
 
 def _write(path: Path, text: str) -> None:
@@ -158,13 +159,21 @@ def _by_alpha(words: Any) -> dict[str, str]:
 
 
 def _pair(pair: Pair) -> dict[str, Any]:
-    # JSON has no nan and no infinity.
-    numbers = {"value": pair.value, "low": pair.low}
     return {
         "alpha": pair.alpha,
         "updates": pair.updates,
         "runs": [policy.run for policy in pair.policies],
-        **{name: value if math.isfinite(value) else None for name, value in numbers.items()},
+        "value": pair.value,
+        "low": pair.low,
         "too_small": pair.too_small,
         "incomplete": pair.incomplete,
     }
+
+
+def finite(value: Any) -> Any:
+    """The same without nan and infinity, which JSON does not have: None."""
+    if isinstance(value, Mapping):
+        return {key: finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
