@@ -73,6 +73,7 @@ def export(config: DictConfig) -> None:
     about = {
         **described(policy, agent, transitions),
         **origin(folder, run, state, settings.checkpoint),
+        **known_estimates(folder, state["updates"], sampled=settings.sampled),
         "check": check,
         "sha256": hashlib.sha256(content).hexdigest(),
     }
@@ -150,7 +151,7 @@ def described(policy: Policy, agent: Agent, transitions: Transitions | None) -> 
         name, distribution = policy.random_input
         shape = ["batch"] if spaces.discrete else ["batch", spaces.action_dim]
         second = [{"name": name, "shape": shape, "distribution": distribution}]
-    keys = agent.config.env.observation_keys
+    env = agent.config.env
     mapped = "(observation - mean) / std of the training data, inside the file"
     return {
         "format": FORMAT,
@@ -160,7 +161,8 @@ def described(policy: Policy, agent: Agent, transitions: Transitions | None) -> 
         "observation": {
             "size": spaces.observation_dim,
             "names": list(transitions.observation_names) if transitions else [],
-            "keys": keys,
+            "keys": env.observation_keys,
+            "shift": env.observation_shift,  # added to the first numbers of the simulator's
             "normalisation": mapped if agent.config.network.normalize_observations else "none",
         },
         "action": {
@@ -176,10 +178,10 @@ def described(policy: Policy, agent: Agent, transitions: Transitions | None) -> 
 def origin(
     folder: Path, run: TrainConfig, state: dict[str, Any], checkpoint: str
 ) -> dict[str, Any]:
-    """Where the policy comes from, and what it is estimated to earn."""
+    """Where the policy comes from."""
     record = run_folder.read_json(folder / run_folder.RECORD)
     return {
-        "env": {"name": run.env.name, "id": run.env.id},
+        "env": {"name": run.env.name, "id": run.env.id, "arguments": run.env.arguments},
         "dataset": state["dataset"],
         "algorithm": run.algorithm.name,
         "alpha": run.cql.alpha if run.algorithm.name == "cql" else None,
@@ -189,18 +191,20 @@ def origin(
         "precision": run.hardware.precision,
         "commit": record["commit"],
         "exported_with": {"commit": commit()} | {name: version(name) for name in VERSIONS},
-        **known_estimates(folder, state["updates"]),
     }
 
 
-def known_estimates(folder: Path, updates: int) -> dict[str, Any]:
-    """What evaluate.py ope=… found for these weights and for the behaviour; null where nothing."""
+def known_estimates(folder: Path, updates: int, *, sampled: bool) -> dict[str, Any]:
+    """What evaluate.py ope=… found for these weights and for the behaviour; null where nothing.
+
+    It estimates deterministic policies: of a sampled one nothing is known.
+    """
     path = folder / run_folder.OPE
     if not path.exists():
         return {"estimate": None, "behaviour_estimate": None}
     content = run_folder.read_json(path)
     gamma = {"gamma": content["gamma"]}
-    found = content["checkpoints"].get(str(updates))
+    found = None if sampled else content["checkpoints"].get(str(updates))
     return {
         "estimate": found[0] | gamma if found else None,
         "behaviour_estimate": content["behaviour"] | gamma,
