@@ -24,7 +24,7 @@ from offline_cql.schema import ConfigError
 OBSERVATION, ACTION = "observation", "action"
 TOLERANCE = 1e-5
 ROUNDING = 4.0  # times torch's own, where that is more: unnormalised observations in thousands
-OPSET = 18  # what the exporter writes without a conversion; read since onnxruntime 1.14
+OPSET = 18  # what the exporter writes without a conversion
 PACKAGES = ("onnxscript", "onnxruntime")
 
 
