@@ -63,6 +63,8 @@ def written(root: Path, out: Path, docs: Path | None = None) -> str:
 def several(root: Path) -> None:
     """Two tasks, a name that could break a page, a broken run and data with a warning."""
     write_grid(root / "<b>one&two</b>")
+    for path in root.rglob("ope.json"):
+        path.write_text(path.read_text().replace("the data cover", "<i>the data cover"))
     write_run(root / "pole", env="pole <i>", returns={200: [1.0]}, score=3.0)
     finding = {"level": "warning", "name": "x", "message": "<i>it leans", "remedy": "hold & wait"}
     note = {"level": "note", "name": "y", "message": "a note only", "remedy": "none"}
@@ -118,6 +120,12 @@ def test_the_page_says_what_was_found(tmp_path: Path):
     assert "no config.yaml" in read.words
     for heading in ("Return in the simulator", "The role of alpha", "Estimates against the truth"):
         assert heading in read.words
+
+
+def test_the_same_runs_give_the_same_page(tmp_path: Path):
+    write_grid(tmp_path / "runs")
+    pages = [written(tmp_path / "runs", tmp_path / name) for name in ("out", "our")]
+    assert pages[0] == pages[1]
 
 
 def test_the_recommendation_comes_first(tmp_path: Path):

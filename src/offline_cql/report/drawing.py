@@ -27,6 +27,7 @@ DPI = 110
 WIDE = 20  # times the middle value: more needs a logarithmic axis
 STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
+    "svg.hashsalt": "report",  # the same page for the same runs
     "font.family": "sans-serif",
     "font.size": 10,
     "axes.spines.top": False,
