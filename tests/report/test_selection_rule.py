@@ -190,7 +190,7 @@ def test_an_alpha_that_acts_as_cloning_does_is_labelled_and_not_struck_out(tmp_p
     found = distances(tmp_path, {1: 0.3, 5: 0.12, 20: 0.1099}, cloning=0.1)
     assert found.too_large == {20: "action distance 0.11, cloning's 0.1"}
     assert chosen(found) == (20, 100, 0)
-    assert "the chosen one among them: expect what the data's policy earns" in sentences(found)[3]
+    assert "the chosen one among them: expect about what cloning earns" in sentences(found)[3]
 
 
 def test_without_cloning_an_alpha_is_too_large_when_more_of_it_changes_nothing(tmp_path: Path):

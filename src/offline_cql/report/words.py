@@ -19,7 +19,9 @@ def sentences(selection: Selection) -> list[str]:
     chosen = f"alpha={policy.alpha:g} after {policy.updates:,} updates, seed {policy.seed}"
     distance = estimate.low - behaviour.value
     side = "above" if selection.ship else "not above"
-    eligible = sum(each.eligible for each in selection.pairs)
+    eligible, every = sum(each.eligible for each in selection.pairs), len(selection.pairs)
+    left = f"{eligible} of {every}" if eligible < every else f"all {every}"
+    struck = ", the others struck out" if eligible < every else ""
     many = len(pair.policies) > 1
     over = f", the mean over {len(pair.policies)} runs," if many else ""
     lines = [
@@ -27,9 +29,8 @@ def sentences(selection: Selection) -> list[str]:
         f"because its lower bound {figure(estimate.low)} is {side} the {figure(behaviour.value)} "
         f"of the data's policy ({distance:+,.3g}); {estimate.method} {figure(estimate.value)} "
         f"[{figure(estimate.low)}, {figure(estimate.high)}]",
-        f"chosen for the largest lower bound{over} {figure(pair.low)}, among {eligible} of "
-        f"{len(selection.pairs)} pairs of alpha and checkpoint, the others struck out; the largest "
-        "of many is somewhat optimistic",
+        f"chosen for the largest lower bound{over} {figure(pair.low)}, among {left} pairs of alpha "
+        f"and checkpoint{struck}; the largest of many is somewhat optimistic",
     ]
     lines += _alphas(selection)
     assumptions = (*estimate.assumptions, *behaviour.assumptions)
@@ -56,7 +57,7 @@ def _alphas(selection: Selection) -> list[str]:
     large = [f"alpha={a:g} is close to cloning: {why}" for a, why in selection.too_large.items()]
     chosen = selection.pair.alpha if selection.pair is not None else None
     if chosen in selection.too_large:
-        large.append("the chosen one among them: expect what the data's policy earns")
+        large.append("the chosen one among them: expect about what cloning earns")
     return ["; ".join(small + large)] if small + large else []
 
 
