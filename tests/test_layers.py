@@ -18,7 +18,7 @@ ROWS = [
     {"sources"},
     {"data"},
     {"agents"},
-    {"audit", "ope"},
+    {"audit", "ope", "report"},
     {"evaluation"},
     {"callbacks"},
     {"runner"},
@@ -93,13 +93,14 @@ def reachable(name: str) -> set[str]:
     return found - {name}
 
 
-@pytest.mark.parametrize("name", ["summary", "grid"])
+@pytest.mark.parametrize("name", ["summary", "grid", "report"])
 def test_reporting_reads_run_folders_and_brings_along_nothing_that_trains(name: str):
-    allowed = {"schema", "run_folder", "runner"}
+    allowed = {"schema", "run_folder", "runner", "report"}
     found = {module for module in reachable(f"offline_cql.runner.{name}") if "." in module}
     assert {room(module) for module in found} <= allowed
     runner = {module for module in found if room(module) == "runner"}
-    assert runner <= {"offline_cql.runner", "offline_cql.runner.summary"}
+    own_parts = {f"offline_cql.runner.{part}" for part in ("summary", name)}
+    assert runner <= {"offline_cql.runner", *own_parts}
 
 
 def test_no_room_for_odds_and_ends():

@@ -114,7 +114,10 @@ def test_without_rollouts_there_is_no_metric(tmp_path: Path, capsys: Any):
     assert typed_in(*DISCRETE, "updates=3", f"run_dir={folder}") is None
     assert not (folder / "evaluation.csv").exists()
     assert read_json(folder / "result.json")["return_mean"] is None
-    assert f"next    python evaluate.py run={folder} ope=fqe evaluation.episodes=0" in capsys.readouterr().out
+    assert (
+        f"next    python evaluate.py run={folder} ope=fqe evaluation.episodes=0"
+        in capsys.readouterr().out
+    )
 
 
 @pytest.mark.parametrize("log_every", [1, 1000], ids=["seen in the log", "seen in the weights"])

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from offline_cql.data.returns import continued_returns
 from offline_cql.networks import ActionCritics, StackedMLP
 from offline_cql.ope.estimate import Estimate, episode_draws, spread
 from offline_cql.transitions import Transitions
@@ -74,7 +75,8 @@ class FittedQ:
 
     The target r + gamma · (1 − terminated) · Q'(s', π(s')) has a member's own slowly following
     critic Q'. Rewards are divided by their mean size times the horizon 1 / (1 − gamma), so that
-    values are near 1 whatever the units.
+    values are near 1 whatever the units. Every critic starts at the behaviour's mean value: a fit
+    that is cut short errs towards "no better than the data", not towards 0.
     """
 
     def __init__(
@@ -95,6 +97,11 @@ class FittedQ:
         sample = self.observations(self.sample(10_000), following=False)
         self.mean, self.std = sample.mean(dim=0), sample.std(dim=0).clamp(min=1e-3)
         self.critics = self.make_critics()
+        returns = continued_returns(
+            transitions.rewards, transitions.terminated, transitions.ends, gamma=settings.gamma
+        )
+        with torch.no_grad():
+            self.head_bias().fill_(float(returns.mean()) / self.scale)
         self.targets = copy.deepcopy(self.critics).requires_grad_(False)
         self.optimizer = torch.optim.Adam(self.critics.parameters(), fused=True)
 
@@ -134,6 +141,13 @@ class FittedQ:
             orthogonal=False,
             bf16=False,
         )
+
+    def head_bias(self) -> Tensor:
+        """The last layer's bias of all members."""
+        network = self.critics if self.spaces.discrete else self.critics.mlp
+        assert isinstance(network, StackedMLP)
+        bias: Tensor = network.biases[-1]
+        return bias
 
     def sample(self, size: int) -> Tensor:
         return torch.randint(len(self.rows), (size,), generator=self.generator)

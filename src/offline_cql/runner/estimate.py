@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -83,11 +84,17 @@ def _weighted(
     ]
 
 
-def behaviour_value(transitions: Transitions, *, gamma: float, seed: int) -> Estimate:
-    """What the logged policy earned: mean discounted return of the episodes, bootstrapped."""
+def episode_values(transitions: Transitions, *, gamma: float) -> npt.NDArray[np.float64]:
+    """Discounted return of each logged episode [E], continued where it was truncated."""
     returns = continued_returns(
         transitions.rewards, transitions.terminated, transitions.ends, gamma=gamma
-    )[transitions.ends - transitions.lengths]
+    )
+    first: npt.NDArray[np.float64] = returns[transitions.ends - transitions.lengths]
+    return first
+
+
+def behaviour_value(returns: npt.NDArray[np.float64], *, seed: int) -> Estimate:
+    """What the logged policy earned: mean discounted return [E] of the episodes, bootstrapped."""
     draws = episode_draws(len(returns), REPLICATES, np.random.default_rng([seed, BEHAVIOUR_STREAM]))
     _, low, high = spread(draws @ returns / len(returns))
     return Estimate(
@@ -111,12 +118,17 @@ def inside(agent: Agent) -> Callable[[Tensor], Tensor]:
 
 
 def write_estimates(
-    folder: Path, found: dict[int, list[Estimate]], behaviour: Estimate, *, gamma: float
+    folder: Path,
+    found: dict[int, list[Estimate]],
+    behaviour: Estimate,
+    *,
+    best_return: float,
+    gamma: float,
 ) -> None:
     """Add estimates to the run's ope.json; those of other checkpoints stay."""
     path = folder / run_folder.OPE
     before = run_folder.read_json(path)["checkpoints"] if path.exists() else {}
     now = {str(updates): [asdict(each) for each in each_of] for updates, each_of in found.items()}
     merged = dict(sorted((before | now).items(), key=lambda item: int(item[0])))
-    content = {"gamma": gamma, "behaviour": asdict(behaviour), "checkpoints": merged}
-    run_folder.write_json(path, content)
+    content = {"gamma": gamma, "behaviour": asdict(behaviour), "best_return": best_return}
+    run_folder.write_json(path, content | {"checkpoints": merged})

@@ -20,6 +20,7 @@ from offline_cql.ope.estimate import Estimate
 from offline_cql.run_folder import OPE
 from offline_cql.runner.estimate import (
     behaviour_value,
+    episode_values,
     estimates,
     run_data,
     write_estimates,
@@ -91,8 +92,10 @@ def estimate(
         agent = restored_agent(run, state)
         title = f"estimating {agent.updates:,} updates"
         found[agent.updates] = estimates(agent, transitions, ope, gamma=gamma, title=title)
-    behaviour = behaviour_value(transitions, gamma=gamma, seed=ope.seed)
-    write_estimates(folder, found, behaviour, gamma=gamma)
+    returns = episode_values(transitions, gamma=gamma)
+    behaviour = behaviour_value(returns, seed=ope.seed)
+    best = float(returns.max())
+    write_estimates(folder, found, behaviour, best_return=best, gamma=gamma)
     table.add_row("discounted, 95 % interval", "")
     table.add_row("behaviour (data)", interval(behaviour))
     for updates, each_of in found.items():

@@ -158,8 +158,7 @@ def _metadata(dataset_id: str, folder: Path) -> dict[str, Any]:
     stored_as = metadata.get("data_format")
     if not isinstance(stored_as, str) or stored_as not in FORMATS:
         raise DataError(
-            f"{dataset_id} is stored as {stored_as!r}; "
-            f"{', '.join(FORMATS)} are supported"
+            f"{dataset_id} is stored as {stored_as!r}; {', '.join(FORMATS)} are supported"
         )
     return metadata
 
