@@ -28,9 +28,12 @@ PRESETS = sorted(path.stem for path in FOLDER.glob("*.yaml"))
 LOCOMOTION = ("halfcheetah", "hopper", "walker2d", "ant")
 ADROIT = ("pen", "hammer", "door", "relocate")
 OFTEN, RARELY = (5_000, 10), (50_000, 100)  # updates between evaluations, episodes of each
+MANY = (5_000, 100)
 WITH_SIMULATOR = {
     **dict.fromkeys(("halfcheetah", "hopper", "walker2d", "ant", *ADROIT), OFTEN),
     "antmaze": RARELY,
+    "maze2d": MANY,
+    "kitchen": OFTEN,
 }
 
 

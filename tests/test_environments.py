@@ -7,16 +7,18 @@ from collections import OrderedDict
 import gymnasium as gym
 import numpy as np
 import pytest
+from composition import settings
 from tiny_tasks import Marker, length
 
 from offline_cql.environments import (
     EnvironmentFault,
     PolicyError,
     make_environments,
+    make_simulators,
     roll_out,
     spaces_of,
 )
-from offline_cql.spaces import FlatObservation, flat_spaces, layout
+from offline_cql.spaces import FlatObservation, PartObservation, flat_spaces, layout
 from offline_cql.transitions import DataError, Spaces
 
 
@@ -268,3 +270,54 @@ def test_d4rls_maze_is_the_simulators_turned_upside_down_and_shifted():
     ant.set_state(np.concatenate([goal, ant.data.qpos[2:]]), ant.data.qvel)
     _, reward, terminated, _, _ = env.step(np.zeros(8, np.float32))
     assert (reward, terminated) == (1.0, True)
+
+
+# --- D4RL's observations, rebuilt -----------------------------------------------------------------
+
+MAZE = ["#####", "#GOO#", "###O#", "#OOO#", "#####"]  # of maze2d-umaze: rows along x
+
+
+def test_a_maze_of_d4rl_has_its_cells_where_the_data_have_them():
+    """A cell's middle is at its row and column less 0.2; starts lie within 0.25 of it."""
+    pytest.importorskip("gymnasium_robotics")
+    config = settings("env=pointmaze_umaze", "dataset=d4rl")
+    (environment,) = make_simulators(config.env, 1)
+    seen = set()
+    for seed in range(60):
+        observation, _ = environment.reset(seed=seed)
+        assert observation.shape == (4,)
+        place = observation[:2] + 0.2
+        cell = np.rint(place).astype(int)
+        assert np.abs(place - cell).max() <= 0.2501
+        seen.add(tuple(cell.tolist()))
+    environment.close()
+    free = {(x, y) for x in range(5) for y in range(5) if MAZE[x][y] == "O"}
+    assert seen == free
+
+
+@pytest.mark.parametrize(("env", "fourth"), [("kitchen", 19), ("kitchen_mixed", 11)])
+def test_the_kitchen_of_d4rl_gives_positions_and_the_goal(env: str, fourth: int):
+    """9 joints, 21 positions of objects, 30 numbers of the goal; the arm starts as D4RL's does."""
+    pytest.importorskip("gymnasium_robotics")
+    config = settings(f"env={env}", "dataset=d4rl")
+    (environment,) = make_simulators(config.env, 1)
+    observation, _ = environment.reset(seed=0)
+    environment.close()
+    assert observation.shape == (60,)
+    assert environment.observation_space.shape == (60,)
+    start = [0.148, -1.768, 1.844, -2.477, 0.260, 0.713, 1.595, 0.048, 0.037]
+    assert np.allclose(observation[:9], start, atol=0.01)
+    assert observation[23:26] == pytest.approx([-0.269, 0.35, 1.619], abs=0.01)  # the kettle
+    goal = observation[30:]
+    assert goal[22] == -0.75
+    assert goal[fourth] != 0
+    assert (goal != 0).sum() == (9 if env == "kitchen" else 10)
+
+
+def test_parts_and_constants_come_in_their_order():
+    (environment,) = make_environments("Pendulum-v1", 1)
+    part = PartObservation(environment, [2, 0], [7.0])
+    whole, _ = environment.reset(seed=1)
+    found, _ = part.reset(seed=1)
+    assert found.tolist() == [whole[2], whole[0], 7.0]
+    assert part.observation_space.contains(found)

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from offline_cql.schema import EnvConfig
-from offline_cql.spaces import FlatObservation, flat_spaces
+from offline_cql.spaces import FlatObservation, PartObservation, flat_spaces
 from offline_cql.transitions import Spaces
 
 Array = npt.NDArray[Any]
@@ -138,13 +138,12 @@ def _flat(
 def make_simulators(env: EnvConfig, count: int) -> list[Environment]:
     """`count` of the settings' simulators. Raises as make_environments does."""
     assert env.id is not None  # the schema allows no rollouts without a simulator
-    return make_environments(
-        env.id,
-        count,
-        observation_keys=env.observation_keys,
-        shift=env.observation_shift,
-        arguments=env.arguments,
+    keys, shift = env.observation_keys, env.observation_shift
+    made = make_environments(
+        env.id, count, observation_keys=keys, shift=shift, arguments=env.arguments
     )
+    columns, constants = env.observation_columns, env.observation_constants or []
+    return made if columns is None else [PartObservation(e, columns, constants) for e in made]
 
 
 def spaces_of(env: Environment) -> Spaces:

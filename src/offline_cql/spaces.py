@@ -218,3 +218,20 @@ class FlatObservation(gym.ObservationWrapper[Any, Any, Any]):  # type: ignore[mi
         row = self.layout.row(observation).astype(self.layout.dtype)
         row[: len(self.shift)] += np.asarray(self.shift, row.dtype)
         return row
+
+
+class PartObservation(gym.ObservationWrapper[Any, Any, Any]):  # type: ignore[misc]
+    """A flat observation's columns in the given order, and constants after them.
+
+    For data that hold other numbers than the simulator gives: a part of them, and a fixed goal.
+    """
+
+    def __init__(self, env: gym.Env[Any, Any], columns: Sequence[int], constants: Sequence[float]):
+        super().__init__(env)
+        self.columns = np.asarray(columns, int)
+        self.constants = np.asarray(constants, env.observation_space.dtype)
+        size = len(self.columns) + len(self.constants)
+        self.observation_space = Box(-np.inf, np.inf, (size,), env.observation_space.dtype.type)
+
+    def observation(self, observation: Any) -> Array:
+        return np.concatenate([observation[self.columns], self.constants])

@@ -37,6 +37,7 @@ SIZES = {
     "inverted_double_pendulum": (9, 1, False),
     "inverted_pendulum": (4, 1, False),
     "kitchen": (59, 9, False),
+    "kitchen_mixed": (59, 9, False),
     "pen": (45, 24, False),
     "pendulum": (3, 1, False),
     **{f"pointmaze_{x}": (8, 2, False) for x in ("open", "umaze", "medium", "large")},

@@ -163,6 +163,8 @@ def described(policy: Policy, agent: Agent, transitions: Transitions | None) -> 
             "names": list(transitions.observation_names) if transitions else [],
             "keys": env.observation_keys,
             "shift": env.observation_shift,  # added to the first numbers of the simulator's
+            "columns": env.observation_columns,  # taken of them; null: all
+            "constants": env.observation_constants,  # put after those
             "normalisation": mapped if agent.config.network.normalize_observations else "none",
         },
         "action": {

@@ -20,6 +20,8 @@ class EnvConfig(Section):
     arguments: dict[str, Any]  # of gymnasium.make
     observation_keys: list[str] | None  # taken from a Dict observation; null: all, sorted
     observation_shift: list[float] | None  # added to the observation's first numbers
+    observation_columns: list[int] | None = field(metadata=within(">= 0"))  # taken; null: all
+    observation_constants: list[float] | None  # put after those columns
     qualities: list[str]  # of the embedded data sets
     quality: str | None  # the one taken when none is named
     minari_id: str | None  # the data set of dataset=minari
@@ -28,6 +30,8 @@ class EnvConfig(Section):
     d4rl_arguments: dict[str, Any]
     d4rl_observation_keys: list[str] | None
     d4rl_observation_shift: list[float] | None
+    d4rl_observation_columns: list[int] | None
+    d4rl_observation_constants: list[float] | None
     updates: int = field(metadata=within(">= 1"))
     evaluate_every: int = field(metadata=within(">= 1"))  # updates
     episodes: int = field(metadata=within(">= 0"))  # of each evaluation
@@ -45,6 +49,9 @@ class EnvConfig(Section):
         self.require(":" not in (self.id or ""), "id", plain)
         known = not self.qualities or self.quality in self.qualities
         self.require(known, "quality", f"must be one of {', '.join(self.qualities)}")
+        needs = "has no effect without env.observation_columns; leave it null"
+        alone = self.observation_constants is None or self.observation_columns is not None
+        self.require(alone, "observation_constants", needs)
         low, high = self.reference_min, self.reference_max
         self.require(
             (low is None) == (high is None),
