@@ -186,6 +186,14 @@ def expectation_gap(q_sampled: Tensor, q_logged: Tensor) -> Tensor:
     return q_sampled.mean(dim=2) - q_logged
 
 
+def chosen(values: Tensor, action: Tensor) -> Tensor:
+    """The value of one action in each state, of the values of all K actions.
+
+    values [..., B, K]; action [B] int64. Returns [..., B].
+    """
+    return values.gather(-1, action.expand(values.shape[:-1]).unsqueeze(-1)).squeeze(-1)
+
+
 def discrete_gap(q: Tensor, action: Tensor, *, temperature: float = 1.0) -> Tensor:
     """How far the critics rate all actions above the logged one, in reward units.
 
@@ -195,8 +203,7 @@ def discrete_gap(q: Tensor, action: Tensor, *, temperature: float = 1.0) -> Tens
     """
     axes = "B K" if q.dim() == 2 else "E B K"
     check_shapes(q=(q, axes), action=(action, "B"))
-    logged = q.gather(-1, action.expand(q.shape[:-1]).unsqueeze(-1)).squeeze(-1)
-    return temperature * torch.logsumexp(q / temperature, dim=-1) - logged
+    return temperature * torch.logsumexp(q / temperature, dim=-1) - chosen(q, action)
 
 
 def clipped_gap(gap: Tensor, *, minimum: float | None, maximum: float | None) -> Tensor:

@@ -247,6 +247,11 @@ class Transitions:
         return last & ~self.terminated
 
     @property
+    def starts(self) -> npt.NDArray[np.int64]:
+        """The row of each episode's first transition, [E]."""
+        return np.append(0, self.ends[:-1]).astype(np.int64)
+
+    @property
     def lengths(self) -> npt.NDArray[np.int64]:
         """Transitions of each episode, [E]."""
         return np.diff(self.ends, prepend=0)
@@ -258,8 +263,7 @@ class Transitions:
 
     def episode_returns(self) -> npt.NDArray[np.float64]:
         """Undiscounted sum of rewards of each episode, [E], in the environment's units."""
-        starts = self.ends - self.lengths
-        return np.add.reduceat(self.rewards.astype(np.float64), starts)
+        return np.add.reduceat(self.rewards.astype(np.float64), self.starts)
 
 
 def array_sha256(array: npt.NDArray[Any]) -> str:

@@ -185,9 +185,9 @@ def gaussian_figures(gaussian: Gaussian, batch: Batch) -> dict[str, Tensor]:
 
 def logit_figures(logits: Tensor, batch: Batch) -> dict[str, Tensor]:
     """How likely each logged action is under a softmax, and whether the greedy one differs, [B]."""
-    chosen = logits.log_softmax(dim=1).gather(1, batch.action.unsqueeze(1)).squeeze(1)
+    likely = losses.chosen(logits.log_softmax(dim=1), batch.action)
     differs = (logits.argmax(dim=1) != batch.action).float()
-    return {"log_likelihood": chosen, "action_distance": differs}
+    return {"log_likelihood": likely, "action_distance": differs}
 
 
 def logged_log_density(gaussian: Gaussian, action: Tensor) -> Tensor:

@@ -50,7 +50,7 @@ class DiscreteCQL(Agent):
         alpha = conservatism.alpha_at(self.updates)
         q = self.critic(self.statistics(batch.observation))
         target = self.bellman_target(batch)
-        q_logged = logged_values(q, batch.action)
+        q_logged = losses.chosen(q, batch.action)
         td = losses.critic_td_loss(q_logged, target)
         gap = self.gap(q, batch.action)
         total = td + conservatism.loss(gap, alpha)
@@ -91,12 +91,12 @@ class DiscreteCQL(Agent):
     def held_out(self, batch: Batch) -> dict[str, Tensor]:
         q = self.critic(self.statistics(batch.observation))
         least = q.amin(dim=0)
-        q_logged = logged_values(q, batch.action)
+        q_logged = losses.chosen(q, batch.action)
         return {
             "td_error": (q_logged - self.bellman_target(batch)).square().mean(dim=0),
             "gap": self.gap(q, batch.action).mean(dim=0),
             "q_logged": q_logged.mean(dim=0),
-            "q_policy": logged_values(q, least.argmax(dim=1)).mean(dim=0),
+            "q_policy": losses.chosen(q, least.argmax(dim=1)).mean(dim=0),
             **logit_figures(least / self.config.cql.gap_temperature, batch),
         }
 
@@ -104,8 +104,3 @@ class DiscreteCQL(Agent):
     def after_step(self) -> None:
         lerp_targets(self.target_critic, self.critic, self.config.cql.polyak)
         self.conservatism.clamp()
-
-
-def logged_values(q: Tensor, action: Tensor) -> Tensor:
-    """Each critic's value [E, B] of one action [B] a state, of all values [E, B, K]."""
-    return q.gather(2, action.view(1, -1, 1).expand(len(q), -1, 1)).squeeze(2)

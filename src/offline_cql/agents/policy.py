@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from offline_cql import losses
 from offline_cql.agents.base import Agent
 from offline_cql.agents.cloning import ContinuousCloning, DiscreteCloning
 from offline_cql.agents.continuous import ContinuousCQL
@@ -99,8 +100,7 @@ class LargestScore(Policy):
         """
         scores = self.scores(*inputs)
         best = scores.amax(dim=1)
-        chosen = scores.gather(1, action.unsqueeze(1)).squeeze(1)
-        return (best - chosen) / best.abs().clamp(min=1.0)
+        return (best - losses.chosen(scores, action)) / best.abs().clamp(min=1.0)
 
 
 class LogitSample(LargestScore):

@@ -35,7 +35,7 @@ def duplicates(reading: Reading) -> Duplicates:
     hashes = np.empty(len(data), np.uint64)
     for rows in reading.blocks():
         hashes[rows] = _row_hashes(reading, rows)
-    starts = data.ends - data.lengths
+    starts = data.starts
     step = (np.arange(len(data)) - np.repeat(starts, data.lengths)).astype(np.uint64)
     episodes = np.add.reduceat(_mixed(hashes ^ _mixed(step)), starts)
     order = np.argsort(episodes, kind="stable")

@@ -53,7 +53,7 @@ def episodes(transitions: Transitions, *, gamma: float) -> Episodes:
 
 def discounted_returns(transitions: Transitions, *, gamma: float) -> Array:
     """Σ_t gamma^t · r_t of each episode, [E]."""
-    starts = transitions.ends - transitions.lengths
+    starts = transitions.starts
     step = np.arange(len(transitions)) - np.repeat(starts, transitions.lengths)
     weights = gamma ** np.arange(transitions.lengths.max(), dtype=np.float64)
     found: Array = np.add.reduceat(transitions.rewards * weights[step], starts)

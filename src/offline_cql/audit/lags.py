@@ -61,7 +61,7 @@ def _middle(reading: Reading) -> Array:
     """Rows whose predecessor and successor are in the same episode; a sample of them."""
     data = reading.transitions
     inner = np.ones(len(data), bool)
-    inner[data.ends - 1] = inner[data.ends - data.lengths] = False
+    inner[data.ends - 1] = inner[data.starts] = False
     rows = np.flatnonzero(inner)
     return rows[:: max(1, len(rows) // ROWS)]
 

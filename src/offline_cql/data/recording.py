@@ -12,22 +12,20 @@ import shutil
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import minari
 import numpy as np
 from minari.data_collector import EpisodeBuffer
-from minari.dataset.minari_dataset import parse_dataset_id
 from minari.dataset.minari_storage import MinariStorage
-from minari.namespace import create_namespace, list_local_namespaces
 
 from offline_cql.data.behaviour import Behaviour, Component, mixture
 from offline_cql.environments import Environment, Episode, make_environments, roll_out, spaces_of
+from offline_cql.run_folder import flush
 from offline_cql.schema import DatasetConfig, EnvConfig
 from offline_cql.sources.exclusive import exclusive
-from offline_cql.sources.minari_store import dataset_path, is_stored, store_root
+from offline_cql.sources.minari_store import dataset_path, ensure_namespace, hidden, is_stored
 from offline_cql.sources.progress import ProgressBar
 from offline_cql.transitions import DataError
 
@@ -181,7 +179,7 @@ def _store(
     name: str, environment: Environment, episodes: Sequence[Episode], metadata: dict[str, Any]
 ) -> None:
     """Writes beside the final place, flushes to the disk, renames."""
-    final, staging = dataset_path(name), _hidden(".recording", name)
+    final, staging = dataset_path(name), hidden(".recording", name)
     shutil.rmtree(staging, ignore_errors=True)  # of a recording that was killed
     (staging / "new").mkdir(parents=True)
     try:
@@ -194,13 +192,13 @@ def _store(
         storage.update_metadata(metadata)
         storage.update_episodes([_buffer(episode) for episode in episodes])
         for path in (staging / "new" / "data").iterdir():
-            _flush(path)
-        _make_namespace(name)
+            flush(path)
+        ensure_namespace(name)
         final.parent.mkdir(parents=True, exist_ok=True)
         if final.exists():  # overwrite: a folder can only be renamed over an empty one
             os.replace(final, staging / "old")
         os.replace(staging / "new", final)
-        _flush(final.parent)
+        flush(final.parent)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
@@ -217,25 +215,5 @@ def _buffer(episode: Episode) -> EpisodeBuffer:
     )
 
 
-def _make_namespace(name: str) -> None:
-    namespace = parse_dataset_id(name)[0]
-    if namespace is not None and namespace not in list_local_namespaces():
-        create_namespace(namespace)
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _hidden(folder: str, name: str) -> Path:
-    """A place of a data set that Minari does not list; the id is checked on the way."""
-    relative = dataset_path(name).relative_to(store_root())
-    return store_root() / folder / relative.as_posix().replace("/", "__")
-
-
 def _exclusive(name: str) -> AbstractContextManager[None]:
-    return exclusive(_hidden(".locks", name), f"recording {name}")
+    return exclusive(hidden(".locks", name), f"recording {name}")

@@ -51,6 +51,12 @@ def select(transitions: Transitions, dataset: DatasetConfig) -> Selection:
     return Selection(training, held_out, rows, size)
 
 
+def everything(transitions: Transitions) -> Selection:
+    """All episodes to train on, none held out."""
+    episodes = np.arange(len(transitions.ends))
+    return Selection(episodes, episodes[:0], None, len(transitions))
+
+
 def rows_of(transitions: Transitions, episodes: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """The rows of some episodes, in their order."""
     lengths = transitions.lengths[episodes]

@@ -7,6 +7,7 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional
 
+from offline_cql import losses
 from offline_cql.networks import StackedMLP
 from offline_cql.transitions import DataError, Transitions
 
@@ -48,7 +49,7 @@ def fitted_propensities(
         others = torch.nonzero(side != own).squeeze(1) if len(half) > 1 else rows
         with torch.no_grad():
             chances = network(observations[others])[0].double().softmax(dim=1)
-        result[others] = chances.gather(1, actions[others].unsqueeze(1)).squeeze(1)
+        result[others] = losses.chosen(chances, actions[others])
     return result.clamp(min=LEAST).numpy()
 
 

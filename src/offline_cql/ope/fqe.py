@@ -16,7 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from offline_cql import losses
+from offline_cql.data.module import Fetch
 from offline_cql.data.returns import continued_returns
+from offline_cql.data.selection import everything
 from offline_cql.networks import ActionCritics, StackedMLP
 from offline_cql.ope.estimate import Estimate, episode_draws, spread
 from offline_cql.transitions import Transitions
@@ -48,26 +51,27 @@ class FqeSettings:
 class PolicyActions:
     """What the policy does, actions inside: [., A] in [-1, 1] or [.] int64.
 
-    here, next: at each transition's observation and next observation, N; initial: at each
-    episode's first, E.
+    next: at each transition's next observation, N; initial: at each episode's first, E.
     """
 
-    here: Tensor
     next: Tensor
     initial: Tensor
 
 
-def policy_actions(transitions: Transitions, act: Callable[[Tensor], Tensor]) -> PolicyActions:
-    """Ask a deterministic policy (observations [K, D] to inside actions) at every place needed."""
-    starts = transitions.ends - transitions.lengths
+Act = Callable[[Tensor], Tensor]  # a deterministic policy: observations [K, D] to inside actions
 
-    def asked(observations: np.ndarray) -> Tensor:
-        chunks = torch.split(torch.from_numpy(np.ascontiguousarray(observations)).float(), 65_536)
-        return torch.cat([act(chunk) for chunk in chunks])
 
-    with torch.no_grad():
-        here, following = asked(transitions.observations), asked(transitions.next_observations)
-    return PolicyActions(here, following, here[torch.from_numpy(starts)])
+def policy_actions(transitions: Transitions, act: Act) -> PolicyActions:
+    """Ask a policy at every place that its evaluation needs."""
+    first = transitions.observations[transitions.starts]
+    return PolicyActions(actions_at(transitions.next_observations, act), actions_at(first, act))
+
+
+@torch.no_grad()
+def actions_at(observations: np.ndarray, act: Act) -> Tensor:
+    """What a policy does at observations [N, D], a part at a time."""
+    chunks = torch.split(torch.from_numpy(np.ascontiguousarray(observations)).float(), 65_536)
+    return torch.cat([act(chunk) for chunk in chunks])
 
 
 class FittedQ:
@@ -88,13 +92,19 @@ class FittedQ:
         draws = episode_draws(len(transitions.ends), settings.members, generator)
         self.draws = torch.from_numpy(draws)
         self.episodes = torch.from_numpy(transitions.episodes).long()
-        self.rows, self.columns = torch.from_numpy(transitions.rows), transitions.columns
-        self.images = None if transitions.images is None else torch.from_numpy(transitions.images)
-        self.starts = torch.from_numpy(transitions.ends - transitions.lengths)
+        self.fetch = Fetch(
+            transitions,
+            everything(transitions),
+            gamma=settings.gamma,
+            reward_scale=1.0,
+            reward_shift=0.0,
+            n_step=1,
+        )
+        self.starts = torch.from_numpy(transitions.starts)
         horizon = 1.0 / (1.0 - settings.gamma)
         size = float(np.abs(transitions.rewards).mean(dtype=np.float64))
         self.scale = size * horizon or 1.0
-        sample = self.observations(self.sample(10_000), following=False)
+        sample = self.fetch(self.sample(10_000)).observation
         self.mean, self.std = sample.mean(dim=0), sample.std(dim=0).clamp(min=1e-3)
         self.critics = self.make_critics()
         returns = continued_returns(
@@ -150,13 +160,7 @@ class FittedQ:
         return bias
 
     def sample(self, size: int) -> Tensor:
-        return torch.randint(len(self.rows), (size,), generator=self.generator)
-
-    def observations(self, rows: Tensor, *, following: bool) -> Tensor:
-        if self.images is not None:
-            return self.images[rows, int(following)].float()
-        place = self.columns.next_observation if following else self.columns.observation
-        return self.rows[rows][:, place]
+        return torch.randint(self.fetch.size, (size,), generator=self.generator)
 
     def q(self, critics: torch.nn.Module, observation: Tensor, action: Tensor) -> Tensor:
         """Each member's value [M, B] of observations [B, D] and inside actions."""
@@ -164,24 +168,18 @@ class FittedQ:
         if not self.spaces.discrete:
             found: Tensor = critics(observation, action.unsqueeze(1)).squeeze(2)
             return found
-        values: Tensor = critics(observation)
-        chosen = action.view(1, -1, 1).expand(len(values), -1, 1)
-        return values.gather(2, chosen).squeeze(2)
+        return losses.chosen(critics(observation), action)
 
     def update(self, number: int) -> None:
         settings = self.settings
         decay = 0.5 * (1.0 + math.cos(math.pi * number / settings.updates))
         self.optimizer.param_groups[0]["lr"] = settings.learning_rate * decay
         rows = self.sample(settings.batch_size)
-        packed = self.rows[rows]
-        logged = packed[:, self.columns.action]
-        logged = logged[:, 0].long() if self.spaces.discrete else logged
-        discount = settings.gamma * (1.0 - packed[:, self.columns.terminated])
+        batch = self.fetch(rows)
         with torch.no_grad():
-            following = self.observations(rows, following=True)
-            value = self.q(self.targets, following, self.actions.next[rows])
-            target = packed[:, self.columns.reward] / self.scale + discount * value
-        error = self.q(self.critics, self.observations(rows, following=False), logged) - target
+            value = self.q(self.targets, batch.next_observation, self.actions.next[rows])
+            target = batch.reward / self.scale + batch.discount * value
+        error = self.q(self.critics, batch.observation, batch.action) - target
         # A member sees an episode as often as its replicate drew it.
         loss = (self.draws[:, self.episodes[rows]] * error.square()).mean(dim=1).sum()
         self.optimizer.zero_grad(set_to_none=True)
@@ -195,15 +193,15 @@ class FittedQ:
     def logged_values(self, action: Tensor) -> np.ndarray:
         """The members' mean value [N], in reward units, of one action at each observation [N]."""
         parts = [
-            self.q(self.critics, self.observations(rows, following=False), action[rows]).mean(dim=0)
-            for rows in torch.split(torch.arange(len(self.rows)), 16_384)
+            self.q(self.critics, self.fetch(rows).observation, action[rows]).mean(dim=0)
+            for rows in torch.split(torch.arange(self.fetch.size), 16_384)
         ]
         return torch.cat(parts).double().numpy() * self.scale
 
     @torch.no_grad()
     def values(self) -> np.ndarray:
         """Each member's mean value [M] of the initial states that its replicate drew."""
-        first = self.observations(self.starts, following=False)
+        first = self.fetch(self.starts).observation
         values = self.q(self.critics, first, self.actions.initial) * self.scale
         means = (self.draws * values).sum(dim=1) / self.draws.sum(dim=1)
         return means.double().numpy()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from offline_cql.data.loading import load_transitions
 from offline_cql.data.returns import continued_returns
 from offline_cql.ope.behaviour import fitted_propensities
 from offline_cql.ope.estimate import Estimate, episode_draws, spread
-from offline_cql.ope.fqe import FittedQ, FqeSettings, policy_actions
+from offline_cql.ope.fqe import FittedQ, FqeSettings, actions_at, policy_actions
 from offline_cql.ope.importance import doubly_robust, weighted_importance_sampling
 from offline_cql.schema import ConfigError, OpeConfig, TrainConfig
 from offline_cql.sources.progress import ProgressBar
@@ -40,35 +40,61 @@ def run_data(run: TrainConfig, state: dict[str, Any]) -> Transitions:
     return transitions
 
 
-def estimates(
-    agent: Agent, transitions: Transitions, ope: OpeConfig, *, gamma: float, title: str
-) -> list[Estimate]:
-    """What the agent's deterministic policy would earn: one estimate a method."""
-    settings = {name: value for name, value in asdict(ope).items() if name != "method"}
-    actions = policy_actions(transitions, inside(agent))
-    fitted = FittedQ(transitions, actions, FqeSettings(gamma=gamma, **settings))
-    with ProgressBar(title, ope.updates) as bar:
-        fitted.fit(lambda: bar.advance(1))
-    found = [fitted.estimate()]
-    if ope.method == "all":
-        found += _weighted(transitions, fitted, gamma=gamma, seed=ope.seed)
-    return found
+def behaviour_chances(transitions: Transitions, ope: OpeConfig) -> npt.NDArray[Any] | None:
+    """The behaviour's probabilities of the logged actions, logged or fitted, for ope=all.
 
-
-def _weighted(
-    transitions: Transitions, fitted: FittedQ, *, gamma: float, seed: int
-) -> list[Estimate]:
-    """Importance sampling and doubly robust, for discrete actions."""
+    None where no method needs them. Raises ConfigError for continuous actions.
+    """
+    if ope.method != "all":
+        return None
     if not transitions.spaces.discrete:
         raise ConfigError(
             "ope=all needs discrete actions: a deterministic policy never takes exactly the logged "
             "continuous one; choose ope=fqe"
         )
     logged = transitions.propensities
-    behaviour = fitted_propensities(transitions, seed=seed) if logged is None else logged
-    greedy = fitted.actions.here
+    return fitted_propensities(transitions, seed=ope.seed) if logged is None else logged
+
+
+def estimates(
+    agent: Agent,
+    transitions: Transitions,
+    chances: npt.NDArray[Any] | None,
+    ope: OpeConfig,
+    *,
+    gamma: float,
+    title: str,
+) -> list[Estimate]:
+    """What the agent's deterministic policy would earn: one estimate a method.
+
+    chances: those of `behaviour_chances`, the same for every policy.
+    """
+    act = inside(agent)
+    settings = {name: value for name, value in asdict(ope).items() if name != "method"}
+    fitted = FittedQ(
+        transitions, policy_actions(transitions, act), FqeSettings(gamma=gamma, **settings)
+    )
+    with ProgressBar(title, ope.updates) as bar:
+        fitted.fit(lambda: bar.advance(1))
+    found = [fitted.estimate()]
+    if chances is not None:
+        greedy = actions_at(transitions.observations, act)
+        found += _weighted(transitions, chances, greedy, fitted, gamma=gamma, seed=ope.seed)
+    return found
+
+
+def _weighted(
+    transitions: Transitions,
+    chances: npt.NDArray[Any],
+    greedy: Tensor,
+    fitted: FittedQ,
+    *,
+    gamma: float,
+    seed: int,
+) -> list[Estimate]:
+    """Importance sampling and doubly robust; greedy [N]: the policy's action at each step."""
     policy = (greedy.numpy() == transitions.actions).astype(np.float64)
-    arrays = (transitions.rewards, policy, behaviour, transitions.ends)
+    arrays = (transitions.rewards, policy, chances, transitions.ends)
     model = {
         "q_logged": fitted.logged_values(torch.from_numpy(transitions.actions)),
         "value": fitted.logged_values(greedy),
@@ -77,11 +103,9 @@ def _weighted(
         weighted_importance_sampling(*arrays, gamma=gamma, seed=seed),
         doubly_robust(*arrays, **model, gamma=gamma, seed=seed),
     ]
-    if logged is not None:
+    if transitions.propensities is not None:
         return found
-    return [
-        Estimate(**{**asdict(each), "assumptions": (*each.assumptions, FITTED)}) for each in found
-    ]
+    return [replace(each, assumptions=(*each.assumptions, FITTED)) for each in found]
 
 
 def episode_values(transitions: Transitions, *, gamma: float) -> npt.NDArray[np.float64]:
@@ -89,7 +113,7 @@ def episode_values(transitions: Transitions, *, gamma: float) -> npt.NDArray[np.
     returns = continued_returns(
         transitions.rewards, transitions.terminated, transitions.ends, gamma=gamma
     )
-    first: npt.NDArray[np.float64] = returns[transitions.ends - transitions.lengths]
+    first: npt.NDArray[np.float64] = returns[transitions.starts]
     return first
 
 

@@ -19,6 +19,7 @@ from offline_cql.evaluation import score
 from offline_cql.ope.estimate import Estimate
 from offline_cql.run_folder import OPE
 from offline_cql.runner.estimate import (
+    behaviour_chances,
     behaviour_value,
     episode_values,
     estimates,
@@ -26,7 +27,7 @@ from offline_cql.runner.estimate import (
     write_estimates,
 )
 from offline_cql.runner.ranks import load_config
-from offline_cql.runner.summary import number
+from offline_cql.runner.summary import interval, number
 from offline_cql.schema import ConfigError, EvaluateConfig, OpeConfig, TrainConfig, typed_as
 from offline_cql.transitions import Spaces
 
@@ -88,25 +89,22 @@ def estimate(
     states = [load_state(folder, name) for name in names]
     transitions = run_data(run, states[0])
     gamma = run.cql.gamma
+    chances = behaviour_chances(transitions, ope)
     for state in states:
         agent = restored_agent(run, state)
         title = f"estimating {agent.updates:,} updates"
-        found[agent.updates] = estimates(agent, transitions, ope, gamma=gamma, title=title)
+        found[agent.updates] = estimates(agent, transitions, chances, ope, gamma=gamma, title=title)
     returns = episode_values(transitions, gamma=gamma)
     behaviour = behaviour_value(returns, seed=ope.seed)
     best = float(returns.max())
     write_estimates(folder, found, behaviour, best_return=best, gamma=gamma)
     table.add_row("discounted, 95 % interval", "")
-    table.add_row("behaviour (data)", interval(behaviour))
+    table.add_row("behaviour (data)", interval(asdict(behaviour)))
     for updates, each_of in found.items():
         for each in each_of:
-            table.add_row(f"{each.method}, {updates:,} updates", interval(each))
+            table.add_row(f"{each.method}, {updates:,} updates", interval(asdict(each)))
     for sentence in dict.fromkeys(s for each in each_of for s in each.assumptions):
         table.caption = f"{table.caption or 'if'}\n{sentence}"
-
-
-def interval(found: Estimate) -> str:
-    return f"{number(found.value)} [{number(found.low)}, {number(found.high)}]"
 
 
 def load_settings(folder: Path) -> TrainConfig:

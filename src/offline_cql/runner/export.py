@@ -35,7 +35,7 @@ from offline_cql.runner.onnx_file import (
     refuse_missing_packages,
 )
 from offline_cql.runner.provenance import commit
-from offline_cql.runner.summary import number
+from offline_cql.runner.summary import interval
 from offline_cql.schema import ConfigError, DatasetConfig, ExportConfig, TrainConfig, typed_as
 from offline_cql.sources.d4rl import place_of
 from offline_cql.sources.minari_store import is_stored
@@ -245,7 +245,3 @@ def print_export(folder: Path, run: TrainConfig, about: dict[str, Any], *, size:
 
 def shape_of(wanted: dict[str, Any]) -> str:
     return f"{wanted['name']} [{', '.join(map(str, wanted['shape']))}]"
-
-
-def interval(found: dict[str, Any]) -> str:
-    return f"{number(found['value'])} [{number(found['low'])}, {number(found['high'])}]"

@@ -1,5 +1,6 @@
 """The tables at the end: of a run, and of a grid. They read run folders and train nothing."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -81,3 +82,8 @@ def print_grid(folder: Path, jobs: list[dict[str, Any]]) -> None:
 def number(value: float | None) -> str:
     """A figure for a table: one decimal; – when there is none."""
     return "–" if value is None else f"{value:,.1f}"
+
+
+def interval(found: Mapping[str, Any]) -> str:
+    """An estimate for a table: value and interval."""
+    return f"{number(found['value'])} [{number(found['low'])}, {number(found['high'])}]"

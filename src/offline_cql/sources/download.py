@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import http.client
 import itertools
-import os
 import re
 import shutil
 import threading
@@ -22,7 +21,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.error import HTTPError
 
-from offline_cql.run_folder import write_atomically
+from offline_cql.run_folder import flush, write_atomically
 from offline_cql.sources.exclusive import exclusive
 from offline_cql.sources.progress import ProgressBar
 from offline_cql.transitions import DataError
@@ -115,18 +114,14 @@ def _publish(path: Path, signature: bytes) -> None:
     part = _beside(path, ".part")
     with part.open("rb") as file:
         begin = file.read(len(signature))
-        os.fsync(file.fileno())
+    flush(part)
     if begin != signature:
         part.unlink()
         raise _another_kind(begin)
     write_atomically(_beside(path, ".sha256"), f"{_sha256(part)}  {path.name}\n".encode())
     part.rename(path)
     _beside(path, ".part.of").unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    flush(path.parent)
 
 
 def _fetch(url: str, path: Path, *, title: str, signature: bytes, timeout: float) -> None:

@@ -36,11 +36,7 @@ COLUMNS = ("observations", "actions", "rewards", *FLAGS)
 def episodes(stored: Stored) -> Iterator[Episode]:
     """In the order of their numbers. Raises DataError, or whatever pyarrow stumbles over."""
     found = sum(path.is_dir() and path.name.isdigit() for path in stored.folder.iterdir())
-    if found != stored.episodes:
-        raise DataError(
-            f"{stored.dataset_id} has {found} episodes, its metadata promise "
-            f"{stored.episodes}: record or download it again"
-        )
+    stored.check_count(found)
     for number in range(stored.episodes):
         yield _episode(stored, number)
 

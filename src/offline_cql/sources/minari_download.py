@@ -19,13 +19,12 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from minari.dataset.minari_dataset import parse_dataset_id
-from minari.namespace import create_namespace, list_local_namespaces
-
+from offline_cql.run_folder import flush
 from offline_cql.sources.exclusive import exclusive
 from offline_cql.sources.minari_store import (
     RECORDED,
     dataset_path,
+    ensure_namespace,
     hidden,
     is_stored,
     refuse_links_outside,
@@ -72,7 +71,7 @@ def _download(dataset_id: str, instead: str) -> None:
         )
     refuse_links_outside(arrived)
     for path in (path for path in arrived.rglob("*") if path.is_file()):
-        _flush(path)
+        flush(path)
     final = dataset_path(dataset_id)
     ensure_namespace(dataset_id)
     final.parent.mkdir(parents=True, exist_ok=True)
@@ -137,18 +136,6 @@ def fetch(dataset_id: str) -> None:
         text = " ".join(str(error).split()) or type(error).__name__
         print(text[:200], file=answer, flush=True)
         sys.exit(1)
-
-
-def ensure_namespace(dataset_id: str) -> None:
-    """Minari lists only what lies in a namespace that it knows."""
-    namespace = parse_dataset_id(dataset_id)[0]
-    if namespace is not None and namespace not in list_local_namespaces():
-        create_namespace(namespace)
-
-
-def _flush(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
 
 
 if __name__ == "__main__":

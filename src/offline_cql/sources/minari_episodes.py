@@ -46,6 +46,14 @@ class Stored:
         """Whether the leaf's values are JPEG files."""
         return self.encoded and is_image_space(leaf.space)
 
+    def check_count(self, found: int) -> None:
+        """Raises DataError when the files hold another number of episodes than promised."""
+        if found != self.episodes:
+            raise DataError(
+                f"{self.dataset_id} has {found} episodes, its metadata promise "
+                f"{self.episodes}: record or download it again"
+            )
+
 
 @dataclass(frozen=True, eq=False)
 class Episode:

@@ -37,11 +37,7 @@ def episodes(stored: Stored) -> Iterator[Episode]:
         link = file.id.links.visit(_unless_hard, info=True)
         if link is not None:  # it could show another file of this machine as data
             raise DataError(f"{stored.dataset_id}: {link} is a link elsewhere, which is refused")
-        if len(file) != stored.episodes:
-            raise DataError(
-                f"{stored.dataset_id} has {len(file)} episodes, its metadata promise "
-                f"{stored.episodes}: record or download it again"
-            )
+        stored.check_count(len(file))
         reader = _Reader(file, stored)
         # By number: HDF5's own order is alphabetical, 10 before 2.
         for number in range(stored.episodes):

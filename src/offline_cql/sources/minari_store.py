@@ -16,7 +16,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from minari.dataset.minari_dataset import DATASET_ID_RE
+from minari.dataset.minari_dataset import DATASET_ID_RE, parse_dataset_id
+from minari.namespace import create_namespace, list_local_namespaces
 from minari.serialization import deserialize_space
 from minari.storage.datasets_root_dir import get_dataset_path
 
@@ -59,6 +60,13 @@ def hidden(folder: str, dataset_id: str) -> Path:
     """A place in the store that Minari does not list, of one data set; the id is checked."""
     relative = dataset_path(dataset_id).relative_to(store_root())
     return store_root() / folder / relative.as_posix().replace("/", "__")
+
+
+def ensure_namespace(dataset_id: str) -> None:
+    """Minari lists only what lies in a namespace that it knows."""
+    namespace = parse_dataset_id(dataset_id)[0]
+    if namespace is not None and namespace not in list_local_namespaces():
+        create_namespace(namespace)
 
 
 class MinariStore:
