@@ -19,7 +19,7 @@ from torch import Tensor
 
 from offline_cql.agents import Agent, make_agent
 from offline_cql.data.module import Fetch, TransitionsModule
-from offline_cql.data.selection import Selection
+from offline_cql.data.selection import Selection, everything
 from offline_cql.networks import StackedMLP
 from offline_cql.schema import TrainConfig
 from offline_cql.transitions import Batch, Spaces, Transitions
@@ -109,10 +109,13 @@ def fetch_of(
     n_step: int = 1,
 ) -> Fetch:
     """Fetch over all of the data, or a selection; rewards as they are unless said otherwise."""
-    everything = np.arange(len(data.ends))
-    selection = selection or Selection(everything, everything[:0], None, len(data))
     return Fetch(
-        data, selection, gamma=gamma, reward_scale=scale, reward_shift=shift, n_step=n_step
+        data,
+        selection or everything(data),
+        gamma=gamma,
+        reward_scale=scale,
+        reward_shift=shift,
+        n_step=n_step,
     )
 
 

@@ -3,11 +3,11 @@
 import dataclasses
 import io
 import re
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 from builders import continuous_data, discrete_data
+from checked_page import Checked
 from logged import figures, logged
 from rich.console import Console
 
@@ -18,37 +18,6 @@ from offline_cql.audit.page import page
 from offline_cql.audit.plots import plots
 from offline_cql.audit.table import print_audit, print_short
 from offline_cql.transitions import Transitions
-
-VOID = {"meta", "br"}
-
-
-class Checked(HTMLParser):
-    """Refuses tags that do not close in order; collects ids, references and text."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.ids: list[str] = []
-        self.words: list[str] = []
-        self.tags: set[str] = set()
-        self.feed(text)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.add(tag)
-        self.ids += [value for name, value in attributes if name == "id"]
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attributes):
-        self.ids += [value for name, value in attributes if name == "id"]
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.words.append(data)
 
 
 def wide(size: int = 2_000) -> Transitions:

@@ -239,7 +239,7 @@ def test_an_interruption_while_writing_leaves_the_store_as_it_was(store, monkeyp
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(recording, "_flush", interrupted)
+        patch.setattr(recording, "flush", interrupted)
         with pytest.raises(KeyboardInterrupt):
             record(MARKER, config, seed=1, overwrite=overwrite)
     assert contents(store) == before

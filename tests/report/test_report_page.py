@@ -1,11 +1,11 @@
 """Promise: the page is whole, stands alone and shows what was found; so do the tables."""
 
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
+from checked_page import Checked
 from run_folders import write_grid, write_run
 
 from offline_cql.report import tables
@@ -18,36 +18,6 @@ from offline_cql.report.writing import latex, markdown, write
 
 LIMITS = Limits(above_best_share=0.05, cloning_margin=0.1)
 SAMPLING = {"resamples": 200, "seed": 0}
-VOID = {"meta", "br"}
-
-
-class Checked(HTMLParser):
-    """Refuses tags that do not close in order; collects ids, links and text."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.ids: list[str] = []
-        self.links: list[str] = []
-        self.words: list[str] = []
-        self.feed(text)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag, attributes):
-        self.ids += [value for name, value in attributes if name == "id"]
-        self.links += [value for name, value in attributes if tag == "a" and name == "href"]
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attributes):
-        self.ids += [value for name, value in attributes if name == "id"]
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.words.append(data)
 
 
 def overviewed(root: Path) -> Overview:
