@@ -6,6 +6,7 @@ import pytest
 import torch
 from builders import build, continuous_data, settings
 from torch import Tensor
+from torch.func import functional_call
 
 from offline_cql.networks import (
     ActionBounds,
@@ -14,6 +15,7 @@ from offline_cql.networks import (
     StackedMLP,
     TanhGaussianActor,
 )
+from offline_cql.networks import critics as critics_module
 
 LIMITS = {"log_std_min": -5.0, "log_std_max": 2.0}
 PLAIN = {"orthogonal": False, "bf16": False}
@@ -48,6 +50,51 @@ def test_stacked_perceptrons_equal_separate_ones(hidden: list[int]):
     expected = torch.stack([plain_mlp(network, member, x) for member in range(3)])
     assert network(x).shape == (3, 6, 2)
     torch.testing.assert_close(network(x), expected)
+
+
+@pytest.mark.parametrize("cached", [critics_module.CACHED, 1, 60])
+@pytest.mark.parametrize("actions", [1, 3])
+def test_the_critics_gradients_are_right_however_the_states_are_parted(
+    monkeypatch, cached, actions
+):
+    monkeypatch.setattr(critics_module, "CACHED", cached)
+    critics = ActionCritics(2, 3, 2, [5, 4], **PLAIN).double()
+    observation = torch.randn(7, 3, dtype=torch.float64, requires_grad=True)
+    action = torch.rand(7, actions, 2, dtype=torch.float64, requires_grad=True)
+    names, values = zip(*critics.named_parameters(), strict=True)
+
+    def q(observation: Tensor, action: Tensor, *parameters: Tensor) -> Tensor:
+        named = dict(zip(names, parameters, strict=True))
+        return functional_call(critics, named, (observation, action))
+
+    assert torch.autograd.gradcheck(q, (observation, action, *values))
+
+
+def test_frozen_critics_pass_a_gradient_to_the_action_alone():
+    critics = ActionCritics(2, 3, 2, [5, 4], **PLAIN).requires_grad_(False)
+    action = torch.rand(6, 1, 2, requires_grad=True)
+    critics(torch.randn(6, 3), action).sum().backward()
+    assert action.grad is not None
+    assert action.grad.abs().sum() > 0
+    assert all(parameter.grad is None for parameter in critics.parameters())
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_parts_of_the_states_change_rounding_only(monkeypatch, bf16):
+    critics = ActionCritics(2, 3, 2, [16, 16], orthogonal=False, bf16=bf16)
+    observation, action = torch.randn(50, 3), torch.rand(50, 4, 2)
+
+    def gradients() -> list[Tensor]:
+        critics.zero_grad()
+        q = critics(observation, action)
+        q.square().mean().backward()
+        return [q.detach(), *(p.grad for p in critics.parameters())]
+
+    whole = gradients()
+    monkeypatch.setattr(critics_module, "CACHED", 500)
+    limit = 2e-2 if bf16 else 1e-5
+    for one, other in zip(whole, gradients(), strict=True):
+        assert (one - other).norm() <= limit * one.norm()
 
 
 @pytest.mark.parametrize("hidden", [[], [5], [5, 4, 3]])

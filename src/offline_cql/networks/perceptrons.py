@@ -1,8 +1,4 @@
-"""The networks: stacked perceptrons, critics, a tanh-Gaussian actor, observation statistics.
-
-They know nothing about losses, data sets or training. Hidden layers may run in bf16; what leaves a
-network is always float32.
-"""
+"""Stacked perceptrons, a tanh-Gaussian actor, observation statistics, action bounds."""
 
 import math
 from collections.abc import Sequence
@@ -53,64 +49,13 @@ class StackedMLP(nn.Module):
         self.bf16 = bf16 and len(hidden) > 0  # the last layer is never rounded
 
     def forward(self, inputs: Tensor) -> Tensor:
-        members = self.weights[0].shape[0]
+        members, last = self.weights[0].shape[0], len(self.weights) - 1
+        hidden = inputs.expand(members, *inputs.shape)
         with torch.autocast(inputs.device.type, torch.bfloat16, enabled=self.bf16):
-            first = inputs.expand(members, *inputs.shape)
-            hidden = torch.baddbmm(self.biases[0], first, self.weights[0])
-        return self.after_first_layer(hidden)
-
-    def after_first_layer(self, hidden: Tensor) -> Tensor:
-        """The rest of the network from the first layer's sums [E, B, H]; the head in float32."""
-        last = len(self.weights) - 1
-        if last == 0:
-            return hidden
-        with torch.autocast(hidden.device.type, torch.bfloat16, enabled=self.bf16):
-            for layer in range(1, last):
-                hidden = torch.baddbmm(
-                    self.biases[layer], functional.relu(hidden), self.weights[layer]
-                )
-            hidden = functional.relu(hidden)
+            for weight, bias in zip(self.weights[:last], self.biases[:last], strict=True):
+                hidden = functional.relu(torch.baddbmm(bias, hidden, weight))
         head = self.weights[last]
         return torch.baddbmm(self.biases[last], hidden.to(head.dtype), head)
-
-
-class ActionCritics(nn.Module):
-    """E action-value functions Q_i(s, a), scored for N actions of each state in one pass.
-
-    observation [B, D] and action [B, N, A] in [−1, 1] give [E, B, N]. The first layer's product
-    with the observation is made once a state and shared by its N actions.
-    """
-
-    def __init__(
-        self,
-        members: int,
-        observation_dim: int,
-        action_dim: int,
-        hidden: Sequence[int],
-        *,
-        orthogonal: bool,
-        bf16: bool,
-    ) -> None:
-        super().__init__()
-        self.observation_dim = observation_dim
-        self.mlp = StackedMLP(
-            members, observation_dim + action_dim, hidden, 1, orthogonal=orthogonal, bf16=bf16
-        )
-
-    def forward(self, observation: Tensor, action: Tensor) -> Tensor:
-        states, count, action_dim = action.shape
-        weight, bias = self.mlp.weights[0], self.mlp.biases[0]
-        members, _, width = weight.shape
-        state_weight, action_weight = weight.split([self.observation_dim, action_dim], dim=1)
-        with torch.autocast(action.device.type, torch.bfloat16, enabled=self.mlp.bf16):
-            per_state = torch.baddbmm(
-                bias, observation.expand(members, *observation.shape), state_weight
-            )
-            flat = action.reshape(states * count, action_dim)
-            per_action = torch.bmm(flat.expand(members, *flat.shape), action_weight)
-            sums = per_action.view(members, states, count, width) + per_state.unsqueeze(2)
-        q = self.mlp.after_first_layer(sums.view(members, states * count, width))
-        return q.view(members, states, count)
 
 
 class TanhGaussianActor(nn.Module):

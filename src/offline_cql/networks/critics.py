@@ -1,0 +1,184 @@
+"""Q(s, a) of many actions of each state: nearly all of an update's arithmetic is done here.
+
+The hidden layers have their backward pass written out. A part of the states goes through all layers
+before the next part, so that what a layer wrote is still in the processor's cache when the next one
+reads it, and ReLU, bias and products reuse their memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from offline_cql.networks.perceptrons import StackedMLP
+
+CACHED = 2**19  # numbers of one layer that a part of the states has on a CPU: 2 MB in float32
+
+Part = tuple[slice, slice, slice]  # members, states, rows: N of them a state
+
+
+class ActionCritics(nn.Module):
+    """E action-value functions Q_i(s, a), scored for N actions of each state in one pass.
+
+    observation [B, D] and action [B, N, A] in [−1, 1] give [E, B, N]. The first layer's product
+    with the observation is made once a state and shared by its N actions.
+    """
+
+    def __init__(
+        self,
+        members: int,
+        observation_dim: int,
+        action_dim: int,
+        hidden: Sequence[int],
+        *,
+        orthogonal: bool,
+        bf16: bool,
+    ) -> None:
+        super().__init__()
+        self.observation_dim = observation_dim
+        self.mlp = StackedMLP(
+            members, observation_dim + action_dim, hidden, 1, orthogonal=orthogonal, bf16=bf16
+        )
+
+    def forward(self, observation: Tensor, action: Tensor) -> Tensor:
+        states, count, action_dim = action.shape
+        first, *rest = self.mlp.weights
+        bias, *biases = self.mlp.biases
+        members = first.shape[0]
+        state_weight, action_weight = first.split([self.observation_dim, action_dim], dim=1)
+        with torch.autocast(action.device.type, torch.bfloat16, enabled=self.mlp.bf16):
+            per_state = torch.baddbmm(
+                bias, observation.expand(members, *observation.shape), state_weight
+            )
+        flat = action.reshape(states * count, action_dim)
+        if not rest:
+            linear = torch.bmm(flat.expand(members, *flat.shape), action_weight)
+            return linear.view(members, states, count) + per_state
+        q: Tensor = _AfterFirstLayer.apply(  # type: ignore[no-untyped-call]
+            per_state, flat, action_weight, *rest, *biases
+        )
+        return q.view(members, states, count)
+
+
+class _AfterFirstLayer(torch.autograd.Function):
+    """The rest of the network, and its gradient.
+
+    per_state [E, B, H]: the first layer's sums without the action's share, in the hidden layers'
+    precision; action [B · N, A]; action_weight [E, A, H]; then the weights and the biases of the
+    layers that follow, the head last. Returns [E, B · N, 1]. The head, and all gradients of
+    parameters, are in the parameters' precision.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, per_state: Tensor, action: Tensor, *parameters: Tensor) -> Tensor:
+        action_weight, *rest = parameters
+        layers, dtype = len(rest) // 2, per_state.dtype
+        *weights, head = (action_weight, *rest[:layers])
+        *biases, head_bias = rest[layers:]
+        weights = [weight.to(dtype) for weight in weights]
+        biases = [bias.to(dtype) for bias in biases]
+        inputs = action.to(dtype)
+        members, rows = len(head), len(action)
+        hidden = [inputs.new_empty(members, rows, weight.shape[2]) for weight in weights]
+        result = head.new_empty(members, rows, head.shape[2])
+        for which, states, part in _parts(per_state, rows):
+            below = hidden[0][which, part]
+            given = inputs[part].expand(len(below), -1, -1)
+            _product(given, weights[0][which], out=below)
+            _by_state(below, states).add_(per_state[which, states].unsqueeze(2))
+            below.relu_()
+            for layer in range(1, layers):
+                above = hidden[layer][which, part]
+                _product(below, weights[layer][which], out=above)
+                below = above.add_(biases[layer - 1][which]).relu_()
+            wide = below.to(head.dtype)
+            _product(wide, head[which], out=result[which, part]).add_(head_bias[which])
+        ctx.save_for_backward(per_state, inputs, head, *weights, *hidden)
+        return result
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        per_state, inputs, head, *saved = ctx.saved_tensors
+        layers = len(saved) // 2
+        weights, hidden = saved[:layers], saved[layers:]
+        of_action, of_parameters = ctx.needs_input_grad[1], any(ctx.needs_input_grad[2:])
+        d_state = torch.empty_like(per_state)
+        d_action = torch.zeros_like(inputs, dtype=head.dtype) if of_action else None
+        d_weights = [torch.zeros_like(weight, dtype=head.dtype) for weight in weights]
+        d_biases = [head.new_zeros(len(head), 1, weight.shape[2]) for weight in weights[1:]]
+        d_head = torch.zeros_like(head)
+        for which, states, part in _parts(per_state, len(inputs)):
+            upper = gradient[which, part]
+            below = hidden[-1][which, part]
+            delta = (upper * head[which].mT).to(below.dtype)  # one output: an outer product
+            if of_parameters:
+                _add_product(d_head[which], below.to(head.dtype), upper)
+            for layer in range(layers - 1, 0, -1):
+                _through_relu(delta, below)
+                below = hidden[layer - 1][which, part]
+                if of_parameters:
+                    d_biases[layer - 1][which] += delta.sum(dim=1, keepdim=True, dtype=head.dtype)
+                    _add_product(d_weights[layer][which], below, delta)
+                upper = delta
+                delta = _product(upper, weights[layer][which].mT, out=torch.empty_like(below))
+            _through_relu(delta, below)
+            torch.sum(_by_state(delta, states), dim=2, out=d_state[which, states])
+            if of_parameters:
+                given = inputs[part].expand(len(delta), -1, -1)
+                _add_product(d_weights[0][which], given, delta)
+            if d_action is not None:
+                d_action[part] += torch.bmm(delta, weights[0][which].mT).sum(dim=0)
+        if not of_parameters:
+            return d_state, d_action, *[None] * (2 * layers + 1)
+        d_head_bias = gradient.sum(dim=1, keepdim=True)
+        return d_state, d_action, *d_weights, d_head, *d_biases, d_head_bias
+
+
+def _parts(per_state: Tensor, rows: int) -> Iterator[Part]:
+    """Members and states that go through all layers together: everything; on a CPU that would not
+    keep it in its cache, one member and as many states as it keeps."""
+    members, states, width = per_state.shape
+    count = rows // states
+    if per_state.device.type != "cpu" or members * rows * width <= CACHED:
+        yield slice(0, members), slice(0, states), slice(0, rows)
+        return
+    most = max(1, CACHED // (count * width))
+    for member in range(members):
+        for start in range(0, states, most):
+            end = min(start + most, states)
+            yield slice(member, member + 1), slice(start, end), slice(start * count, end * count)
+
+
+def _by_state(hidden: Tensor, states: slice) -> Tensor:
+    """[e, b · N, H] as [e, b, N, H]."""
+    return hidden.view(len(hidden), states.stop - states.start, -1, hidden.shape[2])
+
+
+def _through_relu(delta: Tensor, output: Tensor) -> None:
+    """The gradient of ReLU's input from that of its output, in place."""
+    torch.ops.aten.threshold_backward.grad_input(delta, output, 0, grad_input=delta)
+
+
+def _product(left: Tensor, right: Tensor, *, out: Tensor) -> Tensor:
+    """left · right, member by member; one member without the detour over a batch."""
+    if len(out) > 1:
+        torch.bmm(left, right, out=out)
+    else:
+        torch.mm(left[0], right[0], out=out[0])
+    return out
+
+
+def _add_product(total: Tensor, below: Tensor, delta: Tensor) -> None:
+    """total += belowᵀ · delta; total keeps the parameters' precision."""
+    if total.dtype != delta.dtype:
+        left, right = below.mT, delta
+        total += torch.bmm(left, right) if len(total) > 1 else torch.mm(left[0], right[0])
+    elif len(total) > 1:
+        total.baddbmm_(below.mT, delta)
+    else:
+        total[0].addmm_(below[0].mT, delta[0])
