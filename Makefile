@@ -38,8 +38,8 @@ lint: $(READY)
 types: $(READY)
 	$(BIN)/mypy
 
-bench: $(READY)  ## Updates per second on this machine
-	$(BIN)/python benchmarks/updates.py
+bench: $(READY) .venv-peers/.ready  ## Updates per second on this machine, beside others
+	$(BIN)/python benchmarks/updates.py --d3rlpy .venv-peers/bin/python
 
 bench-loading: $(READY) .venv-peers/.ready  ## Loading a million transitions, beside other readers
 	$(BIN)/python benchmarks/loading.py --d3rlpy .venv-peers/bin/python

@@ -1,106 +1,211 @@
-"""Updates per second on this machine: float32 and bf16, interleaved, medians; `make bench`.
+"""Updates per second on this machine, beside a textbook loop and d3rlpy; `make bench`.
 
-Random transitions of each task's size, so nothing has to be recorded. The whole path of training is
-timed (sampling, Lightning, update), without evaluation and saving.
+Every contender is a process; they take turns, and medians and ratios are reported. --scaling varies
+one size at a time; --report writes the tables as Markdown, and --plot draws the curves.
 """
 
+from __future__ import annotations
+
 import argparse
-import platform
+import json
+import os
 import statistics
+import subprocess
+import sys
 import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
-import pytorch_lightning as pl
-from hydra import compose, initialize_config_dir
-from rich.console import Console
-from rich.table import Table
+import torch
+from contenders import Sizes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 
-from offline_cql.data.selection import select
-from offline_cql.runner.fit import initial_agent, keep_freed_memory, make_module, quieten_lightning
 from offline_cql.runner.provenance import processor
-from offline_cql.schema import TrainConfig, typed
-from offline_cql.transitions import Spaces, Transitions
 
-CONF = Path(__file__).parent.parent / "conf"
-TASKS = {
-    "hopper": Spaces(11, 3, False, (-1.0,) * 3, (1.0,) * 3),
-    "pendulum": Spaces(3, 1, False, (-2.0,), (2.0,)),
-    "cartpole": Spaces(4, 2, True, (), ()),
+HERE = Path(__file__).parent
+OURS = ("float32", "float32, Lightning", "bf16", "bf16, Lightning")
+SCALES: dict[str, list[int]] = {
+    "batch": [64, 128, 256, 512],
+    "width": [64, 128, 256, 512],
+    "n_actions": [1, 4, 10, 20],
+    "critics": [1, 2, 4, 8],
+    "transitions": [10_000, 100_000, 1_000_000],
 }
-SIZE = 20_000
+COLORS = ("#6b6f76", "#2b4a6b", "#d98200")
 
 
-def random_transitions(spaces: Spaces) -> Transitions:
-    """Transitions without meaning: only their sizes matter here."""
-    draw = np.random.default_rng(0)
-    observations = draw.standard_normal((SIZE, spaces.observation_dim), dtype=np.float32)
-    continuous = draw.uniform(-1, 1, (SIZE, spaces.action_dim)).astype(np.float32)
-    return Transitions.pack(
-        observations=observations,
-        actions=draw.integers(spaces.action_dim, size=SIZE) if spaces.discrete else continuous,
-        rewards=draw.standard_normal(SIZE, dtype=np.float32),
-        next_observations=np.roll(observations, -1, axis=0),
-        terminated=np.zeros(SIZE, bool),
-        episodes=np.zeros(SIZE, np.int32),
-        spaces=spaces,
-        dataset_id="random",
+class Process:
+    """A contender that waits to be told how many updates to do."""
+
+    def __init__(self, python: str, name: str, sizes: Sizes) -> None:
+        command = [python, str(HERE / "contenders.py"), name, json.dumps(asdict(sizes))]
+        self.name = name
+        self.process = subprocess.Popen(
+            command, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+
+    def rate(self, updates: int) -> float:
+        """Updates per second."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(f"{updates}\n")
+        self.process.stdin.flush()
+        if not (answer := self.process.stdout.readline()):
+            raise SystemExit(f"{self.name} failed")
+        return updates / float(json.loads(answer))
+
+
+@contextmanager
+def contenders(names: Sequence[str], sizes: Sizes, d3rlpy: str | None) -> Iterator[list[Process]]:
+    with ExitStack() as stack:
+        found = []
+        for name in names:
+            python = d3rlpy if name == "d3rlpy" else sys.executable
+            assert python is not None
+            found.append(Process(python, name, sizes))
+            stack.callback(found[-1].process.kill)
+        yield found
+
+
+def medians(
+    names: Sequence[str], sizes: Sizes, *, d3rlpy: str | None, repeats: int, updates: int
+) -> dict[str, float]:
+    """Updates per second of each contender, the median of its turns."""
+    found: dict[str, list[float]] = {name: [] for name in names}
+    with contenders(names, sizes, d3rlpy) as processes:
+        for turn in range(repeats):
+            for process in processes:
+                say(f"{sizes.task}: turn {turn + 1} of {repeats}, {process.name}")
+                found[process.name].append(process.rate(updates))
+    say("")
+    return {name: statistics.median(rates) for name, rates in found.items()}
+
+
+def say(words: str) -> None:
+    print(f"\r\033[K{words}", end="", file=sys.stderr, flush=True)
+
+
+def peak(dtype: torch.dtype, size: int = 2048, repeats: int = 20) -> float:
+    """The largest rate of a matrix product seen here, FLOP/s."""
+    left, right = (torch.randn(size, size).to(dtype) for _ in range(2))
+    out, rates = torch.empty(size, size, dtype=dtype), []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        torch.mm(left, right, out=out)
+        rates.append(2 * size**3 / (time.perf_counter() - start))
+    return max(rates)
+
+
+def row(*cells: object) -> str:
+    return f"| {' | '.join(str(cell) for cell in cells)} |"
+
+
+def head(*names: str) -> list[str]:
+    return [row(*names), row("---", *["--:"] * (len(names) - 1))]
+
+
+def hopper(arguments: argparse.Namespace) -> list[str]:
+    """The table beside the others, at Hopper's size."""
+    sizes = Sizes()
+    names = ["textbook", *(["d3rlpy"] if arguments.d3rlpy else []), *OURS]
+    peaks = {"float32": peak(torch.float32), "bf16": peak(torch.bfloat16)}
+    rates = medians(
+        names,
+        sizes,
+        d3rlpy=arguments.d3rlpy,
+        repeats=arguments.repeats,
+        updates=arguments.updates,
     )
+    columns = ["contender", "updates/s", "ms", "of the textbook", "of d3rlpy", "of the peak"]
+    lines = head(*columns)
+    for name, rate in rates.items():
+        kind = name.partition(",")[0]
+        share = f"{rate * sizes.flops / peaks[kind]:.0%}" if kind in peaks else "–"
+        others = (f"{rate / rates[o]:.2f}" if o in rates else "–" for o in ("textbook", "d3rlpy"))
+        lines.append(row(name, f"{rate:.1f}", f"{1000 / rate:.1f}", *others, share))
+    seen = ", ".join(f"{name} {value / 1e9:.0f}" for name, value in peaks.items())
+    size = f"One update is {sizes.flops / 1e9:.1f} GFLOP"
+    return [*lines, "", f"{size}; largest matrix product seen, GFLOP/s: {seen}."]
 
 
-def settings(task: str, precision: str, updates: int) -> TrainConfig:
-    overrides = [f"env={task}", f"updates={updates}", f"hardware.precision={precision}"]
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return typed(compose("train", [*overrides, "evaluation=none", "run_dir=none"]))
+def small(arguments: argparse.Namespace) -> list[str]:
+    """What Lightning costs where an update is short."""
+    lines = head("task", "bare, updates/s", "Lightning", "Lightning / bare")
+    for task, width, layers in (("pendulum", 64, 2), ("cartpole", 64, 2)):
+        sizes = Sizes(task=task, width=width, layers=layers)
+        rates = medians(
+            ["float32", "float32, Lightning"],
+            sizes,
+            d3rlpy=None,
+            repeats=arguments.repeats,
+            updates=10 * arguments.updates,
+        )
+        plain, through = rates.values()
+        lines.append(row(task, f"{plain:.0f}", f"{through:.0f}", f"{through / plain:.2f}"))
+    return lines
 
 
-def updates_per_second(task: str, precision: str, updates: int) -> float:
-    """One timed fit; the first block warms up and is not counted."""
-    config = settings(task, precision, updates + 10)
-    data = random_transitions(TASKS[task])
-    selection = select(data, config.dataset)
-    agent = initial_agent(config, data, selection)
-    start: list[float] = []
+def scaling(arguments: argparse.Namespace) -> dict[str, dict[int, dict[str, float]]]:
+    """Updates per second while one size varies, the others as at Hopper."""
+    names = ["textbook", "float32", "bf16"]
+    found: dict[str, dict[int, dict[str, float]]] = {}
+    for name, values in SCALES.items():
+        for value in values:
+            # The textbook loop has two critics.
+            shown = [n for n in names if name != "critics" or n != "textbook"]
+            say(f"{name}={value}")
+            found.setdefault(name, {})[value] = medians(
+                shown, Sizes(**{name: value}), d3rlpy=None, repeats=3, updates=10
+            )
+    return found
 
-    class Timer(pl.Callback):
-        def on_train_batch_end(self, *_args: object) -> None:
-            if agent.updates >= 10 and not start:
-                start.extend([time.perf_counter(), agent.updates])
 
-    trainer = pl.Trainer(
-        max_epochs=1,
-        callbacks=[Timer()],
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
-    module = make_module(config, data, selection, agent)
-    module.stops = [10]
-    trainer.fit(agent, module)
-    then, before = start
-    return (agent.updates - before) / (time.perf_counter() - then)
+def scaling_table(found: Mapping[str, Mapping[int, Mapping[str, float]]]) -> list[str]:
+    lines = head("size", "textbook, updates/s", "float32", "bf16")
+    for name, values in found.items():
+        for value, rates in values.items():
+            cells = (f"{rates[n]:.1f}" if n in rates else "–" for n in ("textbook", *OURS[::2]))
+            lines.append(row(f"{name} = {value:,}", *cells))
+    return lines
+
+
+def draw(found: Mapping[str, Mapping[int, Mapping[str, float]]], path: Path) -> None:
+    figure = Figure(figsize=(11, 2.8), layout="constrained")
+    FigureCanvasAgg(figure)
+    for axes, (name, values) in zip(figure.subplots(1, len(found)), found.items(), strict=True):
+        for color, contender in zip(COLORS, ("textbook", "float32", "bf16"), strict=True):
+            points = [
+                (value, rates[contender]) for value, rates in values.items() if contender in rates
+            ]
+            if points:
+                axes.loglog(*zip(*points, strict=True), ".-", color=color, label=contender)
+        axes.set_xlabel(name)
+        axes.set_xticks(list(values), [f"{value:,}" for value in values], fontsize=7)
+        axes.minorticks_off()
+        axes.grid(color="#e3e6ea")
+    figure.axes[0].set_ylabel("updates/s")
+    figure.axes[0].legend(frameon=False, fontsize=8)
+    figure.savefig(path, dpi=110)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--updates", type=int, default=100)
+    parser.add_argument("--d3rlpy", help="a Python that has d3rlpy; `make bench` makes one")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--updates", type=int, default=20, help="of each turn")
+    parser.add_argument("--scaling", action="store_true", help="vary one size at a time, too")
+    parser.add_argument("--plot", type=Path, help="a PNG of the curves of --scaling")
     arguments = parser.parse_args()
-    quieten_lightning()
-    keep_freed_memory()
-    cases = [(task, precision) for task in TASKS for precision in ("32", "bf16")]
-    found: dict[tuple[str, str], list[float]] = {case: [] for case in cases}
-    for _ in range(arguments.repeats):
-        for case in cases:
-            found[case].append(updates_per_second(*case, arguments.updates))
-    table = Table(title=f"updates/s through Lightning · {processor()} · {platform.system()}")
-    for name in ("task", "float32", "bf16", "bf16 / float32"):
-        table.add_column(name, justify="right")
-    for task in TASKS:
-        full, half = (statistics.median(found[task, p]) for p in ("32", "bf16"))
-        table.add_row(task, f"{full:.1f}", f"{half:.1f}", f"{half / full:.2f}")
-    Console().print(table)
+    print(f"{processor()}, {os.cpu_count()} cores, torch {torch.__version__}\n")
+    print(*hopper(arguments), "", *small(arguments), sep="\n")
+    if arguments.scaling:
+        found = scaling(arguments)
+        print("", *scaling_table(found), sep="\n")
+        if arguments.plot is not None:
+            draw(found, arguments.plot)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,67 @@
+"""Environment steps per second of an evaluation, beside one environment and a batch of one.
+
+Untrained policies, the same network; both ways take turns, medians. --environments varies how many
+are stepped together.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import gymnasium as gym
+import torch
+from contenders import Sizes, prepared
+
+from offline_cql.agents import Agent
+from offline_cql.environments import make_simulators, roll_out
+from offline_cql.evaluation import greedy_policy
+from offline_cql.schema import EnvConfig
+
+STEPS = 2_000
+
+
+def alone(agent: Agent, env: EnvConfig) -> float:
+    """One environment, a batch of one: steps per second."""
+    assert env.id is not None
+    environment = gym.make(env.id)
+    observation, _ = environment.reset(seed=0)
+    start = time.perf_counter()
+    for _ in range(STEPS):
+        with torch.no_grad():
+            action = agent.act(torch.as_tensor(observation, dtype=torch.float32).unsqueeze(0))
+        observation, _, terminated, truncated, _ = environment.step(action[0].numpy())
+        if terminated or truncated:
+            observation, _ = environment.reset()
+    return STEPS / (time.perf_counter() - start)
+
+
+def together(agent: Agent, env: EnvConfig, count: int) -> float:
+    environments = make_simulators(env, count)
+    start = time.perf_counter()
+    roll_out(environments, greedy_policy(agent), steps_each=STEPS // count, seed=0)
+    return (STEPS // count) * count / (time.perf_counter() - start)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--environments", type=int, nargs="+", default=[10, 50])
+    parser.add_argument("--repeats", type=int, default=5)
+    arguments = parser.parse_args()
+    counts = arguments.environments
+    names = " | ".join(f"{count} together | ratio" for count in counts)
+    print(f"| task | alone, steps/s | {names} |\n| --- |{' --: |' * (1 + 2 * len(counts))}")
+    for task in ("cartpole", "pendulum", "hopper"):
+        config, _, _, agent = prepared(Sizes(task=task), "32", 1)
+        ways: list[Callable[[], float]] = [lambda a=agent, e=config.env: alone(a, e)]
+        ways += [lambda a=agent, e=config.env, c=count: together(a, e, c) for count in counts]
+        rates = [[way() for way in ways] for _ in range(arguments.repeats)]
+        plain, *others = (statistics.median(each) for each in zip(*rates, strict=True))
+        cells = " | ".join(f"{rate:,.0f} | {rate / plain:.1f}" for rate in others)
+        print(f"| {task} | {plain:,.0f} | {cells} |")
+
+
+if __name__ == "__main__":
+    main()
