@@ -181,7 +181,7 @@ def test_every_misspelt_key_gets_its_own_name_back():
         ("dataset__reward_shift", float("nan"), "dataset.reward_shift=nan must be finite"),
         ("dataset__source", "web", "dataset.source=web must be one of embedded"),
         ("hardware__accelerator", "tpu", "hardware.accelerator=tpu must be one of auto, cpu, gpu"),
-        ("hardware__precision", "16", "hardware.precision=16 must be one of 32, bf16"),
+        ("hardware__precision", "16", "hardware.precision=16 must be one of auto, 32, bf16"),
         (
             "logger__kind",
             "mlflow",

@@ -211,6 +211,22 @@ def test_targets_move_by_polyak_in_float32(precision: str):
         assert not torch.equal(target, old[name])
 
 
+def test_in_bf16_the_losses_of_one_batch_agree_to_a_hundredth():
+    """Hopper's size, the same weights and noise; a gap is a difference of Qs, so theirs count."""
+    data = continuous_data(512, low=(-1.0,) * 3, high=(1.0,) * 3, observation_dim=11)
+    wide = ("network.actor_hidden=[256,256,256]", "network.critic_hidden=[256,256,256]")
+    found = []
+    for precision in ("32", "bf16"):
+        config = settings(*wide, "cql.n_actions=10", f"hardware.precision={precision}")
+        agent = build(config, data.spaces)
+        noise = agent.noise_of(256, torch.Generator().manual_seed(0))
+        found.append(agent.losses_given(batch_of(data, range(256)), noise, measure=True))
+    (full, exact), (half, rounded) = found
+    assert half.item() == pytest.approx(full.item(), rel=0.01)
+    for name in ("critic/td_loss", "critic/gap", "actor/loss", "actor/entropy"):
+        assert rounded[name].item() == pytest.approx(exact[name].item(), rel=0.01), name
+
+
 # --- Acting and noise ----------------------------------------------------------------------------
 
 

@@ -21,6 +21,7 @@ from offline_cql.checkpoint import newest_checkpoint
 from offline_cql.run_folder import CsvFile, read_json
 from offline_cql.runner.collect import collect
 from offline_cql.runner.evaluate import evaluate
+from offline_cql.runner.ranks import load_config
 from offline_cql.runner.train import checked, train
 from offline_cql.schema import ConfigError
 from offline_cql.sources import load
@@ -144,6 +145,24 @@ def test_a_gpu_that_is_not_there_is_refused(monkeypatch: Any):
     with pytest.raises(ConfigError, match="needs as many GPUs, found 0; use hardware=cpu") as error:
         checked(composed("hardware=gpu", *(key for key in TINY if key != "hardware=cpu")), [])
     assert error.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("units", "precision"),
+    [({"avx512_bf16": True}, "bf16"), ({"amx_bf16": True}, "bf16"), ({"avx512_bf16": False}, "32")],
+)
+def test_precision_auto_is_settled_once_and_said(
+    units: dict[str, bool], precision: str, tmp_path: Path, monkeypatch: Any, capsys: Any
+):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: units)
+    folder = trained(tmp_path / "run", *DISCRETE, "hardware.precision=auto", "updates=2")
+    assert f"precision {precision} (hardware.precision=auto)" in capsys.readouterr().out
+    assert load_config(folder).hardware.precision == precision
+    assert read_json(folder / "record.json")["hardware"]["precision"] == precision
+    # Another processor goes on with what the run began with.
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    resumed(folder, f"resume={folder}", "updates=4")
+    assert load_config(folder).hardware.precision == precision
 
 
 def test_a_batch_larger_than_the_data_is_refused():

@@ -196,6 +196,18 @@ def chosen_accelerator(hardware: HardwareConfig) -> str:
     return hardware.accelerator
 
 
+def chosen_precision(hardware: HardwareConfig) -> str:
+    """auto is bf16 where the device multiplies it in hardware, else 32; 32 and bf16 are that."""
+    if hardware.precision != "auto":
+        return hardware.precision
+    if chosen_accelerator(hardware) == "gpu":
+        units = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        found = torch.cpu.get_capabilities()
+        units = any(found.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
+    return "bf16" if units else "32"
+
+
 def identity(config: TrainConfig, transitions: Transitions) -> dict[str, Any]:
     """What a continuation must share with the run: settings, data and spaces, as plain values."""
     settings = {k: value for k, value in asdict(config).items() if k not in FREE_ON_RESUME}

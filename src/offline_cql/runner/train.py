@@ -17,7 +17,7 @@ from offline_cql.data.loading import load_transitions
 from offline_cql.data.selection import select
 from offline_cql.runner import grid, summary
 from offline_cql.runner.audit import short_audit
-from offline_cql.runner.fit import chosen_accelerator, fit, identity
+from offline_cql.runner.fit import chosen_accelerator, chosen_precision, fit, identity
 from offline_cql.runner.provenance import provenance
 from offline_cql.runner.ranks import RankFailure, launch, load_config
 from offline_cql.schema import ConfigError, TrainConfig, refuse_without_effect, typed
@@ -67,6 +67,9 @@ def checked(config: DictConfig, overrides: list[str]) -> tuple[TrainConfig, Tran
     """The settings and the data of a new run, after every check that needs no folder."""
     settings = typed(config)
     check_devices(settings)
+    if settings.hardware.precision == "auto":
+        settings.hardware.precision = chosen_precision(settings.hardware)
+        print(f"precision {settings.hardware.precision} (hardware.precision=auto)")
     transitions = prepared_data(settings)
     refuse_without_effect(settings, overrides, discrete=transitions.spaces.discrete)
     return settings, transitions
@@ -77,7 +80,9 @@ def begin(
 ) -> Path:
     """Claim the run folder and write what the run is: config.yaml and record.json."""
     folder = run_folder.claim_folder(Path(settings.run_dir))
-    write_config(folder, frozen(config) | {"run_dir": str(folder)})
+    plain = frozen(config) | {"run_dir": str(folder)}
+    plain["hardware"]["precision"] = settings.hardware.precision  # auto was settled for this run
+    write_config(folder, plain)
     record = provenance(settings, transitions, command=sys.argv, grid=grid_name)
     run_folder.write_json(folder / run_folder.RECORD, record)
     return folder

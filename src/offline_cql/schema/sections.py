@@ -162,7 +162,7 @@ class HardwareConfig(Section):
     accelerator: str = field(metadata=one_of("auto", "cpu", "gpu"))
     devices: int = field(metadata=within(">= 1"))
     strategy: str = field(metadata=one_of("single", "ddp"))
-    precision: str = field(metadata=one_of("32", "bf16"))  # of the hidden layers
+    precision: str = field(metadata=one_of("auto", "32", "bf16"))  # of the hidden layers
     updates_per_step: int = field(metadata=within(">= 1"))  # updates per Lightning step
 
     def check(self) -> None:
