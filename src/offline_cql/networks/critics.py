@@ -16,7 +16,7 @@ from torch.autograd.function import once_differentiable
 
 from offline_cql.networks.perceptrons import StackedMLP
 
-CACHED = 2**19  # numbers of one layer that a part of the states has on a CPU: 2 MB in float32
+CACHED = 2**21  # bytes of one layer that a part of the states has on a CPU
 
 Part = tuple[slice, slice, slice]  # members, states, rows: N of them a state
 
@@ -144,10 +144,11 @@ def _parts(per_state: Tensor, rows: int) -> Iterator[Part]:
     keep it in its cache, one member and as many states as it keeps."""
     members, states, width = per_state.shape
     count = rows // states
-    if per_state.device.type != "cpu" or members * rows * width <= CACHED:
+    size = count * width * per_state.element_size()  # of one state's share of a layer
+    if per_state.device.type != "cpu" or members * states * size <= CACHED:
         yield slice(0, members), slice(0, states), slice(0, rows)
         return
-    most = max(1, CACHED // (count * width))
+    most = max(1, CACHED // size)
     for member in range(members):
         for start in range(0, states, most):
             end = min(start + most, states)
