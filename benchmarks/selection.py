@@ -7,10 +7,11 @@ set, and compares with what the policies earned. Prints Markdown tables; --plot 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -21,6 +22,7 @@ from offline_cql.report.record import Run, by_task
 from offline_cql.report.selection import (
     Candidate,
     Limits,
+    Policy,
     Selection,
     best_by_return,
     candidates,
@@ -30,7 +32,7 @@ from offline_cql.report.selection import (
 
 LIMITS = Limits(above_best_share=0.05, cloning_margin=0.1)  # those of conf/report.yaml
 BASELINE = 5.0  # alpha of "alpha 5, last checkpoint"
-Policy = tuple[str, int]  # run folder and updates
+Kept = tuple[str, int]  # run folder and updates
 SOFT = "#8a929b"
 
 
@@ -40,7 +42,7 @@ class Task:
 
     name: str
     runs: Sequence[Run]
-    scores: Mapping[Policy, float]
+    scores: Mapping[Kept, float]
     behaviour: float
 
     @property
@@ -56,11 +58,11 @@ def read_tasks(pattern: str) -> list[Task]:
     reading = read_runs(pattern)
     for left in reading.left_out:
         print(f"left out {left.name}: {left.reason}")
-    return [_task(name, own) for name, own in by_task(reading.runs).items()]
+    return [_task(own) for own in by_task(reading.runs).values()]
 
 
-def _task(name: str, runs: Sequence[Run]) -> Task:
-    scores: dict[Policy, float] = {}
+def _task(runs: Sequence[Run]) -> Task:
+    scores: dict[Kept, float] = {}
     for run in runs:
         curves = run.simulated.evaluation
         for updates in run.offline.kept:
@@ -68,7 +70,8 @@ def _task(name: str, runs: Sequence[Run]) -> Task:
             scores[run.name, updates] = points(float(returns.mean()), run)
     behaviour = runs[0].simulated.behaviour_return
     assert behaviour is not None
-    return Task(name.partition(" sim/")[0] or name, runs, scores, points(behaviour, runs[0]))
+    short = runs[0].dataset_id.removeprefix("sim/").removesuffix("-v0")
+    return Task(short, runs, scores, points(behaviour, runs[0]))
 
 
 def points(value: float, run: Run) -> float:
@@ -103,8 +106,17 @@ class Outcome:
     behaviour: float
 
     @property
+    def acted(self) -> float:
+        """What is in use afterwards: the data's policy where the verdict is not `ship`."""
+        return self.score if self.verdict == "ship" else self.behaviour
+
+    @property
     def regret(self) -> float:
         return self.best - self.score
+
+    @property
+    def regret_acted(self) -> float:
+        return self.best - self.acted
 
     @property
     def regret_of_baseline(self) -> float:
@@ -126,13 +138,10 @@ def judge(task: Task, grid: Sequence[Candidate]) -> Outcome:
     return Outcome(task.name, chosen, verdict, score, baseline, best, task.behaviour)
 
 
-def estimated(task: Task) -> list[tuple[float, float, float]]:
-    """Lower bound, estimate and true score of every policy that has an estimate."""
-    return [
-        (estimate.low, estimate.value, task.scores[run.run, updates])
-        for run in task.grid
-        for updates, estimate in run.offline.estimates.items()
-    ]
+def estimated(policies: Iterable[Policy], task: Task) -> list[tuple[float, float, float]]:
+    """Lower bound, estimate and true score of each policy; one that alphas share counts once."""
+    found = [(p.estimate.low, p.estimate.value, task.scores[p.run, p.updates]) for p in policies]
+    return list(dict.fromkeys(found))
 
 
 def row(*cells: object) -> str:
@@ -145,38 +154,41 @@ def head(*names: str) -> None:
     print(row(*["---", *["--:"] * (len(names) - 1)]))
 
 
+# Columns of an outcome's scores, in normalised points.
+SCORES = {
+    "chosen": "score",
+    "alpha 5, last": "baseline",
+    "best": "best",
+    "regret": "regret",
+    "of alpha 5, last": "regret_of_baseline",
+    "as acted on": "regret_acted",
+}
+
+
 def print_choices(title: str, outcomes: Sequence[Outcome]) -> None:
     print(f"\n{title}\n")
-    names = ("data set", "data", "chosen: alpha, updates", "verdict", "chosen", "alpha 5, last")
-    head(*names, "best", "regret", "regret of alpha 5, last")
+    head("data set", "data", "alpha, updates", "verdict", *SCORES)
     for each in outcomes:
-        scores = (each.score, each.baseline, each.best, each.regret, each.regret_of_baseline)
+        scores = (float(getattr(each, name)) for name in SCORES.values())
         print(row(each.task, each.behaviour, each.chosen, each.verdict, *scores))
-    means = [fmean(getattr(each, name) for each in outcomes) for name in SCORES]
-    print(row("mean", means[0], "", "", *means[1:]))
-
-
-SCORES = ("behaviour", "score", "baseline", "best", "regret", "regret_of_baseline")
+    means = (fmean(getattr(each, name) for each in outcomes) for name in SCORES.values())
+    print(row("mean", fmean(each.behaviour for each in outcomes), "", "", *means))
 
 
 def print_ranks(found: Sequence[Task]) -> None:
-    print("\nRank correlation (Spearman) of the estimates with the true return\n")
-    head("data set", "policies", "estimate", "lower bound", "not struck out", "estimate of these")
+    print("\nRank correlation (Spearman) with the true return\n")
+    head("data set", "policies", "estimate", "lower bound", "not struck out", "estimate", "bound")
     for task in found:
-        every = estimated(task)
         pairs = task.choose(task.grid).pairs
-        left = [
-            (policy.estimate.value, task.scores[policy.run, policy.updates])
-            for pair in pairs
-            if pair.eligible
-            for policy in pair.policies
-        ]
-        low, value, true = (list(column) for column in zip(*every, strict=True))
-        figures = (spearman(value, true), spearman(low, true))
-        of_left = spearman(*map(list, zip(*left, strict=True))) if left else float("nan")
-        print(
-            row(task.name, len(every), *(f"{f:.2f}" for f in figures), len(left), f"{of_left:.2f}")
-        )
+        every = estimated((p for pair in pairs for p in pair.policies), task)
+        left = estimated((p for pair in pairs if pair.eligible for p in pair.policies), task)
+        print(row(task.name, len(every), *_ranked(every), len(left), *_ranked(left)))
+
+
+def _ranked(policies: Sequence[tuple[float, float, float]]) -> list[str]:
+    """Of the estimate and of its lower bound."""
+    low, value, true = (list(column) for column in zip(*policies, strict=True))
+    return [f"{spearman(each, true):.2f}" for each in (value, low)]
 
 
 def print_verdicts(outcomes: Sequence[Outcome]) -> None:
@@ -190,38 +202,46 @@ def print_verdicts(outcomes: Sequence[Outcome]) -> None:
 
 
 def draw(found: Sequence[Task], path: Path) -> None:
-    """Lower bound against true score, a panel a data set; what was struck out is left out."""
+    """Lower bound against true score, a panel a data set."""
     columns = 3
     figure = Figure(figsize=(10, 3.2 * -(-len(found) // columns)), layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(-(-len(found) // columns), columns, squeeze=False).ravel()
     for axes, task in zip(panels, found, strict=False):
-        selection = task.choose(task.grid)
-        alphas = sorted({pair.alpha for pair in selection.pairs})
-        for pair in selection.pairs:
-            if not pair.eligible:
-                continue
-            x = [policy.estimate.low for policy in pair.policies]
-            y = [task.scores[policy.run, policy.updates] for policy in pair.policies]
-            color = COLORS[alphas.index(pair.alpha) % len(COLORS)]
-            last = pair.updates == max(p.updates for p in selection.pairs)
-            label = f"alpha {pair.alpha:g}" if last else None
-            axes.plot(x, y, ".", color=color, markersize=6, label=label)
-        if selection.policy is not None:
-            chosen = selection.policy
-            y = [task.scores[chosen.run, chosen.updates]]
-            axes.plot([chosen.estimate.low], y, "*", color="black", markersize=13, label="chosen")
-        axes.axhline(task.behaviour, color=SOFT, linestyle="--", linewidth=1)
-        if selection.behaviour is not None:
-            axes.axvline(selection.behaviour.value, color=SOFT, linestyle="--", linewidth=1)
-        axes.set_title(task.name, fontsize=10)
-        axes.set_xlabel("lower bound (discounted return)", fontsize=8)
-        axes.set_ylabel("true score", fontsize=8)
-        axes.tick_params(labelsize=8)
-        axes.legend(fontsize=6, frameon=False)
+        _panel(axes, task)
+    panels[0].legend(fontsize=7, frameon=False)
     for axes in panels[len(found) :]:
         axes.set_visible(False)
     figure.savefig(path, dpi=110)
+
+
+def _panel(axes: Any, task: Task) -> None:
+    """Circles: what was struck out. Bounds far below what the data earn stand at the left edge."""
+    selection = task.choose(task.grid)
+    offline = task.grid[0].offline
+    assert offline.behaviour is not None
+    assert offline.best_return is not None
+    earned, most = offline.behaviour.value, offline.best_return
+    left = earned - max(2 * (most - earned), abs(earned))
+    alphas = sorted({pair.alpha for pair in selection.pairs})
+    labelled = set()
+    for pair in selection.pairs:
+        color = COLORS[alphas.index(pair.alpha) % len(COLORS)]
+        x = np.clip([policy.estimate.low for policy in pair.policies], left, most)
+        y = [task.scores[policy.run, policy.updates] for policy in pair.policies]
+        label = None if pair.alpha in labelled else f"alpha {pair.alpha:g}"
+        labelled.add(pair.alpha)
+        face = color if pair.eligible else "none"
+        axes.plot(x, y, "o", color=color, mfc=face, markersize=4, label=label)
+    if (chosen := selection.policy) is not None:
+        y = [task.scores[chosen.run, chosen.updates]]
+        axes.plot([chosen.estimate.low], y, "*", color="black", markersize=12, label="chosen")
+    axes.axhline(task.behaviour, color=SOFT, linestyle="--", linewidth=1)
+    axes.axvline(earned, color=SOFT, linestyle="--", linewidth=1)
+    axes.set_title(task.name, fontsize=10)
+    axes.set_xlabel("lower bound (discounted return)", fontsize=8)
+    axes.set_ylabel("true score", fontsize=8)
+    axes.tick_params(labelsize=8)
 
 
 COLORS = ("#b03a2e", "#d98200", "#3d7a4b", "#2b4a6b", "#8e6bbf", "#6b6f76")

@@ -148,7 +148,7 @@ def small(arguments: argparse.Namespace) -> list[str]:
     return lines
 
 
-def scaling(arguments: argparse.Namespace) -> dict[str, dict[int, dict[str, float]]]:
+def scaling() -> dict[str, dict[int, dict[str, float]]]:
     """Updates per second while one size varies, the others as at Hopper."""
     names = ["textbook", "float32", "bf16"]
     found: dict[str, dict[int, dict[str, float]]] = {}
@@ -202,7 +202,7 @@ def main() -> None:
     print(f"{processor()}, {os.cpu_count()} cores, torch {torch.__version__}\n")
     print(*hopper(arguments), "", *small(arguments), sep="\n")
     if arguments.scaling:
-        found = scaling(arguments)
+        found = scaling()
         print("", *scaling_table(found), sep="\n")
         if arguments.plot is not None:
             draw(found, arguments.plot)

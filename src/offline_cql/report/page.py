@@ -14,7 +14,7 @@ from offline_cql.report.overview import Overview
 from offline_cql.report.record import Run
 from offline_cql.report.selection import Selection
 from offline_cql.report.tables import Table
-from offline_cql.report.words import checkpoint_file, commands, export_command, sentences
+from offline_cql.report.words import checkpoint_file, commands, counted, export_command, sentences
 
 STYLE = """
 :root { color-scheme: light; --ink: #1f2328; --soft: #5b636d; --line: #dfe3e8; --paper: #f6f7f9; }
@@ -62,7 +62,8 @@ def page(
     """The whole document. drawn: plots and their SVG under each task's name, those over tasks
     under ''; out: where the page will be; docs: the folder of the project's documents."""
     plots = dict(drawn)
-    count = f"{len(found.runs)} runs · {len(found.tasks)} tasks · {len(found.left_out)} left out"
+    sizes = (counted(len(found.runs), "run"), counted(len(found.tasks), "task"))
+    count = f"{' · '.join(sizes)} · {len(found.left_out)} left out"
     body = [
         "<h1>What to ship, and why</h1>",
         f'<p class="soft">{escape(count)}</p>',

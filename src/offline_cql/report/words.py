@@ -93,4 +93,9 @@ def figure(value: float | None) -> str:
     size = abs(value)
     if value == 0 or 0.01 <= size < 100:
         return f"{value:.2f}".rstrip("0").rstrip(".")
-    return f"{value:,.1f}" if 100 <= size < 1e7 else f"{value:.2g}"
+    return f"{value:,.1f}" if 100 <= size < 1e5 else f"{value:.2g}"
+
+
+def counted(number: int, thing: str) -> str:
+    """1 task, 2 tasks."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"

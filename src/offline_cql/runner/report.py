@@ -19,6 +19,7 @@ from offline_cql.report.words import checkpoint_file, commands, export_command, 
 from offline_cql.schema import ReportConfig, typed_as
 
 DOCS = Path(__file__).resolve().parents[3] / "docs"  # of a checkout
+NARROWEST = 20  # letters that a column of words keeps on a narrow terminal
 COLORS = {True: "bold green", False: "bold red", None: "bold yellow"}
 
 
@@ -76,7 +77,9 @@ def print_runs(console: Console, found: Overview) -> None:
     for k in shown:
         words = k < table.words
         how = {"justify": "left" if words else "right", "overflow": "fold" if words else "ellipsis"}
-        printed.add_column(table.columns[k], no_wrap=not words, **how)  # type: ignore[arg-type]
+        widest = max((len(row[k]) for row in table.rows), default=0)
+        least = min(NARROWEST, widest) if words else None
+        printed.add_column(table.columns[k], no_wrap=not words, min_width=least, **how)  # type: ignore[arg-type]
     for row in table.rows:
         printed.add_row(*(Text(row[k]) for k in shown))
     if folders:
