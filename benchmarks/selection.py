@@ -7,7 +7,7 @@ set, and compares with what the policies earned. Prints Markdown tables; --plot 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -18,7 +18,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from offline_cql.report.reading import read_runs
-from offline_cql.report.record import Run, by_task
+from offline_cql.report.record import Run, by_task, mean_by_update
 from offline_cql.report.selection import (
     Candidate,
     Limits,
@@ -201,6 +201,48 @@ def print_verdicts(outcomes: Sequence[Outcome]) -> None:
         print(row(verdict, better, len(own) - better))
 
 
+# Checkpoints of an alpha that other rules would leave: a held-out figure, and which of its values
+# is the last to be trusted.
+OTHER_RULES: dict[str, tuple[str, Callable[..., int]] | None] = {
+    "the rule": None,
+    "not after the least held-out TD error": ("held_out/td_error", min),
+    "not after the largest held-out Q": ("held_out/q_logged", max),
+}
+
+
+def regret_under(rule: str, task: Task, grid: Sequence[Candidate]) -> float:
+    """Regret of the largest bound among the checkpoints that a rule leaves."""
+    left = [pair for pair in task.choose(grid).pairs if pair.eligible]
+    if (other := OTHER_RULES[rule]) is not None:
+        column, which = other
+        turns = {}
+        for alpha in {pair.alpha for pair in left}:
+            own = [run.offline for run in grid if run.alpha == alpha]
+            figures = mean_by_update(own, column)
+            turns[alpha] = which(figures, key=figures.__getitem__)
+        left = [pair for pair in left if pair.updates <= turns[pair.alpha]]
+    scores = {key: value for key, value in task.scores.items() if key[0] in {r.run for r in grid}}
+    if not left:
+        return max(scores.values()) - task.behaviour
+    best = max(left, key=lambda pair: (pair.low, pair.alpha, -pair.updates))
+    policy = max(best.policies, key=lambda policy: policy.estimate.low)
+    return max(scores.values()) - scores[policy.run, policy.updates]
+
+
+def print_rules(found: Sequence[Task]) -> None:
+    print("\nRegret where checkpoints after a turning point are left out, too\n")
+    head("checkpoints", "one seed", "all seeds")
+    for rule in OTHER_RULES:
+        alone = [regret_under(rule, task, grid) for task in found for grid in by_seed(task)]
+        together = [regret_under(rule, task, task.grid) for task in found]
+        print(row(rule, fmean(alone), fmean(together)))
+
+
+def by_seed(task: Task) -> list[list[Candidate]]:
+    seeds = sorted({run.seed for run in task.grid})
+    return [[run for run in task.grid if run.seed == seed] for seed in seeds]
+
+
 def draw(found: Sequence[Task], path: Path) -> None:
     """Lower bound against true score, a panel a data set."""
     columns = 3
@@ -254,15 +296,12 @@ def main() -> None:
     arguments = parser.parse_args()
     found = read_tasks(arguments.runs)
     together = [judge(task, task.grid) for task in found]
-    alone = [
-        judge(task, [run for run in task.grid if run.seed == seed])
-        for task in found
-        for seed in sorted({run.seed for run in task.grid})
-    ]
+    alone = [judge(task, grid) for task in found for grid in by_seed(task)]
     print_choices("One choice a data set, among all seeds", together)
     print_choices("One choice a data set and seed", alone)
     print_verdicts(alone)
     print_ranks(found)
+    print_rules(found)
     if arguments.plot is not None:
         draw(found, arguments.plot)
 

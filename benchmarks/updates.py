@@ -19,10 +19,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from contenders import Sizes
+from contenders import CONTENDERS, Sizes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from torch.profiler import ProfilerActivity, profile
 
+from offline_cql.runner.fit import keep_freed_memory
 from offline_cql.runner.provenance import processor
 
 HERE = Path(__file__).parent
@@ -34,6 +36,7 @@ SCALES: dict[str, list[int]] = {
     "critics": [1, 2, 4, 8],
     "transitions": [10_000, 100_000, 1_000_000],
 }
+RATES = (2, 5, 10, 20, 50)  # marked in the plot, updates/s
 COLORS = ("#6b6f76", "#2b4a6b", "#d98200")
 
 
@@ -97,6 +100,38 @@ def peak(dtype: torch.dtype, size: int = 2048, repeats: int = 20) -> float:
         torch.mm(left, right, out=out)
         rates.append(2 * size**3 / (time.perf_counter() - start))
     return max(rates)
+
+
+def profiled(updates: int = 10) -> list[str]:
+    """Milliseconds of an update by kind of operation, in this process; the profiler's own cost is
+    in it."""
+    kinds = ("matrix products", "casts and copies", "ReLU", "sums and biases", "all else")
+    found: dict[str, dict[str, float]] = {}
+    for name in ("float32", "bf16"):
+        run = CONTENDERS[name](Sizes())
+        run(5)
+        with profile(activities=[ProfilerActivity.CPU]) as record:
+            run(updates)
+        times = dict.fromkeys(kinds, 0.0)
+        for event in record.key_averages():
+            times[kind_of(event.key)] += event.self_cpu_time_total / 1e3 / updates
+        found[name] = times
+    lines = head("ms of an update", *found)
+    for kind in kinds:
+        lines.append(row(kind, *(f"{times[kind]:.1f}" for times in found.values())))
+    return lines
+
+
+def kind_of(operation: str) -> str:
+    """Of one of torch's operations."""
+    name = operation.removeprefix("aten::").rstrip("_")
+    if name in ("mm", "addmm", "bmm", "baddbmm"):
+        return "matrix products"
+    if name in ("copy", "to", "_to_copy"):
+        return "casts and copies"
+    if name in ("relu", "clamp_min", "threshold_backward"):
+        return "ReLU"
+    return "sums and biases" if name in ("add", "sum", "mul") else "all else"
 
 
 def row(*cells: object) -> str:
@@ -175,7 +210,8 @@ def scaling_table(found: Mapping[str, Mapping[int, Mapping[str, float]]]) -> lis
 def draw(found: Mapping[str, Mapping[int, Mapping[str, float]]], path: Path) -> None:
     figure = Figure(figsize=(11, 2.8), layout="constrained")
     FigureCanvasAgg(figure)
-    for axes, (name, values) in zip(figure.subplots(1, len(found)), found.items(), strict=True):
+    panels = figure.subplots(1, len(found), sharey=True)
+    for axes, (name, values) in zip(panels, found.items(), strict=True):
         for color, contender in zip(COLORS, ("textbook", "float32", "bf16"), strict=True):
             points = [
                 (value, rates[contender]) for value, rates in values.items() if contender in rates
@@ -184,6 +220,7 @@ def draw(found: Mapping[str, Mapping[int, Mapping[str, float]]], path: Path) -> 
                 axes.loglog(*zip(*points, strict=True), ".-", color=color, label=contender)
         axes.set_xlabel(name)
         axes.set_xticks(list(values), [f"{value:,}" for value in values], fontsize=7)
+        axes.set_yticks(RATES, [str(rate) for rate in RATES])
         axes.minorticks_off()
         axes.grid(color="#e3e6ea")
     figure.axes[0].set_ylabel("updates/s")
@@ -197,9 +234,14 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--updates", type=int, default=20, help="of each turn")
     parser.add_argument("--scaling", action="store_true", help="vary one size at a time, too")
+    parser.add_argument("--profile", action="store_true", help="only say where the time goes")
     parser.add_argument("--plot", type=Path, help="a PNG of the curves of --scaling")
     arguments = parser.parse_args()
     print(f"{processor()}, {os.cpu_count()} cores, torch {torch.__version__}\n")
+    if arguments.profile:
+        keep_freed_memory()
+        print(*profiled(), sep="\n")
+        return
     print(*hopper(arguments), "", *small(arguments), sep="\n")
     if arguments.scaling:
         found = scaling()

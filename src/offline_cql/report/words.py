@@ -9,7 +9,7 @@ from offline_cql.report.selection import Selection
 
 
 def sentences(selection: Selection) -> list[str]:
-    """The recommendation: three to six lines, the first is the verdict."""
+    """The recommendation: three to seven lines, the first is the verdict."""
     if selection.policy is None:
         return _none(selection)
     pair, policy, behaviour = selection.pair, selection.policy, selection.behaviour
@@ -32,6 +32,8 @@ def sentences(selection: Selection) -> list[str]:
         f"chosen for the largest lower bound{over} {figure(pair.low)}, among {left} pairs of alpha "
         f"and checkpoint{struck}; the largest of many is somewhat optimistic",
     ]
+    if (turn := selection.turns.get(policy.alpha)) is not None:
+        lines.append(f"held-out TD error of alpha={policy.alpha:g} {turn}; it strikes nothing out")
     lines += _alphas(selection)
     assumptions = (*estimate.assumptions, *behaviour.assumptions)
     return [*lines, f"if {'; '.join(dict.fromkeys(assumptions))}"]
