@@ -18,7 +18,6 @@ import numpy as np
 import torch
 
 CONF = Path(__file__).parent.parent / "conf"
-BLOCK = 50  # updates of a Lightning step, hardware.updates_per_step
 Contender = Callable[[int], float]  # updates to seconds
 
 
@@ -77,8 +76,8 @@ def arrays(sizes: Sizes) -> dict[str, np.ndarray]:
 def textbook(sizes: Sizes) -> Contender:
     from textbook import TextbookCQL
 
-    keys = ("observations", "actions", "rewards", "next_observations")
-    data = [torch.from_numpy(arrays(sizes)[key]) for key in keys]
+    # In the order of a batch: observations, actions, rewards, next observations.
+    data = [torch.from_numpy(column) for column in arrays(sizes).values()]
     done = torch.zeros(sizes.transitions)
     agent = TextbookCQL(*sizes.spaces, hidden=tuple(sizes.hidden), n_actions=sizes.n_actions)
 
@@ -121,7 +120,7 @@ def d3rlpy(sizes: Sizes) -> Contender:
     return run
 
 
-def prepared(sizes: Sizes, precision: str, updates: int) -> tuple[Any, ...]:
+def prepared(sizes: Sizes, precision: str) -> tuple[Any, ...]:
     """The settings, the data, all of them selected, and an agent of the project."""
     from hydra import compose, initialize_config_dir
 
@@ -134,7 +133,6 @@ def prepared(sizes: Sizes, precision: str, updates: int) -> tuple[Any, ...]:
     discrete = sizes.task == "cartpole"
     overrides = [
         f"env={sizes.task}",
-        f"updates={updates}",
         f"batch_size={sizes.batch}",
         f"network.critics={sizes.critics}",
         f"network.critic_hidden={sizes.hidden}",
@@ -166,7 +164,7 @@ def bare(sizes: Sizes, precision: str) -> Contender:
     """The project's losses in a loop of its own: no Lightning."""
     from offline_cql.runner.fit import make_module
 
-    config, data, selection, agent = prepared(sizes, precision, 1_000_000)
+    config, data, selection, agent = prepared(sizes, precision)
     fetch = make_module(config, data, selection, agent).fetch
     optimizer = agent.configure_optimizers()
     generator = torch.Generator().manual_seed(0)
@@ -198,9 +196,9 @@ def lightning(sizes: Sizes, precision: str) -> Contender:
     from offline_cql.runner.fit import make_module, make_trainer
 
     def run(updates: int) -> float:
-        first = min(BLOCK, updates)  # warms up
-        config, data, selection, agent = prepared(sizes, precision, first + updates)
-        config.hardware.updates_per_step = first
+        config, data, selection, agent = prepared(sizes, precision)
+        first = min(config.hardware.updates_per_step, updates)  # a block that warms up
+        config.hardware.updates_per_step, config.updates = first, first + updates
         times: dict[int, float] = {}
 
         class Timer(pl.Callback):

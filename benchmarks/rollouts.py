@@ -18,6 +18,7 @@ from contenders import Sizes, prepared
 from offline_cql.agents import Agent
 from offline_cql.environments import make_simulators, roll_out
 from offline_cql.evaluation import greedy_policy
+from offline_cql.report.tables import Table, markdown
 from offline_cql.schema import EnvConfig
 
 STEPS = 2_000
@@ -51,16 +52,18 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     arguments = parser.parse_args()
     counts = arguments.environments
-    names = " | ".join(f"{count} together | ratio" for count in counts)
-    print(f"| task | alone, steps/s | {names} |\n| --- |{' --: |' * (1 + 2 * len(counts))}")
+    rows = []
     for task in ("cartpole", "pendulum", "hopper"):
-        config, _, _, agent = prepared(Sizes(task=task), "32", 1)
+        config, _, _, agent = prepared(Sizes(task=task), "32")
         ways: list[Callable[[], float]] = [lambda a=agent, e=config.env: alone(a, e)]
         ways += [lambda a=agent, e=config.env, c=count: together(a, e, c) for count in counts]
         rates = [[way() for way in ways] for _ in range(arguments.repeats)]
         plain, *others = (statistics.median(each) for each in zip(*rates, strict=True))
-        cells = " | ".join(f"{rate:,.0f} | {rate / plain:.1f}" for rate in others)
-        print(f"| {task} | {plain:,.0f} | {cells} |")
+        cells = [cell for rate in others for cell in (f"{rate:,.0f}", f"{rate / plain:.1f}")]
+        rows.append((task, f"{plain:,.0f}", *cells))
+    names = [name for count in counts for name in (f"{count} together", "ratio")]
+    columns = ("task", "alone", *names)
+    print(markdown(Table(title="Environment steps/s", columns=columns, rows=rows)))
 
 
 if __name__ == "__main__":

@@ -16,21 +16,28 @@ from typing import Any
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from omegaconf import OmegaConf
 
+from offline_cql.evaluation import normalized_score
 from offline_cql.report.reading import read_runs
-from offline_cql.report.record import Run, by_task, mean_by_update
+from offline_cql.report.record import Run, by_task, mean_by_update, true_returns
 from offline_cql.report.selection import (
     Candidate,
     Limits,
     Policy,
     Selection,
     best_by_return,
+    best_pair,
+    by_alpha,
     candidates,
     last_of_alpha,
     select,
 )
+from offline_cql.report.tables import Table, markdown
+from offline_cql.runner.ranks import load_config
 
-LIMITS = Limits(above_best_share=0.05, cloning_margin=0.1)  # those of conf/report.yaml
+CONF = OmegaConf.load(Path(__file__).parent.parent / "conf" / "report.yaml")
+LIMITS = Limits(above_best_share=CONF.above_best_share, cloning_margin=CONF.cloning_margin)
 BASELINE = 5.0  # alpha of "alpha 5, last checkpoint"
 Kept = tuple[str, int]  # run folder and updates
 SOFT = "#8a929b"
@@ -47,7 +54,11 @@ class Task:
 
     @property
     def grid(self) -> tuple[Candidate, ...]:
-        return candidates([run for run in self.runs if run.alpha is not None])
+        return candidates(self.runs)
+
+    def scores_of(self, grid: Sequence[Candidate]) -> dict[Kept, float]:
+        names = {run.run for run in grid}
+        return {kept: score for kept, score in self.scores.items() if kept[0] in names}
 
     def choose(self, grid: Sequence[Candidate]) -> Selection:
         cloning = [run.offline for run in self.runs if run.alpha is None]
@@ -62,22 +73,23 @@ def read_tasks(pattern: str) -> list[Task]:
 
 
 def _task(runs: Sequence[Run]) -> Task:
-    scores: dict[Kept, float] = {}
-    for run in runs:
-        curves = run.simulated.evaluation
-        for updates in run.offline.kept:
-            returns = curves["return"][curves["update"] == updates]
-            scores[run.name, updates] = points(float(returns.mean()), run)
+    env = load_config(Path(runs[0].name)).env
+
+    def points(value: float) -> float:
+        found = normalized_score(value, env)
+        assert found is not None
+        return found
+
+    scores = {
+        (run.name, updates): points(float(returns.mean()))
+        for run in runs
+        for updates, returns in true_returns(run).items()
+        if updates in run.offline.kept
+    }
     behaviour = runs[0].simulated.behaviour_return
     assert behaviour is not None
     short = runs[0].dataset_id.removeprefix("sim/").removesuffix("-v0")
-    return Task(short, runs, scores, points(behaviour, runs[0]))
-
-
-def points(value: float, run: Run) -> float:
-    """A return in normalised points."""
-    low, high = (float(run.settings[f"env.reference_{side}"]) for side in ("min", "max"))
-    return 100.0 * (value - low) / (high - low)
+    return Task(short, runs, scores, points(behaviour))
 
 
 def spearman(left: Sequence[float], right: Sequence[float]) -> float:
@@ -106,17 +118,13 @@ class Outcome:
     behaviour: float
 
     @property
-    def acted(self) -> float:
-        """What is in use afterwards: the data's policy where the verdict is not `ship`."""
-        return self.score if self.verdict == "ship" else self.behaviour
-
-    @property
     def regret(self) -> float:
         return self.best - self.score
 
     @property
     def regret_acted(self) -> float:
-        return self.best - self.acted
+        """With the data's policy in use where the verdict is not `ship`."""
+        return self.best - (self.score if self.verdict == "ship" else self.behaviour)
 
     @property
     def regret_of_baseline(self) -> float:
@@ -126,8 +134,7 @@ class Outcome:
 def judge(task: Task, grid: Sequence[Candidate]) -> Outcome:
     """What the rule chose among these runs, beside the last checkpoints of alpha 5 and the best."""
     selection = task.choose(grid)
-    names = {each.run for each in grid}
-    own = {key: value for key, value in task.scores.items() if key[0] in names}
+    own = task.scores_of(grid)
     baseline = fmean(own[key] for key in last_of_alpha(grid, BASELINE))
     policy = selection.policy
     # Where nothing is recommended, what is there now stays in use.
@@ -144,18 +151,9 @@ def estimated(policies: Iterable[Policy], task: Task) -> list[tuple[float, float
     return list(dict.fromkeys(found))
 
 
-def row(*cells: object) -> str:
-    words = (f"{cell:.1f}" if isinstance(cell, float) else str(cell) for cell in cells)
-    return f"| {' | '.join(words)} |"
-
-
-def head(*names: str) -> None:
-    print(row(*names))
-    print(row(*["---", *["--:"] * (len(names) - 1)]))
-
-
 # Columns of an outcome's scores, in normalised points.
 SCORES = {
+    "data": "behaviour",
     "chosen": "score",
     "alpha 5, last": "baseline",
     "best": "best",
@@ -165,24 +163,28 @@ SCORES = {
 }
 
 
-def print_choices(title: str, outcomes: Sequence[Outcome]) -> None:
-    print(f"\n{title}\n")
-    head("data set", "data", "alpha, updates", "verdict", *SCORES)
-    for each in outcomes:
-        scores = (float(getattr(each, name)) for name in SCORES.values())
-        print(row(each.task, each.behaviour, each.chosen, each.verdict, *scores))
-    means = (fmean(getattr(each, name) for each in outcomes) for name in SCORES.values())
-    print(row("mean", fmean(each.behaviour for each in outcomes), "", "", *means))
+def choices(title: str, outcomes: Sequence[Outcome]) -> Table:
+    scores = [[getattr(each, name) for name in SCORES.values()] for each in outcomes]
+    words = [(each.task, each.chosen, each.verdict) for each in outcomes]
+    words.append(("mean", "", ""))
+    scores.append([fmean(column) for column in zip(*scores, strict=True)])
+    lines = zip(words, scores, strict=True)
+    rows = [(*left, *(f"{score:.1f}" for score in right)) for left, right in lines]
+    columns = ("data set", "alpha, updates", "verdict", *SCORES)
+    return Table(title=title, columns=columns, rows=rows, words=3)
 
 
-def print_ranks(found: Sequence[Task]) -> None:
-    print("\nRank correlation (Spearman) with the true return\n")
-    head("data set", "policies", "estimate", "lower bound", "not struck out", "estimate", "bound")
+def ranks(found: Sequence[Task]) -> Table:
+    rows = []
     for task in found:
         pairs = task.choose(task.grid).pairs
         every = estimated((p for pair in pairs for p in pair.policies), task)
         left = estimated((p for pair in pairs if pair.eligible for p in pair.policies), task)
-        print(row(task.name, len(every), *_ranked(every), len(left), *_ranked(left)))
+        sizes = (str(len(every)), str(len(left)))
+        rows.append((task.name, sizes[0], *_ranked(every), sizes[1], *_ranked(left)))
+    columns = ("policies", "estimate", "lower bound", "not struck out", "estimate", "bound")
+    title = "Rank correlation (Spearman) with the true return"
+    return Table(title=title, columns=("data set", *columns), rows=rows)
 
 
 def _ranked(policies: Sequence[tuple[float, float, float]]) -> list[str]:
@@ -191,51 +193,47 @@ def _ranked(policies: Sequence[tuple[float, float, float]]) -> list[str]:
     return [f"{spearman(each, true):.2f}" for each in (value, low)]
 
 
-def print_verdicts(outcomes: Sequence[Outcome]) -> None:
+def verdicts(outcomes: Sequence[Outcome]) -> Table:
     """How often `ship` met a policy better than the data's, and `do not ship` a worse one."""
-    print("\nVerdicts, one seed each: what the chosen policy earned beside the data's\n")
-    head("verdict", "better than the data", "not better")
+    rows = []
     for verdict in ("ship", "do not ship"):
         own = [each for each in outcomes if each.verdict == verdict]
         better = sum(each.score > each.behaviour for each in own)
-        print(row(verdict, better, len(own) - better))
+        rows.append((verdict, str(better), str(len(own) - better)))
+    columns = ("verdict", "better than the data", "not better")
+    return Table(title="What the chosen policy earned, one seed", columns=columns, rows=rows)
 
 
-# Checkpoints of an alpha that other rules would leave: a held-out figure, and which of its values
-# is the last to be trusted.
-OTHER_RULES: dict[str, tuple[str, Callable[..., int]] | None] = {
-    "the rule": None,
+# Other rules would trust no checkpoint after a turn: of which held-out figure, at which value.
+TURNS: dict[str, tuple[str, Callable[..., int]]] = {
     "not after the least held-out TD error": ("held_out/td_error", min),
     "not after the largest held-out Q": ("held_out/q_logged", max),
 }
 
 
-def regret_under(rule: str, task: Task, grid: Sequence[Candidate]) -> float:
-    """Regret of the largest bound among the checkpoints that a rule leaves."""
-    left = [pair for pair in task.choose(grid).pairs if pair.eligible]
-    if (other := OTHER_RULES[rule]) is not None:
-        column, which = other
-        turns = {}
-        for alpha in {pair.alpha for pair in left}:
-            own = [run.offline for run in grid if run.alpha == alpha]
-            figures = mean_by_update(own, column)
-            turns[alpha] = which(figures, key=figures.__getitem__)
-        left = [pair for pair in left if pair.updates <= turns[pair.alpha]]
-    scores = {key: value for key, value in task.scores.items() if key[0] in {r.run for r in grid}}
-    if not left:
-        return max(scores.values()) - task.behaviour
-    best = max(left, key=lambda pair: (pair.low, pair.alpha, -pair.updates))
-    policy = max(best.policies, key=lambda policy: policy.estimate.low)
-    return max(scores.values()) - scores[policy.run, policy.updates]
+def regret_before(turn: str, task: Task, grid: Sequence[Candidate]) -> float:
+    """Regret of the largest bound among the checkpoints up to a turn of their alpha's figure."""
+    column, which = TURNS[turn]
+    turns = {}
+    for alpha, runs in by_alpha(grid).items():
+        figures = mean_by_update([run.offline for run in runs], column)
+        turns[alpha] = which(figures, key=figures.__getitem__)
+    pair = best_pair([p for p in task.choose(grid).pairs if p.updates <= turns[p.alpha]])
+    own = task.scores_of(grid)
+    if pair is None:
+        return max(own.values()) - task.behaviour
+    return max(own.values()) - own[pair.best_policy.run, pair.updates]
 
 
-def print_rules(found: Sequence[Task]) -> None:
-    print("\nRegret where checkpoints after a turning point are left out, too\n")
-    head("checkpoints", "one seed", "all seeds")
-    for rule in OTHER_RULES:
-        alone = [regret_under(rule, task, grid) for task in found for grid in by_seed(task)]
-        together = [regret_under(rule, task, task.grid) for task in found]
-        print(row(rule, fmean(alone), fmean(together)))
+def turning(found: Sequence[Task], alone: Sequence[Outcome], together: Sequence[Outcome]) -> Table:
+    regrets = {"the rule": [fmean(e.regret for e in each) for each in (alone, together)]}
+    for turn in TURNS:
+        single = [regret_before(turn, task, grid) for task in found for grid in by_seed(task)]
+        every = [regret_before(turn, task, task.grid) for task in found]
+        regrets[turn] = [fmean(single), fmean(every)]
+    rows = [(name, *(f"{value:.1f}" for value in values)) for name, values in regrets.items()]
+    title = "Regret where checkpoints after a turning point are left out, too"
+    return Table(title=title, columns=("checkpoints", "one seed", "all seeds"), rows=rows)
 
 
 def by_seed(task: Task) -> list[list[Candidate]]:
@@ -297,11 +295,14 @@ def main() -> None:
     found = read_tasks(arguments.runs)
     together = [judge(task, task.grid) for task in found]
     alone = [judge(task, grid) for task in found for grid in by_seed(task)]
-    print_choices("One choice a data set, among all seeds", together)
-    print_choices("One choice a data set and seed", alone)
-    print_verdicts(alone)
-    print_ranks(found)
-    print_rules(found)
+    for table in (
+        choices("One choice a data set, among all seeds", together),
+        choices("One choice a data set and seed", alone),
+        verdicts(alone),
+        ranks(found),
+        turning(found, alone, together),
+    ):
+        print(markdown(table))
     if arguments.plot is not None:
         draw(found, arguments.plot)
 

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-BATCH, ACTIONS, HIDDEN = 256, 10, (256, 256, 256)
 GAMMA, TAU, ALPHA = 0.99, 0.005, 5.0
 
 
@@ -61,17 +60,16 @@ class TextbookCQL:
         observation_dim: int,
         action_dim: int,
         *,
-        hidden: tuple[int, ...] = HIDDEN,
-        n_actions: int = ACTIONS,
-        device: str = "cpu",
+        hidden: tuple[int, ...],
+        n_actions: int,
     ) -> None:
         sizes = (observation_dim, action_dim, hidden)
-        self.actor = Actor(*sizes).to(device)
-        self.critics = [Critic(*sizes).to(device) for _ in range(2)]
-        self.targets = [Critic(*sizes).to(device) for _ in range(2)]
+        self.actor = Actor(*sizes)
+        self.critics = [Critic(*sizes) for _ in range(2)]
+        self.targets = [Critic(*sizes) for _ in range(2)]
         for target, critic in zip(self.targets, self.critics, strict=True):
             target.load_state_dict(critic.state_dict())
-        self.log_alpha = torch.zeros((), requires_grad=True, device=device)
+        self.log_alpha = torch.zeros((), requires_grad=True)
         self.actor_optimizer = torch.optim.Adam(self.actor.parameters(), lr=3e-5)
         self.alpha_optimizer = torch.optim.Adam([self.log_alpha], lr=3e-4)
         self.critic_optimizers = [torch.optim.Adam(c.parameters(), lr=3e-4) for c in self.critics]
@@ -93,7 +91,7 @@ class TextbookCQL:
         td = [functional.mse_loss(q, y) for q in q_logged]
 
         shape = (len(reward), self.n_actions, self.action_dim)
-        uniform = torch.empty(shape, device=reward.device).uniform_(-1, 1)
+        uniform = torch.empty(shape).uniform_(-1, 1)
         current, current_density = self.actor(observation, repeat=self.n_actions)
         ahead, ahead_density = self.actor(following, repeat=self.n_actions)
         current, ahead = current.detach(), ahead.detach()

@@ -1,7 +1,7 @@
 """Updates per second on this machine, beside a textbook loop and d3rlpy; `make bench`.
 
 Every contender is a process; they take turns, and medians and ratios are reported. --scaling varies
-one size at a time; --report writes the tables as Markdown, and --plot draws the curves.
+one size at a time, and --plot draws the curves; --profile says where the time of an update goes.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch.profiler import ProfilerActivity, profile
 
+from offline_cql.report.tables import Table, markdown
 from offline_cql.runner.fit import keep_freed_memory
 from offline_cql.runner.provenance import processor
 
@@ -37,7 +38,7 @@ SCALES: dict[str, list[int]] = {
     "transitions": [10_000, 100_000, 1_000_000],
 }
 RATES = (2, 5, 10, 20, 50)  # marked in the plot, updates/s
-COLORS = ("#6b6f76", "#2b4a6b", "#d98200")
+SCALED = {"textbook": "#6b6f76", "float32": "#2b4a6b", "bf16": "#d98200"}  # and their colours
 
 
 class Process:
@@ -102,7 +103,7 @@ def peak(dtype: torch.dtype, size: int = 2048, repeats: int = 20) -> float:
     return max(rates)
 
 
-def profiled(updates: int = 10) -> list[str]:
+def profiled(updates: int = 10) -> Table:
     """Milliseconds of an update by kind of operation, in this process; the profiler's own cost is
     in it."""
     kinds = ("matrix products", "casts and copies", "ReLU", "sums and biases", "all else")
@@ -116,10 +117,8 @@ def profiled(updates: int = 10) -> list[str]:
         for event in record.key_averages():
             times[kind_of(event.key)] += event.self_cpu_time_total / 1e3 / updates
         found[name] = times
-    lines = head("ms of an update", *found)
-    for kind in kinds:
-        lines.append(row(kind, *(f"{times[kind]:.1f}" for times in found.values())))
-    return lines
+    rows = [(kind, *(f"{times[kind]:.1f}" for times in found.values())) for kind in kinds]
+    return Table(title="Milliseconds of an update", columns=("operations", *found), rows=rows)
 
 
 def kind_of(operation: str) -> str:
@@ -134,15 +133,7 @@ def kind_of(operation: str) -> str:
     return "sums and biases" if name in ("add", "sum", "mul") else "all else"
 
 
-def row(*cells: object) -> str:
-    return f"| {' | '.join(str(cell) for cell in cells)} |"
-
-
-def head(*names: str) -> list[str]:
-    return [row(*names), row("---", *["--:"] * (len(names) - 1))]
-
-
-def hopper(arguments: argparse.Namespace) -> list[str]:
+def hopper(arguments: argparse.Namespace) -> Table:
     """The table beside the others, at Hopper's size."""
     sizes = Sizes()
     names = ["textbook", *(["d3rlpy"] if arguments.d3rlpy else []), *OURS]
@@ -154,23 +145,25 @@ def hopper(arguments: argparse.Namespace) -> list[str]:
         repeats=arguments.repeats,
         updates=arguments.updates,
     )
-    columns = ["contender", "updates/s", "ms", "of the textbook", "of d3rlpy", "of the peak"]
-    lines = head(*columns)
+    rows = []
     for name, rate in rates.items():
         kind = name.partition(",")[0]
         share = f"{rate * sizes.flops / peaks[kind]:.0%}" if kind in peaks else "–"
         others = (f"{rate / rates[o]:.2f}" if o in rates else "–" for o in ("textbook", "d3rlpy"))
-        lines.append(row(name, f"{rate:.1f}", f"{1000 / rate:.1f}", *others, share))
+        rows.append((name, f"{rate:.1f}", f"{1000 / rate:.1f}", *others, share))
     seen = ", ".join(f"{name} {value / 1e9:.0f}" for name, value in peaks.items())
-    size = f"One update is {sizes.flops / 1e9:.1f} GFLOP"
-    return [*lines, "", f"{size}; largest matrix product seen, GFLOP/s: {seen}."]
+    return Table(
+        title=f"{sizes.flops / 1e9:.1f} GFLOP an update; matrix products' peak, GFLOP/s: {seen}",
+        columns=("contender", "updates/s", "ms", "of the textbook", "of d3rlpy", "of the peak"),
+        rows=rows,
+    )
 
 
-def small(arguments: argparse.Namespace) -> list[str]:
+def small(arguments: argparse.Namespace) -> Table:
     """What Lightning costs where an update is short."""
-    lines = head("task", "bare, updates/s", "Lightning", "Lightning / bare")
-    for task, width, layers in (("pendulum", 64, 2), ("cartpole", 64, 2)):
-        sizes = Sizes(task=task, width=width, layers=layers)
+    rows = []
+    for task in ("pendulum", "cartpole"):
+        sizes = Sizes(task=task, width=64, layers=2)
         rates = medians(
             ["float32", "float32, Lightning"],
             sizes,
@@ -179,18 +172,18 @@ def small(arguments: argparse.Namespace) -> list[str]:
             updates=10 * arguments.updates,
         )
         plain, through = rates.values()
-        lines.append(row(task, f"{plain:.0f}", f"{through:.0f}", f"{through / plain:.2f}"))
-    return lines
+        rows.append((task, f"{plain:.0f}", f"{through:.0f}", f"{through / plain:.2f}"))
+    columns = ("task", "bare, updates/s", "Lightning", "Lightning / bare")
+    return Table(title="Two layers of 64", columns=columns, rows=rows)
 
 
 def scaling() -> dict[str, dict[int, dict[str, float]]]:
     """Updates per second while one size varies, the others as at Hopper."""
-    names = ["textbook", "float32", "bf16"]
     found: dict[str, dict[int, dict[str, float]]] = {}
     for name, values in SCALES.items():
         for value in values:
             # The textbook loop has two critics.
-            shown = [n for n in names if name != "critics" or n != "textbook"]
+            shown = [n for n in SCALED if name != "critics" or n != "textbook"]
             say(f"{name}={value}")
             found.setdefault(name, {})[value] = medians(
                 shown, Sizes(**{name: value}), d3rlpy=None, repeats=3, updates=10
@@ -198,13 +191,13 @@ def scaling() -> dict[str, dict[int, dict[str, float]]]:
     return found
 
 
-def scaling_table(found: Mapping[str, Mapping[int, Mapping[str, float]]]) -> list[str]:
-    lines = head("size", "textbook, updates/s", "float32", "bf16")
-    for name, values in found.items():
-        for value, rates in values.items():
-            cells = (f"{rates[n]:.1f}" if n in rates else "–" for n in ("textbook", *OURS[::2]))
-            lines.append(row(f"{name} = {value:,}", *cells))
-    return lines
+def scaling_table(found: Mapping[str, Mapping[int, Mapping[str, float]]]) -> Table:
+    rows = [
+        (f"{name} = {value:,}", *(f"{rates[n]:.1f}" if n in rates else "–" for n in SCALED))
+        for name, values in found.items()
+        for value, rates in values.items()
+    ]
+    return Table(title="Updates/s by size", columns=("size", *SCALED), rows=rows)
 
 
 def draw(found: Mapping[str, Mapping[int, Mapping[str, float]]], path: Path) -> None:
@@ -212,7 +205,7 @@ def draw(found: Mapping[str, Mapping[int, Mapping[str, float]]], path: Path) -> 
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, len(found), sharey=True)
     for axes, (name, values) in zip(panels, found.items(), strict=True):
-        for color, contender in zip(COLORS, ("textbook", "float32", "bf16"), strict=True):
+        for contender, color in SCALED.items():
             points = [
                 (value, rates[contender]) for value, rates in values.items() if contender in rates
             ]
@@ -240,12 +233,13 @@ def main() -> None:
     print(f"{processor()}, {os.cpu_count()} cores, torch {torch.__version__}\n")
     if arguments.profile:
         keep_freed_memory()
-        print(*profiled(), sep="\n")
+        print(markdown(profiled()))
         return
-    print(*hopper(arguments), "", *small(arguments), sep="\n")
+    print(markdown(hopper(arguments)))
+    print(markdown(small(arguments)))
     if arguments.scaling:
         found = scaling()
-        print("", *scaling_table(found), sep="\n")
+        print(markdown(scaling_table(found)))
         if arguments.plot is not None:
             draw(found, arguments.plot)
 

@@ -75,12 +75,10 @@ class _AfterFirstLayer(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, per_state: Tensor, action: Tensor, *parameters: Tensor) -> Tensor:
-        action_weight, *rest = parameters
-        layers, dtype = len(rest) // 2, per_state.dtype
-        *weights, head = (action_weight, *rest[:layers])
-        *biases, head_bias = rest[layers:]
-        weights = [weight.to(dtype) for weight in weights]
-        biases = [bias.to(dtype) for bias in biases]
+        layers, dtype = len(parameters) // 2, per_state.dtype
+        weights = [weight.to(dtype) for weight in parameters[:layers]]
+        head, *hidden_biases, head_bias = parameters[layers:]
+        biases = [bias.to(dtype) for bias in hidden_biases]
         inputs = action.to(dtype)
         members, rows = len(head), len(action)
         hidden = [inputs.new_empty(members, rows, weight.shape[2]) for weight in weights]
@@ -124,8 +122,7 @@ class _AfterFirstLayer(torch.autograd.Function):
                 if of_parameters:
                     d_biases[layer - 1][which] += delta.sum(dim=1, keepdim=True, dtype=head.dtype)
                     _add_product(d_weights[layer][which], below, delta)
-                upper = delta
-                delta = _product(upper, weights[layer][which].mT, out=torch.empty_like(below))
+                delta = _product(delta, weights[layer][which].mT, out=torch.empty_like(below))
             _through_relu(delta, below)
             torch.sum(_by_state(delta, states), dim=2, out=d_state[which, states])
             if of_parameters:

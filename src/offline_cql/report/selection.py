@@ -75,6 +75,11 @@ class Pair:
     def eligible(self) -> bool:
         return not self.too_small and self.incomplete is None
 
+    @property
+    def best_policy(self) -> Policy:
+        """That of the run with the largest bound of its own."""
+        return max(self.policies, key=lambda policy: policy.estimate.low)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:
@@ -118,9 +123,8 @@ def candidates(runs: Sequence[Run]) -> tuple[Candidate, ...]:
 def select(grid: Sequence[Candidate], cloning: Sequence[Offline], limits: Limits) -> Selection:
     """Apply the rule to runs that differ in alpha and seed; cloning: runs of bc on their data."""
     found = pairs(grid, limits)
-    eligible = [pair for pair in found if pair.eligible]
-    best = max(eligible, key=lambda p: (p.low, p.alpha, -p.updates), default=None)
-    policy = None if best is None else max(best.policies, key=lambda p: p.estimate.low)
+    best = best_pair(found)
+    policy = None if best is None else best.best_policy
     behaviours = {each.run: each.offline.behaviour for each in grid}
     too_large, notes = close_to_cloning(grid, cloning, limits)
     return Selection(
@@ -135,6 +139,12 @@ def select(grid: Sequence[Candidate], cloning: Sequence[Offline], limits: Limits
         without=tuple(each.run for each in grid if not each.offline.estimates),
         notes=(*unchecked(grid), *notes),
     )
+
+
+def best_pair(found: Sequence[Pair]) -> Pair | None:
+    """The largest bound of the eligible; ties: the larger alpha, then the earlier checkpoint."""
+    eligible = (pair for pair in found if pair.eligible)
+    return max(eligible, key=lambda p: (p.low, p.alpha, -p.updates), default=None)
 
 
 def pairs(grid: Sequence[Candidate], limits: Limits) -> tuple[Pair, ...]:
@@ -275,9 +285,6 @@ def unchecked(grid: Sequence[Candidate]) -> list[str]:
             "the data; make it again with evaluate.py"
         )
     return notes
-
-
-# --- Baselines of a study ------------------------------------------------------------------------
 
 
 def last_of_alpha(grid: Sequence[Candidate], alpha: float) -> list[tuple[str, int]]:
