@@ -120,7 +120,7 @@ def d3rlpy(sizes: Sizes) -> Contender:
     return run
 
 
-def prepared(sizes: Sizes, precision: str) -> tuple[Any, ...]:
+def prepared(sizes: Sizes, precision: str, *more: str) -> tuple[Any, ...]:
     """The settings, the data, all of them selected, and an agent of the project."""
     from hydra import compose, initialize_config_dir
 
@@ -139,6 +139,7 @@ def prepared(sizes: Sizes, precision: str) -> tuple[Any, ...]:
         f"hardware.precision={precision}",
         "evaluation=none",
         "run_dir=none",
+        *more,
     ]
     if not discrete:
         overrides += [
@@ -189,20 +190,22 @@ def bare(sizes: Sizes, precision: str) -> Contender:
     return run
 
 
-def lightning(sizes: Sizes, precision: str) -> Contender:
-    """The whole path of training; what starts a fit is not timed."""
+def lightning(sizes: Sizes, precision: str, *more: str) -> Contender:
+    """The whole path of training; what starts a fit is not timed, with a recording nor that."""
     import pytorch_lightning as pl
 
     from offline_cql.runner.fit import make_module, make_trainer
 
     def run(updates: int) -> float:
-        config, data, selection, agent = prepared(sizes, precision)
+        config, data, selection, agent = prepared(sizes, precision, *more)
         first = min(config.hardware.updates_per_step, updates)  # a block that warms up
         config.hardware.updates_per_step, config.updates = first, first + updates
         times: dict[int, float] = {}
 
         class Timer(pl.Callback):
             def on_train_batch_end(self, *_: object) -> None:
+                if agent.device.type == "cuda":
+                    torch.cuda.synchronize()
                 times[agent.updates] = time.perf_counter()
 
         module = make_module(config, data, selection, agent)
@@ -212,6 +215,7 @@ def lightning(sizes: Sizes, precision: str) -> Contender:
     return run
 
 
+RECORDED = ("hardware=gpu", "hardware.capture=true")
 CONTENDERS: dict[str, Callable[[Sizes], Contender]] = {
     "textbook": textbook,
     "d3rlpy": d3rlpy,
@@ -219,6 +223,10 @@ CONTENDERS: dict[str, Callable[[Sizes], Contender]] = {
     "float32, Lightning": lambda sizes: lightning(sizes, "32"),
     "bf16": lambda sizes: bare(sizes, "bf16"),
     "bf16, Lightning": lambda sizes: lightning(sizes, "bf16"),
+    "GPU, float32": lambda sizes: lightning(sizes, "32", "hardware=gpu"),
+    "GPU, bf16": lambda sizes: lightning(sizes, "bf16", "hardware=gpu"),
+    "GPU, float32, recorded": lambda sizes: lightning(sizes, "32", *RECORDED),
+    "GPU, bf16, recorded": lambda sizes: lightning(sizes, "bf16", *RECORDED),
 }
 
 

@@ -177,6 +177,19 @@ def small(arguments: argparse.Namespace) -> Table:
     return Table(title="Two layers of 64", columns=columns, rows=rows)
 
 
+def on_a_gpu(arguments: argparse.Namespace) -> Table:
+    """Hopper's size, the whole path of training."""
+    names = [name for name in CONTENDERS if name.startswith("GPU")]
+    sizes, updates = Sizes(), 100 * arguments.updates
+    rates = medians(names, sizes, d3rlpy=None, repeats=arguments.repeats, updates=updates)
+    rows = [
+        (name, f"{rate:,.0f}", f"{1000 / rate:.2f}", f"{rate * sizes.flops / 1e12:.1f}")
+        for name, rate in rates.items()
+    ]
+    columns = ("contender", "updates/s", "ms", "TFLOP/s")
+    return Table(title=torch.cuda.get_device_name(), columns=columns, rows=rows)
+
+
 def scaling() -> dict[str, dict[int, dict[str, float]]]:
     """Updates per second while one size varies, the others as at Hopper."""
     found: dict[str, dict[int, dict[str, float]]] = {}
@@ -237,6 +250,8 @@ def main() -> None:
         return
     print(markdown(hopper(arguments)))
     print(markdown(small(arguments)))
+    if torch.cuda.is_available():
+        print(markdown(on_a_gpu(arguments)))
     if arguments.scaling:
         found = scaling()
         print(markdown(scaling_table(found)))

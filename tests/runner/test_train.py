@@ -145,6 +145,10 @@ def test_a_gpu_that_is_not_there_is_refused(monkeypatch: Any):
     with pytest.raises(ConfigError, match="needs as many GPUs, found 0; use hardware=cpu") as error:
         checked(composed("hardware=gpu", *(key for key in TINY if key != "hardware=cpu")), [])
     assert error.value.exit_code == 2
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    asked = ("hardware=auto", "hardware.capture=true")
+    with pytest.raises(ConfigError, match="needs a GPU, found 0"):
+        checked(composed(*asked, *(key for key in TINY if key != "hardware=cpu")), [])
 
 
 @pytest.mark.parametrize(

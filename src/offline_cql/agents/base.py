@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from offline_cql import losses
+from offline_cql.agents.capture import Recorded, cuda_recorder
 from offline_cql.networks import ActionBounds, ObservationStatistics, TanhGaussianActor
 from offline_cql.schema import TrainConfig
 from offline_cql.transitions import Batch, HeldOutBatch, Spaces
@@ -46,6 +47,7 @@ class Agent(pl.LightningModule):
         # A plain mirror of the buffer: reading the buffer would wait for the device.
         self.updates = 0
         self.noise: torch.Generator | None = None
+        self.recorded: Recorded | None = None
         self.saved: dict[str, Any] | None = None
         self.measured: dict[str, Tensor] = {}
 
@@ -68,8 +70,12 @@ class Agent(pl.LightningModule):
         Draws nothing from the training's noise.
         """
 
-    def before_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Rates that are functions of the update. Nothing by default."""
+    def set_rates(self, optimizer: torch.optim.Optimizer) -> None:
+        """What is a function of the update: rates, alpha. Nothing by default."""
+
+    def phase(self) -> tuple[bool, ...]:
+        """What decides on the host which operations an update is made of. Nothing by default."""
+        return ()
 
     def after_step(self) -> None:
         """What follows the optimizer's step: target networks, clamps. Nothing by default."""
@@ -85,17 +91,25 @@ class Agent(pl.LightningModule):
         self.updates_done.fill_(self.updates)
 
     def update(self, batch: Batch, optimizer: torch.optim.Optimizer) -> None:
-        """One loss, one backward, one step of one optimizer."""
-        measure = (self.updates + 1) % self.config.log_every == 0
+        """One update, replayed from a recording where there is one; a measured one never is."""
+        self.set_rates(optimizer)
+        if (self.updates + 1) % self.config.log_every == 0:
+            self.step(batch, optimizer, measure=True)
+        elif self.recorded is not None:
+            self.recorded(batch, self.phase(), lambda b: self.step(b, optimizer, measure=False))
+        else:
+            self.step(batch, optimizer, measure=False)
+        self.updates += 1
+
+    def step(self, batch: Batch, optimizer: torch.optim.Optimizer, *, measure: bool) -> None:
+        """One loss, one backward, one step of one optimizer: the device's part of an update."""
         loss, metrics = self.losses(batch, measure=measure)
         optimizer.zero_grad(set_to_none=True)
         self.manual_backward(loss)
         if measure:
             self.measured = metrics | {"loss/total": loss.detach()} | self.gradient_norms(optimizer)
-        self.before_step(optimizer)
         optimizer.step()
         self.after_step()
-        self.updates += 1
 
     def validation_step(self, held: HeldOutBatch, _index: int) -> dict[str, Tensor]:
         return {**self.held_out(held.batch), "return_to_go": held.return_to_go}
@@ -111,7 +125,8 @@ class Agent(pl.LightningModule):
         }
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        optimizer = torch.optim.Adam(self.parameter_groups(), fused=True)
+        capture = self.config.hardware.capture
+        optimizer = torch.optim.Adam(self.parameter_groups(), fused=True, capturable=capture)
         if self.saved is not None:
             optimizer.load_state_dict(self.saved["optimizer"])
         return optimizer
@@ -125,6 +140,8 @@ class Agent(pl.LightningModule):
         self.noise.manual_seed(int(mixed.generate_state(1)[0]))
         if self.saved is not None:
             self.noise.set_state(self.saved["noise"])
+        if self.config.hardware.capture:
+            self.recorded = Recorded(cuda_recorder(self.noise))
 
     def own_share(self, noise: Tensor, *, dim: int) -> Tensor:
         """This rank's slice of noise that was drawn for the global batch."""

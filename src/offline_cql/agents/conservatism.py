@@ -14,8 +14,16 @@ from offline_cql.alpha import alpha_at
 from offline_cql.schema import TrainConfig
 
 
+LARGEST = torch.finfo(torch.float32).max
+
+
 class Conservatism(nn.Module):
-    """alpha(update), and with a `target_gap` the multiplier whose *log* is the parameter."""
+    """alpha(update), and with a `target_gap` the multiplier whose *log* is the parameter.
+
+    The losses read alpha from the device: an update that was recorded is replayed with another.
+    """
+
+    alpha: Tensor
 
     def __init__(self, config: TrainConfig) -> None:
         super().__init__()
@@ -25,13 +33,18 @@ class Conservatism(nn.Module):
             assert config.cql.multiplier_initial is not None
             initial = math.log(config.cql.multiplier_initial)
             self.log_multiplier = nn.Parameter(torch.tensor(initial))
+        self.register_buffer("alpha", torch.zeros(()), persistent=False)
+        self.set_alpha(0)
 
-    def alpha_at(self, update: int) -> float:
-        """alpha of the update that follows `update` finished ones."""
-        return alpha_at(update, alpha=self.cql.alpha, schedule=self.schedule)
+    def set_alpha(self, updates: int) -> None:
+        """That of the update which follows so many finished ones."""
+        alpha = alpha_at(updates, alpha=self.cql.alpha, schedule=self.schedule)
+        self.penalised = alpha > 0.0 or self.lagrange
+        self.alpha.fill_(alpha if alpha <= LARGEST else math.inf)
 
-    def loss(self, gap: Tensor, alpha: float) -> Tensor:
+    def loss(self, gap: Tensor) -> Tensor:
         """What the gap [E, B] adds to the summed loss: the critics' part and the multiplier's."""
+        alpha = self.alpha
         if not self.lagrange:
             return losses.conservative_loss(gap, alpha=alpha)
         multiplier, target_gap = self.log_multiplier.exp(), self.cql.target_gap
@@ -43,8 +56,8 @@ class Conservatism(nn.Module):
             multiplier, gap.detach(), alpha=alpha, target_gap=target_gap
         )
 
-    def metrics(self, alpha: float) -> dict[str, Tensor]:
-        values = {"cql/alpha": torch.tensor(alpha)}
+    def metrics(self) -> dict[str, Tensor]:
+        values = {"cql/alpha": self.alpha.clone()}
         if self.lagrange:
             values["cql/multiplier"] = self.log_multiplier.detach().exp()
         return values

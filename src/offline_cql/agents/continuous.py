@@ -83,11 +83,15 @@ class ContinuousCQL(Agent):
             *self.conservatism.parameter_groups(),
         ]
 
-    def before_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """The actor's rate: one while it clones, another when it follows the critics."""
+    def set_rates(self, optimizer: torch.optim.Optimizer) -> None:
+        """alpha, and the actor's rate: one while it clones, another when it follows the critics."""
         cql = self.config.cql
+        self.conservatism.set_alpha(self.updates)
         (actor,) = (group for group in optimizer.param_groups if group["name"] == "actor")
         actor["lr"] = cql.cloning_learning_rate if self.cloning else cql.actor_learning_rate
+
+    def phase(self) -> tuple[bool, ...]:
+        return self.cloning, self.conservatism.penalised
 
     @property
     def cloning(self) -> bool:
@@ -138,8 +142,7 @@ class ContinuousCQL(Agent):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """TD, the weighted gap and the multiplier's loss; no gradient reaches the actor."""
         cql, conservatism = self.config.cql, self.conservatism
-        alpha = conservatism.alpha_at(self.updates)
-        penalised = alpha > 0.0 or conservatism.lagrange
+        penalised = conservatism.penalised
         with torch.no_grad():
             next_observation = self.statistics(batch.next_observation)
             there = self.actor(next_observation)
@@ -160,7 +163,7 @@ class ContinuousCQL(Agent):
             with torch.no_grad():
                 q = torch.cat([q, self.critic(observation, proposals)], dim=2)
         gap = self.gap(q[..., 1:], density, q[..., 0])
-        loss = td + conservatism.loss(gap, alpha) if penalised else td
+        loss = td + conservatism.loss(gap) if penalised else td
         if not measure:
             return loss, {}
         return loss, {
@@ -170,7 +173,7 @@ class ContinuousCQL(Agent):
             **self.uniform_value(q[..., 1:]),
             "critic/q_abs_max": q.detach().abs().max(),
             "critic/target": target.mean(),
-            **conservatism.metrics(alpha),
+            **conservatism.metrics(),
         }
 
     def policy_losses(

@@ -41,19 +41,20 @@ class DiscreteCQL(Agent):
         }
         return [critic, *self.conservatism.parameter_groups()]
 
+    def set_rates(self, optimizer: torch.optim.Optimizer) -> None:
+        self.conservatism.set_alpha(self.updates)
+
     def act(self, observation: Tensor) -> Tensor:
         q: Tensor = self.critic(self.statistics(observation))
         return q.amin(dim=0).argmax(dim=-1)
 
     def losses(self, batch: Batch, *, measure: bool) -> tuple[Tensor, dict[str, Tensor]]:
-        conservatism = self.conservatism
-        alpha = conservatism.alpha_at(self.updates)
         q = self.critic(self.statistics(batch.observation))
         target = self.bellman_target(batch)
         q_logged = losses.chosen(q, batch.action)
         td = losses.critic_td_loss(q_logged, target)
         gap = self.gap(q, batch.action)
-        total = td + conservatism.loss(gap, alpha)
+        total = td + self.conservatism.loss(gap)
         if not measure:
             return total, {}
         return total, {
@@ -64,7 +65,7 @@ class DiscreteCQL(Agent):
             "critic/q_uniform": q.detach().mean(),
             "critic/q_abs_max": q.detach().abs().max(),
             "critic/target": target.mean(),
-            **conservatism.metrics(alpha),
+            **self.conservatism.metrics(),
         }
 
     @torch.no_grad()

@@ -6,6 +6,7 @@ nothing about networks or losses.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 
 import numpy as np
@@ -53,6 +54,17 @@ class Fetch:
                 n=n_step,
             )
             self.n_step = tuple(map(torch.from_numpy, (reward, discount, last)))  # type: ignore[assignment]
+
+    def on(self, device: torch.device) -> Fetch:
+        """The same with all transitions in that device's memory."""
+        moved = copy.copy(self)
+        moved.packed = self.packed.to(device)
+        moved.images = None if self.images is None else self.images.to(device)
+        moved.rows = None if self.rows is None else self.rows.to(device)
+        if self.n_step is not None:
+            reward, discount, last = self.n_step
+            moved.n_step = reward.to(device), discount.to(device), last.to(device)
+        return moved
 
     def __call__(self, numbers: Tensor) -> Batch:
         """numbers [...] int64 to tensors [..., D], [..., A] or [...] int64, [...], [...]."""
@@ -116,7 +128,10 @@ class UpdateBlocks(IterableDataset[Batch]):
                 rank=self.rank,
                 ranks=self.ranks,
             )
-            yield self.fetch(torch.from_numpy(numbers))
+            drawn = torch.from_numpy(numbers)
+            if self.fetch.packed.is_cuda:  # only the numbers travel, and the host does not wait
+                drawn = drawn.pin_memory().to(self.fetch.packed.device, non_blocking=True)
+            yield self.fetch(drawn)
 
 
 class TransitionsModule(pl.LightningDataModule):
@@ -142,8 +157,9 @@ class TransitionsModule(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader[Batch]:
         trainer = self.trainer
         assert trainer is not None
+        device = trainer.strategy.root_device
         dataset = UpdateBlocks(
-            self.fetch,
+            self.fetch if device.type == "cpu" else self.fetch.on(device),
             seed=self.seed,
             done=self.done,
             updates=self.updates,
@@ -153,8 +169,7 @@ class TransitionsModule(pl.LightningDataModule):
             rank=trainer.global_rank,
             ranks=trainer.world_size,
         )
-        pinned = trainer.strategy.root_device.type == "cuda"
-        return DataLoader(dataset, batch_size=None, pin_memory=pinned)
+        return DataLoader(dataset, batch_size=None)
 
     def val_dataloader(self) -> list[DataLoader[HeldOutBatch]]:
         """The same held-out steps on every rank; nothing when nothing is held out."""

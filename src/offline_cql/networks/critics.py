@@ -52,10 +52,9 @@ class ActionCritics(nn.Module):
         bias, *biases = self.mlp.biases
         members = first.shape[0]
         state_weight, action_weight = first.split([self.observation_dim, action_dim], dim=1)
-        with torch.autocast(action.device.type, torch.bfloat16, enabled=self.mlp.bf16):
-            per_state = torch.baddbmm(
-                bias, observation.expand(members, *observation.shape), state_weight
-            )
+        dtype = torch.bfloat16 if self.mlp.bf16 else observation.dtype
+        given = observation.to(dtype).expand(members, *observation.shape)
+        per_state = torch.baddbmm(bias.to(dtype), given, state_weight.to(dtype))
         flat = action.reshape(states * count, action_dim)
         if not rest:
             linear = torch.bmm(flat.expand(members, *flat.shape), action_weight)

@@ -50,10 +50,10 @@ class StackedMLP(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         members, last = self.weights[0].shape[0], len(self.weights) - 1
-        hidden = inputs.expand(members, *inputs.shape)
-        with torch.autocast(inputs.device.type, torch.bfloat16, enabled=self.bf16):
-            for weight, bias in zip(self.weights[:last], self.biases[:last], strict=True):
-                hidden = functional.relu(torch.baddbmm(bias, hidden, weight))
+        dtype = torch.bfloat16 if self.bf16 else inputs.dtype
+        hidden = inputs.to(dtype).expand(members, *inputs.shape)
+        for weight, bias in zip(self.weights[:last], self.biases[:last], strict=True):
+            hidden = functional.relu(torch.baddbmm(bias.to(dtype), hidden, weight.to(dtype)))
         head = self.weights[last]
         return torch.baddbmm(self.biases[last], hidden.to(head.dtype), head)
 

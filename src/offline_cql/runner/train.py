@@ -156,6 +156,10 @@ def prepared_data(settings: TrainConfig) -> Transitions:
 def check_devices(settings: TrainConfig) -> None:
     """A GPU that was asked for must be there: there is no silent fallback."""
     if chosen_accelerator(settings.hardware) != "gpu":
+        if settings.hardware.capture:
+            raise ConfigError(
+                "hardware.capture=true needs a GPU, found 0; use hardware.capture=false"
+            )
         return
     found = torch.cuda.device_count()
     if settings.hardware.devices > found:

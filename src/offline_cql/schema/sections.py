@@ -164,11 +164,14 @@ class HardwareConfig(Section):
     strategy: str = field(metadata=one_of("single", "ddp"))
     precision: str = field(metadata=one_of("auto", "32", "bf16"))  # of the hidden layers
     updates_per_step: int = field(metadata=within(">= 1"))  # updates per Lightning step
+    capture: bool  # record an update as a CUDA graph and replay it
 
     def check(self) -> None:
         """Several devices need a strategy for them."""
         alone = self.strategy != "single" or self.devices == 1
         self.require(alone, "devices", "must be 1 with hardware.strategy=single; try hardware=ddp")
+        possible = not self.capture or (self.strategy == "single" and self.accelerator != "cpu")
+        self.require(possible, "capture", "needs one GPU; try hardware=gpu")
 
 
 @dataclass(kw_only=True)
