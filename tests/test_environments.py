@@ -85,12 +85,18 @@ def test_one_call_per_step_for_the_running_environments():
         return middle(observations, indices, starts)
 
     told = []
-    roll_out([Marker(), Marker()], policy, seed=0, steps_each=[1, 3], on_step=told.append)
+    roll_out(
+        [Marker(), Marker()],
+        policy,
+        seed=0,
+        steps_each=[1, 3],
+        on_step=lambda made, ended: told.append((made, ended)),
+    )
     assert [indices for indices, _, _ in calls] == [[0, 1], [1], [1]]
     assert calls[0][1] == [True, True]
     assert calls[1][1] == [False]
     assert {dtype for *_, dtype in calls} == {np.dtype(np.float32)}
-    assert told == [2, 1, 1]
+    assert told == [(2, 1), (1, 0), (1, 1)]
 
 
 def test_starts_mark_exactly_the_first_steps():

@@ -89,6 +89,14 @@ def test_each_environment_plays_its_share():
     assert all(result.return_ == result.length for result in found)  # CartPole's reward is 1
 
 
+def test_who_watches_is_told_every_step_and_every_episodes_end():
+    agent, config = made("cartpole")
+    told: list[tuple[int, int]] = []
+    found = evaluate(agent, config.env, config.evaluation, on_step=lambda *now: told.append(now))
+    steps, ended = (sum(each) for each in zip(*told, strict=True))
+    assert (steps, ended) == (sum(result.length for result in found), 6)
+
+
 def test_the_same_seed_is_the_same_evaluation():
     agent, config = made("pendulum")
     first = evaluate(agent, config.env, config.evaluation)

@@ -158,13 +158,14 @@ def roll_out(
     seed: int,
     episodes_each: int | None = None,
     steps_each: int | Sequence[int] | None = None,
-    on_step: Callable[[int], None] | None = None,
+    on_step: Callable[[int, int], None] | None = None,
 ) -> list[Episode]:
     """Episodes in order of environment, then of time; the environments stay open.
 
     Exactly one quota: episodes_each, or steps_each (one number, or one per environment), where
     the last episode is truncated at the quota. Each reset's seed is a function of (seed, index
-    of the environment, index of the episode). on_step is told how many steps were just made.
+    of the environment, index of the episode). on_step is told how many steps were just made and
+    how many episodes ended by them.
     Raises PolicyError and EnvironmentFault.
     """
     if (episodes_each is None) == (steps_each is None):
@@ -186,7 +187,7 @@ def roll_out(
         actions = _checked(policy(observations, indices, starts), spaces, active)
         over = [run.step(action) for run, action in zip(active, actions, strict=True)]
         if on_step is not None:
-            on_step(len(active))
+            on_step(len(active), sum(over))
         if any(over):
             active = [run for run in active if not run.finished]
     return [episode for run in runs for episode in run.episodes]

@@ -3,6 +3,7 @@
 Nothing here draws from a generator that training uses: evaluating more often changes no weight.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,8 +55,17 @@ def greedy_policy(agent: Agent) -> Policy:
     return policy
 
 
-def evaluate(agent: Agent, env: EnvConfig, evaluation: RolloutConfig) -> list[EpisodeResult]:
-    """Play `episodes` episodes, the same number in each sub-environment: no bias to short ones."""
+def evaluate(
+    agent: Agent,
+    env: EnvConfig,
+    evaluation: RolloutConfig,
+    *,
+    on_step: Callable[[int, int], None] | None = None,
+) -> list[EpisodeResult]:
+    """Play `episodes` episodes, the same number in each sub-environment: no bias to short ones.
+
+    on_step is told how many steps were just made and how many episodes ended by them.
+    """
     environments = make_simulators(env, evaluation.environments)
     try:
         episodes = roll_out(
@@ -63,6 +73,7 @@ def evaluate(agent: Agent, env: EnvConfig, evaluation: RolloutConfig) -> list[Ep
             greedy_policy(agent),
             episodes_each=evaluation.episodes // evaluation.environments,
             seed=evaluation.seed,
+            on_step=on_step,
         )
     finally:
         for environment in environments:

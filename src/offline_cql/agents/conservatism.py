@@ -13,7 +13,6 @@ from offline_cql import losses
 from offline_cql.alpha import alpha_at
 from offline_cql.schema import TrainConfig
 
-
 LARGEST = torch.finfo(torch.float32).max
 
 

@@ -132,7 +132,7 @@ def _rolled_out(
                 policy,
                 seed=int(entropy.generate_state(1)[0]),
                 steps_each=quotas,
-                on_step=bar.advance,
+                on_step=lambda made, _ended: bar.advance(made),
             )
             episodes += rolled
             parts.append(_part(component.name, steps, rolled))

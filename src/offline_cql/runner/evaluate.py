@@ -29,6 +29,7 @@ from offline_cql.runner.estimate import (
 from offline_cql.runner.ranks import load_config
 from offline_cql.runner.summary import interval, number
 from offline_cql.schema import ConfigError, EvaluateConfig, OpeConfig, TrainConfig, typed_as
+from offline_cql.sources.progress import ProgressBar
 from offline_cql.transitions import Spaces
 
 ROWS, SUMMARY = "evaluate.csv", "evaluate.json"
@@ -67,7 +68,10 @@ def evaluate(config: DictConfig) -> float | None:
 def roll_out(folder: Path, run: TrainConfig, settings: EvaluateConfig, table: Table) -> float:
     """Play episodes of one checkpoint's policy: evaluate.csv, evaluate.json, rows of the table."""
     agent = restored_agent(run, load_state(folder, settings.checkpoint))
-    results = roll_out_policy(agent, run.env, settings.evaluation)
+    with ProgressBar(f"episodes of {run.env.name}", settings.evaluation.episodes) as bar:
+        results = roll_out_policy(
+            agent, run.env, settings.evaluation, on_step=lambda _made, ended: bar.advance(ended)
+        )
     figures = score(results, run.env)
     (folder / ROWS).unlink(missing_ok=True)
     run_folder.CsvFile(folder / ROWS).append(evaluation_rows(agent.updates, results))
