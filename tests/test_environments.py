@@ -85,7 +85,7 @@ def test_one_call_per_step_for_the_running_environments():
         return middle(observations, indices, starts)
 
     told = []
-    roll_out(
+    episodes = roll_out(
         [Marker(), Marker()],
         policy,
         seed=0,
@@ -96,7 +96,8 @@ def test_one_call_per_step_for_the_running_environments():
     assert calls[0][1] == [True, True]
     assert calls[1][1] == [False]
     assert {dtype for *_, dtype in calls} == {np.dtype(np.float32)}
-    assert told == [(2, 1), (1, 0), (1, 1)]
+    assert [made for made, _ in told] == [2, 1, 1]
+    assert sum(ended for _, ended in told) == len(episodes)
 
 
 def test_starts_mark_exactly_the_first_steps():
