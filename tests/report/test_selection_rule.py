@@ -85,6 +85,14 @@ def test_a_single_run_is_judged_too(tmp_path: Path):
     found = selected(tmp_path)
     assert chosen(found) == (5, 100, 3)
     assert export_command(found) == f"python export.py run={tmp_path}/run checkpoint=100"
+    assert "there is no choice: it is one pair of alpha and checkpoint" in sentences(found)
+
+
+def test_what_is_left_alone_was_no_choice(tmp_path: Path):
+    bounds = {100: (60.0, 70.0), 200: (80.0, 130.0)}  # the middle is above the best episode, 100
+    write_run(tmp_path / "run", bounds=bounds)
+    said = "there is no choice: it is one pair of alpha and checkpoint, 1 other struck out"
+    assert said in sentences(selected(tmp_path))
 
 
 def test_the_words_name_figures_and_assumptions(tmp_path: Path):

@@ -20,8 +20,9 @@ def sentences(selection: Selection) -> list[str]:
     distance = estimate.low - behaviour.value
     side = "above" if selection.ship else "not above"
     eligible, every = sum(each.eligible for each in selection.pairs), len(selection.pairs)
-    left = f"{eligible} of {every}" if eligible < every else f"all {every}"
-    struck = ", the others struck out" if eligible < every else ""
+    others = every - eligible
+    left = f"{eligible} of {every}" if others else f"all {every}"
+    struck = ", the others struck out" if others else ""
     many = len(pair.policies) > 1
     over = f", the mean over {len(pair.policies)} runs," if many else ""
     lines = [
@@ -29,9 +30,15 @@ def sentences(selection: Selection) -> list[str]:
         f"because its lower bound {figure(estimate.low)} is {side} the {figure(behaviour.value)} "
         f"of the data's policy ({distance:+,.3g}); {estimate.method} {figure(estimate.value)} "
         f"[{figure(estimate.low)}, {figure(estimate.high)}]",
-        f"chosen for the largest lower bound{over} {figure(pair.low)}, among {left} pairs of alpha "
-        f"and checkpoint{struck}; the largest of many is somewhat optimistic",
     ]
+    if eligible > 1:
+        lines.append(
+            f"chosen for the largest lower bound{over} {figure(pair.low)}, among {left} pairs of "
+            f"alpha and checkpoint{struck}; the largest of many is somewhat optimistic"
+        )
+    else:
+        remains = f", {counted(others, 'other')} struck out" if others else ""
+        lines.append(f"there is no choice: it is one pair of alpha and checkpoint{remains}")
     if (turn := selection.turns.get(policy.alpha)) is not None:
         lines.append(f"held-out TD error of alpha={policy.alpha:g} {turn}; it strikes nothing out")
     lines += _alphas(selection)
