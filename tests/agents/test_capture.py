@@ -95,6 +95,18 @@ def test_an_update_stays_on_its_device(case: str, measure: bool, monkeypatch):
     assert bool(agent.measured) == measure
 
 
+@pytest.mark.parametrize("case", ["continuous", "discrete", "continuous cloning"])
+def test_acting_and_judging_stay_on_their_device(case: str, monkeypatch):
+    data, host = data_for(case), torch.Generator
+    monkeypatch.setattr(torch, "Generator", lambda *_device: host())
+    agent = build(settings(*CASES[case]), data.spaces).to("meta")
+    (batch,) = batches(data, 1)
+    given = Batch(*(tensor.to("meta") for tensor in batch))
+    with OnlyOnDevice(), torch.no_grad():
+        assert agent.act(given.observation).shape[0] == 8
+        assert all(values.shape == (8,) for values in agent.held_out(given).values())
+
+
 def test_the_stand_in_notices_a_number_that_is_read():
     with OnlyOnDevice(), pytest.raises(RuntimeError, match="item"):
         torch.ones(2, device="meta").sum().item()
