@@ -1,7 +1,7 @@
 """An update that is recorded once and replayed: the host says "again" and has nothing else to do.
 
-On a GPU an update is some two hundred small kernels, and starting them one by one from Python takes
-longer than running them. A CUDA graph holds all of them with their arguments, memory included.
+On a GPU an update is some 270 small kernels, and starting them one by one from Python takes longer
+than running them. A CUDA graph holds all of them with their arguments, memory included.
 """
 
 from collections.abc import Callable
