@@ -124,7 +124,7 @@ def profiled(updates: int = 10) -> Table:
 def kind_of(operation: str) -> str:
     """Of one of torch's operations."""
     name = operation.removeprefix("aten::").rstrip("_")
-    if name in ("mm", "addmm", "bmm", "baddbmm"):
+    if name in ("mm", "addmm", "bmm", "baddbmm", "mkldnn::_linear_pointwise"):
         return "matrix products"
     if name in ("copy", "to", "_to_copy"):
         return "casts and copies"
