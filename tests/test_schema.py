@@ -270,6 +270,11 @@ def test_the_closed_end_of_a_range_is_allowed(key: str, value: Any):
             "hardware.devices=2 must be 1 with hardware.strategy=single; try hardware=ddp",
         ),
         (
+            ["hardware=cpu", "hardware.capture=true"],
+            "hardware.capture=true needs one GPU; try hardware=gpu",
+        ),
+        (["hardware=ddp", "hardware.capture=true"], "hardware.capture=true needs one GPU"),
+        (
             ["hardware=ddp", "hardware.devices=3"],
             "batch_size=256 must be a multiple of hardware.devices=3",
         ),

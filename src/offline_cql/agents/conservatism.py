@@ -13,7 +13,7 @@ from offline_cql import losses
 from offline_cql.alpha import alpha_at
 from offline_cql.schema import TrainConfig
 
-LARGEST = torch.finfo(torch.float32).max
+LARGEST = torch.finfo(torch.float32).max  # beyond it alpha is infinite, and the run diverges
 
 
 class Conservatism(nn.Module):
