@@ -245,6 +245,15 @@ def test_an_action_that_never_changes(tmp_path: Path):
     assert "is always push: there is nothing to choose" in refused(lone(tmp_path, ["push"] * 6))
 
 
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [("é\n", "'é\\n'"), ("", "''"), (" a", "' a'"), ("x" * 99, "x" * 40 + "…"), (True, "true")],
+)
+def test_a_value_is_told_on_one_line(tmp_path: Path, value: Any, shown: str):
+    message = refused(lone(tmp_path, [value] * 6))
+    assert f"column action is always {shown}: there is nothing to choose" in message
+
+
 def test_more_choices_than_anyone_has(tmp_path: Path):
     columns = episodes([1_001], ["T"])
     columns["action"] = np.arange(1_001)

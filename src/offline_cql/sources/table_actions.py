@@ -17,7 +17,14 @@ import pyarrow.compute as pc
 from offline_cql.schema import ColumnsConfig
 from offline_cql.schema.limits import shown
 from offline_cql.sources.table_files import Piece
-from offline_cql.sources.table_values import complete, is_category, is_text, plain_type, whole
+from offline_cql.sources.table_values import (
+    complete,
+    in_words,
+    is_category,
+    is_text,
+    plain_type,
+    whole,
+)
 from offline_cql.sources.table_values import table as numbers_of
 from offline_cql.transitions import DataError, Spaces
 
@@ -101,7 +108,7 @@ def categories(name: str, pieces: Iterable[Piece], place: str) -> Actions:
                 "dataset.columns.discrete=false reads it as an amount"
             )
     if known is None or len(known) < 2:
-        only = f"is always {known[0]}" if known else "has no rows"
+        only = f"is always {in_words(known, 0)}" if known else "has no rows"
         raise DataError(f"{place}: column {name} {only}: there is nothing to choose")
     return Actions((name,), True, known.take(pc.array_sort_indices(known)))
 

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from offline_cql.sources.gate import Gate, Steps
 from offline_cql.sources.table_columns import Mapping
 from offline_cql.sources.table_files import Piece
-from offline_cql.sources.table_values import Flags, identifiers, whole
+from offline_cql.sources.table_values import Flags, identifiers, in_words, whole
 from offline_cql.transitions import DataError
 
 Array = npt.NDArray[Any]
@@ -101,7 +101,7 @@ class Beginnings:
         counts = pc.value_counts(seen)
         repeated = counts.filter(pc.greater(counts.field("counts"), 1)).field("values")
         raise DataError(
-            f"episode {_text(repeated, 0)} comes back after another one began, and "
+            f"episode {in_words(repeated, 0)} comes back after another one began, and "
             f"{len(repeated) - 1:,} others: sort by episode, step, or number them anew in each file"
         )
 
@@ -123,7 +123,7 @@ class Beginnings:
         if wrong.any():
             row = int(np.argmax(wrong))
             assert self.mapping.episode is not None
-            name = _text(identifiers(piece, self.mapping.episode), row)
+            name = in_words(identifiers(piece, self.mapping.episode), row)
             raise DataError(
                 f"{piece.at(row, self.mapping.episode)}: episode {name} goes on after a row that "
                 "is terminated or truncated: sort by episode, step, or map other columns"
@@ -212,7 +212,3 @@ def _next_observations(rows: Rows, last: Flags) -> tuple[Array, Flags]:
         following = following.copy()
         following[over] = rows.observations[over]
     return following, known
-
-
-def _text(values: Any, row: int) -> str:
-    return str(values.slice(row, 1).cast(pa.string())[0])

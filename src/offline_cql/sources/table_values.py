@@ -22,6 +22,8 @@ Flags = npt.NDArray[np.bool_]
 SINGLE = ("bool", "int8", "int16", "uint8", "uint16", "halffloat", "float")
 TEXT = ("string", "large_string", "string_view")
 
+MOST_SHOWN = 40  # letters of a value in a message
+
 
 def plain_type(kind: Any) -> Any:
     """The type of the values, where a column lists each value once and refers to it."""
@@ -133,3 +135,10 @@ def identifiers(piece: Piece, name: str) -> Any:
     if not (known or (pa.types.is_temporal(kind) and not pa.types.is_duration(kind))):
         raise DataError(f"{piece.at(0, name)} holds {kind}: an episode is a number, text or date")
     return values
+
+
+def in_words(values: Any, row: int) -> str:
+    """A value of an Arrow array for a message: on one line, quoted where that is not plain."""
+    text = str(values.slice(row, 1).cast(pa.string())[0])
+    short = text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}…"
+    return short if short.isprintable() and short.strip() == short != "" else repr(short)
