@@ -49,7 +49,6 @@ CASES = {
     "discrete cloning": ["env=cartpole", "algorithm=bc"],
 }
 CASES_ON_A_GPU = ("continuous", "bf16", "lagrange", "alpha falls", "discrete")
-on_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 
 def data_for(case: str) -> Transitions:
@@ -222,14 +221,14 @@ def on_cuda(case: str, *, capture: bool) -> Agent:
     return agent.cpu()
 
 
-@on_a_gpu
+@pytest.mark.gpu
 @pytest.mark.parametrize("capture", [False, True], ids=["as written", "replayed"])
 @pytest.mark.parametrize("case", CASES_ON_A_GPU)
 def test_the_host_waits_for_nothing(case: str, capture: bool):
     on_cuda(case, capture=capture)
 
 
-@on_a_gpu
+@pytest.mark.gpu
 @pytest.mark.parametrize("case", CASES_ON_A_GPU)
 def test_a_cuda_graph_is_the_update_as_written(case: str):
     as_written, replayed = (on_cuda(case, capture=capture) for capture in (False, True))
