@@ -191,7 +191,7 @@ def bare(sizes: Sizes, precision: str) -> Contender:
 
 
 def lightning(sizes: Sizes, precision: str, *more: str) -> Contender:
-    """The whole path of training; what starts a fit is not timed, with a recording nor that."""
+    """The whole path of training; what starts a fit is not timed, nor is a recording."""
     import pytorch_lightning as pl
 
     from offline_cql.runner.fit import make_module, make_trainer

@@ -41,13 +41,15 @@ def by_precision(runs: Sequence[Run]) -> dict[str, list[Run]]:
     return found
 
 
-def windows(run: Run, column: str, window: int) -> Curve:
-    """Means of a metric over each window of updates."""
+def windows(run: Run, window: int) -> dict[str, Curve]:
+    """Means of each metric over each window of updates."""
     with (Path(run.name) / METRICS).open(newline="") as file:
-        rows = [(int(row["update"]), float(row[column])) for row in csv.DictReader(file)]
-    number = np.array([(update - 1) // window for update, _ in rows])
-    values = np.array([value for _, value in rows])
-    return np.bincount(number, values) / np.bincount(number)
+        rows = list(csv.DictReader(file))
+    number = np.array([(int(row["update"]) - 1) // window for row in rows])
+    return {
+        name: np.bincount(number, [float(row[column]) for row in rows]) / np.bincount(number)
+        for name, column in CURVES.items()
+    }
 
 
 def returns(run: Run) -> Curve:
@@ -107,12 +109,10 @@ def main() -> None:
     parser.add_argument("--plot", type=Path, help="a PNG of the curves")
     arguments = parser.parse_args()
     runs = by_precision(read_runs(arguments.runs).runs)
+    means = {name: [windows(run, arguments.window) for run in own] for name, own in runs.items()}
     curves = {
-        name: {
-            precision: np.array([windows(run, column, arguments.window) for run in own])
-            for precision, own in runs.items()
-        }
-        for name, column in CURVES.items()
+        name: {precision: np.array([run[name] for run in own]) for precision, own in means.items()}
+        for name in CURVES
     }
     print(markdown(curves_table(curves)))
     print(markdown(returns_table(runs)))

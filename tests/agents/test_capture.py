@@ -183,7 +183,10 @@ def test_replays_are_the_updates_as_written(case: str):
 def test_what_the_host_decides_differently_is_another_recording():
     """Without the phase the second part of the training would replay the first one."""
     recorded = Recorded(record)
-    one_for_all = lambda batch, _phase, step: recorded(batch, (), step)  # noqa: E731
+
+    def one_for_all(batch: Batch, _phase: Any, step: Any) -> None:
+        recorded(batch, (), step)
+
     as_written, _ = trained("cloning first", 24, None)
     replayed, _ = trained("cloning first", 24, one_for_all)
     assert "/agent/log_temperature" in differences(

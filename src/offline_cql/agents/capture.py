@@ -4,6 +4,7 @@ On a GPU an update is some 270 small kernels, and starting them one by one from 
 than running them. A CUDA graph holds all of them with their arguments, memory included.
 """
 
+from collections import Counter
 from collections.abc import Callable
 
 import torch
@@ -25,7 +26,7 @@ class Recorded:
 
     def __init__(self, recorder: Recorder) -> None:
         self.recorder = recorder
-        self.done: dict[tuple[bool, ...], int] = {}  # updates as written, by phase
+        self.done: Counter[tuple[bool, ...]] = Counter()  # updates as written
         self.replays: dict[tuple[bool, ...], Replay] = {}
         self.batch: Batch | None = None
 
@@ -33,8 +34,7 @@ class Recorded:
         self, batch: Batch, phase: tuple[bool, ...], step: Callable[[Batch], None]
     ) -> None:
         """One update with this batch; `step` is the update as written."""
-        done = self.done.setdefault(phase, 0)
-        if done < AS_WRITTEN:
+        if self.done[phase] < AS_WRITTEN:
             self.done[phase] += 1
             step(batch)
             return

@@ -56,7 +56,7 @@ class Fetch:
             self.n_step = tuple(map(torch.from_numpy, (reward, discount, last)))  # type: ignore[assignment]
 
     def on(self, device: torch.device) -> Fetch:
-        """The same with all transitions in that device's memory."""
+        """The same with all transitions in that device's memory; nothing is copied within it."""
         moved = copy.copy(self)
         moved.packed = self.packed.to(device)
         moved.images = None if self.images is None else self.images.to(device)
@@ -157,9 +157,8 @@ class TransitionsModule(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader[Batch]:
         trainer = self.trainer
         assert trainer is not None
-        device = trainer.strategy.root_device
         dataset = UpdateBlocks(
-            self.fetch if device.type == "cpu" else self.fetch.on(device),
+            self.fetch.on(trainer.strategy.root_device),
             seed=self.seed,
             done=self.done,
             updates=self.updates,
