@@ -18,7 +18,7 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-train: $(READY)  ## Train CQL on the embedded Pendulum data (under two minutes on two cores)
+train: $(READY)  ## Train CQL on the simulated Pendulum data (under two minutes on two cores)
 	$(BIN)/python train.py
 
 test: $(READY)  ## Run the fast tests

@@ -1,17 +1,17 @@
-"""Records a data set of a behaviour policy; python collect.py --help says what can be set."""
+"""Records a data set of a behavior policy; python collect.py --help says what can be set."""
 
 from typing import Any
 
 import hydra
 from omegaconf import DictConfig
 
-from offline_cql import command_line
+from offline_cql.config import command_line
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="collect")
 def main(config: DictConfig) -> Any:
     """Returns what the runner returns."""
-    from offline_cql.runner.collect import collect  # late: --help must not wait for it
+    from offline_cql.commands.collect import collect  # late: --help must not wait for it
 
     return command_line.job(collect, config)
 

@@ -5,13 +5,13 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig
 
-from offline_cql import command_line
+from offline_cql.config import command_line
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="evaluate")
 def main(config: DictConfig) -> Any:
     """Returns what the runner returns."""
-    from offline_cql.runner.evaluate import evaluate  # late: torch takes seconds, --help must not
+    from offline_cql.commands.evaluate import evaluate  # late: torch takes seconds, --help must not
 
     return command_line.job(evaluate, config)
 

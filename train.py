@@ -5,13 +5,13 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig
 
-from offline_cql import command_line
+from offline_cql.config import command_line
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
 def main(config: DictConfig) -> Any:
-    """Returns the metric that a sweeper optimises."""
-    from offline_cql.runner.train import train  # late: torch takes seconds, --help must not
+    """Returns the metric that a sweeper optimizes."""
+    from offline_cql.commands.train import train  # late: torch takes seconds, --help must not
 
     return command_line.job(train, config)
 

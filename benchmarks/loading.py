@@ -16,15 +16,15 @@ import sys
 import tempfile
 import time
 
-from offline_cql.runner.provenance import processor
+from offline_cql.runs.provenance import processor
 
 EPISODES, STEPS, OBSERVATION, ACTION = 1_000, 1_000, 11, 3
 DATASET = "bench/hopper/random-v0"
 PACKED = 4 * EPISODES * STEPS * (2 * OBSERVATION + ACTION + 2)  # bytes of our rows
 
 OURS = f"""
-from offline_cql.sources import load
-from offline_cql.sources.minari_store import MinariStore
+from offline_cql.readers import load
+from offline_cql.readers.minari.store import MinariStore
 def run():
     data = load(MinariStore({DATASET!r}))
     return len(data), float(data.rewards.sum(dtype="float64"))

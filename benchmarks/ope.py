@@ -1,6 +1,6 @@
 """Coverage of fitted Q evaluation on a process with a known value: 100 data sets of each size.
 
-A random table of 10 states and 3 actions, gamma 0.9; the behaviour follows the policy with chance
+A random table of 10 states and 3 actions, gamma 0.9; the behavior follows the policy with chance
 0.3. Prints how many 95 % intervals cover the truth, the error and the width, as a Markdown table.
 """
 
@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "ope"))
-from tables import Process, logged, random_process  # the process that the tests use
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+from support.tables import Process, logged, random_process  # the process that the tests use
 
 from offline_cql.ope.estimate import Estimate
 from offline_cql.ope.fqe import FittedQ, FqeSettings, policy_actions
@@ -27,7 +27,7 @@ def estimate(process: Process, *, seed: int, episodes: int, updates: int) -> Est
     policy = torch.from_numpy(process.policy)
     actions = policy_actions(data, lambda observation: policy[observation.argmax(dim=1)])
     settings = FqeSettings(
-        members=20,
+        ensemble_size=20,
         hidden=[],
         updates=updates,
         batch_size=256,

@@ -20,10 +20,10 @@ import numpy.typing as npt
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from offline_cql.report.reading import read_runs
-from offline_cql.report.record import Run, true_returns
+from offline_cql.report.load_runs import read_runs
+from offline_cql.report.run import Run, true_returns
 from offline_cql.report.tables import Table, markdown
-from offline_cql.run_folder import METRICS
+from offline_cql.runs.folder import METRICS
 
 Curve = npt.NDArray[np.float64]  # a number a window
 CURVES = {"Q of logged": "critic/q_logged", "gap": "critic/gap", "TD loss": "critic/td_loss"}

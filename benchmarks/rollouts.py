@@ -16,10 +16,10 @@ import torch
 from contenders import Sizes, prepared
 
 from offline_cql.agents import Agent
-from offline_cql.environments import make_simulators, roll_out
-from offline_cql.evaluation import greedy_policy
+from offline_cql.config import EnvConfig
 from offline_cql.report.tables import Table, markdown
-from offline_cql.schema import EnvConfig
+from offline_cql.simulation.environments import make_simulators, roll_out
+from offline_cql.simulation.evaluation import greedy_policy
 
 STEPS = 2_000
 

@@ -18,10 +18,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 
-from offline_cql.evaluation import normalized_score
-from offline_cql.report.reading import read_runs
-from offline_cql.report.record import Run, by_task, mean_by_update, true_returns
-from offline_cql.report.selection import (
+from offline_cql.commands.distributed import load_config
+from offline_cql.report.load_runs import read_runs
+from offline_cql.report.model_selection import (
     Candidate,
     Limits,
     Policy,
@@ -33,11 +32,12 @@ from offline_cql.report.selection import (
     last_of_alpha,
     select,
 )
+from offline_cql.report.run import Run, by_task, mean_by_update, true_returns
 from offline_cql.report.tables import Table, markdown
-from offline_cql.runner.ranks import load_config
+from offline_cql.simulation.evaluation import normalized_score
 
 CONF = OmegaConf.load(Path(__file__).parent.parent / "conf" / "report.yaml")
-LIMITS = Limits(above_best_share=CONF.above_best_share, cloning_margin=CONF.cloning_margin)
+LIMITS = Limits(above_best_share=CONF.above_best_share, bc_margin=CONF.bc_margin)
 BASELINE = 5.0  # alpha of "alpha 5, last checkpoint"
 Kept = tuple[str, int]  # run folder and updates
 SOFT = "#8a929b"
@@ -50,7 +50,7 @@ class Task:
     name: str
     runs: Sequence[Run]
     scores: Mapping[Kept, float]
-    behaviour: float
+    behavior: float
 
     @property
     def grid(self) -> tuple[Candidate, ...]:
@@ -86,10 +86,10 @@ def _task(runs: Sequence[Run]) -> Task:
         for updates, returns in true_returns(run).items()
         if updates in run.offline.kept
     }
-    behaviour = runs[0].simulated.behaviour_return
-    assert behaviour is not None
+    behavior = runs[0].simulated.behavior_return
+    assert behavior is not None
     short = runs[0].dataset_id.removeprefix("sim/").removesuffix("-v0")
-    return Task(short, runs, scores, points(behaviour))
+    return Task(short, runs, scores, points(behavior))
 
 
 def spearman(left: Sequence[float], right: Sequence[float]) -> float:
@@ -107,7 +107,7 @@ def _ranks(values: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Outcome:
-    """One choice: among the runs of one grid. Scores in normalised points."""
+    """One choice: among the runs of one grid. Scores in normalized points."""
 
     task: str
     chosen: str
@@ -115,7 +115,7 @@ class Outcome:
     score: float
     baseline: float
     best: float
-    behaviour: float
+    behavior: float
 
     @property
     def regret(self) -> float:
@@ -124,7 +124,7 @@ class Outcome:
     @property
     def regret_acted(self) -> float:
         """With the data's policy in use where the verdict is not `ship`."""
-        return self.best - (self.score if self.verdict == "ship" else self.behaviour)
+        return self.best - (self.score if self.verdict == "ship" else self.behavior)
 
     @property
     def regret_of_baseline(self) -> float:
@@ -138,11 +138,11 @@ def judge(task: Task, grid: Sequence[Candidate]) -> Outcome:
     baseline = fmean(own[key] for key in last_of_alpha(grid, BASELINE))
     policy = selection.policy
     # Where nothing is recommended, what is there now stays in use.
-    score = task.behaviour if policy is None else own[policy.run, policy.updates]
+    score = task.behavior if policy is None else own[policy.run, policy.updates]
     chosen = "none" if policy is None else f"{policy.alpha:g} at {policy.updates:,}"
     verdict = {None: "–", True: "ship", False: "do not ship"}[selection.ship]
     best = own[best_by_return(own)]
-    return Outcome(task.name, chosen, verdict, score, baseline, best, task.behaviour)
+    return Outcome(task.name, chosen, verdict, score, baseline, best, task.behavior)
 
 
 def estimated(policies: Iterable[Policy], task: Task) -> list[tuple[float, float, float]]:
@@ -151,9 +151,9 @@ def estimated(policies: Iterable[Policy], task: Task) -> list[tuple[float, float
     return list(dict.fromkeys(found))
 
 
-# Columns of an outcome's scores, in normalised points.
+# Columns of an outcome's scores, in normalized points.
 SCORES = {
-    "data": "behaviour",
+    "data": "behavior",
     "chosen": "score",
     "alpha 5, last": "baseline",
     "best": "best",
@@ -198,16 +198,16 @@ def verdicts(outcomes: Sequence[Outcome]) -> Table:
     rows = []
     for verdict in ("ship", "do not ship"):
         own = [each for each in outcomes if each.verdict == verdict]
-        better = sum(each.score > each.behaviour for each in own)
+        better = sum(each.score > each.behavior for each in own)
         rows.append((verdict, str(better), str(len(own) - better)))
     columns = ("verdict", "better than the data", "not better")
     return Table(title="What the chosen policy earned, one seed", columns=columns, rows=rows)
 
 
-# Other rules would trust no checkpoint after a turn: of which held-out figure, at which value.
+# Other rules would trust no checkpoint after a turn: of which validation figure, at which value.
 TURNS: dict[str, tuple[str, Callable[..., int]]] = {
-    "not after the least held-out TD error": ("held_out/td_error", min),
-    "not after the largest held-out Q": ("held_out/q_logged", max),
+    "not after the least validation TD error": ("validation/td_error", min),
+    "not after the largest validation Q": ("validation/q_logged", max),
 }
 
 
@@ -221,7 +221,7 @@ def regret_before(turn: str, task: Task, grid: Sequence[Candidate]) -> float:
     pair = best_pair([p for p in task.choose(grid).pairs if p.updates <= turns[p.alpha]])
     own = task.scores_of(grid)
     if pair is None:
-        return max(own.values()) - task.behaviour
+        return max(own.values()) - task.behavior
     return max(own.values()) - own[pair.best_policy.run, pair.updates]
 
 
@@ -259,24 +259,24 @@ def _panel(axes: Any, task: Task) -> None:
     """Circles: what was struck out. Bounds far below what the data earn stand at the left edge."""
     selection = task.choose(task.grid)
     offline = task.grid[0].offline
-    assert offline.behaviour is not None
+    assert offline.behavior is not None
     assert offline.best_return is not None
-    earned, most = offline.behaviour.value, offline.best_return
+    earned, most = offline.behavior.value, offline.best_return
     left = earned - max(2 * (most - earned), abs(earned))
     alphas = sorted({pair.alpha for pair in selection.pairs})
-    labelled = set()
+    labeled = set()
     for pair in selection.pairs:
         color = COLORS[alphas.index(pair.alpha) % len(COLORS)]
         x = np.clip([policy.estimate.low for policy in pair.policies], left, most)
         y = [task.scores[policy.run, policy.updates] for policy in pair.policies]
-        label = None if pair.alpha in labelled else f"alpha {pair.alpha:g}"
-        labelled.add(pair.alpha)
+        label = None if pair.alpha in labeled else f"alpha {pair.alpha:g}"
+        labeled.add(pair.alpha)
         face = color if pair.eligible else "none"
         axes.plot(x, y, "o", color=color, mfc=face, markersize=4, label=label)
     if (chosen := selection.policy) is not None:
         y = [task.scores[chosen.run, chosen.updates]]
         axes.plot([chosen.estimate.low], y, "*", color="black", markersize=12, label="chosen")
-    axes.axhline(task.behaviour, color=SOFT, linestyle="--", linewidth=1)
+    axes.axhline(task.behavior, color=SOFT, linestyle="--", linewidth=1)
     axes.axvline(earned, color=SOFT, linestyle="--", linewidth=1)
     axes.set_title(task.name, fontsize=10)
     axes.set_xlabel("lower bound (discounted return)", fontsize=8)

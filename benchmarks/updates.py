@@ -24,21 +24,21 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch.profiler import ProfilerActivity, profile
 
+from offline_cql.commands.fit import keep_freed_memory
 from offline_cql.report.tables import Table, markdown
-from offline_cql.runner.fit import keep_freed_memory
-from offline_cql.runner.provenance import processor
+from offline_cql.runs.provenance import processor
 
 HERE = Path(__file__).parent
 OURS = ("float32", "float32, Lightning", "bf16", "bf16, Lightning")
 SCALES: dict[str, list[int]] = {
     "batch": [64, 128, 256, 512],
     "width": [64, 128, 256, 512],
-    "n_actions": [1, 4, 10, 20],
+    "n_action_samples": [1, 4, 10, 20],
     "critics": [1, 2, 4, 8],
     "transitions": [10_000, 100_000, 1_000_000],
 }
 RATES = (2, 5, 10, 20, 50)  # marked in the plot, updates/s
-SCALED = {"textbook": "#6b6f76", "float32": "#2b4a6b", "bf16": "#d98200"}  # and their colours
+SCALED = {"textbook": "#6b6f76", "float32": "#2b4a6b", "bf16": "#d98200"}  # and their colors
 
 
 class Process:
@@ -93,7 +93,7 @@ def say(words: str) -> None:
 
 
 def peak(dtype: torch.dtype, size: int = 2048, repeats: int = 20) -> float:
-    """The largest rate of a matrix product seen here, FLOP/s."""
+    """The largest rate of a matrix product seen dist, FLOP/s."""
     left, right = (torch.randn(size, size).to(dtype) for _ in range(2))
     out, rates = torch.empty(size, size, dtype=dtype), []
     for _ in range(repeats):

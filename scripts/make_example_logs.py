@@ -55,7 +55,7 @@ def stepped(
     return Room(inside, outside_at(step + 1, base)), reward
 
 
-def behaviour(room: Room, step: int, good: npt.NDArray[np.bool_]) -> Array:
+def behavior(room: Room, step: int, good: npt.NDArray[np.bool_]) -> Array:
     """The share of full heating that a careful and a careless controller choose, [N]."""
     ahead = max(wanted_at(step), wanted_at(step + 8))  # two hours before it is needed
     careful = np.clip(0.5 * (ahead - room.inside) + 0.3, 0, 1)
@@ -71,7 +71,7 @@ def simulate(days: int, *, discrete: bool, seed: int) -> dict[str, npt.NDArray[n
     good = np.arange(days) % 3 == 0
     rows = []
     for step in range(STEPS):
-        chosen = behaviour(room, step, good)
+        chosen = behavior(room, step, good)
         row = {
             "temperature": room.inside,
             "outside": room.outside,

@@ -12,23 +12,25 @@ from typing import Any
 
 import matplotlib
 
+from offline_cql.io import read_json
+from offline_cql.runs.folder import EVALUATION, METRICS, RESULT
+
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
-from offline_cql import run_folder
-from offline_cql.runner.ranks import load_config
-from offline_cql.schema import TrainConfig
+from offline_cql.commands.distributed import load_config
+from offline_cql.config import TrainConfig
 
 Line = tuple[np.ndarray, np.ndarray]
-COLOURS = {"behaviour cloning": "#355070", "no penalty (alpha 0)": "#c44536"}
+COLOURS = {"behavior cloning": "#355070", "no penalty (alpha 0)": "#c44536"}
 CQL_COLOURS = ["#0b6e4f", "#e09f3e", "#6d597a"]
 
 
 def label(config: TrainConfig) -> str:
     """What a run is called in a legend."""
     if config.algorithm.name == "bc":
-        return "behaviour cloning"
+        return "behavior cloning"
     return f"CQL, alpha {config.cql.alpha:g}" if config.cql.alpha else "no penalty (alpha 0)"
 
 
@@ -54,21 +56,21 @@ def draw(axes: Any, runs: list[Path], file: str, column: str) -> None:
             found[label(load_config(run))].append(line)
     others = iter(CQL_COLOURS)
     for name, lines in sorted(found.items()):
-        colour = COLOURS.get(name) or next(others)
+        color = COLOURS.get(name) or next(others)
         for updates, values in lines:
-            axes.plot(updates, values, color=colour, alpha=0.3, linewidth=1)
+            axes.plot(updates, values, color=color, alpha=0.3, linewidth=1)
         mean = np.mean([values for _, values in lines], axis=0)
-        axes.plot(lines[0][0], mean, color=colour, linewidth=2, label=f"{name}, {len(lines)} seeds")
+        axes.plot(lines[0][0], mean, color=color, linewidth=2, label=f"{name}, {len(lines)} seeds")
     axes.set_xlabel("update")
 
 
-def behaviour(run: Path) -> float:
-    return float(run_folder.read_json(run / run_folder.RESULT)["behaviour_return"])
+def behavior(run: Path) -> float:
+    return float(read_json(run / RESULT)["behavior_return"])
 
 
 def draw_returns(axes: Any, runs: list[Path]) -> None:
-    draw(axes, runs, run_folder.EVALUATION, "return")
-    axes.axhline(behaviour(runs[0]), color="0.4", linestyle="--", label="behaviour (data)")
+    draw(axes, runs, EVALUATION, "return")
+    axes.axhline(behavior(runs[0]), color="0.4", linestyle="--", label="behavior (data)")
     axes.set_ylabel("return")
     axes.legend(fontsize=8)
 
@@ -88,7 +90,7 @@ def returns(runs: list[Path]) -> Any:
 def values(runs: list[Path]) -> Any:
     """What the critics believe of the policy's actions, and what the policy earns."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(10.4, 3.6))
-    draw(left, runs, run_folder.METRICS, "critic/q_policy")
+    draw(left, runs, METRICS, "critic/q_policy")
     left.set_yscale("symlog", linthresh=100)
     left.set_title("what the critics believe: Q(s, π(s))")
     left.legend(fontsize=8)

@@ -15,7 +15,9 @@ import pytest
 hypothesis.settings.register_profile("repeatable", derandomize=True)
 hypothesis.settings.load_profile("repeatable")
 
-os.environ["OMP_NUM_THREADS"] = "1"  # read when torch is imported; also by doors that tests start
+os.environ["OMP_NUM_THREADS"] = (
+    "1"  # read when torch is imported; also by entry points that tests start
+)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -40,10 +42,10 @@ def own_places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def recorded(own_places: Path) -> Path:
     """The store with a small pendulum and a small cartpole data set; leave it as it is."""
-    from composition import settings
-    from training import SIZE
+    from support.config import settings
+    from support.train import SIZE
 
-    from offline_cql.data.recording import ensure_recorded
+    from offline_cql.simulation.collect import ensure_recorded
 
     for env in ("pendulum", "cartpole"):
         config = settings(f"env={env}", f"dataset.size={SIZE}")

@@ -10,18 +10,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from builders import attach, batch_of, build, continuous_data, discrete_data, settings
+from support.builders import attach, batch_of, build, continuous_data, discrete_data, settings
 
-from offline_cql.callbacks.rollouts import evaluation_metrics, evaluation_rows
-from offline_cql.evaluation import EpisodeResult, Score
-from offline_cql.ope.held_out import held_out_metrics
-from offline_cql.schema import AuditConfig, CollectConfig, EvaluateConfig, TrainConfig
-from offline_cql.schema.reading import is_known, keys
+from offline_cql.callbacks.evaluation import evaluation_metrics, evaluation_rows
+from offline_cql.config import AuditConfig, CollectConfig, EvaluateConfig, TrainConfig
+from offline_cql.config.validation import is_known, keys
+from offline_cql.ope.validation import validation_metrics
+from offline_cql.simulation.evaluation import EpisodeResult, Score
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS, PACKAGE = ROOT / "docs", ROOT / "src" / "offline_cql"
 PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
-GROUPS = "critic|actor|cql|loss|gradient_norm|time|evaluation|held_out"
+GROUPS = "critic|actor|cql|loss|gradient_norm|time|evaluation|validation"
 CONTINUOUS, DISCRETE = continuous_data(), discrete_data()
 
 
@@ -89,8 +89,8 @@ def test_every_code_line_names_functions_that_exist():
     assert found >= 30
 
 
-DOORS = (TrainConfig, AuditConfig, CollectConfig, EvaluateConfig)
-SETTINGS = [key for door in DOORS for key in keys(door)]
+ENTRY_POINTS = (TrainConfig, AuditConfig, CollectConfig, EvaluateConfig)
+SETTINGS = [key for entry_point in ENTRY_POINTS for key in keys(entry_point)]
 SECTIONS = "|".join(sorted({key.partition(".")[0] for key in SETTINGS if "." in key}))
 
 
@@ -133,7 +133,7 @@ def measured(kind: str, *overrides: str) -> set[str]:
     agent = build(settings(algorithm, "log_every=1", *overrides), data.spaces)
     optimizer = attach(agent)
     agent.update(batch_of(data, range(8)), optimizer)
-    return set(agent.measured) | {"time/updates_per_second"}
+    return set(agent.last_metrics) | {"time/updates_per_second"}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -158,24 +158,26 @@ def test_every_metric_has_a_heading_once_and_every_heading_is_a_metric():
     score = Score(
         episodes=1, return_mean=0.0, return_std=0.0, length_mean=1.0, normalized_score=0.0
     )
-    expected = sorted([*columns_table(), *evaluation_metrics(score), *held_out("cql, continuous")])
+    expected = sorted(
+        [*columns_table(), *evaluation_metrics(score), *validation("cql, continuous")]
+    )
     assert sorted(DOCUMENTED) == expected
 
 
-def held_out(kind: str) -> list[str]:
-    """The metrics of held_out.csv for this kind of agent, in their order."""
+def validation(kind: str) -> list[str]:
+    """The metrics of validation.csv for this kind of agent, in their order."""
     algorithm, data = KINDS[kind]
     agent = build(settings(algorithm), data.spaces)
-    figures = agent.held_out(batch_of(data, range(8)))
-    return list(held_out_metrics(figures, torch.zeros(8), best=0.0))
+    figures = agent.validation_metrics(batch_of(data, range(8)))
+    return list(validation_metrics(figures, torch.zeros(8), best=0.0))
 
 
-def test_agents_without_critics_or_bounds_have_the_held_out_metrics_that_the_page_gives_them():
-    order = [name for name in DOCUMENTED if name.startswith("held_out/")]
-    assert sorted(held_out("cql, continuous")) == sorted(order)
-    assert held_out("bc, continuous") == order[:3]
-    assert held_out("bc, discrete") == order[:2]
-    assert set(held_out("cql, discrete")) == set(order) - {"held_out/saturation"}
+def test_agents_without_critics_or_bounds_have_the_validation_metrics_that_the_page_gives_them():
+    order = [name for name in DOCUMENTED if name.startswith("validation/")]
+    assert sorted(validation("cql, continuous")) == sorted(order)
+    assert validation("bc, continuous") == order[:3]
+    assert validation("bc, discrete") == order[:2]
+    assert set(validation("cql, discrete")) == set(order) - {"validation/saturation"}
 
 
 def test_every_metric_name_in_the_source_is_documented():
@@ -199,7 +201,7 @@ def test_every_metric_says_what_is_healthy_and_what_is_not():
 
 
 def test_keys_of_result_json_are_those_in_the_table():
-    tree = ast.parse((PACKAGE / "runner" / "fit.py").read_text())
+    tree = ast.parse((PACKAGE / "commands" / "fit.py").read_text())
     written = [
         [key.value for key in node.value.keys]
         for node in ast.walk(tree)

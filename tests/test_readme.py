@@ -1,6 +1,6 @@
 """Promise: every command in the README is one that exists and whose settings are accepted.
 
-The doors' own tests run them in full; here each is composed and checked as its door does first.
+The entry_points' own tests run them in full; here each is composed and checked as its entry point does first.
 """
 
 import re
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from offline_cql.command_line import DOORS, check
+from offline_cql.config.command_line import ENTRY_POINTS, check
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -23,8 +23,8 @@ VARIABLE = {"ENV": "hopper", "QUALITY": "medium", "…": "x"}
 
 def test_the_readme_names_both_commands_and_each_door():
     assert {"make train", "make test"} <= set(COMMANDS)
-    doors = {command.split()[1] for command in COMMANDS if command.startswith("python ")}
-    assert {f"{door}.py" for door in DOORS} <= doors
+    entry_points = {command.split()[1] for command in COMMANDS if command.startswith("python ")}
+    assert {f"{entry_point}.py" for entry_point in ENTRY_POINTS} <= entry_points
 
 
 @pytest.mark.parametrize("command", sorted(set(COMMANDS) - MISTYPED))
@@ -36,6 +36,6 @@ def test_a_command_of_the_readme_is_accepted(command: str):
         assert re.search(rf"^{first}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
         return
     assert (ROOT / first).is_file()
-    door = Path(first).stem
-    if door in DOORS:
-        check(arguments, schema=DOORS[door], door=ROOT / first)
+    entry_point = Path(first).stem
+    if entry_point in ENTRY_POINTS:
+        check(arguments, schema=ENTRY_POINTS[entry_point], entry_point=ROOT / first)

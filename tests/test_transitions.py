@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from offline_cql.transitions import ActionMap, DataError, Spaces, Transitions, columns
+from offline_cql.errors import DataError
+from offline_cql.transitions import ActionMap, Spaces, Transitions, columns
 
 SPACES = Spaces(2, 1, False, (-2.0,), (2.0,))
 

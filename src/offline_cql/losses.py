@@ -48,7 +48,7 @@ def _constant(name: str, value: float | Tensor) -> float | Tensor:
 # --- Log-densities ---------------------------------------------------------------------------
 
 
-def tanh_gaussian_log_density(pre_tanh: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
+def tanh_gaussian_log_prob(pre_tanh: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
     """Log-density of the action tanh(pre_tanh) in [-1, 1]^A, with pre_tanh ~ N(mean, exp(log_std)).
 
     N(u) - sum over A of 2 (log 2 - u - softplus(-2u)); SAC, Haarnoja et al. 2018, appendix C.
@@ -72,7 +72,7 @@ def tanh_gaussian_log_density(pre_tanh: Tensor, mean: Tensor, log_std: Tensor) -
     return (gaussian - log_slope).sum(dim=-1)
 
 
-def uniform_log_density(low: Tensor, high: Tensor) -> Tensor:
+def uniform_log_prob(low: Tensor, high: Tensor) -> Tensor:
     """Log-density of the uniform distribution over a box of actions: -sum log(high - low).
 
     low, high [A], finite, low < high. Returns a scalar, in nats. Raises ShapeError.
@@ -85,22 +85,22 @@ def uniform_log_density(low: Tensor, high: Tensor) -> Tensor:
 
 
 def sampled_value(
-    q_target: Tensor, log_density: Tensor | None, *, temperature: float | Tensor = 0.0
+    q_target: Tensor, log_prob: Tensor | None, *, temperature: float | Tensor = 0.0
 ) -> Tensor:
     """Value of the next state from actions sampled there by the policy.
 
     The minimum over critics is taken per action, the maximum over actions after it: M = 1 is the
-    sampled backup, M > 1 the max backup. With log_density it is the entropy backup,
-    Q - temperature * log_density, for M = 1 only; without it the temperature plays no part.
-    q_target [E, B, M]; log_density [B, 1] in nats or None. Returns [B]. Raises ShapeError.
+    sampled backup, M > 1 the max backup. With log_prob it is the entropy backup,
+    Q - temperature * log_prob, for M = 1 only; without it the temperature plays no part.
+    q_target [E, B, M]; log_prob [B, 1] in nats or None. Returns [B]. Raises ShapeError.
     """
     check_shapes(q_target=(q_target, "E B M"))
     value = q_target.amin(dim=0)
-    if log_density is not None:
-        check_shapes(q_target=(q_target, "E B M"), log_density=(log_density, "B M"))
-        if log_density.shape[1] != 1:
-            raise ShapeError(f"log_density has shape {list(log_density.shape)}, expected [B, 1]")
-        value = value - _constant("temperature", temperature) * log_density
+    if log_prob is not None:
+        check_shapes(q_target=(q_target, "E B M"), log_prob=(log_prob, "B M"))
+        if log_prob.shape[1] != 1:
+            raise ShapeError(f"log_prob has shape {list(log_prob.shape)}, expected [B, 1]")
+        value = value - _constant("temperature", temperature) * log_prob
     return value.amax(dim=1)
 
 
@@ -157,22 +157,22 @@ def critic_td_loss(q: Tensor, target: Tensor) -> Tensor:
 
 
 def conservative_gap(
-    q_sampled: Tensor, log_density: Tensor, q_logged: Tensor, *, temperature: float = 1.0
+    q_sampled: Tensor, log_prob: Tensor, q_logged: Tensor, *, temperature: float = 1.0
 ) -> Tensor:
     """How far the critics rate sampled actions above the logged one, in reward units.
 
     CQL(H), Kumar et al. 2020: temperature * logsumexp_j(Q_j / temperature - log mu_j) - Q_logged,
     an integral over actions estimated by importance sampling. The constant temperature * log N of
     a mean over samples is left out, as in the publication, so that published thresholds hold.
-    q_sampled [E, B, N]; log_density [B, N] in nats, each action under the sampler that drew it,
+    q_sampled [E, B, N]; log_prob [B, N] in nats, each action under the sampler that drew it,
     without gradient to the sampler; q_logged [E, B]; temperature > 0.
     Returns [E, B], not scaled by alpha. Raises ShapeError.
     """
     check_shapes(
-        q_sampled=(q_sampled, "E B N"), log_density=(log_density, "B N"), q_logged=(q_logged, "E B")
+        q_sampled=(q_sampled, "E B N"), log_prob=(log_prob, "B N"), q_logged=(q_logged, "E B")
     )
     # The weight of a sample is 1 / mu at any temperature: only Q is divided by it.
-    exponent = q_sampled / temperature - log_density.detach()
+    exponent = q_sampled / temperature - log_prob.detach()
     return temperature * torch.logsumexp(exponent, dim=2) - q_logged
 
 
@@ -252,40 +252,38 @@ def multiplier_loss(
 # --- The policy ----------------------------------------------------------------------------------
 
 
-def actor_loss(q: Tensor, log_density: Tensor, *, temperature: float | Tensor) -> Tensor:
-    """The soft policy loss: mean over B of temperature * log_density - min over critics of Q.
+def actor_loss(q: Tensor, log_prob: Tensor, *, temperature: float | Tensor) -> Tensor:
+    """The soft policy loss: mean over B of temperature * log_prob - min over critics of Q.
 
-    SAC, Haarnoja et al. 2018. q [E, B] of actions that carry the policy's gradient; log_density
+    SAC, Haarnoja et al. 2018. q [E, B] of actions that carry the policy's gradient; log_prob
     [B] of the same actions, in nats; temperature >= 0 (reward units per nat), without gradient.
     Returns a scalar. Raises ShapeError.
     """
-    check_shapes(q=(q, "E B"), log_density=(log_density, "B"))
-    return (_constant("temperature", temperature) * log_density - q.amin(dim=0)).mean()
+    check_shapes(q=(q, "E B"), log_prob=(log_prob, "B"))
+    return (_constant("temperature", temperature) * log_prob - q.amin(dim=0)).mean()
 
 
-def temperature_loss(
-    log_temperature: Tensor, log_density: Tensor, *, target_entropy: float
-) -> Tensor:
+def temperature_loss(log_temperature: Tensor, log_prob: Tensor, *, target_entropy: float) -> Tensor:
     """The temperature's loss: it grows while the policy's entropy is below target_entropy.
 
-    -exp(log_temperature) * mean(log_density + target_entropy); SAC, Haarnoja et al. 2018.
-    log_temperature: a scalar tensor; log_density [B] in nats, without gradient; target_entropy in
+    -exp(log_temperature) * mean(log_prob + target_entropy); SAC, Haarnoja et al. 2018.
+    log_temperature: a scalar tensor; log_prob [B] in nats, without gradient; target_entropy in
     nats. Returns a scalar. Raises ShapeError.
     """
-    check_shapes(log_temperature=(log_temperature, ""), log_density=(log_density, "B"))
-    return -log_temperature.exp() * (log_density.detach() + target_entropy).mean()
+    check_shapes(log_temperature=(log_temperature, ""), log_prob=(log_prob, "B"))
+    return -log_temperature.exp() * (log_prob.detach() + target_entropy).mean()
 
 
-def cloning_loss(log_density: Tensor) -> Tensor:
+def behavior_cloning_loss(log_prob: Tensor) -> Tensor:
     """Negative mean log-density of the logged actions under the policy, in nats.
 
-    log_density [B]. Returns a scalar. Raises ShapeError.
+    log_prob [B]. Returns a scalar. Raises ShapeError.
     """
-    check_shapes(log_density=(log_density, "B"))
-    return -log_density.mean()
+    check_shapes(log_prob=(log_prob, "B"))
+    return -log_prob.mean()
 
 
-def discrete_cloning_loss(logits: Tensor, action: Tensor) -> Tensor:
+def discrete_behavior_cloning_loss(logits: Tensor, action: Tensor) -> Tensor:
     """Negative mean log-probability of the logged actions under softmax(logits), in nats.
 
     logits [B, K]; action [B] int64. Returns a scalar. Raises ShapeError.

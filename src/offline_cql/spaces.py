@@ -17,7 +17,8 @@ import numpy as np
 import numpy.typing as npt
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tuple
 
-from offline_cql.transitions import ActionMap, DataError, Spaces
+from offline_cql.errors import DataError
+from offline_cql.transitions import ActionMap, Spaces
 
 Array = npt.NDArray[Any]
 Space: TypeAlias = "gym.Space[Any]"

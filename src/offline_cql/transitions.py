@@ -16,16 +16,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from offline_cql.errors import DataError
+
 if TYPE_CHECKING:  # recording and loading data must not pay for importing torch
     from torch import Tensor
 
 FloatArray = npt.NDArray[np.floating[Any]]
 
-
-class DataError(Exception):
-    """Data that cannot be used as they are; one line says what, where and the remedy."""
-
-    exit_code = 2
+# Rounding that a float32 action may carry beyond its bounds, relative to their span.
+BOUND_TOLERANCE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -119,10 +118,10 @@ class Transitions:
 
     rows [N, W] float32 as `columns` says, actions in [-1, 1] or their index, rewards in the
     environment's units; ends [E] int64, the row after each episode's last; images [N, 2, D] uint8,
-    observation and next observation, or None; propensities [N] float32, the behaviour's
+    observation and next observation, or None; propensities [N] float32, the behavior's
     probability (density, in the environment's units) of the logged action, or None.
     rows and images may be memory maps, larger than the memory. sha256 identifies the content.
-    found: what the source had that was mended, by name, with how often (`sources.gate`).
+    repairs: what was repaired while reading, by name, with how often (`sources.gate`).
     Raises DataError when shapes disagree or when there is no transition.
     """
 
@@ -135,7 +134,7 @@ class Transitions:
     propensities: npt.NDArray[np.float32] | None = None
     observation_names: tuple[str, ...] = ()
     action_names: tuple[str, ...] = ()  # of the dimensions, or of the discrete actions
-    found: Mapping[str, int] = field(default_factory=dict)
+    repairs: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         size = len(self.rows)
@@ -290,8 +289,8 @@ class Batch(NamedTuple):
     next_observation: Tensor
 
 
-class HeldOutBatch(NamedTuple):
-    """Held-out steps [B, ...] and the discounted return [B] that followed each, in reward units."""
+class ValidationBatch(NamedTuple):
+    """Validation steps [B, ...] and the discounted return [B] that followed each, in reward units."""
 
     batch: Batch
     return_to_go: Tensor

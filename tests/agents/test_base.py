@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
-from builders import (
+from support.builders import (
     attach,
     batch_of,
     build,
@@ -22,9 +22,9 @@ from builders import (
 )
 
 from offline_cql.agents import Agent, make_agent
-from offline_cql.agents.cloning import ContinuousCloning, DiscreteCloning
-from offline_cql.agents.continuous import ContinuousCQL
-from offline_cql.agents.discrete import DiscreteCQL
+from offline_cql.agents.behavior_cloning import ContinuousBehaviorCloning, DiscreteBehaviorCloning
+from offline_cql.agents.cql_continuous import ContinuousCQL
+from offline_cql.agents.cql_discrete import DiscreteCQL
 from offline_cql.transitions import Transitions
 
 KINDS = {
@@ -46,8 +46,8 @@ class Measurements(pl.Callback):
         self.rows: list[tuple[int, set[str]]] = []
 
     def on_train_batch_end(self, trainer: Any, agent: Any, *_args: Any) -> None:
-        self.rows.append((agent.updates, set(agent.measured)))
-        agent.measured = {}
+        self.rows.append((agent.updates, set(agent.last_metrics)))
+        agent.last_metrics = {}
 
 
 # --- Selection -----------------------------------------------------------------------------------
@@ -55,7 +55,11 @@ class Measurements(pl.Callback):
 
 @pytest.mark.parametrize(
     ("kind", "expected"),
-    zip(KINDS, [ContinuousCQL, DiscreteCQL, ContinuousCloning, DiscreteCloning], strict=True),
+    zip(
+        KINDS,
+        [ContinuousCQL, DiscreteCQL, ContinuousBehaviorCloning, DiscreteBehaviorCloning],
+        strict=True,
+    ),
 )
 def test_algorithm_and_action_space_select_the_agent(kind: str, expected: type[Agent]):
     agent = build(settings(*KINDS[kind]), data_for(kind).spaces)
@@ -113,7 +117,7 @@ def test_alpha_is_that_of_the_updates_already_done():
     optimizer = attach(agent)
     for _ in range(6):
         agent.update(batch_of(data, range(8)), optimizer)
-        found.append(agent.measured["cql/alpha"].item())
+        found.append(agent.last_metrics["cql/alpha"].item())
     assert found == [0.0, 2.0, 4.0, 6.0, 8.0, 8.0]
 
 
@@ -161,7 +165,7 @@ def test_an_update_reads_no_number_off_the_device(kind: str, measure: bool, monk
     agent.update(batch, optimizer)
     monkeypatch.undo()
     assert agent.updates == 2
-    assert bool(agent.measured) == measure
+    assert bool(agent.last_metrics) == measure
 
 
 def test_gradient_norms_are_those_of_each_network():
@@ -172,11 +176,11 @@ def test_gradient_norms_are_those_of_each_network():
         "critic": list(agent.critic.parameters()),
         "actor": list(agent.actor.parameters()),
         "temperature": [agent.log_temperature],
-        "multiplier": [agent.conservatism.log_multiplier],
+        "multiplier": [agent.penalty.log_multiplier],
     }
     for name, parameters in by_hand.items():
         square = sum(float((p.grad.double() ** 2).sum()) for p in parameters)
-        found = agent.measured[f"gradient_norm/{name}"].item()
+        found = agent.last_metrics[f"gradient_norm/{name}"].item()
         assert found == pytest.approx(math.sqrt(square), rel=1e-5)
         assert found > 0
 
@@ -186,8 +190,8 @@ def test_measured_values_carry_no_graph():
         data = data_for(kind)
         agent = build(settings(*KINDS[kind], "cql.alpha=0", "log_every=1"), data.spaces)
         agent.update(batch_of(data, range(8)), attach(agent))
-        assert all(not value.requires_grad for value in agent.measured.values())
-        assert all(value.shape == () and value.isfinite() for value in agent.measured.values())
+        assert all(not value.requires_grad for value in agent.last_metrics.values())
+        assert all(value.shape == () and value.isfinite() for value in agent.last_metrics.values())
 
 
 # --- Saving --------------------------------------------------------------------------------------
@@ -197,13 +201,13 @@ COMBINATIONS = {
     "default": [],
     "alpha 0": ["cql.alpha=0"],
     "lagrange": [LAGRANGE],
-    "max backup": ["cql.backup=max", "network.critics=3"],
+    "max backup": ["cql.backup=max", "network.n_critics=3"],
     "entropy backup, affine": ["cql.backup=entropy", "network.log_std_affine=true"],
     "expectation, uniform": ["cql.penalty=expectation", "cql.expectation_over=uniform"],
     "expectation, policy": ["cql.penalty=expectation", "cql.expectation_over=policy", LAGRANGE],
     "limits": ["cql.gap_min=-1", "cql.gap_max=3", "cql.action_clip=0.9"],
     "schedule": ["alpha_schedule=cosine", "alpha_schedule.warmup=2"],
-    "cloning first": ["cql.cloning_updates=3"],
+    "cloning first": ["cql.bc_updates=3"],
     "bf16": ["hardware.precision=bf16"],
     "corl": ["cql=corl_lagrange", "network.actor_hidden=[8]", "network.critic_hidden=[8]"],
     "cloning": ["algorithm=bc", "network.log_std_affine=true"],

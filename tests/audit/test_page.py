@@ -6,16 +6,16 @@ import re
 
 import numpy as np
 import pytest
-from builders import continuous_data, discrete_data
-from checked_page import Checked
-from logged import figures, logged
 from rich.console import Console
+from support.builders import continuous_data, discrete_data
+from support.logged import figures, logged
+from support.pages import Checked
 
+from offline_cql.audit.describe import lines
 from offline_cql.audit.finding import Finding
-from offline_cql.audit.findings import findings
-from offline_cql.audit.lines import lines
 from offline_cql.audit.page import page
 from offline_cql.audit.plots import plots
+from offline_cql.audit.rules import findings
 from offline_cql.audit.table import print_audit, print_short
 from offline_cql.transitions import Transitions
 

@@ -5,14 +5,16 @@ What is held out is never served; what several steps or images need is fetched f
 
 from typing import Any
 
-import builders
 import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
-from builders import LoneTrainer, continuous_data, discrete_data, fetch_of, image_data
-from composition import settings
+from support import builders
+from support.builders import LoneTrainer, continuous_data, discrete_data, fetch_of, image_data
+from support.config import settings
 
+from offline_cql.commands.fit import initial_agent, make_module
+from offline_cql.config import DatasetConfig
 from offline_cql.data import module as data_module
 from offline_cql.data.module import (
     Fetch,
@@ -23,10 +25,9 @@ from offline_cql.data.module import (
 )
 from offline_cql.data.returns import n_step_returns
 from offline_cql.data.sampler import index_block
-from offline_cql.data.selection import Selection, rows_of, select
-from offline_cql.runner.fit import initial_agent, make_module
-from offline_cql.schema import DatasetConfig
-from offline_cql.transitions import Batch, DataError, Transitions
+from offline_cql.data.split import Split, rows_of, split_episodes
+from offline_cql.errors import DataError
+from offline_cql.transitions import Batch, Transitions
 
 RUN: dict[str, Any] = {
     **{"seed": 3, "updates": 20, "batch_size": 8, "updates_per_step": 6, "stops": [10]}
@@ -52,11 +53,11 @@ def dataset(*overrides: str) -> DatasetConfig:
     return settings(*(f"dataset.{override}" for override in overrides)).dataset
 
 
-def kept(data: Transitions, *episodes: int) -> Selection:
+def kept(data: Transitions, *episodes: int) -> Split:
     """Training on some episodes."""
     chosen = np.array(episodes)
     rows = rows_of(data, chosen)
-    return Selection(chosen, np.arange(0), rows, len(rows))
+    return Split(chosen, np.arange(0), rows, len(rows))
 
 
 def test_rewards_are_scaled_then_shifted():
@@ -142,25 +143,25 @@ def test_the_number_of_blocks_is_known():
 # --- What is kept out ----------------------------------------------------------------------------
 
 
-def test_a_held_out_row_is_never_served():
-    """1,000 rows; the 200 of the 13 held-out episodes are not among 5,000 drawn ones."""
+def test_a_validation_row_is_never_served():
+    """1,000 rows; the 200 of the 13 validation episodes are not among 5,000 drawn ones."""
     data = continuous_data(1_008)
     data.rewards[:] = data.episodes
-    selection = select(data, dataset("holdout=0.2"))
-    fetch = fetch_of(data, selection)
-    assert len(selection.held_out) == 13
+    split = split_episodes(data, dataset("validation_fraction=0.2"))
+    fetch = fetch_of(data, split)
+    assert len(split.validation) == 13
     assert fetch.size == 1_008 - 13 * 16
     module = TransitionsModule(fetch, done=0, **{**RUN, "updates": 625, "stops": [1000]})
     module.trainer = LoneTrainer()
     found = set(joined(list(module.train_dataloader())).reward.flatten().tolist())
-    assert found == set(selection.training.tolist())
-    assert not found & set(selection.held_out.tolist())
+    assert found == set(split.training.tolist())
+    assert not found & set(split.validation.tolist())
 
 
 @pytest.mark.parametrize("n_step", [1, 3])
 @pytest.mark.parametrize("make", ["continuous", "discrete", "images"])
 def test_a_selection_serves_the_rows_that_it_names_and_nothing_else(make: str, n_step: int):
-    """Number k is the k-th training row: equal to what is served without a selection."""
+    """Number k is the k-th training row: equal to what is served without a split."""
     data = {"continuous": continuous_data, "discrete": discrete_data, "images": image_data}[make](
         64
     )
@@ -216,12 +217,12 @@ def test_images_are_served_as_numbers_of_their_bytes(n_step: int):
 
 @pytest.mark.parametrize("n_step", [1, 2])
 def test_images_can_be_trained_on(n_step: int):
-    """Eight updates of the discrete agent, normalised by the images' own statistics."""
+    """Eight updates of the discrete agent, normalized by the images' own statistics."""
     data, config = image_data(64), builders.settings("env=cartpole", f"dataset.n_step={n_step}")
-    selection = select(data, config.dataset)
-    agent = initial_agent(config, data, selection)
+    split = split_episodes(data, config.dataset)
+    agent = initial_agent(config, data, split)
     before = {name: value.clone() for name, value in agent.state_dict().items()}
-    module = make_module(config, data, selection, agent)
+    module = make_module(config, data, split, agent)
     trainer = pl.Trainer(
         **{"accelerator": "cpu", "max_epochs": 1, "logger": False, "enable_checkpointing": False},
         **{"enable_progress_bar": False, "enable_model_summary": False},
@@ -240,7 +241,7 @@ def test_returns_are_stretched_to_the_range_that_was_asked_for():
     """Episodes return 16, 32, 48 and 64: a span of 48; 1,000 makes 20.83 of each reward."""
     data = continuous_data(64)
     data.rewards[:] = data.episodes + 1
-    whole = select(data, dataset())
+    whole = split_episodes(data, dataset())
     assert reward_scale(data, whole, dataset("return_range=1000")) == pytest.approx(1000 / 48)
     both = dataset("return_range=1000", "reward_scale=0.5")
     assert reward_scale(data, whole, both) == pytest.approx(500 / 48)
@@ -262,7 +263,7 @@ def test_returns_that_are_all_the_same_have_no_range():
     data.rewards[:] = 0.5
     message = "all 4 episodes have the return 8.0, .* leave dataset.return_range out"
     with pytest.raises(DataError, match=message):
-        reward_scale(data, select(data, dataset()), dataset("return_range=1"))
+        reward_scale(data, split_episodes(data, dataset()), dataset("return_range=1"))
 
 
 # --- Statistics -----------------------------------------------------------------------------------
@@ -276,7 +277,7 @@ def test_statistics_are_numpys_in_float64(make: Any, chunk: int, monkeypatch: An
     data = make(64)
     if data.images is None:
         data.observations[:] += 10_000
-    mean, std = observation_statistics(data, select(data, dataset()))
+    mean, std = observation_statistics(data, split_episodes(data, dataset()))
     assert mean.dtype == std.dtype == torch.float64
     exact = data.observations.astype(np.float64)
     np.testing.assert_allclose(mean, exact.mean(axis=0), rtol=1e-12)

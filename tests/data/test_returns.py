@@ -102,10 +102,10 @@ def test_what_another_episode_earned_changes_nothing(log: Any, n: int, data: Any
     rewards, terminated, ends = log
     episode = data.draw(st.integers(0, len(ends) - 1))
     own = slice(0 if episode == 0 else int(ends[episode - 1]), int(ends[episode]))
-    spoilt = np.full_like(rewards, np.nan)
-    spoilt[own] = rewards[own]
+    corrupt = np.full_like(rewards, np.nan)
+    corrupt[own] = rewards[own]
     before = n_step_returns(rewards, terminated, ends, gamma=0.9, n=n)
-    after = n_step_returns(spoilt, terminated, ends, gamma=0.9, n=n)
+    after = n_step_returns(corrupt, terminated, ends, gamma=0.9, n=n)
     assert np.array_equal(after.reward[own], before.reward[own])
-    to_go = (returns_to_go(r, ends, gamma=0.9)[own] for r in (rewards, spoilt))
+    to_go = (returns_to_go(r, ends, gamma=0.9)[own] for r in (rewards, corrupt))
     assert np.array_equal(*to_go)

@@ -60,7 +60,7 @@ def test_every_transition_is_drawn_equally_often():
 
 
 def test_successive_updates_are_independent():
-    """The correlation of 200,000 neighbouring pairs is 0 ± 0.0022."""
+    """The correlation of 200,000 neighboring pairs is 0 ± 0.0022."""
     drawn = index_block(0, 0, 401, batch_size=500, size=SIZE, rank=0, ranks=1).astype(float)
     assert abs(np.corrcoef(drawn[:-1].ravel(), drawn[1:].ravel())[0, 1]) < 0.01
 

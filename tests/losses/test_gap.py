@@ -4,10 +4,10 @@ import math
 
 import numpy as np
 import pytest
-import reference
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from support import reference
 from torch.testing import assert_close
 
 from offline_cql.losses import clipped_gap, conservative_gap, discrete_gap, expectation_gap
@@ -89,32 +89,32 @@ def test_gap_of_two_actions_per_sampler_weighs_all_six_by_their_density():
     next policy, densities 2 and 1/10: 4 / 2 + 10 * 0.5 = 7. log(6 + 7 + 7) - 0.25.
     """
     q_sampled = double([1, 2, 3, 1, 4, 0.5]).log().reshape(1, 1, 6)
-    log_density = double([0.5, 0.5, 1, 0.25, 2, 0.1]).log().reshape(1, 6)
-    gap = conservative_gap(q_sampled, log_density, double([[0.25]]))
+    log_prob = double([0.5, 0.5, 1, 0.25, 2, 0.1]).log().reshape(1, 6)
+    gap = conservative_gap(q_sampled, log_prob, double([[0.25]]))
     assert gap.item() == pytest.approx(math.log(20) - 0.25, abs=1e-12)
 
 
 def test_gap_does_not_depend_on_the_order_of_the_samples():
-    q_sampled, log_density, q_logged = drawn((2, 3, 6), (3, 6), (2, 3))
+    q_sampled, log_prob, q_logged = drawn((2, 3, 6), (3, 6), (2, 3))
     order = torch.tensor([4, 0, 5, 2, 1, 3])
-    gap = conservative_gap(q_sampled, log_density, q_logged)
-    permuted = conservative_gap(q_sampled[:, :, order], log_density[:, order], q_logged)
+    gap = conservative_gap(q_sampled, log_prob, q_logged)
+    permuted = conservative_gap(q_sampled[:, :, order], log_prob[:, order], q_logged)
     assert_close(permuted, gap)
 
 
 def test_every_sample_moves_the_gap():
     """The gradient in the samples is their softmax: positive in each of the 3n, together 1."""
-    q_sampled, log_density, q_logged = drawn((2, 3, 6), (3, 6), (2, 3))
+    q_sampled, log_prob, q_logged = drawn((2, 3, 6), (3, 6), (2, 3))
     q_sampled.requires_grad_()
-    conservative_gap(q_sampled, log_density, q_logged).sum().backward()
+    conservative_gap(q_sampled, log_prob, q_logged).sum().backward()
     assert (q_sampled.grad > 0).all()
     assert_close(q_sampled.grad.sum(dim=2), torch.ones(2, 3, dtype=torch.float64))
 
 
 def test_equal_critics_have_the_gap_of_one():
-    q_sampled, log_density, q_logged = drawn((1, 3, 6), (3, 6), (1, 3))
-    one = conservative_gap(q_sampled, log_density, q_logged)
-    four = conservative_gap(q_sampled.repeat(4, 1, 1), log_density, q_logged.repeat(4, 1))
+    q_sampled, log_prob, q_logged = drawn((1, 3, 6), (3, 6), (1, 3))
+    one = conservative_gap(q_sampled, log_prob, q_logged)
+    four = conservative_gap(q_sampled.repeat(4, 1, 1), log_prob, q_logged.repeat(4, 1))
     assert_close(four, one.repeat(4, 1))
 
 
@@ -128,31 +128,31 @@ def test_gap_agrees_with_the_reference(temperature):
 
 @pytest.mark.parametrize("temperature", [0.3, 1.0, 4.0])
 def test_gradient_of_the_gap_agrees_with_finite_differences(temperature):
-    q_sampled, log_density, q_logged = drawn((2, 2, 3), (2, 3), (2, 2))
-    samples, density, logged = q_sampled.numpy(), log_density.numpy(), q_logged.numpy()
+    q_sampled, log_prob, q_logged = drawn((2, 2, 3), (2, 3), (2, 2))
+    samples, density, logged = q_sampled.numpy(), log_prob.numpy(), q_logged.numpy()
 
     def total(q):
         return reference.conservative_gap(q, density, logged, temperature).sum()
 
     q_sampled = q_sampled.clone().requires_grad_()
-    conservative_gap(q_sampled, log_density, q_logged, temperature=temperature).sum().backward()
+    conservative_gap(q_sampled, log_prob, q_logged, temperature=temperature).sum().backward()
     expected = reference.numerical_gradient(total, samples)
     np.testing.assert_allclose(q_sampled.grad.numpy(), expected, rtol=0, atol=1e-8)
 
 
 def test_gap_at_another_temperature_divides_the_values_but_not_the_density():
     """Q = 4 twice, density 1/8, t = 2: 2 * log(2 * 8 * e^2) = 4 + 2 log 16."""
-    log_density = torch.full((1, 2), -math.log(8), dtype=torch.float64)
-    gap = conservative_gap(double([[[4, 4]]]), log_density, double([[4]]), temperature=2.0)
+    log_prob = torch.full((1, 2), -math.log(8), dtype=torch.float64)
+    gap = conservative_gap(double([[[4, 4]]]), log_prob, double([[4]]), temperature=2.0)
     assert gap.item() == pytest.approx(2 * math.log(16), abs=1e-12)
 
 
 def test_gap_sends_no_gradient_to_the_sampler():
-    q_sampled, log_density, q_logged = drawn((2, 3, 6), (3, 6), (2, 3))
+    q_sampled, log_prob, q_logged = drawn((2, 3, 6), (3, 6), (2, 3))
     q_sampled.requires_grad_()
-    log_density.requires_grad_()
-    conservative_gap(q_sampled, log_density, q_logged).sum().backward()
-    assert log_density.grad is None
+    log_prob.requires_grad_()
+    conservative_gap(q_sampled, log_prob, q_logged).sum().backward()
+    assert log_prob.grad is None
 
 
 # --- Continuous actions, expectation, and limits -------------------------------------------------

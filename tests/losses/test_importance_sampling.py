@@ -5,15 +5,15 @@ import math
 import pytest
 import torch
 
-from offline_cql.losses import conservative_gap, tanh_gaussian_log_density, uniform_log_density
+from offline_cql.losses import conservative_gap, tanh_gaussian_log_prob, uniform_log_prob
 
 SAMPLES = 50_000
 
 
-def integral_estimate(q, log_density, *, temperature=1.0):
+def integral_estimate(q, log_prob, *, temperature=1.0):
     """The gap against a logged value of 0, with the constant temperature * log N taken out."""
     gap = conservative_gap(
-        q[None, None], log_density[None], torch.zeros(1, 1).double(), temperature=temperature
+        q[None, None], log_prob[None], torch.zeros(1, 1).double(), temperature=temperature
     )
     return gap.item() - temperature * math.log(len(q))
 
@@ -40,10 +40,10 @@ def test_uniform_samples_of_a_linear_value(low, high, temperature):
     slope = [0.7, -1.3]
     low_, high_ = torch.tensor(low).double(), torch.tensor(high).double()
     q = uniform_actions(low_, high_) @ torch.tensor(slope).double()
-    log_density = uniform_log_density(low_, high_).expand(SAMPLES)
+    log_prob = uniform_log_prob(low_, high_).expand(SAMPLES)
     scaled = [c / temperature for c in slope]
     expected = temperature * linear_integral(scaled, low, high)
-    assert integral_estimate(q, log_density, temperature=temperature) == pytest.approx(
+    assert integral_estimate(q, log_prob, temperature=temperature) == pytest.approx(
         expected, abs=0.02
     )
 
@@ -53,7 +53,7 @@ def test_uniform_samples_of_a_quadratic_value(bound):
     """The integral of exp(-a^2) over [-c, c] is sqrt(pi) erf(c)."""
     low, high = torch.tensor([-bound]).double(), torch.tensor([bound]).double()
     q = -uniform_actions(low, high).square().sum(dim=1)
-    estimate = integral_estimate(q, uniform_log_density(low, high).expand(SAMPLES))
+    estimate = integral_estimate(q, uniform_log_prob(low, high).expand(SAMPLES))
     assert estimate == pytest.approx(math.log(math.sqrt(math.pi) * math.erf(bound)), abs=0.01)
 
 
@@ -63,8 +63,8 @@ def test_policy_samples_of_a_linear_value(mean, log_std):
     quantiles = (torch.arange(SAMPLES).double() + 0.5) / SAMPLES
     mean_, log_std_ = torch.full((1, 1), mean).double(), torch.full((1, 1), log_std).double()
     pre_tanh = mean_ + log_std_.exp() * torch.special.ndtri(quantiles)[:, None]
-    log_density = tanh_gaussian_log_density(pre_tanh, mean_, log_std_)
-    estimate = integral_estimate(1.5 * torch.tanh(pre_tanh[:, 0]), log_density)
+    log_prob = tanh_gaussian_log_prob(pre_tanh, mean_, log_std_)
+    estimate = integral_estimate(1.5 * torch.tanh(pre_tanh[:, 0]), log_prob)
     assert estimate == pytest.approx(linear_integral([1.5], [-1.0], [1.0]), abs=0.01)
 
 
@@ -75,8 +75,8 @@ def test_uniform_and_policy_samples_together_estimate_the_same_integral():
     quantiles = (torch.arange(SAMPLES).double() + 0.5) / SAMPLES
     zeros = torch.zeros(1, 1).double()
     pre_tanh = torch.special.ndtri(quantiles)[:, None]
-    policy_density = tanh_gaussian_log_density(pre_tanh, zeros, zeros)
+    policy_density = tanh_gaussian_log_prob(pre_tanh, zeros, zeros)
     q = 1.5 * torch.cat([uniform, torch.tanh(pre_tanh[:, 0])])
-    log_density = torch.cat([uniform_log_density(low, high).expand(SAMPLES), policy_density])
+    log_prob = torch.cat([uniform_log_prob(low, high).expand(SAMPLES), policy_density])
     expected = linear_integral([1.5], [-1.0], [1.0])
-    assert integral_estimate(q, log_density) == pytest.approx(expected, abs=0.01)
+    assert integral_estimate(q, log_prob) == pytest.approx(expected, abs=0.01)

@@ -18,21 +18,21 @@ def integers(*shape):
 
 
 WRONG = {
-    "density, mean of fewer axes, B = N": lambda: losses.tanh_gaussian_log_density(
+    "density, mean of fewer axes, B = N": lambda: losses.tanh_gaussian_log_prob(
         zeros(B, B, A), zeros(B, A), zeros(B, 1, A)
     ),
-    "density, log std of fewer axes": lambda: losses.tanh_gaussian_log_density(
+    "density, log std of fewer axes": lambda: losses.tanh_gaussian_log_prob(
         zeros(B, N, A), zeros(B, 1, A), zeros(A)
     ),
-    "density, one mean for all dimensions": lambda: losses.tanh_gaussian_log_density(
+    "density, one mean for all dimensions": lambda: losses.tanh_gaussian_log_prob(
         zeros(B, A), zeros(B, 1), zeros(B, A)
     ),
-    "density, mean of other states": lambda: losses.tanh_gaussian_log_density(
+    "density, mean of other states": lambda: losses.tanh_gaussian_log_prob(
         zeros(1, A), zeros(B, A), zeros(B, A)
     ),
-    "density, no axis": lambda: losses.tanh_gaussian_log_density(zeros(), zeros(), zeros()),
-    "uniform, one bound": lambda: losses.uniform_log_density(zeros(1), zeros(A)),
-    "uniform, scalar bounds": lambda: losses.uniform_log_density(zeros(), zeros()),
+    "density, no axis": lambda: losses.tanh_gaussian_log_prob(zeros(), zeros(), zeros()),
+    "uniform, one bound": lambda: losses.uniform_log_prob(zeros(1), zeros(A)),
+    "uniform, scalar bounds": lambda: losses.uniform_log_prob(zeros(), zeros()),
     "sampled value, no actions": lambda: losses.sampled_value(zeros(E, B), None),
     "sampled value, density of fewer axes": lambda: losses.sampled_value(zeros(E, B, 1), zeros(B)),
     "sampled value, density of other states": lambda: losses.sampled_value(
@@ -98,11 +98,11 @@ WRONG = {
     "temperature loss, density as a column": lambda: losses.temperature_loss(
         zeros(), zeros(B, 1), target_entropy=-1.0
     ),
-    "cloning loss, density per sample": lambda: losses.cloning_loss(zeros(B, N)),
-    "discrete cloning loss, action as a column": lambda: losses.discrete_cloning_loss(
+    "cloning loss, density per sample": lambda: losses.behavior_cloning_loss(zeros(B, N)),
+    "discrete cloning loss, action as a column": lambda: losses.discrete_behavior_cloning_loss(
         zeros(B, K), integers(B, 1)
     ),
-    "discrete cloning loss, other states": lambda: losses.discrete_cloning_loss(
+    "discrete cloning loss, other states": lambda: losses.discrete_behavior_cloning_loss(
         zeros(B, K), integers(B + 1)
     ),
 }

@@ -4,8 +4,8 @@ import math
 
 import numpy as np
 import pytest
-import reference
 import torch
+from support import reference
 from torch.testing import assert_close
 
 from offline_cql.losses import conservative_loss, multiplier_loss

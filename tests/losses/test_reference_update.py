@@ -8,8 +8,8 @@ import math
 
 import numpy as np
 import pytest
-from reference import mlp, tanh_gaussian_log_density
-from reference_update import continuous_losses, discrete_losses
+from support.reference import mlp, tanh_gaussian_log_prob
+from support.reference_update import continuous_losses, discrete_losses
 
 STATES, WIDTH = 3, 2
 
@@ -85,15 +85,15 @@ def test_continuous_update():
         target_gap=1.0,
         backup="entropy",
     )
-    log_density = -math.log(2 * math.pi)
-    target = 1 + 0.9 * (9 - 0.5 * log_density)
+    log_prob = -math.log(2 * math.pi)
+    target = 1 + 0.9 * (9 - 0.5 * log_prob)
     td = (2 * (target - 3) ** 2 + (1 - 3) ** 2 + 2 * (target - 4) ** 2 + (1 - 4) ** 2) / 3
     gap = math.log(4 + 4 * math.pi)
     assert losses["td"] == pytest.approx(td)
     assert losses["gap"] == pytest.approx(gap)
     assert losses["conservative"] == pytest.approx(2 * 6 * (gap - 1))
-    assert losses["actor"] == pytest.approx(0.5 * log_density - 3)
-    assert losses["temperature"] == pytest.approx(-0.5 * (log_density - 2))
+    assert losses["actor"] == pytest.approx(0.5 * log_prob - 3)
+    assert losses["temperature"] == pytest.approx(-0.5 * (log_prob - 2))
     assert losses["multiplier"] == pytest.approx(-2 * 6 * (gap - 1))
 
 
@@ -101,5 +101,5 @@ def test_reference_density_is_the_log_of_one_minus_tanh_squared_where_that_is_ex
     u = np.array([[0.3, -2.0], [1.1, 4.0]])
     gaussian = -0.5 * (u**2).sum(axis=1) - math.log(2 * math.pi)
     expected = gaussian - np.log(1 - np.tanh(u) ** 2).sum(axis=1)
-    density = tanh_gaussian_log_density(u, np.zeros(2), np.zeros(2))
+    density = tanh_gaussian_log_prob(u, np.zeros(2), np.zeros(2))
     np.testing.assert_allclose(density, expected, atol=1e-9)

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-import reference
 import torch
+from support import reference
 from torch.testing import assert_close
 
 from offline_cql.losses import (
@@ -45,10 +45,10 @@ def test_entropy_backup_takes_off_temperature_times_log_density():
 
 
 def test_temperature_given_as_a_tensor_gives_the_same_value_and_receives_no_gradient():
-    q, log_density = drawn((2, 3, 1), (3, 1))
+    q, log_prob = drawn((2, 3, 1), (3, 1))
     temperature = double(0.3).requires_grad_()
-    value = sampled_value(q.requires_grad_(), log_density, temperature=temperature)
-    assert_close(value, sampled_value(q, log_density, temperature=0.3))
+    value = sampled_value(q.requires_grad_(), log_prob, temperature=temperature)
+    assert_close(value, sampled_value(q, log_prob, temperature=0.3))
     value.sum().backward()
     assert temperature.grad is None
 
@@ -60,9 +60,9 @@ def test_sampled_value_agrees_with_the_reference(actions):
 
 
 def test_entropy_value_agrees_with_the_reference():
-    q, log_density = drawn((3, 5, 1), (5, 1))
-    value = sampled_value(q, log_density, temperature=0.7)
-    expected = reference.sampled_value(q.numpy(), log_density.numpy(), 0.7)
+    q, log_prob = drawn((3, 5, 1), (5, 1))
+    value = sampled_value(q, log_prob, temperature=0.7)
+    expected = reference.sampled_value(q.numpy(), log_prob.numpy(), 0.7)
     np.testing.assert_allclose(value, expected)
 
 

@@ -3,15 +3,15 @@
 import numpy as np
 import pytest
 import torch
-from builders import continuous_data
-from tables import Process, logged, random_process
+from support.builders import continuous_data
+from support.tables import Process, logged, random_process
 
 from offline_cql.ope.estimate import episode_draws, spread
 from offline_cql.ope.fqe import FittedQ, FqeSettings, PolicyActions, policy_actions
 from offline_cql.transitions import Spaces, Transitions
 
 SMALL = {
-    "members": 10,
+    "ensemble_size": 10,
     "hidden": [],
     "updates": 1_500,
     "batch_size": 128,

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from tables import logged, random_process
+from support.tables import logged, random_process
 
 from offline_cql.ope.importance import (
     cumulative_ratios,
@@ -35,7 +35,7 @@ def test_weighted_importance_sampling_by_hand():
     assert found.method == "wis"
 
 
-def test_the_behaviours_own_value_is_its_mean_return():
+def test_the_behaviors_own_value_is_its_mean_return():
     rewards = np.array([1.0, 2.0, 6.0])
     found = weighted_importance_sampling(rewards, HALF, HALF, ENDS, gamma=0.5, seed=0)
     assert found.value == pytest.approx((1.0 + 0.5 * 2.0 + 6.0) / 2)
@@ -76,10 +76,10 @@ def test_effective_sample_size_is_one_when_one_episode_carries_all():
     assert effective_sample_size(ratio, HALF, ENDS) == pytest.approx(1.0)
 
 
-def estimates(data, behaviour, process):
+def estimates(data, behavior, process):
     states = data.observations.argmax(axis=1)
     policy = (data.actions == process.policy[states]).astype(float)
-    arrays = (data.rewards, policy, behaviour, data.ends)
+    arrays = (data.rewards, policy, behavior, data.ends)
     options = {"gamma": process.gamma, "seed": 0}
     transition = process.chance[np.arange(len(process.start)), process.policy]
     reward = process.reward[np.arange(len(process.start)), process.policy]
@@ -93,15 +93,15 @@ def estimates(data, behaviour, process):
 
 
 def test_both_approach_the_known_value_of_a_random_process():
-    """3 steps, a behaviour close to the policy, 20,000 episodes; truth of 3 steps by recursion."""
+    """3 steps, a behavior close to the policy, 20,000 episodes; truth of 3 steps by recursion."""
     process = random_process(1, gamma=0.5)
-    data, behaviour = logged(process, seed=0, episodes=20_000, steps=3, follow=0.8)
+    data, behavior = logged(process, seed=0, episodes=20_000, steps=3, follow=0.8)
     states = np.arange(len(process.start))
     chance, reward = process.chance[states, process.policy], process.reward[states, process.policy]
     value = np.zeros(len(states))
     for _ in range(3):
         value = reward + 0.5 * chance @ value
-    plain, _ = estimates(data, behaviour, process)
+    plain, _ = estimates(data, behavior, process)
     assert plain.value == pytest.approx(process.start @ value, abs=0.03)
     assert plain.low < process.start @ value < plain.high
     assert plain.high - plain.low < 0.1
@@ -117,7 +117,7 @@ def test_intervals_of_importance_sampling_cover_the_truth():
         value = reward + 0.5 * chance @ value
     truth, covered = process.start @ value, 0
     for seed in range(30):
-        data, behaviour = logged(process, seed=seed, episodes=500, steps=3, follow=0.7)
-        found = estimates(data, behaviour, process)[0]
+        data, behavior = logged(process, seed=seed, episodes=500, steps=3, follow=0.7)
+        found = estimates(data, behavior, process)[0]
         covered += found.low <= truth <= found.high
     assert covered >= 26

@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from run_folders import write_grid
+from support.run_dirs import write_grid
 
-from offline_cql.report.overview import overview
-from offline_cql.report.reading import read_runs
-from offline_cql.report.selection import Limits
-from offline_cql.report.writing import write
+from offline_cql.report.load_runs import read_runs
+from offline_cql.report.model_selection import Limits
+from offline_cql.report.summary import overview
+from offline_cql.report.write import write
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 FOUND = [os.environ.get("CHROMIUM"), *map(shutil.which, NAMES)]
@@ -54,7 +54,7 @@ def chromium(tmp_path: Path, *arguments: str) -> str:
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("report")
-    limits = Limits(above_best_share=0.05, cloning_margin=0.1)
+    limits = Limits(above_best_share=0.05, bc_margin=0.1)
     sampling = {"resamples": 200, "seed": 0}
     found = overview(read_runs(str(write_grid(folder / "runs"))), limits, **sampling)
     out = folder / "out"

@@ -5,18 +5,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from checked_page import Checked
-from run_folders import write_grid, write_run
+from support.pages import Checked
+from support.run_dirs import write_grid, write_run
 
 from offline_cql.report import tables
-from offline_cql.report.over_tasks import too_few
-from offline_cql.report.overview import Overview, overview
-from offline_cql.report.reading import read_runs
-from offline_cql.report.selection import Limits
-from offline_cql.report.words import figure, sentences
-from offline_cql.report.writing import latex, markdown, write
+from offline_cql.report.aggregate import too_few
+from offline_cql.report.load_runs import read_runs
+from offline_cql.report.messages import figure, sentences
+from offline_cql.report.model_selection import Limits
+from offline_cql.report.summary import Overview, overview
+from offline_cql.report.write import latex, markdown, write
 
-LIMITS = Limits(above_best_share=0.05, cloning_margin=0.1)
+LIMITS = Limits(above_best_share=0.05, bc_margin=0.1)
 SAMPLING = {"resamples": 200, "seed": 0}
 
 
@@ -44,8 +44,8 @@ def several(root: Path) -> None:
 
 
 def lonely(root: Path) -> None:
-    """One run without a simulator, estimates or held-out episodes."""
-    (write_run(root / "run") / "held_out.csv").unlink()
+    """One run without a simulator, estimates or validation episodes."""
+    (write_run(root / "run") / "validation.csv").unlink()
 
 
 def cloning(root: Path) -> None:
@@ -54,11 +54,13 @@ def cloning(root: Path) -> None:
 
 def wild(root: Path) -> None:
     """Figures that are no numbers, and a run that diverged."""
-    nan = {"held_out/td_error": (float("nan"), float("inf")), "held_out/gap": (1e30, -1e30)}
+    nan = {"validation/td_error": (float("nan"), float("inf")), "validation/gap": (1e30, -1e30)}
     bounds = {100: (float("nan"), float("inf")), 200: (-1e12, 1e12)}
     for alpha in (0, 1):
-        write_run(root / f"{alpha}", alpha=alpha, bounds=bounds, held_out=nan, returns={100: [1.0]})
-    write_run(root / "gone", alpha=0, status="diverged", held_out=nan)
+        write_run(
+            root / f"{alpha}", alpha=alpha, bounds=bounds, validation=nan, returns={100: [1.0]}
+        )
+    write_run(root / "gone", alpha=0, status="diverged", validation=nan)
 
 
 CASES = {"several": several, "lonely": lonely, "cloning": cloning, "wild": wild}
@@ -124,7 +126,7 @@ def test_links_lead_to_the_runs_and_the_documents(tmp_path: Path):
 def test_without_documents_metrics_are_named_and_not_linked(tmp_path: Path):
     write_grid(tmp_path / "runs")
     read = Checked(written(tmp_path / "runs", tmp_path / "out"))
-    assert "held_out/td_error" in read.words
+    assert "validation/td_error" in read.words
     assert not any("docs" in link or "metrics" in link for link in read.links)
 
 
@@ -147,9 +149,9 @@ def test_without_a_simulator_there_are_no_plots_of_returns(tmp_path: Path):
         write_run(tmp_path / "runs" / f"{seed}", alpha=seed, bounds={100: (60, 70)})
     text = written(tmp_path / "runs", tmp_path / "out")
     stems = {image.stem.rpartition("-")[2] for image in (tmp_path / "out").glob("*.png")}
-    held_out = {"td_error", "action_distance", "q_logged", "above_best_share"}
-    assert stems == {"bounds", "alpha", *held_out}
-    assert "no run has a normalised score" in text
+    validation = {"td_error", "action_distance", "q_logged", "above_best_share"}
+    assert stems == {"bounds", "alpha", *validation}
+    assert "no run has a normalized score" in text
 
 
 # --- Over tasks ----------------------------------------------------------------------------------
@@ -189,7 +191,7 @@ def test_markdown_has_the_words_and_tables_of_equal_width(tmp_path: Path):
     found = overviewed(tmp_path)
     text = markdown(found)
     assert "- ship alpha=5 after 100 updates, seed 1\n" in text
-    for heading in ("Recommendation", "Normalised scores of the last policies", "Runs", "Left out"):
+    for heading in ("Recommendation", "Normalized scores of the last policies", "Runs", "Left out"):
         assert f"\n## {heading}\n\n| " in text
     rows = [line for line in text.splitlines() if line.startswith("|")]
     assert len(rows) > 20

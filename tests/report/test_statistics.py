@@ -94,6 +94,6 @@ def test_rank_correlation_by_hand():
 
 
 def test_equal_values_share_their_mean_rank():
-    """Ranks 1.5 1.5 3 4 against 1 2 3 4, centred: 4.5 / √(4.5 · 5)."""
+    """Ranks 1.5 1.5 3 4 against 1 2 3 4, centered: 4.5 / √(4.5 · 5)."""
     found = rank_correlation(np.array([5.0, 5, 7, 9]), np.array([1.0, 2, 3, 4]))
     assert found == pytest.approx(4.5 / np.sqrt(4.5 * 5))

@@ -3,11 +3,11 @@
 from torch import Tensor
 
 from offline_cql.agents.base import Agent
-from offline_cql.agents.cloning import ContinuousCloning, DiscreteCloning
-from offline_cql.agents.continuous import ContinuousCQL
-from offline_cql.agents.discrete import DiscreteCQL
+from offline_cql.agents.behavior_cloning import ContinuousBehaviorCloning, DiscreteBehaviorCloning
+from offline_cql.agents.cql_continuous import ContinuousCQL
+from offline_cql.agents.cql_discrete import DiscreteCQL
+from offline_cql.config import TrainConfig
 from offline_cql.networks import ObservationStatistics
-from offline_cql.schema import TrainConfig
 from offline_cql.transitions import Spaces
 
 __all__ = ["Agent", "make_agent"]
@@ -15,8 +15,8 @@ __all__ = ["Agent", "make_agent"]
 AGENTS: dict[tuple[str, bool], type[Agent]] = {
     ("cql", False): ContinuousCQL,
     ("cql", True): DiscreteCQL,
-    ("bc", False): ContinuousCloning,
-    ("bc", True): DiscreteCloning,
+    ("bc", False): ContinuousBehaviorCloning,
+    ("bc", True): DiscreteBehaviorCloning,
 }
 
 

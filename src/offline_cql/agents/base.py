@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from offline_cql import losses
-from offline_cql.agents.capture import Recorded, cuda_recorder
+from offline_cql.agents.cuda_graph import GraphedUpdate, cuda_recorder
+from offline_cql.config import TrainConfig
 from offline_cql.networks import ActionBounds, ObservationStatistics, TanhGaussianActor
-from offline_cql.schema import TrainConfig
-from offline_cql.transitions import Batch, HeldOutBatch, Spaces
+from offline_cql.transitions import Batch, Spaces, ValidationBatch
 
 NOISE_STREAM = 0x6E6F697365  # keeps the noise apart from every other use of the seed
 
@@ -25,7 +25,7 @@ NOISE_STREAM = 0x6E6F697365  # keeps the noise apart from every other use of the
 LARGEST_ACTION = 1.0 - 1e-5
 
 SATURATED = 0.99  # |action| beyond which a dimension counts as saturated
-HELD_OUT_NOISE = 0x4E1D  # seed of the proposals with which the held-out gap is estimated
+VALIDATION_NOISE = 0x4E1D  # seed of the proposals with which the validation gap is estimated
 
 Gaussian = tuple[Tensor, Tensor]  # mean and log standard deviation before tanh, each [B, A]
 
@@ -47,9 +47,9 @@ class Agent(pl.LightningModule):
         # A plain mirror of the buffer: reading the buffer would wait for the device.
         self.updates = 0
         self.noise: torch.Generator | None = None
-        self.recorded: Recorded | None = None
-        self.saved: dict[str, Any] | None = None
-        self.measured: dict[str, Tensor] = {}
+        self.recorded: GraphedUpdate | None = None
+        self.resume_state: dict[str, Any] | None = None
+        self.last_metrics: dict[str, Tensor] = {}
 
     @abstractmethod
     def losses(self, batch: Batch, *, measure: bool) -> tuple[Tensor, dict[str, Tensor]]:
@@ -64,16 +64,16 @@ class Agent(pl.LightningModule):
         """The deterministic policy: observations [K, D] to actions in the environment's units."""
 
     @abstractmethod
-    def held_out(self, batch: Batch) -> dict[str, Tensor]:
-        """What the agent makes of each held-out step [B], by the names of docs/metrics.md.
+    def validation_metrics(self, batch: Batch) -> dict[str, Tensor]:
+        """What the agent makes of each validation step [B], by the names of docs/metrics.md.
 
         Draws nothing from the training's noise.
         """
 
-    def set_rates(self, optimizer: torch.optim.Optimizer) -> None:
+    def update_schedules(self, optimizer: torch.optim.Optimizer) -> None:
         """What is a function of the update: rates, alpha. Nothing by default."""
 
-    def phase(self) -> tuple[bool, ...]:
+    def graph_key(self) -> tuple[bool, ...]:
         """What decides on the host which operations an update is made of. Nothing by default."""
         return ()
 
@@ -92,11 +92,11 @@ class Agent(pl.LightningModule):
 
     def update(self, batch: Batch, optimizer: torch.optim.Optimizer) -> None:
         """One update, replayed from a recording where there is one; a measured one never is."""
-        self.set_rates(optimizer)
+        self.update_schedules(optimizer)
         if (self.updates + 1) % self.config.log_every == 0:
             self.step(batch, optimizer, measure=True)
         elif self.recorded is not None:
-            self.recorded(batch, self.phase(), lambda b: self.step(b, optimizer, measure=False))
+            self.recorded(batch, self.graph_key(), lambda b: self.step(b, optimizer, measure=False))
         else:
             self.step(batch, optimizer, measure=False)
         self.updates += 1
@@ -107,12 +107,14 @@ class Agent(pl.LightningModule):
         optimizer.zero_grad(set_to_none=True)
         self.manual_backward(loss)
         if measure:
-            self.measured = metrics | {"loss/total": loss.detach()} | self.gradient_norms(optimizer)
+            self.last_metrics = (
+                metrics | {"loss/total": loss.detach()} | self.gradient_norms(optimizer)
+            )
         optimizer.step()
         self.after_step()
 
-    def validation_step(self, held: HeldOutBatch, _index: int) -> dict[str, Tensor]:
-        return {**self.held_out(held.batch), "return_to_go": held.return_to_go}
+    def validation_step(self, held: ValidationBatch, _index: int) -> dict[str, Tensor]:
+        return {**self.validation_metrics(held.batch), "return_to_go": held.return_to_go}
 
     @staticmethod
     def gradient_norms(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -127,8 +129,8 @@ class Agent(pl.LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         capture = self.config.hardware.capture
         optimizer = torch.optim.Adam(self.parameter_groups(), fused=True, capturable=capture)
-        if self.saved is not None:
-            optimizer.load_state_dict(self.saved["optimizer"])
+        if self.resume_state is not None:
+            optimizer.load_state_dict(self.resume_state["optimizer"])
         return optimizer
 
     # -- noise and ranks ------------------------------------------------------------------------
@@ -138,12 +140,12 @@ class Agent(pl.LightningModule):
         # Mixed, because torch's CPU generator reads the lowest 32 bits only.
         mixed = np.random.SeedSequence([self.config.seed, NOISE_STREAM])
         self.noise.manual_seed(int(mixed.generate_state(1)[0]))
-        if self.saved is not None:
-            self.noise.set_state(self.saved["noise"])
+        if self.resume_state is not None:
+            self.noise.set_state(self.resume_state["noise"])
         if self.config.hardware.capture:
-            self.recorded = Recorded(cuda_recorder(self.noise))
+            self.recorded = GraphedUpdate(cuda_recorder(self.noise))
 
-    def own_share(self, noise: Tensor, *, dim: int) -> Tensor:
+    def rank_slice(self, noise: Tensor, *, dim: int) -> Tensor:
         """This rank's slice of noise that was drawn for the global batch."""
         ranks = self.trainer.world_size
         if ranks == 1:
@@ -172,7 +174,7 @@ class Agent(pl.LightningModule):
         """Go on from a training state: weights now; optimizer and noise when a fit makes them."""
         self.load_state_dict(state["agent"], strict=True)
         self.updates = int(state["updates"])
-        self.saved = state
+        self.resume_state = state
 
 
 def gaussian_actor(config: TrainConfig, spaces: Spaces) -> TanhGaussianActor:
@@ -190,24 +192,24 @@ def gaussian_actor(config: TrainConfig, spaces: Spaces) -> TanhGaussianActor:
     )
 
 
-def gaussian_figures(gaussian: Gaussian, batch: Batch) -> dict[str, Tensor]:
+def gaussian_policy_metrics(gaussian: Gaussian, batch: Batch) -> dict[str, Tensor]:
     """How near the deterministic action is to each logged one, and to the bounds, [B]."""
     action = torch.tanh(gaussian[0])
     return {
-        "log_likelihood": logged_log_density(gaussian, batch.action),
+        "log_likelihood": logged_log_prob(gaussian, batch.action),
         "action_distance": (action - batch.action).square().mean(dim=1),
         "saturation": (action.abs() > SATURATED).float().mean(dim=1),
     }
 
 
-def logit_figures(logits: Tensor, batch: Batch) -> dict[str, Tensor]:
+def categorical_policy_metrics(logits: Tensor, batch: Batch) -> dict[str, Tensor]:
     """How likely each logged action is under a softmax, and whether the greedy one differs, [B]."""
     likely = losses.chosen(logits.log_softmax(dim=1), batch.action)
     differs = (logits.argmax(dim=1) != batch.action).float()
     return {"log_likelihood": likely, "action_distance": differs}
 
 
-def logged_log_density(gaussian: Gaussian, action: Tensor) -> Tensor:
+def logged_log_prob(gaussian: Gaussian, action: Tensor) -> Tensor:
     """Log-density [B] in nats of logged actions [B, A] under the tanh-Gaussian policy."""
     pre_tanh = action.clamp(-LARGEST_ACTION, LARGEST_ACTION).atanh()
-    return losses.tanh_gaussian_log_density(pre_tanh, *gaussian)
+    return losses.tanh_gaussian_log_prob(pre_tanh, *gaussian)

@@ -7,9 +7,9 @@ from itertools import combinations
 
 import numpy as np
 
+from offline_cql.audit.block_reader import Reading
 from offline_cql.audit.columns import sampled
 from offline_cql.audit.distribution import Array, Distribution, distribution, entropy
-from offline_cql.audit.reading import Reading
 from offline_cql.transitions import Transitions
 
 BINS = 20  # over [-1, 1]
@@ -125,7 +125,7 @@ def _occupied(block: Array) -> list[float]:
 
 @dataclass(frozen=True)
 class Propensities:
-    """The behaviour's probabilities (densities, in the environment's units) of what it did.
+    """The behavior's probabilities (densities, in the environment's units) of what it did.
 
     effective: share of the steps that would count if they were reweighted to a policy that
     chooses at random, (Σw)² / (N Σw²) with w = uniform / propensity; another policy has another.

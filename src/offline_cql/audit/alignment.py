@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from offline_cql.audit.reading import Array, Reading
+from offline_cql.audit.block_reader import Array, Reading
 
 RELATIVE, ABSOLUTE = 1e-5, 1e-6  # differences below are rounding, not another observation
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from offline_cql.audit.block_reader import Array, Reading
 from offline_cql.audit.distribution import QUANTILES
-from offline_cql.audit.reading import Array, Reading
 from offline_cql.transitions import ActionMap
 
 FAR = 20.0  # standard deviations from the mean: no measurement of the same kind
@@ -46,7 +46,7 @@ class Column:
 class Columns:
     """The observation's columns, or so many of a wide one, evenly spread.
 
-    one_hot: groups of neighbouring columns of which exactly one is 1.
+    one_hot: groups of neighboring columns of which exactly one is 1.
     """
 
     total: int
@@ -108,7 +108,7 @@ def columns(reading: Reading) -> Columns:
 
 
 def one_hot(observations: Array, binary: Array) -> list[list[int]]:
-    """Neighbouring columns of which exactly one is 1 in every row: the shortest such groups,
+    """Neighboring columns of which exactly one is 1 in every row: the shortest such groups,
     from the left. observations [n, C]; binary [C]: which columns may take part."""
     groups: list[list[int]] = []
     start, total = 0, np.zeros(len(observations))

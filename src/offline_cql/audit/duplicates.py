@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from offline_cql.audit.reading import Array, Reading
+from offline_cql.audit.block_reader import Array, Reading
 
 Hashes = npt.NDArray[np.uint64]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from offline_cql.audit.figures import Figures
+from offline_cql.audit.describe import kind, lines
 from offline_cql.audit.finding import Finding, figure
-from offline_cql.audit.lines import kind, lines
 from offline_cql.audit.plots import plots
+from offline_cql.audit.statistics import Figures
 
 MOST_ROWS = 200  # of the table of columns
 

@@ -16,7 +16,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from offline_cql.audit.columns import Column
-from offline_cql.audit.figures import Figures
+from offline_cql.audit.statistics import Figures
 
 MOST_DIMENSIONS = 12
 MOST_COLUMNS = 40
@@ -59,7 +59,7 @@ def plots(figures: Figures) -> dict[str, str]:
     if columns := _shown(figures.columns.columns):
         height = 0.8 + 0.24 * max(len(columns), 6)
         drawn["Observation columns, in standard deviations"] = ((5, height), _boxes(columns))
-    if figures.neighbours is not None:
+    if figures.neighbors is not None:
         drawn["Spread of actions among similar states"] = ((5, 2.8), _local_spread(figures))
     return {title: _svg(size, draw) for title, (size, draw) in drawn.items()}
 
@@ -162,7 +162,7 @@ def _boxes(columns: list[Column]) -> Draw:
 
 def _local_spread(figures: Figures) -> Draw:
     def draw(figure: Figure) -> None:
-        found = figures.neighbours
+        found = figures.neighbors
         assert found is not None
         axes = figure.subplots()
         axes.stairs(found.counts, found.edges, fill=True, color=FILL)

@@ -8,9 +8,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from offline_cql.audit.figures import Figures
+from offline_cql.audit.describe import kind, lines
 from offline_cql.audit.finding import Finding, figure, plural, share
-from offline_cql.audit.lines import kind, lines
+from offline_cql.audit.statistics import Figures
 
 COLORS = {"error": "bold red", "warning": "yellow", "note": "cyan"}
 MOST_SHOWN = 3  # findings of the short form
@@ -58,6 +58,6 @@ def print_short(console: Console, figures: Figures, found: Sequence[Finding]) ->
 
 
 def worded(finding: Finding) -> Text:
-    """The level in its colour, then the message."""
+    """The level in its color, then the message."""
     level = Text(f"{finding.level:<9}", style=COLORS[finding.level])
     return level.append(finding.message, style="default")

@@ -15,8 +15,8 @@ from rich.progress import (
 )
 
 from offline_cql.agents import Agent
-from offline_cql.callbacks.record import Record
-from offline_cql.callbacks.rollouts import Rollouts
+from offline_cql.callbacks.evaluation import EvaluationCallback
+from offline_cql.callbacks.metrics import Record
 
 SHOWN = {
     "critic/td_loss": "td",
@@ -31,7 +31,7 @@ SHOWN = {
 class ProgressBar(Callback):
     """One line on stderr; without a terminal, a line of text at each tenth of the run."""
 
-    def __init__(self, updates: int, record: Record, rollouts: Rollouts | None) -> None:
+    def __init__(self, updates: int, record: Record, rollouts: EvaluationCallback | None) -> None:
         self.updates, self.record, self.rollouts = updates, record, rollouts
         self.console = Console(stderr=True)
         self.bar: Progress | None = None

@@ -15,11 +15,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
+from offline_cql.config import DatasetConfig
 from offline_cql.data.returns import n_step_returns
 from offline_cql.data.sampler import blocks, index_block
-from offline_cql.data.selection import Selection
-from offline_cql.schema import DatasetConfig
-from offline_cql.transitions import Batch, DataError, HeldOutBatch, Transitions
+from offline_cql.data.split import Split
+from offline_cql.errors import DataError
+from offline_cql.transitions import Batch, Transitions, ValidationBatch
 
 CHUNK = 2**20  # numbers summed at a time: their copy in float64 stays small
 
@@ -30,7 +31,7 @@ class Fetch:
     def __init__(
         self,
         transitions: Transitions,
-        selection: Selection,
+        split: Split,
         *,
         gamma: float,
         reward_scale: float,
@@ -38,10 +39,10 @@ class Fetch:
         n_step: int,
     ) -> None:
         self.spaces, self.columns = transitions.spaces, transitions.columns
-        self.size, self.gamma = selection.size, gamma
+        self.size, self.gamma = split.size, gamma
         self.scale, self.shift = reward_scale, reward_shift
         self.packed = torch.from_numpy(transitions.rows)
-        images, rows = transitions.images, selection.rows
+        images, rows = transitions.images, split.rows
         self.images = None if images is None else torch.from_numpy(images)
         self.rows = None if rows is None else torch.from_numpy(rows)
         self.n_step: tuple[Tensor, Tensor, Tensor] | None = None
@@ -147,10 +148,10 @@ class TransitionsModule(pl.LightningDataModule):
         batch_size: int,
         updates_per_step: int,
         stops: list[int],
-        held_out: IterableDataset[HeldOutBatch] | None = None,
+        validation: IterableDataset[ValidationBatch] | None = None,
     ) -> None:
         super().__init__()
-        self.fetch, self.held_out = fetch, held_out
+        self.fetch, self.validation = fetch, validation
         self.seed, self.done, self.updates = seed, done, updates
         self.batch_size, self.updates_per_step, self.stops = batch_size, updates_per_step, stops
 
@@ -170,26 +171,26 @@ class TransitionsModule(pl.LightningDataModule):
         )
         return DataLoader(dataset, batch_size=None)
 
-    def val_dataloader(self) -> list[DataLoader[HeldOutBatch]]:
-        """The same held-out steps on every rank; nothing when nothing is held out."""
-        return [] if self.held_out is None else [DataLoader(self.held_out, batch_size=None)]
+    def val_dataloader(self) -> list[DataLoader[ValidationBatch]]:
+        """The same validation steps on every rank; nothing when nothing is held out."""
+        return [] if self.validation is None else [DataLoader(self.validation, batch_size=None)]
 
 
 def make_fetch(
-    transitions: Transitions, selection: Selection, dataset: DatasetConfig, *, gamma: float
+    transitions: Transitions, split: Split, dataset: DatasetConfig, *, gamma: float
 ) -> Fetch:
     """Fetch with the transforms of the settings."""
     return Fetch(
         transitions,
-        selection,
+        split,
         gamma=gamma,
-        reward_scale=reward_scale(transitions, selection, dataset),
+        reward_scale=reward_scale(transitions, split, dataset),
         reward_shift=dataset.reward_shift,
         n_step=dataset.n_step,
     )
 
 
-def reward_scale(transitions: Transitions, selection: Selection, dataset: DatasetConfig) -> float:
+def reward_scale(transitions: Transitions, split: Split, dataset: DatasetConfig) -> float:
     """dataset.reward_scale, after returns were stretched to span dataset.return_range, if set.
 
     The span is the training episodes' largest undiscounted return minus the smallest. Raises
@@ -197,7 +198,7 @@ def reward_scale(transitions: Transitions, selection: Selection, dataset: Datase
     """
     if dataset.return_range is None:
         return dataset.reward_scale
-    returns = transitions.episode_returns()[selection.training]
+    returns = transitions.episode_returns()[split.training]
     span = float(returns.max() - returns.min())
     if span == 0:
         raise DataError(
@@ -207,10 +208,10 @@ def reward_scale(transitions: Transitions, selection: Selection, dataset: Datase
     return dataset.reward_scale * dataset.return_range / span
 
 
-def observation_statistics(transitions: Transitions, selection: Selection) -> tuple[Tensor, Tensor]:
+def observation_statistics(transitions: Transitions, split: Split) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation [D], float64, of the training observations."""
     observations = transitions.observations
-    rows, size = selection.rows, selection.size
+    rows, size = split.rows, split.size
     each = max(1, CHUNK // observations.shape[1])
 
     def chunks() -> Iterator[np.ndarray]:

@@ -4,7 +4,7 @@ Hidden layers may run in bf16; what leaves a network is always float32.
 """
 
 from offline_cql.networks.critics import ActionCritics
-from offline_cql.networks.perceptrons import (
+from offline_cql.networks.mlp import (
     ActionBounds,
     ObservationStatistics,
     StackedMLP,

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from offline_cql.networks.perceptrons import StackedMLP
+from offline_cql.networks.mlp import StackedMLP
 
 # Product, bias and ReLU in one, and float32 products faster than the BLAS's; decision 010.
 ONEDNN = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]

@@ -19,7 +19,7 @@ from torch import Tensor
 from offline_cql import losses
 from offline_cql.data.module import Fetch
 from offline_cql.data.returns import continued_returns
-from offline_cql.data.selection import everything
+from offline_cql.data.split import everything
 from offline_cql.networks import ActionCritics, StackedMLP
 from offline_cql.ope.estimate import Estimate, episode_draws, spread
 from offline_cql.transitions import Transitions
@@ -35,9 +35,9 @@ ASSUMPTIONS = (
 
 @dataclass(frozen=True, kw_only=True)
 class FqeSettings:
-    """members: critics; learning_rate falls to 0 along a cosine; polyak: of the target critics."""
+    """ensemble_size: critics; learning_rate falls to 0 along a cosine; polyak: of the target critics."""
 
-    members: int
+    ensemble_size: int
     hidden: list[int]
     updates: int
     batch_size: int
@@ -79,7 +79,7 @@ class FittedQ:
 
     The target r + gamma · (1 − terminated) · Q'(s', π(s')) has a member's own slowly following
     critic Q'. Rewards are divided by their mean size times the horizon 1 / (1 − gamma), so that
-    values are near 1 whatever the units. Every critic starts at the behaviour's mean value: a fit
+    values are near 1 whatever the units. Every critic starts at the behavior's mean value: a fit
     that is cut short errs towards "no better than the data", not towards 0.
     """
 
@@ -89,7 +89,7 @@ class FittedQ:
         self.settings, self.spaces, self.actions = settings, transitions.spaces, actions
         generator = np.random.default_rng([settings.seed, FQE_STREAM])
         self.generator = torch.Generator().manual_seed(int(generator.integers(2**31)))
-        draws = episode_draws(len(transitions.ends), settings.members, generator)
+        draws = episode_draws(len(transitions.ends), settings.ensemble_size, generator)
         self.draws = torch.from_numpy(draws)
         self.episodes = torch.from_numpy(transitions.episodes).long()
         self.fetch = Fetch(
@@ -136,7 +136,7 @@ class FittedQ:
         spaces, settings = self.spaces, self.settings
         if spaces.discrete:
             return StackedMLP(
-                settings.members,
+                settings.ensemble_size,
                 spaces.observation_dim,
                 settings.hidden,
                 spaces.action_dim,
@@ -144,7 +144,7 @@ class FittedQ:
                 bf16=False,
             )
         return ActionCritics(
-            settings.members,
+            settings.ensemble_size,
             spaces.observation_dim,
             spaces.action_dim,
             settings.hidden,

@@ -1,7 +1,7 @@
 """Importance sampling and the doubly robust estimate, for discrete actions.
 
-Both weigh logged episodes by how much likelier the policy was to act so than the behaviour was.
-The behaviour's probabilities are logged, or fitted. Pure functions of arrays; N transitions of E
+Both weigh logged episodes by how much likelier the policy was to act so than the behavior was.
+The behavior's probabilities are logged, or fitted. Pure functions of arrays; N transitions of E
 episodes one after the other, ends [E] the row after each episode's last.
 """
 
@@ -18,18 +18,18 @@ Array = npt.NDArray[Any]
 REPLICATES = 100
 IS_STREAM = 0x15
 COVERED = (
-    "the behaviour took every action that the policy takes with a probability above 0",
-    "the behaviour's probabilities are right",
+    "the behavior took every action that the policy takes with a probability above 0",
+    "the behavior's probabilities are right",
     "the policy will start where the logged episodes start",
 )
 
 
-def cumulative_ratios(policy: Array, behaviour: Array, ends: Array) -> npt.NDArray[np.float64]:
+def cumulative_ratios(policy: Array, behavior: Array, ends: Array) -> npt.NDArray[np.float64]:
     """rho_t = Π_{k≤t} π(a_k | s_k) / β(a_k | s_k) within each episode, [N].
 
-    policy, behaviour [N]: probabilities of the logged actions, behaviour > 0.
+    policy, behavior [N]: probabilities of the logged actions, behavior > 0.
     """
-    ratios = policy.astype(np.float64) / behaviour.astype(np.float64)
+    ratios = policy.astype(np.float64) / behavior.astype(np.float64)
     result = np.empty_like(ratios)
     start = 0
     for end in ends:
@@ -39,15 +39,15 @@ def cumulative_ratios(policy: Array, behaviour: Array, ends: Array) -> npt.NDArr
 
 
 def weighted_importance_sampling(
-    rewards: Array, policy: Array, behaviour: Array, ends: Array, *, gamma: float, seed: int
+    rewards: Array, policy: Array, behavior: Array, ends: Array, *, gamma: float, seed: int
 ) -> Estimate:
     """Per-decision weighted importance sampling, Σ_t gamma^t Σ_e (rho_et / Σ_e rho_et) r_et.
 
-    Precup, Sutton & Singh 2000. Consistent, biased towards the behaviour while few episodes carry
+    Precup, Sutton & Singh 2000. Consistent, biased towards the behavior while few episodes carry
     weight; an episode that ended earlier has reward 0 and keeps its last weight. Interval by
     bootstrapping episodes.
     """
-    rho = _table(cumulative_ratios(policy, behaviour, ends), ends, hold=True)
+    rho = _table(cumulative_ratios(policy, behavior, ends), ends, hold=True)
     reward = _table(rewards.astype(np.float64), ends, hold=False)
     discount = gamma ** np.arange(reward.shape[1])
 
@@ -63,7 +63,7 @@ def weighted_importance_sampling(
 def doubly_robust(
     rewards: Array,
     policy: Array,
-    behaviour: Array,
+    behavior: Array,
     ends: Array,
     *,
     q_logged: Array,
@@ -73,11 +73,11 @@ def doubly_robust(
 ) -> Estimate:
     """Weighted doubly robust: V(s_0) corrected by weighted TD errors of a model of the values.
 
-    Jiang & Li 2016; weights normalised as in Thomas & Brunskill 2016. q_logged [N]: the model's
+    Jiang & Li 2016; weights normalized as in Thomas & Brunskill 2016. q_logged [N]: the model's
     Q(s, a) of the logged action; value [N]: Σ_a π(a|s) Q(s, a). Right if the model or the
-    behaviour's probabilities are.
+    behavior's probabilities are.
     """
-    rho = _table(cumulative_ratios(policy, behaviour, ends), ends, hold=True)
+    rho = _table(cumulative_ratios(policy, behavior, ends), ends, hold=True)
     before = np.concatenate([np.ones((len(rho), 1)), rho[:, :-1]], axis=1)
     reward = _table(rewards.astype(np.float64), ends, hold=False)
     q = _table(q_logged.astype(np.float64), ends, hold=False)
@@ -93,9 +93,9 @@ def doubly_robust(
     return _bootstrapped("dr", estimate, len(ends), seed)
 
 
-def effective_sample_size(policy: Array, behaviour: Array, ends: Array) -> float:
+def effective_sample_size(policy: Array, behavior: Array, ends: Array) -> float:
     """(Σ rho)² / Σ rho² over whole episodes: how many of them carry the estimate. In [1, E]."""
-    whole = cumulative_ratios(policy, behaviour, ends)[ends - 1]
+    whole = cumulative_ratios(policy, behavior, ends)[ends - 1]
     return float(whole.sum() ** 2 / np.maximum((whole**2).sum(), 1e-300))
 
 

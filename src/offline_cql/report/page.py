@@ -7,14 +7,20 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
+from offline_cql.render.svg import Plot
 from offline_cql.report import tables
-from offline_cql.report.drawing import Plot
-from offline_cql.report.over_tasks import too_few
-from offline_cql.report.overview import Overview
-from offline_cql.report.record import Run
-from offline_cql.report.selection import Selection
+from offline_cql.report.aggregate import too_few
+from offline_cql.report.messages import (
+    checkpoint_file,
+    commands,
+    counted,
+    export_command,
+    sentences,
+)
+from offline_cql.report.model_selection import Selection
+from offline_cql.report.run import Run
+from offline_cql.report.summary import Overview
 from offline_cql.report.tables import Table
-from offline_cql.report.words import checkpoint_file, commands, counted, export_command, sentences
 
 STYLE = """
 :root { color-scheme: light; --ink: #1f2328; --soft: #5b636d; --line: #dfe3e8; --paper: #f6f7f9; }

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from offline_cql.report.drawing import (
+from offline_cql.render.svg import (
     CLONING_COLOR,
     SOFT,
     Plot,
@@ -17,27 +17,27 @@ from offline_cql.report.drawing import (
     logarithmic,
     wide_range,
 )
-from offline_cql.report.record import Array, Run, held_out_rows, true_returns
-from offline_cql.report.role import compared_alphas, role
+from offline_cql.report.alpha_plot import compared_alphas, role
+from offline_cql.report.run import Array, Run, true_returns, validation_rows
 from offline_cql.report.statistics import band, rank_correlation
-from offline_cql.report.task import Task, behaviour_line
+from offline_cql.report.task import Task, behavior_line
 
 SIZE = (5.0, 3.1)
 MOST_IN_LEGEND = 12
 CURVES = {
-    "held_out/td_error": (
-        "Held-out TD error",
+    "validation/td_error": (
+        "Validation TD error",
         "Where it turns up again, the critics fit the training episodes only.",
     ),
-    "held_out/action_distance": (
+    "validation/action_distance": (
         "Distance of the policy's actions from the data's",
         "Low is close to cloning; far above it the policy has left the data.",
     ),
-    "held_out/q_logged": (
+    "validation/q_logged": (
         "Calibration: Q of logged actions",
         "Dashed: the return that really followed. Far above it, values are overestimated.",
     ),
-    "held_out/above_best_share": (
+    "validation/above_best_share": (
         "States valued above all returns in the data",
         "Dashed: the limit above which alpha counts as too small.",
     ),
@@ -56,7 +56,7 @@ def plots(task: Task) -> list[Plot]:
         role(task, k) for k, each in enumerate(task.selections) if compared_alphas(task, each)
     ]
     for column, (title, caption) in CURVES.items():
-        if any(held_out_rows(run.offline, column) for run in task.runs):
+        if any(validation_rows(run.offline, column) for run in task.runs):
             found.append(_curve(task, column, title, caption))
     if _known(task):
         found.append(_against_truth(task))
@@ -90,7 +90,7 @@ def _returns(task: Task) -> Plot:
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
         curves(axes, task, _mean_returns)
-        behaviour_line(axes, task)
+        behavior_line(axes, task)
         axes.set_ylabel("return")
 
     return Plot(
@@ -107,21 +107,23 @@ def _returns(task: Task) -> Plot:
 def _curve(task: Task, column: str, title: str, caption: str) -> Plot:
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
-        curves(axes, task, lambda run: held_out_rows(run.offline, column))
+        curves(axes, task, lambda run: validation_rows(run.offline, column))
         values = np.concatenate([x.get_ydata() for x in axes.lines])
-        if column == "held_out/td_error" and (values > 0).all():
+        if column == "validation/td_error" and (values > 0).all():
             logarithmic(axes)
         elif not column.endswith("share"):
             wide_range(axes, values)
-        if column == "held_out/q_logged":
+        if column == "validation/q_logged":
             for run in task.runs[:1]:
-                for value in list(held_out_rows(run.offline, "held_out/return_to_go").values())[:1]:
+                for value in list(validation_rows(run.offline, "validation/return_to_go").values())[
+                    :1
+                ]:
                     axes.axhline(value, color=SOFT, linewidth=1.2, linestyle="--")
-        if column == "held_out/above_best_share":
+        if column == "validation/above_best_share":
             axes.axhline(task.share_limit, color=SOFT, linewidth=1.2, linestyle="--")
         axes.set_ylabel(column.partition("/")[2].replace("_", " "))
 
-    shown = (column, "held_out/return_to_go") if column == "held_out/q_logged" else (column,)
+    shown = (column, "validation/return_to_go") if column == "validation/q_logged" else (column,)
     stem = f"{task.stem}-{column.partition('/')[2]}"
     return Plot(stem=stem, title=title, caption=caption, size=SIZE, draw=draw, metrics=shown)
 
@@ -135,8 +137,8 @@ def _bounds(task: Task) -> Plot:
         curves(axes, task, lows)
         wide_range(axes, np.concatenate([x.get_ydata() for x in axes.lines]))
         for selection in task.selections:
-            if selection.behaviour is not None:
-                axes.axhline(selection.behaviour.value, color=SOFT, linewidth=1.2, linestyle="--")
+            if selection.behavior is not None:
+                axes.axhline(selection.behavior.value, color=SOFT, linewidth=1.2, linestyle="--")
             if selection.pair is not None:
                 place = ([selection.pair.updates], [selection.pair.low])
                 axes.plot(*place, "*", color="#c0392b", markersize=11, label="chosen")

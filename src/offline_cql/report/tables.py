@@ -6,10 +6,10 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from offline_cql.report.over_tasks import Aggregate
-from offline_cql.report.record import LeftOut, Run, differences
-from offline_cql.report.selection import Pair, Selection
-from offline_cql.report.words import figure
+from offline_cql.report.aggregate import Aggregate
+from offline_cql.report.messages import figure
+from offline_cql.report.model_selection import Pair, Selection
+from offline_cql.report.run import LeftOut, Run, differences
 
 LATEX = {
     "\\": r"\textbackslash{}",
@@ -38,8 +38,8 @@ def choices(selections: Mapping[str, Selection]) -> Table:
     """One line a grid: what is recommended."""
     rows = []
     for name, each in selections.items():
-        policy, behaviour = each.policy, each.behaviour
-        if policy is None or behaviour is None:
+        policy, behavior = each.policy, each.behavior
+        if policy is None or behavior is None:
             rows.append((name, "no recommendation", *["–"] * 5))
             continue
         found = policy.estimate
@@ -47,7 +47,7 @@ def choices(selections: Mapping[str, Selection]) -> Table:
         rows.append(
             (
                 *(name, "ship" if each.ship else "do not ship", f"{policy.alpha:g}"),
-                *(f"{policy.updates:,}", str(policy.seed), interval, figure(behaviour.value)),
+                *(f"{policy.updates:,}", str(policy.seed), interval, figure(behavior.value)),
             )
         )
     columns = ("task", "verdict", "alpha", "updates", "seed", "estimate", "data's policy")
@@ -83,14 +83,14 @@ def _judgement(selection: Selection, pair: Pair) -> str:
 
 
 def scores(found: Sequence[Aggregate]) -> Table:
-    """Normalised scores of the last policies: a column a task, then over all of them."""
+    """Normalized scores of the last policies: a column a task, then over all of them."""
     tasks = sorted({name for each in found for name in each.scores})
     rows = []
     for each in found:
         cells = [_spread(each.scores.get(name)) for name in tasks]
         rows.append((each.method, *cells, _interval(each.mean), _interval(each.iqm)))
     columns = ("method", *tasks, "mean [95 %]", "IQM [95 %]")
-    return Table(title="Normalised scores of the last policies", columns=columns, rows=rows)
+    return Table(title="Normalized scores of the last policies", columns=columns, rows=rows)
 
 
 def _spread(scores: object) -> str:

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from offline_cql.report.drawing import SOFT
-from offline_cql.report.record import Run
-from offline_cql.report.selection import Selection
+from offline_cql.render.svg import SOFT
+from offline_cql.report.model_selection import Selection
+from offline_cql.report.run import Run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,8 +32,8 @@ class Task:
         return found
 
 
-def behaviour_line(axes: Any, task: Task) -> None:
-    known = (run.simulated.behaviour_return for run in task.runs)
+def behavior_line(axes: Any, task: Task) -> None:
+    known = (run.simulated.behavior_return for run in task.runs)
     value = next((each for each in known if each is not None), None)
     if value is not None:
         axes.axhline(value, color=SOFT, linewidth=1.2, linestyle="--")

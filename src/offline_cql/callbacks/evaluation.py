@@ -1,0 +1,92 @@
+"""Rollouts during training: evaluation.csv, the score of the policy at the last evaluation."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Callback
+
+from offline_cql.agents import Agent
+from offline_cql.callbacks.loggers import Mirror
+from offline_cql.callbacks.timer import Timer
+from offline_cql.config import EnvConfig, EvaluationConfig
+from offline_cql.runs.folder import EVALUATION, CsvFile
+from offline_cql.simulation.evaluation import EpisodeResult, Score, evaluate, score
+
+
+class EvaluationCallback(Callback):
+    """Evaluates at every multiple of `evaluation.every` and after the last update, on rank 0."""
+
+    def __init__(
+        self,
+        folder: Path,
+        clock: Timer,
+        mirrors: list[Mirror],
+        env: EnvConfig,
+        evaluation: EvaluationConfig,
+        updates: int,
+    ) -> None:
+        self.file = CsvFile(folder / EVALUATION)
+        self.clock, self.mirrors = clock, mirrors
+        self.env, self.evaluation, self.updates = env, evaluation, updates
+        self.latest = last_score(folder / EVALUATION, env)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, agent: pl.LightningModule, *_args: Any
+    ) -> None:
+        assert isinstance(agent, Agent)
+        if agent.updates % self.evaluation.every and agent.updates != self.updates:
+            return
+        with self.clock.paused():
+            if trainer.is_global_zero:
+                self.evaluate(agent)
+            trainer.strategy.barrier("rollouts")
+
+    def evaluate(self, agent: Agent) -> None:
+        results = evaluate(agent, self.env, self.evaluation)
+        self.latest = score(results, self.env)
+        self.file.append(evaluation_rows(agent.updates, results))
+        for mirror in self.mirrors:
+            mirror.log(evaluation_metrics(self.latest), agent.updates)
+
+
+def last_score(path: Path, env: EnvConfig) -> Score | None:
+    """The score of the last evaluation in evaluation.csv; None before the first one."""
+    if not path.exists() or not path.stat().st_size:
+        return None
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    results = [
+        EpisodeResult(
+            int(row["episode"]), int(row["seed"]), float(row["return"]), int(row["length"])
+        )
+        for row in rows
+        if row["update"] == rows[-1]["update"]
+    ]
+    return score(results, env) if results else None
+
+
+def evaluation_rows(update: int, results: list[EpisodeResult]) -> list[dict[str, Any]]:
+    """The rows of evaluation.csv: update, episode, seed, return, length."""
+    return [
+        {
+            "update": update,
+            "episode": result.episode,
+            "seed": result.seed,
+            "return": result.return_,
+            "length": result.length,
+        }
+        for result in results
+    ]
+
+
+def evaluation_metrics(score: Score) -> dict[str, float]:
+    metrics = {
+        "evaluation/return_mean": score.return_mean,
+        "evaluation/return_std": score.return_std,
+        "evaluation/length_mean": score.length_mean,
+    }
+    if score.normalized_score is not None:
+        metrics["evaluation/normalized_score"] = score.normalized_score
+    return metrics

@@ -1,0 +1,77 @@
+"""Distributed runs: one process tree a run, started by torchrun, so that grids stay grids.
+
+Lightning's own launcher would start the whole command line again, sweep and all, in each rank.
+`python -m offline_cql.commands.distributed FOLDER` is one rank: it reads the run folder and trains.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from types import FrameType
+
+from omegaconf import DictConfig, OmegaConf
+
+from offline_cql.config import HardwareConfig, TrainConfig, typed
+from offline_cql.errors import WorkerError
+from offline_cql.runs.folder import CONFIG, locked
+
+
+def launch(folder: Path, hardware: HardwareConfig, *, resume: bool) -> None:
+    """Run `hardware.devices` ranks over the folder and wait; WorkerError unless all succeed."""
+    cores = len(os.sched_getaffinity(0))
+    threads = max(1, cores // hardware.devices)
+    command = [
+        *(sys.executable, "-m", "torch.distributed.run"),
+        *("--standalone", f"--nproc-per-node={hardware.devices}"),
+        *("-m", "offline_cql.commands.distributed", str(folder)),
+        *(["--resume"] if resume else []),
+    ]
+    process = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": str(threads)})
+    with forwarded(process):
+        code = process.wait()
+    if code:
+        raise WorkerError(f"{folder}: a rank failed (exit code {code}); its error is above")
+
+
+@contextmanager
+def forwarded(process: "subprocess.Popen[bytes]") -> Iterator[None]:
+    """Pass SIGTERM and SIGINT on to the ranks, which save before they stop."""
+
+    def forward(number: int, _frame: FrameType | None) -> None:
+        process.send_signal(number)
+
+    former = {n: signal.signal(n, forward) for n in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+
+
+def load_config(folder: Path) -> TrainConfig:
+    """The settings of a run, from its folder."""
+    config = OmegaConf.load(folder / CONFIG)
+    assert isinstance(config, DictConfig)
+    return typed(config)
+
+
+def main() -> None:
+    from offline_cql.commands.fit import fit
+    from offline_cql.commands.load_data import load_transitions
+    from offline_cql.runs.checkpoint import newest_checkpoint
+
+    folder, resume, rank = Path(sys.argv[1]), "--resume" in sys.argv, int(os.environ["RANK"])
+    config = load_config(folder)
+    transitions = load_transitions(config.env, config.dataset)
+    state = newest_checkpoint(folder) if resume else None
+    # The rank that writes holds the folder: it may outlive whoever launched it.
+    with locked(folder) if rank == 0 else nullcontext():
+        fit(config, folder, transitions, state=state, rank=rank)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""From the settings to the transitions: which source, for which environment."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import gymnasium as gym
+
+from offline_cql.config import DatasetConfig, EnvConfig
+from offline_cql.errors import ConfigError, DataError
+from offline_cql.readers import Source, load
+from offline_cql.readers.d4rl import D4RLFile, task_file
+from offline_cql.readers.minari.download import ensure_stored
+from offline_cql.readers.minari.store import MinariStore
+from offline_cql.readers.table.reader import Table
+from offline_cql.simulation.collect import ensure_recorded
+from offline_cql.simulation.environments import make_simulators, spaces_of
+from offline_cql.transitions import Spaces, Transitions
+
+
+def load_transitions(env: EnvConfig, dataset: DatasetConfig) -> Transitions:
+    """The data set of the settings, recorded or downloaded first if need be.
+
+    With a simulator, its spaces must be those of the data. Raises DataError.
+    """
+    spaces = environment_spaces(env)
+    transitions = load(SOURCES[dataset.source](env, dataset, spaces))
+    if spaces is not None and spaces != transitions.spaces:
+        raise DataError(
+            f"{transitions.dataset_id} does not fit env={env.name}: "
+            f"the data have {transitions.spaces}, the environment {spaces}"
+        )
+    return transitions
+
+
+def environment_spaces(env: EnvConfig) -> Spaces | None:
+    """Sizes and bounds of the simulator; None without one."""
+    if env.id is None:
+        return None
+    (environment,) = make_simulators(env, 1)
+    spaces = spaces_of(environment)
+    environment.close()
+    return spaces
+
+
+def _simulated(env: EnvConfig, dataset: DatasetConfig, spaces: Spaces | None) -> Source:
+    return MinariStore(ensure_recorded(env, dataset))
+
+
+def _minari(env: EnvConfig, dataset: DatasetConfig, spaces: Spaces | None) -> Source:
+    if dataset.id is None:
+        raise ConfigError(
+            f"{dataset.setting('path')} has no effect with dataset=minari: set dataset.id, and "
+            "MINARI_DATASETS_PATH to the store"
+        )
+    if env.id is not None and env.reference_min is None:
+        without = f"no reference returns with env={env.name}: normalized scores stay empty"
+        print(f"warning: {without}", file=sys.stderr)
+    recorded = f"env={env.name if env.qualities else 'hopper'} dataset=simulated"
+    identifier = ensure_stored(dataset.id, instead=recorded)
+    return MinariStore(identifier, observation_keys=env.observation_keys)
+
+
+def _d4rl(env: EnvConfig, dataset: DatasetConfig, spaces: Spaces | None) -> Source:
+    limit = gym.spec(env.id).max_episode_steps if env.id is not None else None
+    if dataset.path is not None:
+        path = Path(dataset.path).expanduser()
+        return D4RLFile(path, path.stem, simulator=spaces, episode_length=limit)
+    assert dataset.id is not None
+    return D4RLFile(task_file(dataset.id), dataset.id, simulator=spaces, episode_length=limit)
+
+
+def _table(env: EnvConfig, dataset: DatasetConfig, spaces: Spaces | None) -> Source:
+    if dataset.path is None or dataset.columns is None:
+        raise ConfigError("dataset.path and dataset.columns must be set with dataset=table")
+    return Table(dataset.path, dataset.columns, spaces=spaces)
+
+
+SOURCES: dict[str, Callable[[EnvConfig, DatasetConfig, Spaces | None], Source]] = {
+    "simulated": _simulated,
+    "minari": _minari,
+    "d4rl": _d4rl,
+    "table": _table,
+}

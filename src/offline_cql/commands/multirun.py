@@ -1,0 +1,65 @@
+"""Grids: what each job of `-m` leaves behind, and the summary table when the last one is done."""
+
+import atexit
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.conf import HydraConf
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+
+from offline_cql.io import read_json, write_json
+from offline_cql.runs.folder import RESULT
+
+JOBS = "jobs"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job of a grid: the grid's folder and the job's number."""
+
+    folder: Path
+    number: int
+
+    @classmethod
+    def of(cls, hydra: HydraConf | DictConfig) -> "Job":
+        return cls(Path(hydra.sweep.dir), int(hydra.job.num))
+
+    @property
+    def grid(self) -> str:
+        return self.folder.name
+
+    def write(self, overrides: list[str], run: Path | None, error: str | None) -> None:
+        """Note which run this job made and what stopped it; there may be no run folder yet."""
+        (self.folder / JOBS).mkdir(parents=True, exist_ok=True)
+        write_json(
+            self.folder / JOBS / f"{self.number:04d}.json",
+            {"overrides": overrides, "run": str(run) if run else None, "error": error},
+        )
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    """One row a job, in order: overrides, run folder, and the run's result ({} if it left none)."""
+    found = []
+    for path in sorted((folder / JOBS).glob("*.json")):
+        job = read_json(path)
+        result = Path(job["run"]) / RESULT if job["run"] else None
+        job["result"] = read_json(result) if result and result.exists() else {}
+        found.append(job)
+    return found
+
+
+class GridSummary(Callback):
+    """Prints the summary when the process ends: also when a job failed, which Hydra raises."""
+
+    def on_multirun_start(self, config: DictConfig, **_kwargs: Any) -> None:
+        folder = Path(config.hydra.sweep.dir)
+
+        def show() -> None:
+            from offline_cql.commands.summary import print_grid
+
+            if found := rows(folder):
+                print_grid(folder, found)
+
+        atexit.register(show)

@@ -1,0 +1,87 @@
+"""`python report.py runs=…`: the recommendation, the runs, and the files of the report."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from offline_cql.config import ReportConfig, typed_as
+from offline_cql.report import tables
+from offline_cql.report.load_runs import read_runs
+from offline_cql.report.messages import checkpoint_file, commands, export_command, sentences
+from offline_cql.report.model_selection import Limits, Selection
+from offline_cql.report.summary import Overview, overview
+from offline_cql.runs.folder import create_run_dir
+
+DOCS = Path(__file__).resolve().parents[3] / "docs"  # of a checkout
+NARROWEST = 20  # letters that a column of words keeps on a narrow terminal
+COLORS = {True: "bold green", False: "bold red", None: "bold yellow"}
+
+
+def report(config: DictConfig) -> None:
+    """Say what to ship and why, list the runs, write the page, the tables and the plots."""
+    settings = typed_as(ReportConfig, config)
+    limits = Limits(above_best_share=settings.above_best_share, bc_margin=settings.bc_margin)
+    sampling = {"resamples": settings.resamples, "seed": settings.seed}
+    found = overview(read_runs(settings.runs), limits, **sampling)
+    console = Console()
+    for name, selection in found.selections.items():
+        print_selection(console, name, selection)
+    print_runs(console, found)
+    from offline_cql.report.write import HTML, JSON, LATEX, MARKDOWN, write  # late: matplotlib
+
+    folder = create_run_dir(Path(settings.out))
+    write(folder, found, limits, docs=DOCS if DOCS.is_dir() else None, **sampling)
+    for name in (HTML, MARKDOWN, LATEX, JSON):
+        console.print(f"file    {folder / name}", soft_wrap=True, highlight=False)
+
+
+def print_selection(console: Console, name: str, selection: Selection) -> None:
+    """The verdict in its color, why, and what to type when estimates are missing."""
+    first, *others = sentences(selection)
+    console.print(Text(name, style="bold"), soft_wrap=True)
+    console.print(Text(f"  {first}", style=COLORS[selection.ship]), soft_wrap=True)
+    if (file := checkpoint_file(selection)) is not None:
+        others.append(file)
+    others += [f"note: {note}" for note in selection.notes]
+    for line in others:
+        console.print(Text(f"  {line}"), soft_wrap=True, highlight=False)
+    if (command := export_command(selection)) is not None:
+        console.print(Text(f"  {command}"), soft_wrap=True, highlight=False)
+    for command in commands(selection):
+        console.print(Text("  make the estimates that are missing:"))
+        console.print(Text(f"  {command}"), soft_wrap=True, highlight=False)
+    console.print()
+
+
+def print_runs(console: Console, found: Overview) -> None:
+    """One line a run, paths from the folder that holds them all; then what was left out."""
+    folders = [run.name for run in found.runs]
+    root = os.path.commonpath(folders) if len(folders) > 1 else ""
+    names = {name: os.path.relpath(name, root) if root else name for name in folders}
+    methods = {
+        run.name: found.methods[run.name] + ("" if run.finished else f", {run.status}")
+        for run in found.runs
+    }
+    table = tables.runs(found.runs, names, methods)
+    elsewhere = ("task", "status", "updates")  # on the page
+    shown = [k for k, name in enumerate(table.columns) if name not in elsewhere]
+    printed = Table(title=Text(f"runs in {root}" if root else "runs"))
+    for k in shown:
+        words = k < table.words
+        how = {"justify": "left" if words else "right", "overflow": "fold" if words else "ellipsis"}
+        widest = max((len(row[k]) for row in table.rows), default=0)
+        least = min(NARROWEST, widest) if words else None
+        printed.add_column(table.columns[k], no_wrap=not words, min_width=least, **how)  # type: ignore[arg-type]
+    for row in table.rows:
+        printed.add_row(*(Text(row[k]) for k in shown))
+    if folders:
+        console.print(printed)
+    for each in found.left_out:
+        line = Text(f"left out {each.name}: {each.reason}", style="yellow")
+        console.print(line, soft_wrap=True, highlight=False)

@@ -1,0 +1,90 @@
+"""The tables at the end: of a run, and of a grid. They read run folders and train nothing."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from offline_cql.config import TrainConfig
+from offline_cql.io import read_json
+from offline_cql.runs.folder import METADATA
+
+
+def print_run(folder: Path, config: TrainConfig, result: dict[str, Any]) -> None:
+    """What the run was worth, how fast it was, where it is and what to type next."""
+    dataset = read_json(folder / METADATA)["dataset"]["id"]
+    title = f"{config.env.name} · {dataset} · {config.algorithm.name}"
+    table = Table(title=title, show_header=False)
+    table.add_column("")
+    table.add_column("", justify="right")
+    table.add_row("behavior return (data)", number(result["behavior_return"]))
+    if result["episodes"]:
+        spread = f"{number(result['return_mean'])} ± {number(result['return_std'])}"
+        table.add_row(f"policy return ({result['episodes']} episodes, last)", spread)
+        table.add_row("normalized score", number(result["normalized_score"]))
+    table.add_row("updates", f"{result['updates']:,}")
+    table.add_row("updates/s", number(result["updates_per_second"]))
+    table.add_row("wall time", f"{result['wall_seconds']:.0f} s")
+    # Paths go below the table: a narrow terminal would cut them.
+    console = Console()
+    console.print(table)
+    console.print(f"run     {folder}", soft_wrap=True, highlight=False)
+    for offline in sorted(folder.glob("wandb/offline-run-*")):
+        console.print(f"curves  wandb sync {offline}", soft_wrap=True, highlight=False)
+    if result["episodes"]:
+        following = f"python evaluate.py run={folder} evaluation.episodes=100"
+    else:
+        following = f"python evaluate.py run={folder} ope=fqe evaluation.episodes=0"
+    console.print(f"next    {following}", soft_wrap=True, highlight=False)
+
+
+def print_grid(folder: Path, jobs: list[dict[str, Any]]) -> None:
+    """One line a job: what was set, how it ended, what it reached."""
+    first, *others = (job["overrides"] for job in jobs)
+    shared = [text for text in first if others and all(text in other for other in others)]
+    table = Table()
+    for name, justify in (
+        ("job", "left"),
+        ("status", "left"),
+        ("return", "right"),
+        ("score", "right"),
+        ("updates/s", "right"),
+    ):
+        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    for job in jobs:
+        result = job["result"]
+        table.add_row(
+            " ".join(text for text in job["overrides"] if text not in shared),
+            result.get("status", "failed"),
+            number(result.get("return_mean")),
+            number(result.get("normalized_score")),
+            number(result.get("updates_per_second")),
+        )
+    console = Console()
+    # Beside the table, not in it: a narrow terminal would cut paths and long lists.
+    title = f"grid {folder} · {len(jobs)} jobs, each with {' '.join(shared) or 'the defaults'}"
+    console.print(title, soft_wrap=True, highlight=False, markup=False)
+    console.print(table)
+    for job in jobs:
+        console.print(f"{job['run'] or 'no run folder'}", soft_wrap=True, highlight=False)
+    failed = [job for job in jobs if job["result"].get("status") != "finished"]
+    if failed:
+        console.print(f"{len(failed)} of {len(jobs)} jobs did not finish", style="red")
+    for job in failed:
+        status = job["result"].get("status", "failed")
+        reason = job["result"].get("error") or job["error"] or "killed"
+        own = " ".join(text for text in job["overrides"] if text not in shared)
+        line = f"{own}: {status}: {reason}"
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
+
+
+def number(value: float | None) -> str:
+    """A figure for a table: one decimal; – when there is none."""
+    return "–" if value is None else f"{value:,.1f}"
+
+
+def interval(found: Mapping[str, Any]) -> str:
+    """An estimate for a table: value and interval."""
+    return f"{number(found['value'])} [{number(found['low'])}, {number(found['high'])}]"

@@ -1,0 +1,71 @@
+"""The exceptions that end a command, each with its exit code: 2 for a wrong input, 1 for a failure.
+
+The message is one line: what is wrong, where, and what to do. `losses.ShapeError` is not among
+them: it reports a mistake in the code.
+"""
+
+import signal
+
+
+class ConfigError(Exception):
+    """A setting cannot be used: key, value, allowed range, remedy."""
+
+    exit_code = 2
+
+
+class DataError(Exception):
+    """A data set cannot be used as it is."""
+
+    exit_code = 2
+
+
+class CheckpointError(ConfigError):
+    """A checkpoint is missing, corrupt or written by a newer version."""
+
+
+class PolicyError(Exception):
+    """A policy returned an action that no environment should receive: NaN, out of bounds, shape."""
+
+    exit_code = 1
+
+
+class SimulatorError(Exception):
+    """A simulator cannot be made, raised an exception, or returned NaN or infinity."""
+
+    exit_code = 1
+
+
+class ExportError(Exception):
+    """The exported file does not compute the policy."""
+
+    exit_code = 1
+
+
+class WorkerError(Exception):
+    """A process of a distributed run failed; the others were stopped."""
+
+    exit_code = 1
+
+
+class DivergedError(Exception):
+    """A loss, a gradient or a weight is NaN or infinite."""
+
+    exit_code = 1
+
+    def __init__(self, update: int, names: list[str]) -> None:
+        super().__init__(
+            f"update {update}: {', '.join(names)} is not finite; "
+            "lower cql.critic_learning_rate or dataset.reward_scale"
+        )
+
+
+class PreemptedError(Exception):
+    """A signal asked the process to stop; the run is saved and can be resumed."""
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(signal_number).name}; the run is saved")
+        self.signal_number = signal_number
+
+
+class UnreadableRunError(Exception):
+    """A run folder cannot be reported; the message says why."""

@@ -1,0 +1,224 @@
+"""Records simulated data sets: behavior policies stepped in environments, kept as Minari data.
+
+A data set appears in the local store whole or not at all: it is written to a hidden folder of the
+same store and renamed, under a lock that makes a second process wait and then use it.
+Knows nothing of transitions, learning or evaluation.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+import minari
+import numpy as np
+from minari.data_collector import EpisodeBuffer
+from minari.dataset.minari_storage import MinariStorage
+
+from offline_cql.config import DatasetConfig, EnvConfig
+from offline_cql.errors import DataError
+from offline_cql.io import exclusive, flush
+from offline_cql.readers.minari.store import dataset_path, ensure_namespace, hidden, is_stored
+from offline_cql.render.progress import ProgressBar
+from offline_cql.simulation.behavior import Behavior, Component, mixture
+from offline_cql.simulation.environments import (
+    Environment,
+    Episode,
+    make_environments,
+    roll_out,
+    spaces_of,
+)
+
+ENVIRONMENTS = 10  # stepped side by side; each makes a tenth of the steps
+PLAIN_SIZE = 100_000  # transitions; any other size is named in the id
+# Keeps the recorded episodes' seeds apart from those of an evaluation with the same seed.
+RECORDING = 0x0FF
+
+
+def dataset_id(dataset: DatasetConfig) -> str:
+    """The id a recording is stored under: sim/hopper/medium-v0, or …/medium_5000-v0 by size."""
+    assert dataset.id is not None  # conf/dataset/simulated.yaml names it
+    if dataset.size == PLAIN_SIZE:
+        return dataset.id
+    name, _, version = dataset.id.rpartition("-v")
+    return f"{name}_{dataset.size}-v{version}"
+
+
+def ensure_recorded(env: EnvConfig, dataset: DatasetConfig, *, seed: int = 0) -> str:
+    """The id of an simulated data set, recorded first if the local store lacks it."""
+    identifier = dataset_id(dataset)
+    if not is_stored(identifier):
+        with _exclusive(identifier):
+            if not is_stored(identifier):  # another process may have recorded it meanwhile
+                _record(env, dataset, identifier, seed, None)
+    return identifier
+
+
+def record(
+    env: EnvConfig,
+    dataset: DatasetConfig,
+    *,
+    seed: int = 0,
+    behavior: Behavior | None = None,
+    identifier: str | None = None,
+    overwrite: bool = False,
+) -> str:
+    """Rolls out exactly dataset.size steps into the local store; returns the id.
+
+    behavior: a policy of one's own (None: the mixture behind env and dataset.quality), which
+    needs an identifier of its own. Raises DataError if the id is taken and overwrite is False,
+    PolicyError and SimulatorError from the roll-out; then the store is as it was.
+    """
+    if behavior is not None and identifier is None:
+        raise DataError("recording a policy of one's own needs a data set id of its own")
+    name = identifier or dataset_id(dataset)
+    with _exclusive(name):
+        if is_stored(name) and not overwrite:
+            raise DataError(f"data set {name} is already recorded; overwrite=true records it again")
+        _record(env, dataset, name, seed, behavior)
+    return name
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What one component contributed; its return over the episodes that the quota did not cut."""
+
+    name: str
+    steps: int
+    episodes: int
+    return_mean: float | None
+    return_std: float | None
+
+
+def _record(
+    env: EnvConfig, dataset: DatasetConfig, name: str, seed: int, behavior: Behavior | None
+) -> None:
+    assert env.id is not None
+    assert dataset.quality is not None
+    assert dataset.size is not None
+    components = (
+        mixture(env.name, dataset.quality)
+        if behavior is None
+        else (Component("policy", 1.0, lambda *_: behavior),)
+    )
+    environments = make_environments(env.id, min(ENVIRONMENTS, dataset.size))
+    try:
+        episodes, parts = _rolled_out(environments, components, dataset.size, seed, name)
+        _store(name, environments[0], episodes, _metadata(env, name, seed, parts))
+    finally:
+        for environment in environments:
+            environment.close()
+
+
+def _rolled_out(
+    environments: Sequence[Environment],
+    components: Sequence[Component],
+    size: int,
+    seed: int,
+    name: str,
+) -> tuple[list[Episode], list[_Part]]:
+    spaces, count = spaces_of(environments[0]), len(environments)
+    ends = np.rint(np.cumsum([component.share for component in components]) * size).astype(int)
+    episodes: list[Episode] = []
+    parts: list[_Part] = []
+    with ProgressBar(f"recording {name}", size) as bar:
+        for index, component in enumerate(components):
+            steps = int(ends[index] - (ends[index - 1] if index else 0))
+            entropy = np.random.SeedSequence([seed, RECORDING, index])
+            policy = component.build(spaces, count, np.random.default_rng(entropy))
+            quotas = [steps // count + (i < steps % count) for i in range(count)]
+            rolled = roll_out(
+                environments,
+                policy,
+                seed=int(entropy.generate_state(1)[0]),
+                steps_each=quotas,
+                on_step=lambda made, _ended: bar.advance(made),
+            )
+            episodes += rolled
+            parts.append(_part(component.name, steps, rolled))
+    # Mixed, so that any run of episodes has something of each component.
+    order = np.random.default_rng([seed, RECORDING]).permutation(len(episodes))
+    return [episodes[index] for index in order], parts
+
+
+def _part(name: str, steps: int, episodes: Sequence[Episode]) -> _Part:
+    returns = [episode.return_ for episode in episodes if not episode.cut]
+    mean, std = (float(np.mean(returns)), float(np.std(returns))) if returns else (None, None)
+    return _Part(name, steps, len(episodes), mean, std)
+
+
+def _metadata(env: EnvConfig, name: str, seed: int, parts: Sequence[_Part]) -> dict[str, Any]:
+    described = "; ".join(
+        f"{part.name}: {part.steps:,} steps"
+        + (
+            ""
+            if part.return_mean is None
+            else f", return {part.return_mean:.1f} ± {part.return_std:.1f}"
+        )
+        for part in parts
+    )
+    metadata: dict[str, Any] = {
+        "dataset_id": name,
+        "algorithm_name": f"behavior policies: {', '.join(part.name for part in parts)}",
+        "author": {"offline_cql"},
+        "minari_version": minari.__version__,
+        "eval_env_spec": gym.spec(str(env.id)).to_json(),
+        "description": (
+            f"{sum(part.steps for part in parts):,} steps of {env.id}, recorded with seed {seed}. "
+            f"Behavior (mean ± standard deviation over whole episodes): {described}."
+        ),
+        "behavior": [vars(part) for part in parts],
+        "recording_seed": seed,
+    }
+    if env.reference_min is not None and env.reference_max is not None:
+        metadata |= {"ref_min_score": env.reference_min, "ref_max_score": env.reference_max}
+    return metadata
+
+
+def _store(
+    name: str, environment: Environment, episodes: Sequence[Episode], metadata: dict[str, Any]
+) -> None:
+    """Writes beside the final place, flushes to the disk, renames."""
+    final, staging = dataset_path(name), hidden(".recording", name)
+    shutil.rmtree(staging, ignore_errors=True)  # of a recording that was killed
+    (staging / "new").mkdir(parents=True)
+    try:
+        storage = MinariStorage.new(
+            staging / "new" / "data",
+            observation_space=environment.observation_space,
+            action_space=environment.action_space,
+            env_spec=gym.spec(environment.spec.id) if environment.spec else None,
+        )
+        storage.update_metadata(metadata)
+        storage.update_episodes([_buffer(episode) for episode in episodes])
+        for path in (staging / "new" / "data").iterdir():
+            flush(path)
+        ensure_namespace(name)
+        final.parent.mkdir(parents=True, exist_ok=True)
+        if final.exists():  # overwrite: a folder can only be renamed over an empty one
+            os.replace(final, staging / "old")
+        os.replace(staging / "new", final)
+        flush(final.parent)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _buffer(episode: Episode) -> EpisodeBuffer:
+    return EpisodeBuffer(
+        seed=episode.seed,
+        observations=episode.observations,
+        actions=episode.actions,
+        rewards=episode.rewards,
+        terminations=episode.terminated,
+        truncations=episode.truncated,
+        infos={},
+    )
+
+
+def _exclusive(name: str) -> AbstractContextManager[None]:
+    return exclusive(hidden(".locks", name), f"recording {name}")

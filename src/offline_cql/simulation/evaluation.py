@@ -1,0 +1,109 @@
+"""What a policy is worth in its environment: rollouts with own seeds, raw and normalized returns.
+
+Nothing here draws from a generator that training uses: evaluating more often changes no weight.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from offline_cql.agents import Agent
+from offline_cql.config import EnvConfig, RolloutConfig
+from offline_cql.simulation.environments import Array, BatchPolicy, make_simulators, roll_out
+from offline_cql.transitions import Transitions
+
+
+@dataclass(frozen=True)
+class EpisodeResult:
+    """One evaluated episode; the return is undiscounted, in the environment's units."""
+
+    episode: int
+    seed: int
+    return_: float
+    length: int
+
+
+@dataclass(frozen=True)
+class Score:
+    """Mean and standard deviation (over episodes) of the return, and the normalized mean."""
+
+    episodes: int
+    return_mean: float
+    return_std: float
+    length_mean: float
+    normalized_score: float | None
+
+
+def normalized_score(value: float, env: EnvConfig) -> float | None:
+    """100 · (return − reference_min) / (reference_max − reference_min); None without references."""
+    if env.reference_min is None or env.reference_max is None:
+        return None
+    return 100.0 * (value - env.reference_min) / (env.reference_max - env.reference_min)
+
+
+def greedy_policy(agent: Agent) -> BatchPolicy:
+    """The agent's deterministic policy over NumPy batches, in the environment's units."""
+
+    @torch.no_grad()
+    def policy(observations: Array, indices: Array, starts: Array) -> Array:
+        batch = torch.from_numpy(observations).float().to(agent.device)
+        actions: Array = agent.act(batch).cpu().numpy()
+        return actions
+
+    return policy
+
+
+def evaluate(
+    agent: Agent,
+    env: EnvConfig,
+    evaluation: RolloutConfig,
+    *,
+    on_step: Callable[[int, int], None] | None = None,
+) -> list[EpisodeResult]:
+    """Play `episodes` episodes, the same number in each sub-environment: no bias to short ones.
+
+    on_step is told how many steps were just made and how many episodes ended by them.
+    """
+    environments = make_simulators(env, evaluation.environments)
+    try:
+        episodes = roll_out(
+            environments,
+            greedy_policy(agent),
+            episodes_each=evaluation.episodes // evaluation.environments,
+            seed=evaluation.seed,
+            on_step=on_step,
+        )
+    finally:
+        for environment in environments:
+            environment.close()
+    return [
+        EpisodeResult(episode=k, seed=e.seed, return_=float(e.return_), length=len(e))
+        for k, e in enumerate(episodes)
+    ]
+
+
+def score(results: list[EpisodeResult], env: EnvConfig) -> Score:
+    """The summary of evaluated episodes; the standard deviation is the population's."""
+    returns = np.array([r.return_ for r in results])
+    mean = float(returns.mean())
+    return Score(
+        episodes=len(results),
+        return_mean=mean,
+        return_std=float(returns.std()),
+        length_mean=float(np.mean([r.length for r in results])),
+        normalized_score=normalized_score(mean, env),
+    )
+
+
+def behavior_return(transitions: Transitions) -> float:
+    """Mean return of the logged episodes, in the environment's units.
+
+    Episodes that were cut short by the recording's quota are left out: truncated ones that are
+    shorter than the longest episode of the data by more than one step.
+    """
+    lengths, terminal = transitions.lengths, transitions.terminated[transitions.ends - 1]
+    # Formats without the observation after a time limit have lost that last step.
+    whole = terminal | (lengths >= lengths.max() - 1)
+    return float(transitions.episode_returns()[whole].mean())

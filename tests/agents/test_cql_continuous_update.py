@@ -1,0 +1,292 @@
+"""Promise: one update of the continuous agent is the textbook's; each part learns what it should.
+
+The textbook's update has separate losses, a backward pass and an Adam for each, all taken at the
+same parameters; it is written out here without the package's losses.
+"""
+
+import math
+from itertools import combinations
+from typing import Any
+
+import pytest
+import torch
+from support.builders import attach, batch_of, build, continuous_data, differences, settings
+from support.continuous_case import MEAN, STD, Case, make_case
+from torch import Tensor
+from torch.distributions import Normal
+
+RATES = (
+    *("cql.actor_learning_rate=1e-3", "cql.critic_learning_rate=3e-3"),
+    "cql.temperature_learning_rate=2e-3",
+)
+LAGRANGE = ("cql=lagrange", "cql.multiplier_initial=2", "cql.multiplier_learning_rate=5e-3")
+
+
+def update(case: Case, times: int = 1) -> None:
+    """Real updates of the case's agent on its batch, each with the case's noise."""
+    optimizer = attach(case.agent)
+    case.agent.sample_rank_noise = lambda _: case.noise
+    for _ in range(times):
+        case.agent.update(case.batch, optimizer)
+
+
+def values(agent: Any) -> dict[str, Tensor]:
+    """Copies of all parameters and buffers."""
+    return {name: value.clone() for name, value in agent.state_dict().items()}
+
+
+# --- The textbook --------------------------------------------------------------------------------
+
+
+def drawn(case: Case, observation: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    """Squashed actions [B, n, A] and log-densities [B, n], by torch's own normal distribution."""
+    mean, log_std = (part.unsqueeze(1) for part in case.agent.actor(observation))
+    pre_tanh = mean + log_std.exp() * noise.transpose(0, 1)
+    normal = Normal(mean, log_std.exp()).log_prob(pre_tanh)
+    return pre_tanh.tanh(), (normal - (1 - pre_tanh.tanh().square()).log()).sum(dim=-1)
+
+
+def textbook_gap(case: Case, dist: Tensor, next_dist: Tensor) -> Tensor:
+    """log Σ_j exp(Q_j) / μ_j − Q of the logged action, [E, B]."""
+    critic, noise, action = case.agent.critic, case.noise, case.batch.action
+    uniform = noise.uniform.transpose(0, 1)
+    density = torch.full(uniform.shape[:2], 0.25).log()  # a square of side 2
+    with torch.no_grad():
+        current, next_ = drawn(case, dist, noise.current), drawn(case, next_dist, noise.next)
+    actions = torch.cat([uniform, current[0], next_[0]], dim=1)
+    log_mu = torch.cat([density, current[1], next_[1]], dim=1)
+    exponent = critic(dist, actions) - log_mu
+    return exponent.logsumexp(dim=2) - critic(dist, action.unsqueeze(1)).squeeze(2)
+
+
+def textbook_losses(case: Case) -> dict[str, Tensor]:
+    """Each loss on its own, with whatever gradients flow where: the optimizers keep them apart."""
+    agent, batch, cql = case.agent, case.batch, case.agent.config.cql
+    dist, next_dist = ((o - MEAN) / STD for o in (batch.observation, batch.next_observation))
+    with torch.no_grad():
+        value = agent.target_critic(next_dist, drawn(case, next_dist, case.noise.backup)[0])
+        target = batch.reward + batch.discount * value.squeeze(2).min(dim=0).values
+    q = agent.critic(dist, batch.action.unsqueeze(1)).squeeze(2)
+    losses = {"critic": (q - target).pow(2).mean(dim=1).sum()}
+    if cql.target_gap is not None:
+        gap = textbook_gap(case, dist, next_dist).mean(dim=1) - cql.target_gap
+        multiplier = agent.penalty.log_multiplier.exp()
+        losses["critic"] = losses["critic"] + cql.alpha * (multiplier * gap).sum()
+        losses["multiplier"] = -cql.alpha * (multiplier * gap).sum()
+    elif cql.alpha > 0:
+        gap = textbook_gap(case, dist, next_dist).mean(dim=1)
+        losses["critic"] = losses["critic"] + cql.alpha * gap.sum()
+    action, density = drawn(case, dist, case.noise.actor)
+    q_policy = agent.critic(dist, action).min(dim=0).values
+    temperature = agent.log_temperature.exp()
+    losses["actor"] = (temperature * density - q_policy).mean()
+    losses["temperature"] = -temperature * (density.detach().mean() + agent.target_entropy)
+    return losses
+
+
+def textbook_update(case: Case) -> None:
+    """All losses at the same parameters, one Adam per network, then the target networks."""
+    agent, cql = case.agent, case.agent.config.cql
+    learners = {
+        "critic": (list(agent.critic.parameters()), cql.critic_learning_rate),
+        "actor": (list(agent.actor.parameters()), cql.actor_learning_rate),
+        "temperature": ([agent.log_temperature], cql.temperature_learning_rate),
+        "multiplier": (list(agent.penalty.parameters()), cql.multiplier_learning_rate),
+    }
+    losses = textbook_losses(case)
+    gradients = {
+        name: torch.autograd.grad(loss, learners[name][0], retain_graph=True)
+        for name, loss in losses.items()
+    }
+    for name, gradient in gradients.items():
+        parameters, rate = learners[name]
+        for parameter, value in zip(parameters, gradient, strict=True):
+            parameter.grad = value
+        torch.optim.Adam(parameters, lr=rate).step()
+    with torch.no_grad():
+        pairs = zip(agent.target_critic.parameters(), agent.critic.parameters(), strict=True)
+        for target, online in pairs:
+            target.copy_((1 - cql.polyak) * target + cql.polyak * online)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [[], ["cql.alpha=0"], LAGRANGE, ["cql.polyak=0.5", "network.n_critics=3"]],
+    ids=["default", "plain SAC", "lagrange", "three critics"],
+)
+def test_the_summed_loss_makes_the_same_step_as_separate_losses_and_optimizers(overrides):
+    ours, theirs = make_case(*RATES, *overrides), make_case(*RATES, *overrides)
+    before = values(ours.agent)
+    update(ours)
+    textbook_update(theirs)
+    found, expected = values(ours.agent), values(theirs.agent)
+    for name in found:
+        torch.testing.assert_close(found[name], expected[name], atol=1e-6, rtol=0)
+        if not name.startswith(("statistics", "bounds", "updates")):
+            assert (found[name] - before[name]).abs().max() > 1e-6, name
+
+
+def test_alpha_zero_does_without_the_gap():
+    """Plain SAC: between logging points no proposal is scored at all."""
+    case = make_case("cql.alpha=0", "log_every=2")
+    case.agent.gap = None  # calling it would raise
+    update(case)
+    assert case.agent.updates == 1
+
+
+# --- Multiplier and temperature ------------------------------------------------------------------
+
+
+def test_the_optimizer_holds_the_parameters_of_the_module():
+    agent = make_case(*LAGRANGE, "network.log_std_affine=true").agent
+    groups = agent.configure_optimizers().param_groups
+    assert [group["name"] for group in groups] == ["critic", "actor", "temperature", "multiplier"]
+    held = [id(parameter) for group in groups for parameter in group["params"]]
+    assert len(held) == len(set(held))
+    learning = {id(p) for p in agent.parameters() if p.requires_grad}
+    assert set(held) == learning
+    assert id(agent.penalty.log_multiplier) == held[-1]
+    assert not learning & {id(p) for p in agent.target_critic.parameters()}
+
+
+@pytest.mark.parametrize(("target_gap", "sign"), [(0.01, 1), (100.0, -1)])
+def test_one_step_moves_the_multiplier_towards_its_target(target_gap: float, sign: int):
+    """Adam's first step is the learning rate: up while the gap is above its target, else down."""
+    case = make_case(*LAGRANGE, f"cql.target_gap={target_gap}")
+    update(case)
+    moved = case.agent.penalty.log_multiplier.item() - math.log(2)
+    assert moved == pytest.approx(sign * 5e-3, rel=1e-3)
+
+
+def test_the_multiplier_comes_back_from_both_limits():
+    limits = ("cql.multiplier_min=0.5", "cql.multiplier_max=4", "cql.multiplier_learning_rate=0.3")
+    case = make_case(*LAGRANGE, *limits)
+    agent, distance = case.agent, 1.0
+    agent.gap = lambda _q, _density, logged: 0 * logged + agent.config.cql.target_gap + distance
+    optimizer = attach(agent)
+    agent.sample_rank_noise = lambda _: case.noise
+
+    def after(updates: int) -> float:
+        for _ in range(updates):
+            agent.update(case.batch, optimizer)
+        return agent.penalty.log_multiplier.exp().item()
+
+    assert after(20) == pytest.approx(4)
+    distance = -1.0
+    assert 0.5 <= after(15) < 3.5
+    assert after(20) == pytest.approx(0.5)
+    distance = 1.0
+    assert after(30) > 0.6
+
+
+@pytest.mark.parametrize(("target_entropy", "sign"), [(5.0, 1), (-50.0, -1)])
+def test_the_temperature_is_learned_towards_the_target_entropy(target_entropy: float, sign: int):
+    """The entropy of actions in a square of side 2 is log 4 at most."""
+    case = make_case(*RATES, f"cql.target_entropy={target_entropy}")
+    update(case)
+    assert case.agent.log_temperature.item() == pytest.approx(sign * 2e-3, rel=1e-3)
+
+
+def test_the_entropy_target_is_minus_the_number_of_action_dimensions():
+    assert make_case().agent.target_entropy == -2.0
+    spaces = continuous_data(low=(-1.0,), high=(1.0,)).spaces
+    assert build(settings(), spaces).target_entropy == -1.0
+
+
+# --- Targets -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("precision", ["32", "bf16"])
+def test_targets_move_by_polyak_in_float32(precision: str):
+    """0.005 of the way: below what bf16 resolves."""
+    data = continuous_data()
+    agent = build(settings(f"hardware.precision={precision}"), data.spaces)
+    optimizer, old = attach(agent), values(agent.target_critic)
+    agent.update(batch_of(data, range(8)), optimizer)
+    online = dict(agent.critic.named_parameters())
+    for name, target in agent.target_critic.named_parameters():
+        assert target.dtype == torch.float32
+        expected = old[name].double() + 0.005 * (online[name].double() - old[name].double())
+        torch.testing.assert_close(target.double(), expected, atol=1e-8, rtol=1e-6)
+        assert not torch.equal(target, old[name])
+
+
+def test_in_bf16_the_losses_of_one_batch_agree_to_a_hundredth():
+    """Hopper's size, the same weights and noise; a gap is a difference of Qs, so theirs count."""
+    data = continuous_data(512, low=(-1.0,) * 3, high=(1.0,) * 3, observation_dim=11)
+    wide = ("network.actor_hidden=[256,256,256]", "network.critic_hidden=[256,256,256]")
+    found = []
+    for precision in ("32", "bf16"):
+        config = settings(*wide, "cql.n_action_samples=10", f"hardware.precision={precision}")
+        agent = build(config, data.spaces)
+        noise = agent.sample_noise(256, torch.Generator().manual_seed(0))
+        found.append(agent.compute_losses(batch_of(data, range(256)), noise, measure=True))
+    (full, exact), (half, rounded) = found
+    assert half.item() == pytest.approx(full.item(), rel=0.01)
+    for name in ("critic/td_loss", "critic/gap", "actor/loss", "actor/entropy"):
+        assert rounded[name].item() == pytest.approx(exact[name].item(), rel=0.01), name
+
+
+# --- Acting and noise ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [((-2.0,), (2.0,)), ((-1.0, 0.0, -5.0), (3.0, 0.5, -4.0))]
+)
+def test_act_is_deterministic_and_within_the_bounds(low, high):
+    data = continuous_data(low=low, high=high)
+    agent, observation = build(settings(), data.spaces), torch.randn(200, 3)
+    actions = agent.act(observation)
+    assert torch.equal(actions, agent.act(observation))
+    mean, _ = agent.actor(observation)
+    below, above = torch.tensor(low), torch.tensor(high)
+    torch.testing.assert_close(actions, below + (above - below) * (mean.tanh() + 1) / 2)
+    with torch.no_grad():
+        agent.actor.mlp.weights[-1].mul_(1e4)  # saturated
+    extreme = agent.act(observation)
+    assert ((below <= extreme) & (extreme <= above)).all()
+    assert (extreme == below).any()
+    assert (extreme == above).any()
+
+
+def test_noise_is_drawn_for_the_global_batch_and_sliced():
+    config = settings("cql.n_action_samples=3", "cql.backup=max", "batch_size=8")
+    agent = build(config, continuous_data().spaces)
+    drawn = []
+    for rank, ranks in ((0, 1), (0, 2), (1, 2)):
+        attach(agent, rank=rank, ranks=ranks)
+        drawn.append((agent.sample_rank_noise(8), agent.sample_rank_noise(8)))
+    for whole, *halves in zip(*drawn, strict=True):
+        for part, *shares in zip(whole, *halves, strict=True):
+            assert shares[0].shape[1] == 4
+            assert torch.equal(torch.cat(shares, dim=1), part)
+    first, second = drawn[0]
+    assert [tuple(part.shape) for part in first] == [
+        *((3, 8, 2), (3, 8, 2), (3, 8, 2), (1, 8, 2), (3, 8, 2))
+    ]
+    assert not torch.equal(first.current, first.next)
+    assert len(differences(list(first), list(second))) == 5
+
+
+def test_uniform_noise_spans_the_actions_and_the_rest_is_standard_normal():
+    """Proposals that are all at one bound would make the log-sum-exp a maximum there."""
+    agent = build(settings("cql.n_action_samples=50"), continuous_data().spaces)
+    attach(agent)
+    noise = agent.sample_rank_noise(100)
+    uniform, normal = noise.uniform, torch.cat([noise.current, noise.next])
+    assert -1 <= uniform.min() < -0.99
+    assert 0.99 < uniform.max() <= 1
+    assert uniform.mean().abs() < 0.03
+    assert (normal.mean().abs() < 0.03) & ((normal.std() - 1).abs() < 0.03)
+
+
+def test_another_seed_draws_other_noise():
+    """Seeds that differ in a low bit, in a high bit, and the largest there is."""
+    spaces, drawn = continuous_data().spaces, []
+    for seed in (0, 0, 1, 2**31, 2**32 - 1):
+        agent = build(settings(f"seed={seed}"), spaces)
+        attach(agent)
+        drawn.append(list(agent.sample_rank_noise(8)))
+    assert differences(drawn[0], drawn[1]) == []
+    for left, right in combinations(drawn[1:], 2):
+        assert len(differences(left, right)) == 5

@@ -1,0 +1,239 @@
+"""Promise: an update needs nothing of the host while it runs, and its recording is the update.
+
+Without a GPU two stand-ins show it. On torch's device `meta` an operation with a tensor of the
+host, and every reading of a number, is an error, as it would be inside a CUDA graph. And `Kernels`
+records the operations of an update on the CPU and replays them over the same memory, as a CUDA
+graph does: whatever the host decided once stays as it was. The last tests want a GPU.
+"""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import torch
+from support.builders import (
+    attach,
+    build,
+    continuous_data,
+    differences,
+    discrete_data,
+    fetch_of,
+    image_data,
+    settings,
+)
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from offline_cql.agents import Agent
+from offline_cql.agents.cuda_graph import AS_WRITTEN, GraphedUpdate, Replay
+from offline_cql.transitions import Batch, Transitions
+
+CASES = {
+    "continuous": [],
+    "alpha 0": ["cql.alpha=0"],
+    "bf16": ["hardware.precision=bf16"],
+    "lagrange": ["cql=lagrange"],
+    "expectation": ["cql.penalty=expectation", "cql.expectation_over=policy"],
+    "cloning first": ["cql.bc_updates=7", "cql.bc_learning_rate=1e-2"],
+    "alpha falls": [
+        *("alpha_schedule=cosine", "alpha_schedule.until=20", "alpha_schedule.final_factor=0.1"),
+        "alpha_schedule.warmup=6",
+    ],
+    "max backup": ["cql.backup=max", "network.n_critics=3"],
+    "discrete": ["env=cartpole"],
+    "discrete lagrange": ["env=cartpole", "cql=lagrange"],
+    "expected target": ["env=cartpole", "cql.target=expected"],
+    "continuous cloning": ["algorithm=bc"],
+    "discrete cloning": ["env=cartpole", "algorithm=bc"],
+}
+CASES_ON_A_GPU = ("continuous", "bf16", "lagrange", "alpha falls", "discrete")
+
+
+def data_for(case: str) -> Transitions:
+    return discrete_data() if "env=cartpole" in CASES[case] else continuous_data()
+
+
+def batches(data: Transitions, count: int) -> list[Batch]:
+    draw = torch.Generator().manual_seed(1)
+    fetch = fetch_of(data)
+    return [fetch(torch.randint(len(data), (8,), generator=draw)) for _ in range(count)]
+
+
+# --- Nothing of the host -------------------------------------------------------------------------
+
+
+class OnlyOnDevice(TorchDispatchMode):
+    """Fails at an operation that makes or takes a tensor of the host, single numbers too."""
+
+    def __torch_dispatch__(self, func: Any, _types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves((args, kwargs, result)):
+            if isinstance(leaf, torch.Tensor) and leaf.device.type != "meta":
+                raise AssertionError(f"{func} works on the host")
+        return result
+
+
+@pytest.mark.parametrize("measure", [False, True], ids=["silent", "measured"])
+@pytest.mark.parametrize("case", CASES)
+def test_an_update_stays_on_its_device(case: str, measure: bool, monkeypatch):
+    adam = sys.modules["torch.optim.adam"]  # torch.optim deletes the name
+    monkeypatch.setattr(adam, "_device_dtype_check_for_fused", lambda *_: None)
+    data = data_for(case)
+    config = settings(*CASES[case], "log_every=1" if measure else "log_every=100")
+    agent = build(config, data.spaces).to("meta")
+    agent.on_fit_start = lambda: None
+    agent.noise = torch.Generator()  # there is none for meta
+    optimizer = attach(agent)
+    (batch,) = batches(data, 1)
+    given = Batch(*(tensor.to("meta") for tensor in batch))
+    with OnlyOnDevice():
+        for _ in range(2):
+            agent.update(given, optimizer)
+    assert bool(agent.last_metrics) == measure
+
+
+@pytest.mark.parametrize("case", ["continuous", "discrete", "continuous cloning"])
+def test_acting_and_judging_stay_on_their_device(case: str, monkeypatch):
+    data, host = data_for(case), torch.Generator
+    monkeypatch.setattr(torch, "Generator", lambda *_device: host())
+    agent = build(settings(*CASES[case]), data.spaces).to("meta")
+    (batch,) = batches(data, 1)
+    given = Batch(*(tensor.to("meta") for tensor in batch))
+    with OnlyOnDevice(), torch.no_grad():
+        assert agent.act(given.observation).shape[0] == 8
+        assert all(values.shape == (8,) for values in agent.validation_metrics(given).values())
+
+
+def test_the_stand_in_notices_a_number_that_is_read():
+    with OnlyOnDevice(), pytest.raises(RuntimeError, match="item"):
+        torch.ones(2, device="meta").sum().item()
+    with OnlyOnDevice(), pytest.raises(AssertionError, match="on the host"):
+        torch.ones(2, device="meta").mul(torch.tensor(2.0))
+
+
+@pytest.mark.parametrize("data", [continuous_data(), discrete_data(), image_data()])
+@pytest.mark.parametrize("n_step", [1, 3])
+def test_batches_are_gathered_where_the_transitions_are(data: Transitions, n_step: int):
+    fetch = fetch_of(data, n_step=n_step).on(torch.device("meta"))
+    numbers = torch.zeros(5, 8, dtype=torch.int64, device="meta")
+    with OnlyOnDevice():
+        block = fetch(numbers)
+    assert [tensor.shape[:2] for tensor in block] == [(5, 8)] * 5
+
+
+# --- A recording ---------------------------------------------------------------------------------
+
+
+class Kernels(TorchDispatchMode):
+    """The operations of an update with their arguments, results included."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[tuple[Any, Any, Any, Any]] = []
+
+    def __torch_dispatch__(self, func: Any, _types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        self.calls.append((func, args, kwargs or {}, result))
+        return result
+
+    @torch.no_grad()
+    def replay(self) -> None:
+        for func, args, kwargs, result in self.calls:
+            again = func(*args, **kwargs)
+            for before, now in zip(tree_leaves(result), tree_leaves(again), strict=True):
+                if isinstance(before, torch.Tensor) and before.data_ptr() != now.data_ptr():
+                    before.copy_(now)
+
+
+def record(update: Callable[[], None]) -> Replay:
+    with Kernels() as kernels:
+        update()
+    return kernels.replay
+
+
+def trained(case: str, updates: int, recorded: GraphedUpdate | None) -> tuple[Agent, list[Any]]:
+    """An agent after some updates, two of them measured, and what was measured."""
+    data, measured = data_for(case), []
+    agent = build(settings(*CASES[case], "log_every=9"), data.spaces)
+    optimizer = attach(agent)
+    agent.recorded = recorded
+    for batch in batches(data, updates):
+        agent.update(batch, optimizer)
+        measured.append(agent.last_metrics)
+    agent.optimizers = lambda **_: optimizer
+    return agent, measured
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_replays_are_the_updates_as_written(case: str):
+    updates, recorded = 24, GraphedUpdate(record)
+    as_written, expected = trained(case, updates, None)
+    replayed, found = trained(case, updates, recorded)
+    assert differences(as_written.training_state(), replayed.training_state()) == []
+    assert differences(expected, found) == []
+    phases = {"cloning first": 2, "alpha falls": 2}.get(case, 1)
+    # A phase of one update (alpha is 0 in the first one) is never recorded.
+    assert len(recorded.done) == phases
+    assert len(recorded.replays) == sum(done == AS_WRITTEN for done in recorded.done.values())
+    assert recorded.replays
+
+
+def test_what_the_host_decides_differently_is_another_recording():
+    """Without the phase the second part of the training would replay the first one."""
+    recorded = GraphedUpdate(record)
+
+    def one_for_all(batch: Batch, _phase: Any, step: Any) -> None:
+        recorded(batch, (), step)
+
+    as_written, _ = trained("cloning first", 24, None)
+    replayed, _ = trained("cloning first", 24, one_for_all)
+    assert "/agent/log_temperature" in differences(
+        as_written.training_state(), replayed.training_state()
+    )
+
+
+# --- A GPU ---------------------------------------------------------------------------------------
+
+
+@contextmanager
+def no_waiting() -> Iterator[None]:
+    """Fails where the host would wait for the device."""
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def on_cuda(case: str, *, capture: bool) -> Agent:
+    """An agent after 30 updates on the GPU, all but the first ten without the host waiting."""
+    data, device = data_for(case), torch.device("cuda")
+    chosen = (*CASES[case], "log_every=1000", "hardware.accelerator=gpu")
+    config = settings(*chosen, f"hardware.capture={str(capture).lower()}")
+    agent = build(config, data.spaces).to(device)
+    optimizer = attach(agent)
+    fetch = fetch_of(data).on(device)
+    numbers = torch.arange(8, device=device)
+    for _ in range(10):
+        agent.update(fetch(numbers), optimizer)
+    with no_waiting():
+        for _ in range(20):
+            agent.update(fetch(numbers), optimizer)
+    return agent.cpu()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("capture", [False, True], ids=["as written", "replayed"])
+@pytest.mark.parametrize("case", CASES_ON_A_GPU)
+def test_the_host_waits_for_nothing(case: str, capture: bool):
+    on_cuda(case, capture=capture)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("case", CASES_ON_A_GPU)
+def test_a_cuda_graph_is_the_update_as_written(case: str):
+    as_written, replayed = (on_cuda(case, capture=capture) for capture in (False, True))
+    for one, other in zip(as_written.parameters(), replayed.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)

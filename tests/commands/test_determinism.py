@@ -1,0 +1,68 @@
+"""Promise: the seed decides the weights, and nothing else that one may want to change does.
+
+Evaluating, logging, saving or stepping in other portions changes no weight.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.train import DISCRETE, TINY, differences, learned, rows, trained
+
+pytestmark = pytest.mark.usefixtures("recorded")
+
+UPDATES = "updates=40"
+ROLLOUTS = ("evaluation=default", "evaluation.episodes=1", "evaluation.environments=1")
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Callable[[tuple[str, ...]], dict[str, Any]]:
+    """What a run with no extras learns, each made once."""
+    made: dict[tuple[str, ...], dict[str, Any]] = {}
+
+    def state(settings: tuple[str, ...]) -> dict[str, Any]:
+        if settings not in made:
+            folder = tmp_path_factory.mktemp("plain") / "run"
+            made[settings] = learned(trained(folder, *settings, UPDATES))
+        return made[settings]
+
+    return state
+
+
+@pytest.mark.parametrize("settings", [TINY, DISCRETE], ids=["continuous", "discrete"])
+def test_one_seed_gives_one_result(settings: tuple[str, ...], plain: Any, tmp_path: Path):
+    again = learned(trained(tmp_path / "run", *settings, UPDATES))
+    assert differences(plain(settings), again) == []
+
+
+@pytest.mark.parametrize("settings", [TINY, DISCRETE], ids=["continuous", "discrete"])
+def test_another_seed_gives_another_result(settings: tuple[str, ...], plain: Any, tmp_path: Path):
+    other = learned(trained(tmp_path / "run", *settings, UPDATES, "seed=1"))
+    changed = differences(plain(settings)["agent"], other["agent"])
+    assert any(name.startswith("/critic.") for name in changed)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param((*ROLLOUTS, "evaluation.every=40"), id="evaluate at the end"),
+        pytest.param((*ROLLOUTS, "evaluation.every=9"), id="evaluate often"),
+        pytest.param((*ROLLOUTS, "evaluation.every=40", "evaluation.seed=3"), id="other episodes"),
+        pytest.param(("hardware.updates_per_step=1",), id="blocks of 1"),
+        pytest.param(("hardware.updates_per_step=7",), id="blocks of 7"),
+        pytest.param(("log_every=1",), id="log always"),
+        pytest.param(("log_every=100",), id="log never"),
+        pytest.param(("checkpoint_every=3",), id="save often"),
+    ],
+)
+def test_looking_changes_no_weight(change: tuple[str, ...], plain: Any, tmp_path: Path):
+    folder = trained(tmp_path / "run", *TINY, UPDATES, *change)
+    assert differences(plain(TINY), learned(folder)) == []
+
+
+def test_looking_at_a_discrete_agent_changes_no_weight(plain: Any, tmp_path: Path):
+    folder = trained(tmp_path / "run", *DISCRETE, UPDATES, *ROLLOUTS, "evaluation.every=9")
+    assert differences(plain(DISCRETE), learned(folder)) == []
+    updates = [row["update"] for row in rows(folder / "evaluation.csv")]
+    assert updates == ["9", "18", "27", "36", "40"]

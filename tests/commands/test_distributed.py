@@ -1,0 +1,159 @@
+"""Promise: two processes with half a batch each learn what one process learns with the whole batch.
+
+One backward, one all-reduce; ranks start and end equal; rank 0 alone writes; a grid stays a grid.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from support.config import CONF, composed
+from support.train import DISCRETE, LAGRANGE, differences, entry_point, rows, trained, wait_for
+
+from offline_cql.commands.train import create_run, validate
+from offline_cql.io import read_json
+from offline_cql.runs.checkpoint import newest_checkpoint
+
+pytestmark = pytest.mark.usefixtures("recorded")
+
+ROOT = CONF.parent
+ROLLOUTS = ("evaluation=default", "evaluation.episodes=1", "evaluation.environments=1")
+SETTINGS = {
+    "continuous": (*LAGRANGE, *ROLLOUTS, "evaluation.every=10", "updates=20"),
+    "discrete": (*DISCRETE, *ROLLOUTS, "evaluation.every=10", "updates=20"),
+}
+
+
+def on_two(settings: tuple[str, ...]) -> tuple[str, ...]:
+    """The same settings for two processes."""
+    kept = [key for key in settings if key != "hardware=cpu"]
+    return (*kept, "hardware=ddp_cpu")
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory, recorded: Path) -> dict[str, Any]:
+    """(run of one process, run of two) for each kind of agent; the two are real processes."""
+    base = tmp_path_factory.mktemp("ranks")
+    pairs = {}
+    for name, settings in SETTINGS.items():
+        config = composed(*on_two(settings), f"run_dir={base / name}")
+        folder = create_run(config, *validate(config, []), grid_name=None)
+        pairs[name] = (trained(base / f"{name}-one", *settings), folder)
+    command = ["torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    probe = [str(Path(__file__).parents[1] / "support" / "ddp_worker.py")]
+    folders = [str(two) for _, two in pairs.values()]
+    subprocess.run([sys.executable, "-m", *command, *probe, *folders], check=True, timeout=900)
+    return pairs
+
+
+def probed(folder: Path) -> list[dict[str, Any]]:
+    return [torch.load(folder / f"rank-{rank}.pt", weights_only=True) for rank in (0, 1)]
+
+
+@pytest.mark.parametrize("kind", SETTINGS)
+def test_two_processes_learn_what_one_learns(kind: str, pairs: Any):
+    one, two = (newest_checkpoint(folder) for folder in pairs[kind])
+    start = trained_start(kind)
+    moved = 0.0
+    for name, value in one["agent"].items():
+        torch.testing.assert_close(two["agent"][name], value, rtol=0, atol=1e-5, msg=name)
+        if name.startswith("critic."):
+            moved = max(moved, (value - start[name]).abs().max().item())
+    assert moved > 1e-3  # so that 1e-5 means something
+    assert two["updates"] == one["updates"] == 20
+    assert torch.equal(one["noise"], two["noise"])
+
+
+def trained_start(kind: str) -> dict[str, Any]:
+    """The weights before the first update."""
+    from offline_cql.commands.fit import initial_agent
+    from offline_cql.data.split import split_episodes
+
+    settings, transitions = validate(composed(*SETTINGS[kind]), [])
+    selection = split_episodes(transitions, settings.dataset)
+    return initial_agent(settings, transitions, selection).state_dict()
+
+
+@pytest.mark.parametrize("kind", SETTINGS)
+def test_ranks_end_with_equal_weights(kind: str, pairs: Any):
+    first, second = probed(pairs[kind][1])
+    assert differences(first["agent"], second["agent"]) == []
+    assert torch.equal(first["noise"], second["noise"])
+
+
+@pytest.mark.parametrize("kind", SETTINGS)
+def test_rank_0_alone_writes(kind: str, pairs: Any):
+    first, second = probed(pairs[kind][1])
+    assert second["wrote"] == []
+    assert first["wrote"].count("append") == 4  # metrics at 10 and 20, evaluation at 10 and 20
+
+
+@pytest.mark.parametrize("kind", SETTINGS)
+def test_the_record_is_that_of_one_process(kind: str, pairs: Any):
+    """Means over the ranks, of maxima the largest: the numbers of the global batch."""
+    one, two = (rows(folder / "metrics.csv") for folder in pairs[kind])
+    assert [row["update"] for row in two] == ["10", "20"]
+    for left, right in zip(one, two, strict=True):
+        for name, value in left.items():
+            assert float(right[name]) == pytest.approx(float(value), rel=1e-3, abs=1e-5), name
+    evaluated = [rows(folder / "evaluation.csv") for folder in pairs[kind]]
+    assert [row["seed"] for row in evaluated[0]] == [row["seed"] for row in evaluated[1]]
+
+
+@pytest.mark.slow
+def test_a_grid_of_distributed_runs_is_separate_runs(tmp_path: Path):
+    """Each job is a process tree of its own: other alphas, other weights, each finished."""
+    arguments = (*on_two(SETTINGS["continuous"]), "cql.alpha=1,5", f"run_dir={tmp_path}/run")
+    command = [sys.executable, "train.py", "-m", *arguments, f"hydra.sweep.dir={tmp_path}/grid"]
+    subprocess.run(command, cwd=ROOT, check=True, timeout=500)
+    jobs = [read_json(tmp_path / "grid" / "jobs" / f"000{k}.json") for k in (0, 1)]
+    runs = [Path(job["run"]) for job in jobs]
+    assert [read_json(run / "result.json")["status"] for run in runs] == ["finished"] * 2
+    for run, alpha in zip(runs, (1.0, 5.0), strict=True):
+        assert yaml.safe_load((run / "config.yaml").read_text())["cql"]["alpha"] == alpha
+        assert {row["cql/alpha"] for row in rows(run / "metrics.csv")} == {str(alpha)}
+        assert [row["update"] for row in rows(run / "metrics.csv")] == ["10", "20"]
+    one, other = (newest_checkpoint(run)["agent"] for run in runs)
+    assert differences(one, other) != []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_run_whose_rank_is_killed_ends(number: signal.Signals, tmp_path: Path):
+    """In bounded time, with an exit code, without orphans, with its last checkpoint."""
+    folder = tmp_path / "run"
+    arguments = (*on_two(SETTINGS["discrete"]), "updates=1_000_000", "checkpoint_every=10")
+    with entry_point(*arguments, f"run_dir={folder}") as process:
+        wait_for(lambda: (folder / "checkpoints" / "last.ckpt").exists(), process)
+        ranks = rank_processes(folder)
+        assert len(ranks) == 2
+        if number == signal.SIGKILL:
+            os.kill(ranks[1], number)
+        else:
+            process.send_signal(number)
+        process.communicate(timeout=120)
+    code = process.returncode
+    assert code == (143 if number == signal.SIGTERM else 1)
+    assert rank_processes(folder) == []
+    assert newest_checkpoint(folder)["updates"] >= 10
+    if number == signal.SIGTERM:
+        assert read_json(folder / "result.json")["status"] == "preempted"
+
+
+def rank_processes(folder: Path) -> list[int]:
+    """The processes of the ranks over this folder, but not torchrun's own."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = path.read_text().split("\0")
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if "offline_cql.commands.distributed" in words and str(folder) in words:
+            found.append((int(path.parent.name), "torch.distributed.run" in words))
+    return sorted(number for number, is_torchrun in found if not is_torchrun)

@@ -1,0 +1,123 @@
+"""Promise: the settings say which data; they fit the simulator, or there is none to fit."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from support.config import composed
+from support.config import settings as composed_settings
+from support.train import SIZE
+
+from offline_cql.commands.load_data import SOURCES, environment_spaces, load_transitions
+from offline_cql.config import DatasetConfig, EnvConfig, TrainConfig, typed
+from offline_cql.errors import DataError
+from offline_cql.readers import load
+from offline_cql.readers.minari.store import MinariStore
+from offline_cql.simulation.collect import dataset_id
+from offline_cql.transitions import Spaces, Transitions
+
+pytestmark = pytest.mark.usefixtures("recorded")
+
+PENDULUM, CARTPOLE = f"sim/pendulum/mixed_{SIZE}-v0", f"sim/cartpole/mixed_{SIZE}-v0"
+SMALL = f"dataset.size={SIZE}"
+FROM_STORE = "dataset=minari"
+
+
+def loaded(*overrides: str) -> Transitions:
+    config = composed_settings(*overrides)
+    return load_transitions(config.env, config.dataset)
+
+
+def test_every_source_of_the_schema_is_one():
+    choices = {f.name: f.metadata for f in dataclasses.fields(DatasetConfig)}["source"]["choices"]
+    assert set(SOURCES) == set(choices)
+
+
+# --- The simulator --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("env", "spaces"),
+    [
+        ("pendulum", Spaces(3, 1, False, (-2.0,), (2.0,))),
+        ("cartpole", Spaces(4, 2, True, (), ())),
+        ("logged", None),
+    ],
+)
+def test_the_spaces_are_those_of_the_simulator(env: str, spaces: Spaces | None):
+    assert environment_spaces(env_config(env)) == spaces
+
+
+def env_config(name: str) -> EnvConfig:
+    """conf/env/<name>.yaml, checked; `logged` has no simulated data, so it names some."""
+    other = ("dataset=table", "dataset.path=logs.csv") if name == "logged" else ()
+    config: TrainConfig = typed(composed(f"env={name}", *other))
+    return config.env
+
+
+@pytest.mark.parametrize(
+    ("env", "other"), [("pendulum", CARTPOLE), ("cartpole", PENDULUM)], ids=["discrete", "not"]
+)
+def test_data_of_another_environment_are_refused(env: str, other: str):
+    message = rf"{other} does not fit env={env}: the data have Spaces\(.*, the environment Spaces\("
+    with pytest.raises(DataError, match=message):
+        loaded(f"env={env}", FROM_STORE, f"dataset.id={other}")
+
+
+# --- Each source ----------------------------------------------------------------------------------
+
+
+def test_simulated_data_are_recorded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    small = ("env=cartpole", "dataset.size=60", "batch_size=32")
+    first = loaded(*small)
+    assert (first.dataset_id, len(first)) == ("sim/cartpole/mixed_60-v0", 60)
+    stamp = (tmp_path / first.dataset_id / "data" / "main_data.hdf5").stat()
+    again = loaded(*small)
+    assert (tmp_path / first.dataset_id / "data" / "main_data.hdf5").stat() == stamp
+    assert again.sha256 == first.sha256
+
+
+def test_a_minari_id_needs_no_simulator():
+    data = loaded("env=logged", FROM_STORE, f"dataset.id={PENDULUM}")
+    simulated = loaded("env=pendulum", SMALL)
+    assert dataset_id(composed_settings("env=pendulum", SMALL).dataset) == PENDULUM
+    assert (data.sha256, data.spaces) == (simulated.sha256, simulated.spaces)
+    assert data.sha256 == load(MinariStore(PENDULUM)).sha256
+
+
+def test_a_table_needs_a_path(tmp_path: Path):
+    path = tmp_path / "logs.csv"
+    path.write_text(
+        "obs_x,action,reward,episode,terminated\n"
+        "0.5,0,1,0,0\n1.5,1,2,0,1\n2.5,0,4,1,0\n3.5,1,8,1,1\n"
+    )
+    data = loaded("env=logged", "dataset=table", f"dataset.path={path}")
+    assert data.spaces == Spaces(1, 2, True, (), ())
+    assert data.observations.ravel().tolist() == [0.5, 1.5, 2.5, 3.5]
+    assert data.rewards.tolist() == [1, 2, 4, 8]
+    assert data.ends.tolist() == [2, 4]
+    assert data.terminated.tolist() == [False, True, False, True]
+
+
+def test_a_d4rl_file_is_found_by_its_path(tmp_path: Path):
+    """Two episodes of three steps, in Pendulum's units: bounds -2 … 2."""
+    draw = np.random.default_rng(0)
+    arrays: dict[str, Any] = {
+        "observations": draw.normal(size=(6, 3)).astype(np.float32),
+        "actions": draw.uniform(-2, 2, (6, 1)).astype(np.float32),
+        "rewards": np.arange(6, dtype=np.float32),
+        "terminals": np.array([0, 0, 1, 0, 0, 1], bool),
+        "timeouts": np.zeros(6, bool),
+    }
+    with h5py.File(tmp_path / "own-v0.hdf5", "w") as file:
+        for name, array in arrays.items():
+            file[name] = array
+    path = f"dataset.path={tmp_path / 'own-v0.hdf5'}"
+    data = loaded("env=pendulum", "dataset=d4rl", "env.id=Pendulum-v1", path)
+    assert data.dataset_id == "own-v0"
+    np.testing.assert_array_equal(data.observations[:3], arrays["observations"][:3])
+    np.testing.assert_allclose(data.actions, arrays["actions"][: len(data)] / 2, atol=1e-6)

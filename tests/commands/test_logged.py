@@ -1,0 +1,129 @@
+"""Promise: a file of logs is enough to train on, without a simulator, for both kinds of actions."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.config import CONF, composed
+from support.train import differences, learned, resumed, rows, trained
+
+from offline_cql.commands.evaluate import evaluate
+from offline_cql.commands.summary import print_run
+from offline_cql.commands.train import validate
+from offline_cql.config import TrainConfig, reject_unused_overrides, typed
+from offline_cql.errors import ConfigError, DataError
+from offline_cql.io import read_json
+from offline_cql.readers.table.inference import inferred
+
+SHORT = (
+    *("env=logged", "dataset=table", "logger=csv", "hardware=cpu", "hardware.updates_per_step=10"),
+    *("batch_size=16", "log_every=10", "checkpoint_every=20", "updates=20"),
+    "network.critic_hidden=[16,16]",
+)
+CONTINUOUS = ("cql.n_action_samples=2", "network.actor_hidden=[16,16]", "cql.bc_updates=10")
+KINDS = {"logs": CONTINUOUS, "levels": ()}
+
+
+@pytest.fixture(scope="module")
+def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The example logs of the documentation, a few days of them."""
+    folder = tmp_path_factory.mktemp("logs")
+    command = [sys.executable, "scripts/make_example_logs.py", str(folder), "--days", "6"]
+    said = subprocess.run(command, cwd=CONF.parent, check=True, capture_output=True, text=True)
+    assert "576 steps" in said.stdout
+    return folder
+
+
+def of(logs: Path, name: str, *overrides: str) -> tuple[str, ...]:
+    """What is typed to train on a file, its columns as they were guessed."""
+    path = logs / f"{name}.parquet"
+    own = KINDS[name] if "algorithm=bc" not in overrides else ()
+    return (*SHORT, *own, f"dataset.path={path}", *inferred(str(path)).overrides(), *overrides)
+
+
+@pytest.fixture(scope="module", params=list(KINDS))
+def finished(request: Any, logs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp(request.param) / "run"
+    return trained(folder, *of(logs, request.param))
+
+
+def test_cql_learns_from_a_file(finished: Path):
+    result = read_json(finished / "result.json")
+    assert result["status"] == "finished"
+    assert result["updates"] == 20
+    assert result["return_mean"] is None
+    assert result["behavior_return"] < 0
+    assert [row["update"] for row in rows(finished / "metrics.csv")] == ["10", "20"]
+    assert not (finished / "evaluation.csv").exists()
+
+
+@pytest.mark.parametrize("name", list(KINDS))
+def test_cloning_learns_from_a_file(name: str, logs: Path, tmp_path: Path):
+    folder = trained(tmp_path / "run", *of(logs, name, "algorithm=bc"))
+    assert read_json(folder / "result.json")["status"] == "finished"
+
+
+def test_a_run_goes_on_exactly(finished: Path, logs: Path, tmp_path: Path):
+    name = "logs" if "logs" in finished.parent.name else "levels"
+    folder = resumed(trained(tmp_path / "run", *of(logs, name, "updates=10")), "updates=20")
+    assert differences(learned(folder), learned(finished)) == []
+
+
+def test_the_table_at_the_end_has_no_return_of_the_policy(
+    finished: Path, capsys: pytest.CaptureFixture[str]
+):
+    settings = typed(composed(*SHORT, "dataset.path=x"))
+    print_run(finished, settings, read_json(finished / "result.json"))
+    said = capsys.readouterr().out
+    assert "behavior return (data)" in said
+    assert "policy return" not in said
+    assert f"next    python evaluate.py run={finished} ope=fqe evaluation.episodes=0" in said
+
+
+def test_there_is_nothing_to_roll_out_in(finished: Path):
+    with pytest.raises(ConfigError, match="env=logged: there is no simulator"):
+        evaluate(composed(f"run={finished}", entry_point="evaluate"))
+
+
+def test_evaluation_by_rollouts_cannot_be_asked_for(logs: Path):
+    with pytest.raises(ConfigError, match="there is no simulator"):
+        typed(composed(*of(logs, "logs", "evaluation.episodes=10")))
+
+
+def settings_of(*overrides: str) -> TrainConfig:
+    return validate(composed(*overrides), [])[0]
+
+
+def test_what_only_a_continuous_agent_has_is_refused_when_typed_and_no_trouble_else(logs: Path):
+    settings = settings_of(*of(logs, "levels"))
+    assert settings.cql.bc_updates > 0  # conf/env/logged.yaml: nobody typed it
+    reject_unused_overrides(settings, list(of(logs, "levels")), discrete=True)
+    with pytest.raises(ConfigError, match=r"cql\.bc_updates=10 has no effect"):
+        reject_unused_overrides(settings, ["cql.bc_updates=10"], discrete=True)
+
+
+def test_a_simulators_spaces_are_those_of_the_data(logs: Path):
+    """Three observations, one action within ±2: the logs of a heated room have four."""
+    pendulum = ("env=pendulum", "evaluation=none", *of(logs, "logs")[1:])
+    with pytest.raises(DataError, match=r"gives 4 columns .* the simulator has 3"):
+        settings_of(*pendulum)
+    three = "dataset.columns.observation=[temperature,hour_sin,hour_cos]"
+    _, data = validate(composed(*pendulum, three), [])
+    assert (data.spaces.action_low, data.spaces.action_high) == ((-2.0,), (2.0,))
+
+
+def test_the_door_trains_on_a_file_and_says_what_is_wrong_with_another(logs: Path, tmp_path: Path):
+    def typed_in(*overrides: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "train.py", *of(logs, "levels", *overrides)]
+        return subprocess.run(command, cwd=CONF.parent, capture_output=True, text=True, check=False)
+
+    done = typed_in(f"run_dir={tmp_path}/run")
+    assert done.returncode == 0, done.stderr
+    assert "policy return" not in done.stdout
+    wrong = typed_in("dataset.columns.reward=rewards")
+    assert wrong.returncode == 2
+    assert "error: " in wrong.stderr
+    assert "did you mean reward?" in wrong.stderr
+    assert "Traceback" not in wrong.stderr

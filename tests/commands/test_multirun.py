@@ -1,0 +1,109 @@
+"""Promise: a grid leaves one run folder a job and a table; one bad job does not stop the others."""
+
+import re
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from support.config import CONF
+from support.train import DISCRETE
+
+from offline_cql.commands import summary
+from offline_cql.commands.multirun import rows
+from offline_cql.io import read_json
+from offline_cql.runs.folder import create_run_dir
+
+pytestmark = pytest.mark.usefixtures("recorded")
+
+# What both kinds of agents have: a setting without effect would be refused.
+SMALL = [key for key in DISCRETE if key != "env=cartpole"]
+
+
+def grid(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """`python train.py -m …`, its folders below `folder`."""
+    return subprocess.run(
+        [
+            *(sys.executable, "train.py", "-m", *SMALL, "updates=10", *arguments),
+            # All jobs ask for the same name: the runner keeps them apart.
+            *(f"run_dir={folder}/run", f"hydra.sweep.dir={folder}/grid"),
+        ],
+        cwd=CONF.parent,
+        capture_output=True,
+        text=True,
+        timeout=500,
+    )
+
+
+def test_a_grid_leaves_a_folder_a_job_and_a_table(tmp_path: Path):
+    done = grid(tmp_path, "env=pendulum,cartpole", "cql.alpha=0,1")
+    assert done.returncode == 0, done.stderr
+    jobs = rows(tmp_path / "grid")
+    found = []
+    for job in jobs:
+        config = yaml.safe_load((Path(job["run"]) / "config.yaml").read_text())
+        found.append((config["env"]["name"], config["cql"]["alpha"]))
+        assert config["run_dir"] == job["run"]
+        assert read_json(Path(job["run"]) / "metadata.json")["grid"] == "grid"
+    assert found == [("pendulum", 0.0), ("pendulum", 1.0), ("cartpole", 0.0), ("cartpole", 1.0)]
+    assert [job["result"]["status"] for job in jobs] == ["finished"] * 4
+    names = [f"{tmp_path}/run{suffix}" for suffix in ("", "-2", "-3", "-4")]
+    assert [job["run"] for job in jobs] == names
+    table = done.stdout.partition("grid ")[2]
+    assert "4 jobs" in table
+    assert len(re.findall(r"│ *finished *│", table)) == 4
+    assert all(name in table for name in names)
+    assert "did not finish" not in table
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        *("grid", "run", "run-2", "run-3", "run-4")
+    ]
+
+
+def test_a_job_that_fails_does_not_stop_the_others(tmp_path: Path):
+    """The first job's critics explode."""
+    done = grid(tmp_path, "cql.critic_learning_rate=1e30,1e-3", "log_every=1")
+    assert done.returncode == 1
+    bad, good = rows(tmp_path / "grid")
+    assert bad["result"]["status"] == "diverged"
+    assert good["result"]["status"] == "finished"
+    table = done.stdout.partition("grid ")[2]
+    assert "1 of 2 jobs did not finish" in table
+    assert "cql.critic_learning_rate=1e+30" in table.partition("did not finish")[2]
+    assert "is not finite" in table
+    assert "Traceback" not in done.stderr
+    assert "error: update" in done.stderr
+
+
+def test_a_job_without_a_run_folder_is_listed(tmp_path: Path, capsys: Any):
+    """Its data could not be had, so it never began."""
+    from offline_cql.commands.multirun import Job
+
+    Job(tmp_path, 0).write(["env=hopper"], None, "no such data")
+    (job,) = rows(tmp_path)
+    assert job["result"] == {}
+    summary.print_grid(tmp_path, [job])
+    shown = capsys.readouterr().out
+    assert "1 of 1 jobs did not finish" in shown
+    assert "env=hopper: failed: no such data" in shown
+
+
+def test_five_claims_of_one_name_are_five_folders(tmp_path: Path):
+    with ThreadPoolExecutor(5) as pool:
+        claimed = list(pool.map(lambda _: create_run_dir(tmp_path / "a" / "run"), range(5)))
+    names = ["run", "run-2", "run-3", "run-4", "run-5"]
+    assert sorted(folder.name for folder in claimed) == names
+    assert sorted(folder.name for folder in (tmp_path / "a").iterdir()) == names
+
+
+@pytest.mark.slow
+def test_the_joblib_launcher_runs_jobs_side_by_side(tmp_path: Path):
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    done = grid(tmp_path, "seed=0,1", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
+    assert done.returncode == 0, done.stderr
+    jobs = rows(tmp_path / "grid")
+    assert [job["result"]["status"] for job in jobs] == ["finished"] * 2
+    assert len({job["run"] for job in jobs}) == 2
+    assert "2 jobs" in done.stdout

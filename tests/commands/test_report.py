@@ -1,0 +1,195 @@
+"""Promise: python report.py says first what to ship and why, then lists the runs, leaves a page,
+tables and plots, and stops at no broken run."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from support.config import CONF, composed
+from support.run_dirs import write_grid, write_run
+
+from offline_cql.commands.report import report
+from offline_cql.config import ReportConfig, typed_as
+from offline_cql.errors import ConfigError
+from offline_cql.io import read_json
+
+ROOT = CONF.parent
+FILES = {"report.html", "report.md", "report.tex", "report.json"}
+
+
+def entry_point(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    """`python report.py <arguments>` in a terminal of 80 columns."""
+    return subprocess.run(
+        [sys.executable, str(ROOT / "report.py"), *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"COLUMNS": "80"},
+        timeout=300,
+        check=False,
+    )
+
+
+def reported(out: Path, runs: Path, *overrides: str) -> dict:
+    report(composed(f"runs={runs}", f"out={out}", *overrides, entry_point="report"))
+    return read_json(out / "report.json")
+
+
+def test_the_recommendation_is_the_first_thing_said(tmp_path: Path):
+    write_grid(tmp_path / "runs")
+    done = entry_point("runs=runs", "out=out", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert lines[:2] == [
+        "cart · sim/cart/mixed-v0",
+        "  ship alpha=5 after 100 updates, seed 1",
+    ]
+    first = lines[: lines.index("")]
+    assert first[-2:] == [
+        "  runs/alpha5-seed1/checkpoints/100.ckpt",
+        "  python export.py run=runs/alpha5-seed1 checkpoint=100",
+    ]
+    assert max(len(line) for line in lines if line.startswith(("│", "┃", "└"))) <= 80
+    assert sum("alpha=20" in line for line in lines if line.startswith("│")) == 2
+    assert lines[-4:] == [f"file    out/{name}" for name in ("report.html", "report.md")] + [
+        f"file    out/{name}" for name in ("report.tex", "report.json")
+    ]
+    assert {path.name for path in (tmp_path / "out").iterdir()} >= FILES
+
+
+def test_report_json_holds_the_choice_and_its_grounds(tmp_path: Path):
+    found = reported(tmp_path / "out", write_grid(tmp_path / "runs"))
+    (selection,) = found["selections"].values()
+    assert selection["ship"]
+    assert selection["chosen"]["alpha"] == 5
+    assert selection["chosen"]["estimate"]["low"] == 61
+    assert selection["too_small"].keys() == {"0"}
+    assert selection["too_large"].keys() == {"20"}
+    assert len(selection["pairs"]) == 6
+    assert len(found["runs"]) == 8
+    assert [each["method"] for each in found["over_tasks"]] == [
+        "alpha=0",
+        "alpha=5",
+        "alpha=20",
+        "bc",
+    ]
+
+
+def test_json_stays_json_where_figures_are_no_numbers(tmp_path: Path):
+    nan = float("nan")
+    runs = tmp_path / "runs"
+    write_run(runs / "run", bounds={100: (nan, nan), 200: (nan, 5)}, returns={200: [nan]})
+    reported(tmp_path / "out", runs)
+
+    def refused(constant: str) -> None:
+        raise AssertionError(constant)
+
+    json.loads((tmp_path / "out" / "report.json").read_text(), parse_constant=refused)
+
+
+def test_the_limits_are_settings(tmp_path: Path):
+    """With every share allowed alpha=0 has the largest bound; its estimate stays below the best."""
+    runs = write_grid(tmp_path / "runs")
+    found = reported(tmp_path / "out", runs, "above_best_share=1", "bc_margin=10")
+    (selection,) = found["selections"].values()
+    assert selection["chosen"]["alpha"] == 0
+    assert selection["too_large"].keys() == {"0", "5", "20"}
+
+
+def test_broken_and_unfinished_runs_are_named_and_the_rest_is_reported(tmp_path: Path):
+    runs = write_grid(tmp_path / "runs")
+    for name, file in (("going-on", "result.json"), ("no-config", "config.yaml")):
+        (write_run(runs / name) / file).unlink()
+    write_run(runs / "failed", status="failed")
+    half = write_run(runs / "half") / "validation.csv"
+    half.write_text(half.read_text()[:-9])
+    done = entry_point(f"runs={runs}", f"out={tmp_path}/out")
+    assert (done.returncode, done.stderr) == (0, "")
+    left = [line for line in done.stdout.splitlines() if line.startswith("left out")]
+    assert left == [
+        f"left out {runs}/failed: status failed: failed for a reason",
+        f"left out {runs}/going-on: no result.json: the run is going on, or was killed",
+        f"left out {runs}/half: validation.csv is cut off in line 3",
+        f"left out {runs}/no-config: no config.yaml",
+    ]
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert all(line.split(": ")[-1] in page for line in left)
+    assert len(read_json(tmp_path / "out" / "report.json")["runs"]) == 8
+
+
+def test_only_broken_runs_are_reported_too(tmp_path: Path):
+    (write_run(tmp_path / "runs" / "run") / "result.json").unlink()
+    found = reported(tmp_path / "out", tmp_path / "runs")
+    assert (found["runs"], len(found["left_out"])) == ([], 1)
+
+
+def test_a_second_report_takes_a_folder_of_its_own(tmp_path: Path):
+    write_run(tmp_path / "runs" / "run")
+    for _ in range(2):
+        reported(tmp_path / "out", tmp_path / "runs")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "out-2", "runs"]
+
+
+def test_a_report_beside_the_runs_is_no_run(tmp_path: Path):
+    write_run(tmp_path / "run")
+    reported(tmp_path / "reports" / "one", tmp_path)
+    found = reported(tmp_path / "reports" / "two", tmp_path)
+    assert (len(found["runs"]), found["left_out"]) == (1, [])
+
+
+def test_a_folder_without_runs_is_one_line(tmp_path: Path):
+    done = entry_point(f"runs={tmp_path}/none", f"out={tmp_path}/out")
+    assert done.returncode == 2
+    assert (
+        done.stderr
+        == f"error: runs={tmp_path}/none does not exist; train.py makes some, in outputs/\n"
+    )
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("above_best_share=2", "above_best_share=2 must be >= 0 and <= 1"),
+        ("bc_margin=-1", "bc_margin=-1 must be >= 0"),
+        ("resamples=5", "resamples=5 must be >= 100"),
+    ],
+)
+def test_settings_that_cannot_be(override: str, message: str):
+    with pytest.raises(ConfigError) as error:
+        typed_as(ReportConfig, composed("runs=x", override, entry_point="report"))
+    assert str(error.value).startswith(message)
+
+
+def test_nothing_that_trains_is_loaded(tmp_path: Path):
+    """torch alone takes seconds; a report over run folders needs none of it."""
+    write_grid(tmp_path / "runs")
+    code = (
+        "import sys; sys.path.insert(0, 'tests'); from support.config import composed;"
+        "from offline_cql.commands.report import report;"
+        f"report(composed('runs={tmp_path}/runs', 'out={tmp_path}/out', entry_point='report'));"
+        "print(sorted({'torch', 'pytorch_lightning', 'gymnasium', 'minari'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.slow
+def test_sixty_runs_take_less_than_twenty_seconds(tmp_path: Path):
+    for task in range(7):
+        write_grid(tmp_path / "runs" / str(task))
+        for path in (tmp_path / "runs" / str(task)).glob("*/metadata.json"):
+            path.write_text(path.read_text().replace("aaaa", f"{task:04d}"))
+    shutil.copytree(tmp_path / "runs" / "0", tmp_path / "runs" / "again")
+    begin = time.perf_counter()
+    done = entry_point(f"runs={tmp_path}/runs", f"out={tmp_path}/out")
+    assert done.returncode == 0
+    assert len(read_json(tmp_path / "out" / "report.json")["runs"]) == 64
+    assert time.perf_counter() - begin < 20

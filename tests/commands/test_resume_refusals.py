@@ -1,0 +1,176 @@
+"""Promise: what cannot be continued exactly is refused, in one line, and nothing is overwritten."""
+
+import os
+import random
+import re
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import h5py
+import pytest
+import torch
+from support.train import (
+    SIZE,
+    TINY,
+    differences,
+    entry_point,
+    learned,
+    resumed,
+    rows,
+    trained,
+    wait_for,
+)
+
+from offline_cql.commands.distributed import load_config
+from offline_cql.errors import CheckpointError, ConfigError, DataError
+from offline_cql.runs import checkpoint
+from offline_cql.runs.checkpoint import LAST, PREVIOUS, newest_checkpoint
+
+pytestmark = pytest.mark.usefixtures("recorded")
+SETTINGS = (*TINY, "checkpoint_every=10")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of 20 updates that saved at 10 and at 20."""
+    return trained(tmp_path_factory.mktemp("finished") / "run", *SETTINGS, "updates=20")
+
+
+@pytest.fixture
+def run(finished: Path, tmp_path: Path) -> Path:
+    """A copy of it that a test may spoil."""
+    return Path(shutil.copytree(finished, tmp_path / "run"))
+
+
+def test_no_run_folder(tmp_path: Path):
+    with pytest.raises(ConfigError, match=r"resume=.* is no run folder: it has no config.yaml"):
+        resumed(tmp_path)
+
+
+def test_no_checkpoint(run: Path):
+    shutil.rmtree(run / "checkpoints")
+    with pytest.raises(ConfigError, match=r"last.ckpt does not exist"):
+        resumed(run, "updates=30")
+
+
+@pytest.mark.parametrize("other", ["cql.alpha=1", "seed=1", "logger=none"])
+def test_other_settings_with_resume(run: Path, other: str):
+    with pytest.raises(ConfigError, match=re.escape(other.partition("=")[0])):
+        resumed(run, "updates=30", other)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "section"),
+    [("alpha: 5.0", "alpha: 4.0", "cql"), ("batch_size: 16", "batch_size: 8", "batch_size")],
+)
+def test_an_edited_config(run: Path, old: str, new: str, section: str):
+    path = run / "config.yaml"
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+    with pytest.raises(ConfigError, match=f"{section} differs from the checkpoint's"):
+        resumed(run, "updates=30")
+
+
+def test_changed_data(run: Path, recorded: Path, tmp_path: Path, monkeypatch: Any):
+    """One reward of one step is another one."""
+    store = Path(shutil.copytree(recorded, tmp_path / "store"))
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(store))
+    path = store / "sim" / "pendulum" / f"mixed_{SIZE}-v0" / "data" / "main_data.hdf5"
+    with h5py.File(path, "r+") as file:
+        file["episode_0/rewards"][0] += 1e-3
+    with pytest.raises(DataError, match="the data changed since the checkpoint"):
+        resumed(run, "updates=30")
+
+
+def test_a_newer_format(run: Path, monkeypatch: Any):
+    state = newest_checkpoint(run)
+    monkeypatch.setattr(checkpoint, "FORMAT", 99)
+    checkpoint.write_checkpoint(run, {k: v for k, v in state.items() if k != "format"})
+    monkeypatch.undo()
+    (run / "checkpoints" / PREVIOUS).unlink()
+    with pytest.raises(CheckpointError, match="has format 99, this version reads up to 1; update"):
+        resumed(run, "updates=30")
+
+
+def test_code_inside_a_checkpoint(run: Path, tmp_path: Path):
+    """Whoever can change the file can change its sha256 too; reading still runs nothing."""
+
+    class Evil:
+        def __reduce__(self) -> Any:
+            return os.mkdir, (str(tmp_path / "was_here"),)
+
+    path = run / "checkpoints" / LAST
+    torch.save({"format": 1, "updates": Evil()}, path)
+    digest = checkpoint.hashlib.sha256(path.read_bytes()).hexdigest()
+    checkpoint.digest_path(path).write_text(digest)
+    (run / "checkpoints" / PREVIOUS).unlink()
+    with pytest.raises(CheckpointError, match="holds more than tensors and plain values"):
+        resumed(run, "updates=30")
+    assert not (tmp_path / "was_here").exists()
+
+
+def test_a_metrics_file_that_lost_rows(run: Path):
+    (run / "metrics.csv").write_text("update\n")
+    with pytest.raises(ConfigError, match=r"metrics.csv has 7 bytes, fewer than the"):
+        resumed(run, "updates=30")
+
+
+def test_a_damaged_last_checkpoint_falls_back_loudly(finished: Path, run: Path, capsys: Any):
+    """From the checkpoint of update 10 the run comes to the same end, its rows written once."""
+    path = run / "checkpoints" / LAST
+    path.write_bytes(path.read_bytes()[:-100])
+    (run / "result.json").unlink()
+    resumed(run)
+    error = capsys.readouterr().err
+    assert "last.ckpt is damaged: sha256" in error
+    assert "going on from previous.ckpt" in error
+    assert differences(learned(finished), learned(run)) == []
+    assert rows(run / "metrics.csv") == rows(finished / "metrics.csv")
+
+
+def test_both_checkpoints_damaged(run: Path):
+    for name in (LAST, PREVIOUS):
+        path = run / "checkpoints" / name
+        path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(CheckpointError, match=r"previous.ckpt is damaged"):
+        resumed(run, "updates=30")
+
+
+def test_a_failure_between_checkpoints_costs_only_what_came_after(
+    finished: Path, tmp_path: Path, monkeypatch: Any
+):
+    """The bar raises at update 15: rows up to then are there, the checkpoint is of update 10."""
+
+    def break_down(_bar: Any, _trainer: Any, agent: Any, *_args: Any) -> None:
+        if agent.updates == 15:
+            raise OSError("the terminal is gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("offline_cql.callbacks.progress.ProgressBar.on_train_batch_end", break_down)
+        with pytest.raises(OSError, match="the terminal is gone"):
+            trained(tmp_path / "run", *SETTINGS, "updates=20", "log_every=5")
+    run = tmp_path / "run"
+    assert [row["update"] for row in rows(run / "metrics.csv")] == ["5", "10", "15"]
+    assert newest_checkpoint(run)["updates"] == 10
+    resumed(run)
+    assert [row["update"] for row in rows(run / "metrics.csv")] == ["5", "10", "15", "20"]
+    assert differences(learned(finished), learned(run)) == []
+
+
+def test_kill_9_at_a_random_moment(finished: Path, tmp_path: Path):
+    """The same command again until it is through: the same end, each row once, nothing left."""
+    folder, generator = tmp_path / "run", random.Random()
+    arguments = [*SETTINGS, "updates=400", "log_every=5", f"run_dir={folder}"]
+    with entry_point(*arguments) as process:
+        wait_for(lambda: (folder / "checkpoints" / LAST).exists(), process)
+        time.sleep(moment := generator.uniform(0, 0.5))
+        process.kill()
+    note = f"killed {moment:.3f} s after the first checkpoint"
+    assert load_config(folder).updates == 400, note
+    resumed(folder)
+    whole = trained(tmp_path / "whole", *SETTINGS, "updates=400", "log_every=5")
+    assert differences(learned(whole), learned(folder)) == [], note
+    assert rows(folder / "metrics.csv") == rows(whole / "metrics.csv"), note
+    assert not list(folder.rglob("*.tmp")), note

@@ -1,0 +1,232 @@
+"""Promise: a run leaves a folder that says what it was and what it reached, however it ends."""
+
+import csv
+import importlib.metadata
+import math
+import re
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import open_dict
+from support.config import CONF, composed
+from support.train import (
+    DISCRETE,
+    TINY,
+    differences,
+    entry_point,
+    learned,
+    resumed,
+    rows,
+    trained,
+    wait_for,
+)
+
+from offline_cql.commands.collect import collect
+from offline_cql.commands.distributed import load_config
+from offline_cql.commands.evaluate import evaluate
+from offline_cql.commands.train import train, validate
+from offline_cql.errors import ConfigError, DivergedError
+from offline_cql.io import read_json
+from offline_cql.readers import load
+from offline_cql.readers.minari.store import MinariStore
+from offline_cql.runs.checkpoint import newest_checkpoint
+from offline_cql.runs.folder import CsvFile
+
+pytestmark = pytest.mark.usefixtures("recorded")
+
+ROLLOUTS = ("evaluation=default", "evaluation.episodes=4", "evaluation.environments=2")
+RESULT = {
+    *("status", "updates", "updates_per_second", "wall_seconds", "return_mean", "return_std"),
+    *("normalized_score", "episodes", "behavior_return", "error", "signal"),
+}
+
+
+def typed_in(*overrides: str) -> float | None:
+    """What `python train.py <overrides>` does after its command line was checked."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("train", list(overrides), return_hydra_config=True)
+    HydraConfig.instance().set_config(config)
+    try:
+        with open_dict(config):
+            del config["hydra"]
+        return train(config)
+    finally:
+        HydraConfig.instance().cfg = None
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, recorded: Path) -> tuple[Path, float]:
+    """A run of 20 updates with two evaluations, and what train() returned."""
+    folder = tmp_path_factory.mktemp("finished") / "2026-11-21_00-00-00-seed0"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SEED", "7")
+        value = typed_in(
+            *(*TINY, *ROLLOUTS, "evaluation.every=10", "updates=20", f"run_dir={folder}"),
+            "seed=${oc.env:SEED}",
+        )
+    assert value is not None
+    return folder, value
+
+
+def test_the_config_is_kept_with_environment_variables_unresolved(finished: Any):
+    text = (finished[0] / "config.yaml").read_text()
+    assert "seed: ${oc.env:SEED}" in text
+    # Everything else is a value: nothing changes when the project's defaults do.
+    assert text.count("${") == 1
+    assert f"run_dir: {finished[0]}" in text
+
+
+def test_the_record_says_how_to_repeat_the_run(finished: Any):
+    record = read_json(finished[0] / "metadata.json")
+    assert {"created", "command", "grid", "commit", "versions", "hardware", "dataset"} <= set(
+        record
+    )
+    assert record["versions"]["torch"] == importlib.metadata.version("torch")
+    assert record["dataset"]["id"] == "sim/pendulum/mixed_2000-v0"
+    assert re.fullmatch("[0-9a-f]{64}", record["dataset"]["sha256"])
+    assert record["wandb_id"] is None  # logger=csv
+    assert record["grid"] is None
+
+
+def test_the_result_is_that_of_the_last_evaluation(finished: Any):
+    folder, value = finished
+    result = read_json(folder / "result.json")
+    assert set(result) == RESULT
+    assert (result["status"], result["updates"], result["error"]) == ("finished", 20, None)
+    last = [
+        float(row["return"]) for row in rows(folder / "evaluation.csv") if row["update"] == "20"
+    ]
+    assert len(last) == result["episodes"] == 4
+    mean = sum(last) / 4
+    assert value == result["return_mean"] == pytest.approx(mean)
+    spread = math.sqrt(sum((x - mean) ** 2 for x in last) / 4)
+    assert result["return_std"] == pytest.approx(spread)
+    # Pendulum's references are -1200 and -150.
+    assert result["normalized_score"] == pytest.approx(100 * (mean + 1200) / 1050)
+
+
+def test_the_files_have_their_columns(finished: Any):
+    with (finished[0] / "evaluation.csv").open(newline="") as file:
+        assert next(csv.reader(file)) == ["update", "episode", "seed", "return", "length"]
+    with (finished[0] / "metrics.csv").open(newline="") as file:
+        columns = next(csv.reader(file))
+    assert columns[0] == "update"
+    assert {"critic/td_loss", "critic/gap", "cql/alpha", "time/updates_per_second"} <= set(columns)
+    assert {row["length"] for row in rows(finished[0] / "evaluation.csv")} == {"200"}
+
+
+def test_without_rollouts_there_is_no_metric(tmp_path: Path, capsys: Any):
+    folder = tmp_path / "run"
+    assert typed_in(*DISCRETE, "updates=3", f"run_dir={folder}") is None
+    assert not (folder / "evaluation.csv").exists()
+    assert read_json(folder / "result.json")["return_mean"] is None
+    assert (
+        f"next    python evaluate.py run={folder} ope=fqe evaluation.episodes=0"
+        in capsys.readouterr().out
+    )
+
+
+@pytest.mark.parametrize("log_every", [1, 1000], ids=["seen in the log", "seen in the weights"])
+def test_a_diverging_run_stops_and_keeps_what_was_good(log_every: int, tmp_path: Path):
+    """alpha explodes at update 7: the checkpoint of update 5 stays, none is made of update 10."""
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    explosion = ("alpha_schedule=piecewise", "alpha_schedule.points=[[5,1],[6,1e300]]")
+    every = ("checkpoint_every=5", f"log_every={log_every}")
+    folder = tmp_path / "run"
+    with pytest.raises(DivergedError, match=r"is not finite; lower cql.critic_learning_rate"):
+        trained(folder, *TINY, *explosion, *every, "updates=20")
+    result = read_json(folder / "result.json")
+    assert result["status"] == "diverged"
+    assert "is not finite" in result["error"]
+    kept = newest_checkpoint(folder)
+    assert kept["updates"] == 5
+    assert all(value.isfinite().all() for value in kept["agent"].values())
+    # Whoever runs the next job of a grid can stop it.
+    assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == handlers
+
+
+def test_a_gpu_that_is_not_there_is_refused(monkeypatch: Any):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(ConfigError, match="needs as many GPUs, found 0; use hardware=cpu") as error:
+        validate(composed("hardware=gpu", *(key for key in TINY if key != "hardware=cpu")), [])
+    assert error.value.exit_code == 2
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    asked = ("hardware=auto", "hardware.capture=true")
+    with pytest.raises(ConfigError, match="needs a GPU, found 0"):
+        validate(composed(*asked, *(key for key in TINY if key != "hardware=cpu")), [])
+
+
+@pytest.mark.parametrize(
+    ("units", "precision"),
+    [({"avx512_bf16": True}, "bf16"), ({"amx_bf16": True}, "bf16"), ({"avx512_bf16": False}, "32")],
+)
+def test_precision_auto_is_settled_once_and_said(
+    units: dict[str, bool], precision: str, tmp_path: Path, monkeypatch: Any, capsys: Any
+):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: units)
+    folder = trained(tmp_path / "run", *DISCRETE, "hardware.precision=auto", "updates=2")
+    assert f"precision {precision} (hardware.precision=auto)" in capsys.readouterr().out
+    assert load_config(folder).hardware.precision == precision
+    assert read_json(folder / "metadata.json")["hardware"]["precision"] == precision
+    # Another processor goes on with what the run began with.
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    resumed(folder, f"resume={folder}", "updates=4")
+    assert load_config(folder).hardware.precision == precision
+
+
+def test_a_batch_larger_than_the_data_is_refused():
+    """The data have 2,000 transitions whatever the config promises."""
+    config = composed(*TINY, "batch_size=2000")
+    validate(config, [])
+    with pytest.raises(ConfigError, match=r"batch_size=2001 must be <= dataset.size=2000"):
+        validate(composed(*TINY, "batch_size=2001"), [])
+
+
+def test_evaluating_a_finished_run_repeats_its_last_evaluation(finished: Any, monkeypatch: Any):
+    folder, value = finished
+    monkeypatch.setenv("SEED", "7")
+    options = ("evaluation.episodes=4", "evaluation.environments=2", "evaluation.seed=10000")
+    again = evaluate(composed(f"run={folder}", *options, entry_point="evaluate"))
+    assert again == value
+    last = [row for row in rows(folder / "evaluation.csv") if row["update"] == "20"]
+    assert rows(folder / "evaluate.csv") == last
+    summary = read_json(folder / "evaluate.json")
+    assert (summary["return_mean"], summary["updates"], summary["seed"]) == (value, 20, 10000)
+    other = evaluate(
+        composed(f"run={folder}", *options[:2], "evaluation.seed=1", entry_point="evaluate")
+    )
+    assert other != value
+
+
+def test_collecting_with_a_finished_run(finished: Any, tmp_path: Path, monkeypatch: Any):
+    """Its deterministic policy fills 250 steps, 25 in each of ten environments."""
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    monkeypatch.setenv("SEED", "7")
+    folder = finished[0]
+    collect(composed(f"policy=run:{folder}", "dataset.size=250", entry_point="collect"))
+    data = load(MinariStore(f"sim/pendulum/{folder.name}-v0"))
+    assert len(data) == 250
+    assert float(abs(data.actions).max()) <= 1.0
+
+
+def test_sigterm_saves_and_the_run_goes_on_from_there(tmp_path: Path):
+    folder = tmp_path / "run"
+    with entry_point(*TINY, "updates=1_000_000", f"run_dir={folder}") as process:
+        wait_for(lambda: CsvFile(folder / "metrics.csv").size() > 0, process)
+        process.send_signal(signal.SIGTERM)
+        _, error = process.communicate(timeout=300)
+    assert process.returncode == 143
+    assert f"go on with: python train.py resume={folder}" in error
+    assert "Traceback" not in error
+    result = read_json(folder / "result.json")
+    assert (result["status"], result["signal"]) == ("preempted", 15)
+    reached = newest_checkpoint(folder)["updates"]
+    assert reached == result["updates"]
+    resumed(folder, f"updates={reached + 5}")
+    whole = trained(tmp_path / "whole", *TINY, f"updates={reached + 5}")
+    assert differences(learned(whole), learned(folder)) == []

@@ -1,0 +1,68 @@
+"""Promise: splits and transforms of the data are trained with, for both kinds of action.
+
+Each runs to its end and changes what is learned; the data set on record stays the whole one.
+"""
+
+from pathlib import Path
+
+import pytest
+from support.config import composed
+from support.train import DISCRETE, TINY, differences, learned, trained
+
+from offline_cql.commands.train import validate
+from offline_cql.data.split import split_episodes
+from offline_cql.errors import ConfigError
+from offline_cql.io import read_json
+
+pytestmark = pytest.mark.usefixtures("recorded")
+
+KINDS = {"continuous": TINY, "discrete": DISCRETE}
+TRANSFORMS = {
+    "n_step": ("dataset.n_step=3",),
+    "validation_fraction": ("dataset.validation_fraction=0.3",),
+    "fraction": ("dataset.fraction=0.5",),
+    "best": ("dataset.top_fraction=0.3",),
+    "return_range": ("dataset.return_range=10",),
+    "reward_shift": ("dataset.reward_shift=1",),
+    "all": (
+        *(
+            "dataset.n_step=5",
+            "dataset.fraction=0.9",
+            "dataset.validation_fraction=0.3",
+            "dataset.top_fraction=0.8",
+        ),
+        *("dataset.split_seed=1", "dataset.return_range=10", "dataset.reward_scale=2"),
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory, recorded: Path) -> dict[str, Path]:
+    """A run of each kind on all of the data as they are."""
+    base = tmp_path_factory.mktemp("plain")
+    return {kind: trained(base / kind, *settings, "updates=20") for kind, settings in KINDS.items()}
+
+
+@pytest.mark.parametrize("transform", TRANSFORMS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_run_ends_and_has_learned_from_other_data(
+    kind: str, transform: str, plain: dict[str, Path], tmp_path: Path
+):
+    run = trained(tmp_path / "run", *KINDS[kind], *TRANSFORMS[transform], "updates=20")
+    result = read_json(run / "result.json")
+    assert (result["status"], result["updates"]) == ("finished", 20)
+    assert differences(learned(plain[kind])["agent"], learned(run)["agent"]) != []
+    data, whole = (read_json(folder / "metadata.json")["dataset"] for folder in (run, plain[kind]))
+    assert data["sha256"] == whole["sha256"]
+
+
+def test_a_batch_larger_than_the_training_part_is_refused():
+    """Of 2,000 transitions some are held out: what is left is the limit."""
+    overrides = (*TINY, "dataset.validation_fraction=0.2")
+    settings, data = validate(composed(*overrides), [])
+    size = split_episodes(data, settings.dataset).size
+    assert 1_000 < size < len(data) == 2_000
+    validate(composed(*overrides, f"batch_size={size}"), [])
+    message = f"batch_size={size + 1} must be <= {size}, the training transitions of sim/pendulum/"
+    with pytest.raises(ConfigError, match=message):
+        validate(composed(*overrides, f"batch_size={size + 1}"), [])

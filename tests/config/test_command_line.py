@@ -1,0 +1,296 @@
+"""Promise: what was typed wrong is answered with one line and exit code 2, before anything starts.
+
+A fault of ours keeps its traceback; help, --cfg and grids work and load nothing heavy.
+"""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.config import CONF
+
+from offline_cql.config import CollectConfig, EvaluateConfig, TrainConfig, command_line
+from offline_cql.errors import ConfigError
+
+ROOT = CONF.parent
+NAMES = sorted(path.stem for path in (CONF / "env").glob("*.yaml"))
+ENVIRONMENTS = ", ".join(NAMES[:12]) + f", … and {len(NAMES) - 12} more: --help lists them"
+
+
+def check(*arguments: str) -> None:
+    command_line.check(list(arguments), schema=TrainConfig, entry_point=ROOT / "train.py")
+
+
+def refusal(*arguments: str) -> str:
+    with pytest.raises(ConfigError) as error:
+        check(*arguments)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+# --- What is refused -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("cql.alhpa=5", "cql.alhpa is unknown; did you mean cql.alpha?"),
+        ("+cql.alhpa=5", "cql.alhpa is unknown; did you mean cql.alpha?"),
+        ("++cql.alhpa=5", "cql.alhpa is unknown; did you mean cql.alpha?"),
+        ("~cql.alhpa", "cql.alhpa is unknown; did you mean cql.alpha?"),
+        ("alpha=5", "alpha is unknown; did you mean cql.alpha?"),
+        ("enw=hopper", "enw is unknown; did you mean env?"),
+        ("cql.alpha.x=1", "cql.alpha.x is unknown; did you mean cql.alpha?"),
+        (
+            "env=hoper",
+            f"env=hoper is unknown; did you mean env=hopper? (available: {ENVIRONMENTS})",
+        ),
+        ("env=zzz", f"env=zzz is unknown; available: {ENVIRONMENTS}"),
+        ("env=../cql/zzz", f"env=../cql/zzz is unknown; available: {ENVIRONMENTS}"),
+        ("env=null", f"env=null must be one of {ENVIRONMENTS}"),
+        ("env=3", f"env=3 must be one of {ENVIRONMENTS}"),
+        ("env=../cql/default", "env.alpha is unknown; did you mean cql.alpha?"),
+        ("cql.alpha=abc", "cql.alpha=abc must be a number"),
+        ("cql.alpha=-1", "cql.alpha=-1 must be >= 0"),
+        ("cql.alpha=nan", "cql.alpha=nan must be finite"),
+        ("cql.alpha=inf", "cql.alpha=inf must be finite"),
+        ("~cql.alpha", "cql.alpha is missing; set cql.alpha=..."),
+        ("cql.alpha==5", "cql.alpha==5 cannot be read as KEY=VALUE: extraneous input '='"),
+        ("cql.alpha", "cql.alpha cannot be read as KEY=VALUE: missing EQUAL at '<EOF>'"),
+        ("cql.alpha=[1", "cql.alpha=[1 cannot be read as KEY=VALUE: no viable alternative at inpu"),
+        ("cql.alpha=${no}", "cql.alpha cannot be resolved: Interpolation key 'no' not found"),
+        ("~env", "updates cannot be resolved: Interpolation key 'env.updates' not found"),
+        ("seed=0,1", "seed=0,1 has several values; add -m for a grid, or write a list as [1,2]"),
+        ("+seed=1", "Could not append to config. An item is already at 'seed'."),
+        ("--alpha=5", "--alpha=5 is unknown; settings are typed as KEY=VALUE"),
+        ("--cfg=all_of_it", "argument --cfg/-c: invalid choice: 'all_of_it'"),
+        ("--config-dir=/nowhere", "--config-dir /nowhere is no folder"),
+        ("env.id=os:Bad-v0", "env.id=os:Bad-v0 must be a plain id"),
+        ("hydra.nope=1", "Could not override 'hydra.nope'."),
+        ("hydra/launcher=zzz", "hydra/launcher=zzz is unknown; available: basic"),
+    ],
+)
+def test_a_wrong_argument_is_one_line(argument: str, message: str):
+    assert refusal(argument).startswith(message)
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["logger.api_key", "+wandb_api_key", "++my.Secret", "hydra.job.env_set.TOKEN", "password"],
+)
+def test_what_looks_like_a_secret_is_refused_and_not_repeated(key: str):
+    message = refusal(f"{key}=hunter2")
+    assert message.endswith(
+        "looks like a secret and the run's record would keep it;"
+        " use the environment, as with WANDB_API_KEY"
+    )
+    assert "hunter2" not in message
+
+
+def test_settings_without_effect_are_refused_before_the_data_are_touched():
+    message = "cql.alpha=1 has no effect: algorithm=bc has no critics; leave it out"
+    assert refusal("algorithm=bc", "cql.alpha=1") == message
+    check("algorithm=bc", "cql=corl")
+
+
+def test_an_unknown_key_in_a_file_is_refused(tmp_path: Path):
+    folder = tmp_path / "experiment"
+    folder.mkdir()
+    (folder / "mine.yaml").write_text("# @package _global_\ncql:\n  alhpa: 1\n")
+    argument = f"--config-dir={tmp_path}"
+    assert refusal(argument, "experiment=mine") == "cql.alhpa is unknown; did you mean cql.alpha?"
+    (folder / "mine.yaml").write_text("# @package _global_\ncql:\n  alpha: 1\n")
+    check(argument, "experiment=mine")
+
+
+# --- Grids -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["seed=0,1", "cql.alpha=1,-5"], "cql.alpha=-5 must be >= 0"),
+        (["env=pendulum,hoper"], "env=hoper is unknown; did you mean env=hopper?"),
+        (["cql=null,default"], "Config group override must be a string or a list."),
+        (["seed=range(-1,3)"], "seed=-1 must be >= 0"),
+        (["cql.gamma=interval(0.9,1)"], "cql.gamma=1 must be >= 0 and < 1"),
+        (
+            ["env=pendulum,hopper", "dataset.quality=mixed,medium"],
+            "dataset.quality=medium must be one of mixed with env=pendulum",
+        ),
+        (["seed=range(0,100)", "cql.alpha=1,2,-3"], "cql.alpha=-3 must be >= 0"),
+    ],
+)
+def test_every_value_of_a_grid_is_checked_before_it_starts(arguments: list[str], message: str):
+    assert refusal("-m", *arguments).startswith(message)
+
+
+def test_a_valid_grid_passes():
+    check("-m", "env=pendulum,cartpole", "cql.alpha=0,5", "cql=default,corl")
+
+
+def test_a_large_grid_is_checked_value_by_value(monkeypatch: pytest.MonkeyPatch):
+    """100 seeds times 3 alphas: 100 configs instead of 300, every value among them."""
+    jobs: list[list[str]] = []
+
+    def kept(_schema: Any, _config: Any, overrides: list[str]) -> list[str]:
+        jobs.append(overrides)
+        return []
+
+    monkeypatch.setattr(command_line, "_composed", lambda *_: None)
+    monkeypatch.setattr(command_line, "_check_job", kept)
+    check("-m", "seed=range(0,100)", "cql.alpha=1,2,3")
+    assert len(jobs) == 100
+    assert {job[0] for job in jobs} == {f"seed={seed}" for seed in range(100)}
+    assert {job[1] for job in jobs} == {"cql.alpha=1", "cql.alpha=2", "cql.alpha=3"}
+    jobs.clear()
+    check("-m", "seed=range(0,32)", "cql.alpha=1,2")
+    assert len({tuple(job) for job in jobs}) == 64
+
+
+def test_cautions_are_printed_once(capsys: pytest.CaptureFixture[str]):
+    check("-m", "seed=0,1", "alpha_schedule=linear", "alpha_schedule.until=9_000")
+    assert capsys.readouterr().err == (
+        "warning: alpha_schedule.until=9000 is after the last update:"
+        " alpha does not reach its end (5000)\n"
+    )
+
+
+# --- What passes -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["--hydra-help"],
+        ["--cfg", "job", "--resolve"],
+        ["--info", "defaults"],
+        ["-sc", "query=bash"],
+        ["resume=outputs/x", "updates=7_000"],
+        ["cql={alpha:3}"],
+        ["hydra.job.name=x"],
+        ["cql.gap_min=null", "experiment=smoke", "network.normalize_observations=false"],
+    ],
+)
+def test_valid_arguments_pass(arguments: list[str]):
+    check(*arguments)
+
+
+def test_a_missing_value_is_allowed_where_the_config_is_only_shown():
+    entry_point = {"schema": EvaluateConfig, "entry_point": ROOT / "evaluate.py"}
+    command_line.check(["--help"], **entry_point)
+    command_line.check(["--cfg", "job"], **entry_point)
+    command_line.check(["run=outputs/x"], **entry_point)
+    with pytest.raises(ConfigError, match=re.escape("run is missing; set run=...")):
+        command_line.check([], **entry_point)
+
+
+def test_each_door_has_its_own_settings():
+    with pytest.raises(ConfigError, match=r"updates is unknown; did you mean env.updates\?"):
+        command_line.check(["updates=5"], schema=CollectConfig, entry_point=ROOT / "collect.py")
+    assert set(command_line.ENTRY_POINTS) <= {path.stem for path in ROOT.glob("*.py")}
+
+
+# --- run: how a entry_point ends --------------------------------------------------------------------
+
+
+class UnusableDataError(Exception):
+    exit_code = 2
+
+
+@pytest.fixture
+def start(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Runs a door's function that raises the given exception, with these arguments."""
+    monkeypatch.setattr("inspect.getfile", lambda _: str(ROOT / "train.py"))
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+
+    def start(error: BaseException | None = None, *arguments: str) -> None:
+        def main() -> None:
+            assert os.environ["HYDRA_FULL_ERROR"] == "1"
+            if error is not None:
+                raise error
+
+        monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
+        command_line.run(main)
+
+    return start
+
+
+@pytest.mark.parametrize("error", [ConfigError("no\nGPU"), UnusableDataError("no\nGPU")])
+def test_a_wrong_setting_or_wrong_data_are_one_line_and_exit_code_2(
+    error: Exception, start: Callable[..., None], capsys: pytest.CaptureFixture[str]
+):
+    with pytest.raises(SystemExit) as end:
+        start(error)
+    assert end.value.code == 2
+    assert capsys.readouterr().err == "error: no GPU\n"
+
+
+def test_a_wrong_argument_ends_before_the_entry_point_is_entered(
+    start: Callable[..., None], capsys: pytest.CaptureFixture[str]
+):
+    with pytest.raises(SystemExit) as end:
+        start(AssertionError("entered"), "cql.alpha=-1")
+    assert end.value.code == 2
+    assert capsys.readouterr().err == "error: cql.alpha=-1 must be >= 0\n"
+
+
+@pytest.mark.parametrize("error", [ValueError("a fault"), SystemExit(143), KeyboardInterrupt()])
+def test_every_other_exception_passes(error: BaseException, start: Callable[..., None]):
+    with pytest.raises(type(error)) as raised:
+        start(error)
+    assert raised.value is error
+
+
+def test_a_door_that_returns_exits_with_0(start: Callable[..., None]):
+    start(None)
+
+
+# --- The entry points themselves --------------------------------------------------------------------
+
+
+def entry_point(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    command = [sys.executable, "-X", "importtime", f"{name}.py", *arguments]
+    return subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def test_showing_the_config_loads_nothing_heavy():
+    result = entry_point("train", "--cfg", "job", "cql.alpha=3")
+    assert result.returncode == 0
+    assert "  alpha: 3\n" in result.stdout
+    loaded = {
+        line.rpartition("|")[2].strip().partition(".")[0] for line in result.stderr.split("\n")
+    }
+    assert "hydra" in loaded
+    heavy = {"torch", "pytorch_lightning", "minari", "wandb", "gymnasium", "numpy", "rich"}
+    assert not loaded & heavy
+
+
+def test_help_is_one_page_with_every_group_and_ten_settings():
+    result = entry_point("train", "--help")
+    assert result.returncode == 0
+    assert len(result.stdout.splitlines()) <= 45
+    for group in (path.name for path in CONF.iterdir() if path.is_dir()):
+        assert re.search(rf"^{group}: \w", result.stdout, re.MULTILINE)
+    settings = result.stdout.partition("KEY=VALUE")[2].partition("Examples")[0]
+    assert len(re.findall(r"^  [\w.]+=", settings, re.MULTILINE)) == 10
+    examples = re.findall(r"^  python train.py ?(.*)$", result.stdout, re.MULTILINE)
+    assert len(examples) == 3
+    for example in examples:
+        check(*example.split())
+
+
+def test_a_door_answers_a_typo_with_one_line():
+    result = entry_point("evaluate", "run=outputs/x", "evaluation.epizodes=5")
+    assert result.returncode == 2
+    said = [line for line in result.stderr.splitlines() if not line.startswith("import time:")]
+    assert said == ["error: evaluation.epizodes is unknown; did you mean evaluation.episodes?"]

@@ -1,0 +1,280 @@
+"""Promise: every YAML file composes to settings that pass the schema; each number stands once."""
+
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from omegaconf import OmegaConf
+from support.config import CONF, composed, settings
+
+from offline_cql.agents.penalty import alpha_at
+from offline_cql.config import CollectConfig, EvaluateConfig, typed_as
+from offline_cql.config.entry_points import TrainConfig
+from offline_cql.config.validation import keys
+from offline_cql.errors import ConfigError
+
+OPTIONS = sorted(
+    f"{path.parent.name}={path.stem}" for path in CONF.glob("*/*.yaml") if path.parent != CONF
+)
+PRESETS = ("default", "paper", "corl", "jaxcorl")
+ENVIRONMENTS = sorted(path.stem for path in CONF.glob("env/*.yaml"))
+MUJOCO = {"hopper", "halfcheetah", "walker2d"}
+
+
+def content(path: Path) -> dict[str, Any]:
+    """A file's own settings, without its defaults list."""
+    own: dict[str, Any] = yaml.safe_load(path.read_text())
+    return {key: value for key, value in own.items() if key != "defaults"}
+
+
+# What an option needs beside it: data that there are.
+LOGS = ("dataset=table", "dataset.path=logs.csv")
+NEEDED = {
+    "dataset=table": LOGS[1:],
+    "dataset=minari": ("env=hopper",),
+    "dataset=d4rl": ("env=hopper",),
+}
+
+
+def recordable(env: str) -> bool:
+    """Whether a simulator and behavior policies come with the project."""
+    return bool(content(CONF / "env" / f"{env}.yaml").get("qualities"))
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_every_option_of_every_group_composes_and_is_valid(option: str):
+    group, _, name = option.partition("=")
+    if group == "ope":  # of another entry_point
+        assert typed_as(EvaluateConfig, composed("run=x", option, entry_point="evaluate"))
+        return
+    without = group == "env" and not recordable(name)
+    settings(option, *(LOGS if without else NEEDED.get(option, ())))
+
+
+def test_the_groups_are_those_of_the_design():
+    groups = {path.name for path in CONF.iterdir() if path.is_dir()}
+    assert groups == {
+        *("env", "dataset", "algorithm", "cql", "alpha_schedule"),
+        *("network", "hardware", "logger", "evaluation", "experiment", "ope"),
+    }
+
+
+@pytest.mark.parametrize("env", ENVIRONMENTS)
+def test_every_environment_with_qualities_can_be_recorded(env: str):
+    if not recordable(env):
+        with pytest.raises(ConfigError, match="no simulated data come with it"):
+            typed_as(CollectConfig, composed(f"env={env}", entry_point="collect"))
+        return
+    config = typed_as(CollectConfig, composed(f"env={env}", entry_point="collect"))
+    assert config.dataset.id == f"sim/{env}/{config.env.quality}-v0"
+    assert config.dataset.size == 100_000
+
+
+def test_evaluate_needs_a_run_and_has_its_own_episodes():
+    config = typed_as(EvaluateConfig, composed("run=outputs/x", entry_point="evaluate"))
+    assert (config.run, config.checkpoint, config.evaluation.episodes) == ("outputs/x", "last", 100)
+    assert config.evaluation.seed != settings().evaluation.seed
+
+
+def test_names_are_those_of_the_files():
+    for group in ("env", "cql", "algorithm"):
+        for path in CONF.glob(f"{group}/*.yaml"):
+            assert content(path)["name"] == path.stem
+    for group in ("alpha_schedule", "logger"):
+        for path in CONF.glob(f"{group}/*.yaml"):
+            assert content(path)["kind"] == path.stem
+
+
+def test_a_file_states_nothing_that_it_inherits():
+    """What a file gets from its defaults list is not written down a second time."""
+    for path in CONF.glob("*/*.yaml"):
+        parents = yaml.safe_load(path.read_text()).get("defaults", [])
+        inherited = [parent for parent in parents if isinstance(parent, str) and parent != "_self_"]
+        for parent in inherited:
+            name, _, package = parent.partition("@")
+            base, own = content(path.parent / f"{name}.yaml"), content(path)
+            for key, value in (own[package] if package else own).items():
+                assert isinstance(value, dict) or base.get(key) != value, f"{path}: {key}"
+
+
+def test_the_schema_states_no_number():
+    """A default in the dataclass would be a second home of a number that stands in conf/."""
+    with pytest.raises(TypeError, match="required keyword-only arguments"):
+        TrainConfig()  # type: ignore[call-arg]
+
+
+# --- Environments ----------------------------------------------------------------------------
+
+
+def test_the_environment_decides_length_width_and_reward_scale():
+    small, large = settings("env=pendulum"), settings("env=hopper")
+    assert (small.updates, small.evaluation.every, small.dataset.reward_scale) == (5000, 1000, 1.0)
+    assert (large.updates, large.evaluation.every) == (100_000, 5000)
+    assert large.dataset.reward_scale == 1.0
+    assert small.network.actor_hidden == small.network.critic_hidden == [64, 64]
+    assert large.network.actor_hidden == large.network.critic_hidden == [256, 256]
+
+
+@pytest.mark.parametrize(
+    ("env", "low", "high"),
+    [
+        ("hopper", -20.272305, 3234.3),
+        ("halfcheetah", -280.178953, 12135.0),
+        ("walker2d", 1.629008, 4592.3),
+        ("pendulum", -1200.0, -150.0),
+        ("cartpole", 20.0, 500.0),
+    ],
+)
+def test_reference_returns(env: str, low: float, high: float):
+    config = settings(f"env={env}").env
+    assert (config.reference_min, config.reference_max) == (low, high)
+    assert (config.reference_source == "D4RL") == (env in MUJOCO)
+
+
+@pytest.mark.parametrize("env", sorted(MUJOCO))
+def test_mujoco_has_five_qualities(env: str):
+    config = settings(f"env={env}").env
+    assert config.qualities == ["random", "medium", "expert", "medium-expert", "medium-replay"]
+    assert config.quality == "medium"
+
+
+def test_ids_and_folders_follow_from_the_choices():
+    config = settings("env=hopper", "dataset.quality=medium-expert", "algorithm=bc", "seed=3")
+    assert config.dataset.id == "sim/hopper/medium-expert-v0"
+    pattern = r"outputs/hopper/simulated-medium-expert/bc/\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d-seed3"
+    assert re.fullmatch(pattern, config.run_dir)
+
+
+# --- Presets ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("overrides", "hidden"),
+    [
+        (["env=pendulum"], [64, 64]),
+        (["env=pendulum", "cql=corl"], [256, 256, 256]),  # the preset's network, not the task's
+        (["env=pendulum", "cql=corl_lagrange"], [256, 256, 256]),
+        (["env=pendulum", "cql=jaxcorl"], [256, 256]),
+        (["env=hopper", "cql=corl", "network=wide"], [512, 512, 512]),  # the command line wins
+        (["network=small", "cql=paper"], [64, 64]),
+        (["env=hopper", "cql=lagrange"], [256, 256]),
+        (["env=hopper", "cql=corl", "network.actor_hidden=[8]"], [8]),
+    ],
+)
+def test_the_command_line_then_the_preset_then_the_task_decide_the_network(
+    overrides: list[str], hidden: list[int]
+):
+    assert settings(*overrides).network.actor_hidden == hidden
+
+
+def test_lagrange_is_the_default_with_a_threshold():
+    default, lagrange = composed("cql=default"), composed("cql=lagrange")
+    changed = {key: value for key, value in lagrange.cql.items() if value != default.cql[key]}
+    assert changed == {
+        "name": "lagrange",
+        "target_gap": 5.0,
+        "multiplier_initial": 1.0,
+        "multiplier_learning_rate": 3e-4,
+        "multiplier_min": 1e-6,
+        "multiplier_max": 1e6,
+    }
+
+
+def test_corl_and_its_lagrange_form():
+    corl, lagrange = settings("cql=corl"), settings("cql=corl_lagrange")
+    assert (corl.cql.alpha, corl.cql.actor_learning_rate) == (10.0, 3e-5)
+    assert (corl.network.log_std_min, corl.network.log_std_affine) == (-20.0, True)
+    assert (corl.network.orthogonal_actor, corl.network.orthogonal_critic) == (False, True)
+    assert corl.network.normalize_observations
+    assert lagrange.cql.multiplier_initial == math.e
+    assert (lagrange.cql.alpha, lagrange.cql.target_gap) == (10.0, 5.0)
+    assert lagrange.network == corl.network
+
+
+ROW = re.compile(r"^\| [^|]+ \| (`[a-z_.]+`(?:, `[a-z_.]+`)*) \|(.+)\|$", re.MULTILINE)
+WORDS = {"none": None, "−dim(A)": None, "yes": True, "no": False}
+NOT_A_VALUE = "of the environment", "same"
+
+
+def written(text: str) -> Any:
+    """A table's value: none, yes, 1e-4, −5, 3×256 or a word."""
+    if text in WORDS:
+        return WORDS[text]
+    if match := re.fullmatch(r"(\d)×256", text):
+        return [256] * int(match[1])
+    number = re.fullmatch(r"−?[\d.]+(e-\d)?", text)
+    return float(text.replace("−", "-")) if number else text.strip("`")
+
+
+def test_the_table_of_presets_says_what_the_files_say():
+    text = (CONF.parent / "docs" / "presets.md").read_text()
+    configs = [composed(f"cql={preset}", "env=hopper") for preset in PRESETS]
+    known, compared = keys(TrainConfig), set()
+    for row, cells in ROW.findall(text.partition("## Choices")[0]):
+        names = re.findall(r"`([a-z_.]+)`", row)
+        for config, cell in zip(configs, cells.strip().split(" | "), strict=True):
+            values = [written(value) for value in cell.strip().split(", ")]
+            if cell.strip().startswith(NOT_A_VALUE) or names == ["network"]:
+                continue
+            for name, value in zip(names, values * (len(names) // len(values)), strict=True):
+                assert name in known
+                assert OmegaConf.select(config, name) == value, f"{config.cql.name}: {name}"
+                compared.add(name)
+    assert {name for name in known if name.startswith(("cql.", "network."))} - compared <= {
+        *("cql.name", "cql.expectation_over"),
+        *("cql.multiplier_initial", "cql.multiplier_learning_rate"),
+        *("cql.multiplier_min", "cql.multiplier_max"),
+    }
+
+
+# --- The axes --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["linear", "cosine", "exponential"])
+def test_a_decaying_schedule_ends_with_the_run(kind: str):
+    config = settings(f"alpha_schedule={kind}", "updates=500")
+    end = alpha_at(500, alpha=config.cql.alpha, schedule=config.alpha_schedule)
+    before = alpha_at(499, alpha=config.cql.alpha, schedule=config.alpha_schedule)
+    assert end == pytest.approx(0.5)
+    assert before > end
+
+
+def test_hardware():
+    def chosen(name: str) -> tuple[str, int, str]:
+        hardware = settings(f"hardware={name}").hardware
+        return hardware.accelerator, hardware.devices, hardware.strategy
+
+    assert chosen("auto") == ("auto", 1, "single")
+    assert chosen("cpu") == ("cpu", 1, "single")
+    assert chosen("gpu") == ("gpu", 1, "single")
+    assert chosen("ddp") == ("gpu", 2, "ddp")
+    assert chosen("ddp_cpu") == ("cpu", 2, "ddp")
+    assert settings("hardware.precision=32").hardware.precision == "32"
+
+
+def test_evaluation_can_be_switched_off():
+    assert settings("evaluation=none").evaluation.episodes == 0
+
+
+def test_experiments():
+    smoke = settings("experiment=smoke")
+    assert (smoke.updates, smoke.env.name, smoke.logger.kind) == (200, "pendulum", "csv")
+    run = settings("experiment=hopper_medium_expert")
+    assert (run.dataset.id, run.updates) == ("sim/hopper/medium-expert-v0", 20_000)
+    assert settings("experiment=hopper_overestimation").cql.alpha == 0.0
+    assert settings("experiment=smoke", "env=hopper").env.name == "hopper"
+
+
+def test_hydra_makes_no_folder_of_its_own():
+    for entry_point in ("train", "audit", "collect", "evaluate", "export", "report"):
+        text = (CONF / f"{entry_point}.yaml").read_text()
+        assert "  - base\n" in text
+    hydra = yaml.safe_load((CONF / "base.yaml").read_text())["hydra"]
+    assert (hydra["output_subdir"], hydra["run"]["dir"], hydra["job"]["chdir"]) == (
+        None,
+        ".",
+        False,
+    )

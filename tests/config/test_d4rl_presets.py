@@ -1,0 +1,240 @@
+"""Promise: each of D4RL's tasks has its settings, file, references and simulator by one name."""
+
+import functools
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import h5py
+import numpy as np
+import pytest
+import yaml
+from support.config import CONF, settings
+from support.train import TINY
+
+from offline_cql.commands.load_data import load_transitions
+from offline_cql.config import TrainConfig
+from offline_cql.config.command_line import check
+from offline_cql.errors import ConfigError, DataError
+from offline_cql.readers.d4rl import tasks
+
+FOLDER = CONF / "experiment" / "d4rl"
+PRESETS = sorted(path.stem for path in FOLDER.glob("*.yaml"))
+LOCOMOTION = ("halfcheetah", "hopper", "walker2d", "ant")
+ADROIT = ("pen", "hammer", "door", "relocate")
+OFTEN, RARELY = (5_000, 10), (50_000, 100)  # updates between evaluations, episodes of each
+MANY = (5_000, 100)
+WITH_SIMULATOR = {
+    **dict.fromkeys(("halfcheetah", "hopper", "walker2d", "ant", *ADROIT), OFTEN),
+    "antmaze": RARELY,
+    "maze2d": MANY,
+    "kitchen": OFTEN,
+}
+
+
+def domain(preset: str) -> str:
+    return preset.partition("-")[0]
+
+
+@functools.cache
+def preset(name: str) -> TrainConfig:
+    return settings(f"experiment=d4rl/{name}")
+
+
+def newest(pattern: str) -> set[str]:
+    """The tasks whose names fit, each in its newest version only."""
+    latest: dict[str, str] = {}
+    for task in sorted(tasks()):
+        if re.fullmatch(pattern, task):
+            latest[task.rpartition("-v")[0]] = task
+    return set(latest.values())
+
+
+def test_every_task_that_a_simulator_is_installed_for_has_a_preset():
+    expected = newest(
+        rf"({'|'.join(LOCOMOTION)})-(random|medium|expert|medium-replay|medium-expert|full-replay)"
+        rf"-v2|antmaze-.*-v2|({'|'.join(ADROIT)})-.*-v1|kitchen-.*|maze2d-(?!eval).*"
+    )
+    assert len(expected) == 24 + 6 + 12 + 3 + 8
+    assert set(PRESETS) == expected
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_composes_and_is_named_after_its_task(name: str):
+    config = preset(name)
+    assert (config.dataset.source, config.dataset.id) == ("d4rl", name)
+    assert (config.updates, config.batch_size) == (1_000_000, 256)
+    assert config.dataset.name == f"d4rl-{name}"
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_references_are_those_of_the_task(name: str):
+    config, about = preset(name), tasks()[name]
+    assert (config.env.reference_min, config.env.reference_max) == (
+        about["ref_min"],
+        about["ref_max"],
+    )
+    assert config.env.reference_source == "D4RL"
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_of_a_task_says_only_which_task(name: str):
+    content = yaml.safe_load((FOLDER / f"{name}.yaml").read_text())
+    assert set(content) <= {"defaults", "dataset"}
+    assert set(content.get("dataset", {})) <= {"quality"}
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_rollouts_where_a_simulator_gives_the_observations_of_the_data(name: str):
+    config = preset(name)
+    if domain(name) in WITH_SIMULATOR:
+        assert config.env.id == config.env.d4rl_env
+        rollouts = (config.evaluation.every, config.evaluation.episodes)
+        assert rollouts == WITH_SIMULATOR[domain(name)]
+    else:
+        assert (config.env.id, config.evaluation.episodes) == (None, 0)
+
+
+def test_locomotion_is_evaluated_on_the_fourth_version():
+    for name in ("hopper", "halfcheetah", "walker2d"):
+        simulator = preset(f"{name}-medium-v2").env.id
+        assert simulator is not None
+        assert simulator.endswith("-v4")
+        assert gym.spec(simulator).max_episode_steps == 1_000
+
+
+def summary(name: str) -> dict[str, Any]:
+    config = preset(name)
+    return {
+        "alpha": config.cql.alpha,
+        "target_gap": config.cql.target_gap,
+        "multiplier": config.cql.multiplier_initial,
+        "gap_min": config.cql.gap_min,
+        "backup": config.cql.backup,
+        "rates": (config.cql.actor_learning_rate, config.cql.temperature_learning_rate),
+        "cloning": config.cql.bc_updates,
+        "layers": (len(config.network.actor_hidden), len(config.network.critic_hidden)),
+        "normalize": config.network.normalize_observations,
+        "reward": (config.dataset.reward_scale, config.dataset.reward_shift),
+    }
+
+
+CORL = {
+    "alpha": 10.0,
+    "target_gap": None,
+    "multiplier": None,
+    "gap_min": None,
+    "backup": "sampled",
+    "rates": (3e-5, 3e-5),
+    "cloning": 0,
+    "layers": (3, 3),
+    "normalize": True,
+    "reward": (1.0, 0.0),
+}
+LAGRANGE = {"target_gap": 5.0, "multiplier": float(np.e)}
+SETTINGS = {
+    **dict.fromkeys(LOCOMOTION, CORL),
+    **dict.fromkeys(ADROIT, CORL | {"alpha": 1.0, "rates": (1e-4, 1e-4)}),
+    "maze2d": CORL | LAGRANGE,
+    "antmaze": CORL
+    | LAGRANGE
+    | {
+        "alpha": 5.0,
+        "target_gap": 0.8,
+        "gap_min": -200.0,
+        "backup": "max",
+        "rates": (1e-4, 1e-4),
+        "layers": (3, 5),
+        "normalize": False,
+        "reward": (10.0, -5.0),
+    },
+}
+
+
+@pytest.mark.parametrize("name", [name for name in PRESETS if domain(name) != "kitchen"])
+def test_settings_are_corls_of_the_domain(name: str):
+    assert summary(name) == SETTINGS[domain(name)]
+
+
+def test_the_kitchen_has_the_defaults():
+    config = preset("kitchen-mixed-v0")
+    default = settings("env=kitchen", "dataset=d4rl", "evaluation=none")
+    assert (config.cql, config.network) == (default.cql, default.network)
+
+
+def test_the_command_line_wins_over_a_preset():
+    config = settings("experiment=d4rl/hopper-medium-v2", "cql.alpha=5", "updates=10")
+    assert (config.cql.alpha, config.updates) == (5.0, 10)
+    config = settings("experiment=d4rl/hopper-medium-v2", "cql=paper", "dataset.quality=random")
+    assert (config.cql.name, config.dataset.id) == ("paper", "hopper-random-v2")
+
+
+def test_a_mistyped_preset_gets_the_closest():
+    typed_in = ["experiment=d4rl/hoper-medium-v2"]
+    with pytest.raises(ConfigError, match="did you mean experiment/d4rl=hopper-medium-v2"):
+        check(typed_in, schema=TrainConfig, entry_point=CONF.parent / "train.py")
+
+
+# --- dataset=d4rl without a preset -----------------------------------------------------------
+
+
+def test_the_quality_names_the_task_and_the_simulator_is_d4rls():
+    config = settings("env=hopper", "dataset=d4rl", "dataset.quality=medium-replay")
+    assert (config.dataset.id, config.env.id) == ("hopper-medium-replay-v2", "Hopper-v4")
+    other = settings("env=hopper", "dataset=d4rl", "dataset.id=hopper-medium-v0")
+    assert (other.dataset.id, other.dataset.name) == ("hopper-medium-v0", "d4rl-hopper-medium-v0")
+    blind = settings("env=logged", "dataset=d4rl", "dataset.id=carla-lane-v0")
+    assert (blind.dataset.id, blind.env.id) == ("carla-lane-v0", None)
+
+
+@pytest.fixture
+def local(tmp_path, monkeypatch) -> Path:
+    """$D4RL_DATASET_DIR with a small hopper-medium-replay-v2, three episodes and a half."""
+    monkeypatch.setenv("D4RL_DATASET_DIR", str(tmp_path / "d4rl"))
+    monkeypatch.setenv("OFFLINE_CQL_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "d4rl").mkdir()
+    generator, size = np.random.default_rng(0), 350
+    with h5py.File(tmp_path / "d4rl" / "hopper_medium_replay-v2.hdf5", "w") as file:
+        file["observations"] = generator.normal(size=(size, 11)).astype(np.float32)
+        file["actions"] = generator.uniform(-1, 1, (size, 3)).astype(np.float32)
+        file["rewards"] = np.ones((size, 1), np.float32)
+        file["terminals"] = np.arange(size) == 98
+        file["timeouts"] = np.isin(np.arange(size), (198, 298))
+        file["metadata/algorithm"] = "SAC"
+    return tmp_path
+
+
+def test_a_file_of_other_sizes_does_not_fit_the_simulator(local: Path):
+    path = local / "d4rl" / "hopper_medium_replay-v2.hdf5"
+    config = settings("env=halfcheetah", "dataset=d4rl", f"dataset.path={path}")
+    with pytest.raises(DataError, match="observations of 11 and actions of 3 numbers, which does"):
+        load_transitions(config.env, config.dataset)
+    config = settings("env=logged", "dataset=d4rl", f"dataset.path={path}")
+    found = load_transitions(config.env, config.dataset)
+    assert (found.dataset_id, len(found)) == ("hopper_medium_replay-v2", 347)
+
+
+def test_training_and_evaluation_on_a_local_file(local: Path):
+    arguments = [
+        *(setting for setting in TINY if not setting.startswith(("dataset.", "evaluation"))),
+        *("env=hopper", "dataset=d4rl", "dataset.quality=medium-replay", "updates=20"),
+        *("evaluation.episodes=1", "evaluation.environments=1", f"run_dir={local / 'run'}"),
+    ]
+    command = [sys.executable, "train.py", *arguments]
+    done = subprocess.run(
+        command, cwd=CONF.parent, env=dict(os.environ), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    record = json.loads((local / "run" / "metadata.json").read_text())
+    result = json.loads((local / "run" / "result.json").read_text())
+    assert record["dataset"]["id"] == "hopper-medium-replay-v2"
+    assert (result["status"], result["episodes"]) == ("finished", 1)
+    assert result["behavior_return"] == 99  # of the three whole episodes
+    span = 3234.3 - -20.272305
+    score = 100 * (result["return_mean"] - -20.272305) / span
+    assert result["normalized_score"] == pytest.approx(score)

@@ -1,0 +1,570 @@
+"""Promise: a setting that cannot be used is refused in one line: key, value, range, remedy."""
+
+import re
+from typing import Any
+
+import pytest
+import yaml
+from omegaconf import DictConfig, OmegaConf
+from support.config import CONF, composed
+from support.config import settings as composition_settings
+
+from offline_cql.config import (
+    CollectConfig,
+    EvaluateConfig,
+    TrainConfig,
+    reject_unused_overrides,
+    typed,
+    typed_as,
+    unused_settings,
+)
+from offline_cql.config.validation import closest, keys
+from offline_cql.errors import ConfigError
+
+LAGRANGE, BC, EXPECTATION = "cql=lagrange", "algorithm=bc", "cql.penalty=expectation"
+
+
+def changed(*overrides: str, **values: Any) -> DictConfig:
+    """The config with other options of its groups (composed) and other values (set, to be quick).
+
+    In the names of values, __ stands for the dot.
+    """
+    pairs = [override.split("=", 1) for override in overrides]
+    config = composed(*(f"{key}={text}" for key, text in pairs if (CONF / key).is_dir()))
+    texts = {key: yaml.safe_load(text) for key, text in pairs if not (CONF / key).is_dir()}
+    for key, value in {**texts, **values}.items():
+        OmegaConf.update(config, key.replace("__", "."), value, force_add=True)
+    return config
+
+
+def settings(*overrides: str) -> TrainConfig:
+    return typed(changed(*overrides))
+
+
+def refusal(*overrides: str, **values: Any) -> str:
+    """What typed says to these settings."""
+    with pytest.raises(ConfigError) as error:
+        typed(changed(*overrides, **values))
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+# --- Types -----------------------------------------------------------------------------------
+
+
+def test_the_default_config_is_typed():
+    config = settings()
+    assert isinstance(config, TrainConfig)
+    assert (config.env.id, config.cql.alpha, config.updates) == ("Pendulum-v1", 5.0, 5000)
+    assert isinstance(config.cql.alpha, float)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("cql__alpha", "abc", "cql.alpha=abc must be a number"),
+        ("cql__alpha", None, "cql.alpha=null must be a number"),
+        ("cql__alpha", True, "cql.alpha=true must be a number"),
+        ("cql__gap_min", "low", "cql.gap_min=low must be a number"),
+        ("updates", 1.5, "updates=1.5 must be a whole number"),
+        ("updates", float("inf"), "updates=inf must be a whole number"),
+        ("updates", "many", "updates=many must be a whole number"),
+        ("seed", True, "seed=true must be a whole number"),
+        ("network__normalize_observations", 0, "network.normalize_observations=0 must be true or"),
+        ("network__normalize_observations", "False", "normalize_observations=False must be true"),
+        ("network__actor_hidden", 64, "network.actor_hidden=64 must be a list, as in network.acto"),
+        ("network__actor_hidden", [64, "x"], "network.actor_hidden=x must be a whole number"),
+        ("env__id", False, "env.id=false must be text"),
+        ("env__name", None, "env.name=null must be text"),
+        ("cql", 5, "cql=5 must be a section, one of the options of cql"),
+    ],
+)
+def test_a_wrong_type_is_refused(key: str, value: Any, message: str):
+    assert message in refusal(**{key: value})
+
+
+def test_false_is_false():
+    assert settings("network.normalize_observations=false").network.normalize_observations is False
+    assert settings("network.normalize_observations=true").network.normalize_observations is True
+
+
+def test_a_whole_number_may_be_written_as_a_float_or_text():
+    config = composed()
+    config.updates, config.seed, config.cql.alpha = 1e5, "7", "2.5"
+    read = typed(config)
+    assert (read.updates, read.seed, read.cql.alpha) == (100_000, 7, 2.5)
+    assert isinstance(read.updates, int)
+
+
+def test_missing_values_are_named():
+    config = composed()
+    del config.cql.alpha
+    with pytest.raises(ConfigError, match=re.escape("cql.alpha is missing; set cql.alpha=...")):
+        typed(config)
+    with pytest.raises(ConfigError, match=re.escape("run is missing; set run=...")):
+        typed_as(EvaluateConfig, composed(entry_point="evaluate"))
+
+
+def test_an_interpolation_of_nothing_is_named():
+    assert refusal(seed="${nope}").startswith("seed cannot be resolved: Interpolation key 'nope'")
+
+
+# --- Unknown keys ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("cql__alhpa", "cql.alhpa is unknown; did you mean cql.alpha?"),
+        ("cql__gama", "cql.gama is unknown; did you mean cql.gamma?"),
+        ("alpha", "alpha is unknown; did you mean cql.alpha?"),
+        ("cql__kind", "cql.kind is unknown; did you mean alpha_schedule.kind?"),
+        ("networks__critics", "networks.critics is unknown; did you mean network.n_critics?"),
+        ("batchsize", "batchsize is unknown; did you mean batch_size?"),
+        ("zzz", "zzz is unknown; --help lists what people change, --cfg job all"),
+        ("cql__zzz__qqq", "cql.zzz.qqq is unknown; --help lists what people change, --cfg job all"),
+    ],
+)
+def test_an_unknown_key_is_refused_with_a_suggestion(key: str, message: str):
+    assert refusal(**{key: 5}) == message
+
+
+def test_an_empty_unknown_section_is_refused():
+    assert refusal(cqll={}).startswith("cqll is unknown")
+
+
+def test_every_misspelt_key_gets_its_own_name_back():
+    """Two neighboring letters exchanged, in each key of the schema."""
+    known = keys(TrainConfig)
+    assert len(known) > 60
+    for key in known:
+        head, _, leaf = key.rpartition(".")
+        if len(leaf) < 4:
+            continue
+        misspelt = f"{head}.{leaf[0]}{leaf[2]}{leaf[1]}{leaf[3:]}".lstrip(".")
+        assert misspelt in known or closest(misspelt, known) == key
+
+
+# --- Ranges ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("cql__alpha", -1.0, "cql.alpha=-1 must be >= 0"),
+        ("cql__alpha", float("nan"), "cql.alpha=nan must be finite"),
+        ("cql__alpha", float("inf"), "cql.alpha=inf must be finite"),
+        ("cql__alpha", "nan", "cql.alpha=nan must be finite"),
+        ("cql__gamma", 1.0, "cql.gamma=1 must be >= 0 and < 1"),
+        ("cql__polyak", 0.0, "cql.polyak=0 must be > 0 and <= 1"),
+        ("cql__polyak", 1.5, "cql.polyak=1.5 must be > 0 and <= 1"),
+        ("cql__n_action_samples", 0, "cql.n_action_samples=0 must be >= 1"),
+        ("cql__gap_temperature", 0.0, "cql.gap_temperature=0 must be > 0"),
+        ("cql__gap_min", float("-inf"), "cql.gap_min=-inf must be finite"),
+        ("cql__temperature_initial", 0.0, "cql.temperature_initial=0 must be > 0"),
+        ("cql__action_clip", 1.1, "cql.action_clip=1.1 must be > 0 and <= 1"),
+        ("cql__actor_learning_rate", 0.0, "cql.actor_learning_rate=0 must be > 0"),
+        ("cql__critic_learning_rate", -1e-4, "cql.critic_learning_rate=-0.0001 must be > 0"),
+        ("cql__penalty", "max", "cql.penalty=max must be one of logsumexp, expectation"),
+        ("cql__backup", "mean", "cql.backup=mean must be one of sampled, max, entropy"),
+        ("cql__target", "soft", "cql.target=soft must be one of max, double, expected"),
+        ("seed", -1, "seed=-1 must be >= 0 and <= 4294967295"),
+        ("seed", 2**32, "seed=4294967296 must be >= 0 and <= 4294967295"),
+        ("updates", 0, "updates=0 must be >= 1"),
+        ("batch_size", 0, "batch_size=0 must be >= 1"),
+        ("log_every", 0, "log_every=0 must be >= 1"),
+        ("network__actor_hidden", [64, 0], "network.actor_hidden=[64, 0] must be >= 1"),
+        ("network__actor_hidden", [], "network.actor_hidden=[] must name at least one layer's"),
+        ("network__n_critics", 0, "network.n_critics=0 must be >= 1"),
+        ("dataset__size", 0, "dataset.size=0 must be >= 1"),
+        ("dataset__reward_scale", 0.0, "dataset.reward_scale=0 must be > 0"),
+        ("dataset__reward_shift", float("nan"), "dataset.reward_shift=nan must be finite"),
+        ("dataset__source", "web", "dataset.source=web must be one of simulated"),
+        ("hardware__accelerator", "tpu", "hardware.accelerator=tpu must be one of auto, cpu, gpu"),
+        ("hardware__precision", "16", "hardware.precision=16 must be one of auto, 32, bf16"),
+        (
+            "logger__kind",
+            "mlflow",
+            "logger.kind=mlflow must be one of wandb, tensorboard, csv, non",
+        ),
+        ("evaluation__episodes", -1, "evaluation.episodes=-1 must be >= 0"),
+        ("evaluation__every", 0, "evaluation.every=0 must be >= 1"),
+        ("alpha_schedule__warmup", -1, "alpha_schedule.warmup=-1 must be >= 0"),
+    ],
+)
+def test_a_violated_range_is_refused(key: str, value: Any, message: str):
+    assert refusal(**{key: value}).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("cql__alpha", 0),
+        ("cql__gamma", 0),
+        ("cql__polyak", 1),
+        ("cql__action_clip", 1),
+        ("seed", 0),
+    ],
+)
+def test_the_closed_end_of_a_range_is_allowed(key: str, value: Any):
+    typed(changed(**{key: value}))
+
+
+# --- What has to fit together ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            [LAGRANGE, "cql.target_gap=-2"],
+            "cql.target_gap=-2 must be > 0 (cql=lagrange) or absent (fixed alpha)",
+        ),
+        (
+            ["cql.target_gap=5"],
+            "cql.multiplier_initial=null must be a number with cql.target_gap=5; choose cql=lag",
+        ),
+        (
+            ["cql.multiplier_min=0.5"],
+            "cql.multiplier_min=0.5 has no effect without cql.target_gap; choose cql=lagrange",
+        ),
+        (
+            [LAGRANGE, "cql.alpha=0"],
+            "cql.target_gap=5 has no effect with cql.alpha=0; set cql.alpha > 0 or leave it null",
+        ),
+        (
+            [LAGRANGE, "cql.multiplier_initial=0.5", "cql.multiplier_min=1"],
+            "cql.multiplier_initial=0.5 must be from cql.multiplier_min=1 to"
+            " cql.multiplier_max=1000000",
+        ),
+        (
+            [LAGRANGE, "cql.multiplier_max=0.5"],
+            "cql.multiplier_initial=1 must be from cql.multiplier_min=1e-06 to"
+            " cql.multiplier_max=0.5",
+        ),
+        ([LAGRANGE, "cql.multiplier_min=0"], "cql.multiplier_min=0 must be > 0"),
+        (
+            [EXPECTATION],
+            "cql.expectation_over=null must be uniform or policy with cql.penalty=expectation",
+        ),
+        (
+            ["cql.expectation_over=uniform"],
+            "cql.expectation_over=uniform has no effect with cql.penalty=logsumexp; leave it null",
+        ),
+        (["cql.gap_min=1", "cql.gap_max=1"], "cql.gap_min=1 must be < cql.gap_max=1"),
+        (
+            ["algorithm.learning_rate=1e-3"],
+            "algorithm.learning_rate=0.001 has no effect with algorithm=cql;"
+            " set cql.actor_learning_rate",
+        ),
+        (
+            [BC, "algorithm.learning_rate=null"],
+            "algorithm.learning_rate=null must be a number > 0 with algorithm=bc",
+        ),
+        (
+            ["network.log_std_min=2"],
+            "network.log_std_min=2 must be < network.log_std_max=2",
+        ),
+        (
+            ["hardware.devices=2"],
+            "hardware.devices=2 must be 1 with hardware.strategy=single; try hardware=ddp",
+        ),
+        (
+            ["hardware=cpu", "hardware.capture=true"],
+            "hardware.capture=true needs one GPU; try hardware=gpu",
+        ),
+        (["hardware=ddp", "hardware.capture=true"], "hardware.capture=true needs one GPU"),
+        (
+            ["hardware=ddp", "hardware.devices=3"],
+            "batch_size=256 must be a multiple of hardware.devices=3",
+        ),
+        (["dataset.size=100"], "batch_size=256 must be <= dataset.size=100"),
+        (["evaluation.episodes=15"], "evaluation.episodes=15 must be a multiple of evaluation.env"),
+        (["dataset.quality=expert"], "dataset.quality=expert must be one of mixed with env=pendu"),
+        (["env.quality=none"], "env.quality=none must be one of mixed"),
+        (["env.id=os:Bad-v0"], "env.id=os:Bad-v0 must be a plain id: package:Id would import cod"),
+        (
+            ["env.reference_min=null"],
+            "env.reference_max=-150 and env.reference_min=null must both be set or both be null",
+        ),
+        (
+            ["env.reference_max=-1200"],
+            "env.reference_max=-1200 must be > env.reference_min=-1200",
+        ),
+        (
+            ["alpha_schedule.until=50"],
+            "alpha_schedule.until=50 has no effect with alpha_schedule=constant; leave it null",
+        ),
+        (
+            ["alpha_schedule=linear", "alpha_schedule.points=[[0,1]]"],
+            "alpha_schedule.points=[[0, 1]] has no effect with alpha_schedule=linear; leave it",
+        ),
+        (
+            ["alpha_schedule=cosine", "alpha_schedule.until=null"],
+            "alpha_schedule.until=null must b",
+        ),
+        (
+            ["alpha_schedule=linear", "alpha_schedule.warmup=5000"],
+            "alpha_schedule.until=5000 must be > alpha_schedule.warmup=5000",
+        ),
+        (
+            ["alpha_schedule=exponential", "alpha_schedule.final_factor=0"],
+            "alpha_schedule.final_factor=0 must be > 0 with alpha_schedule=exponential",
+        ),
+        (
+            ["alpha_schedule=piecewise", "alpha_schedule.final_factor=0.5"],
+            "alpha_schedule.final_factor=0.5 has no effect with alpha_schedule=piecewise",
+        ),
+        (
+            ["alpha_schedule=piecewise", "alpha_schedule.points=[[0,1],[0,2]]"],
+            "alpha_schedule.points=[[0, 1], [0, 2]] must have strictly increasing updates",
+        ),
+        (
+            ["alpha_schedule=piecewise", "alpha_schedule.points=[[0,-1]]"],
+            "alpha_schedule.points=[[0, -1]] must be >= 0",
+        ),
+        (
+            ["alpha_schedule=piecewise", "alpha_schedule.points=[[0,1,2]]"],
+            "alpha_schedule.points=[[0, 1, 2]] must be a list of [update, factor] pairs",
+        ),
+        (
+            ["alpha_schedule=piecewise", "alpha_schedule.points=[]"],
+            "alpha_schedule.points=[] must be a list of [update, factor] pairs",
+        ),
+    ],
+)
+def test_settings_that_do_not_fit_each_other_are_refused(overrides: list[str], message: str):
+    assert refusal(*overrides).startswith(message)
+
+
+def test_collect_refuses_a_quality_that_does_not_exist():
+    config = composed("dataset.quality=expert", entry_point="collect")
+    with pytest.raises(ConfigError, match=r"dataset.quality=expert must be one of mixed with env="):
+        typed_as(CollectConfig, config)
+
+
+def test_a_schedule_that_ends_after_the_run_is_a_caution():
+    late = settings("alpha_schedule=linear", "alpha_schedule.until=7_000").warnings()
+    assert late == [
+        "alpha_schedule.until=7000 is after the last update: alpha does not reach its end (5000)"
+    ]
+    assert settings("alpha_schedule=linear").warnings() == []
+
+
+# --- Data that there are -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ("env=logged",),
+            "dataset.source=simulated must be minari, d4rl or table with env=logged: no simulated",
+        ),
+        (("dataset.quality=best",), "dataset.quality=best must be one of mixed with env=pendulum"),
+        (("dataset.size=null",), "dataset.size=null must be a number of transitions"),
+        (
+            ("env=hopper", "dataset=minari", "dataset.size=5"),
+            "dataset.size=5 has no effect with dataset=minari: all of it is read; see dataset.fr",
+        ),
+        (("dataset=minari",), "dataset.id=null must be set with env=pendulum, as in dataset.id=mu"),
+        (("dataset=d4rl",), "dataset.id=null must be set with env=pendulum, as in dataset.id=hopp"),
+        (
+            ("env=logged", "dataset=table", "dataset.path=null"),
+            "dataset.path=null must be the file with your logs, as in dataset.path=logs.parquet",
+        ),
+        (
+            ("env=logged", "dataset=table", "dataset.path=x.csv", "evaluation.episodes=10"),
+            "evaluation.episodes=10 must be 0 with env=logged: there is no simulator",
+        ),
+    ],
+)
+def test_data_that_are_not_there_are_refused(overrides: tuple[str, ...], message: str):
+    with pytest.raises(ConfigError) as error:
+        composition_settings(*overrides)
+    assert str(error.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *(
+            ("fraction", 0.0),
+            ("fraction", 1.1),
+            ("validation_fraction", -0.1),
+            ("validation_fraction", 1.0),
+        ),
+        *(
+            ("top_fraction", 0.0),
+            ("top_fraction", 2.0),
+            ("n_step", 0),
+            ("return_range", 0.0),
+            ("split_seed", -1),
+        ),
+    ],
+)
+def test_shares_of_the_data_are_shares(key: str, value: float):
+    assert f"dataset.{key}=" in refusal(**{f"dataset__{key}": value})
+
+
+# --- Settings without effect -----------------------------------------------------------------
+
+EMBEDDED = {"dataset.path", "dataset.split_seed"} | {
+    key for key in keys(TrainConfig) if key.startswith("dataset.columns.")
+}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "discrete", "idle", "active"),
+    [
+        (
+            ["env=cartpole"],
+            True,
+            {
+                "cql.n_action_samples",
+                "cql.penalty",
+                "cql.expectation_over",
+                "cql.backup",
+                "cql.bc_updates",
+                "cql.bc_learning_rate",
+                "cql.action_clip",
+                "cql.actor_learning_rate",
+                "cql.temperature_learning_rate",
+                "cql.temperature_initial",
+                "cql.target_entropy",
+                "network.actor_hidden",
+                "network.orthogonal_actor",
+                "network.log_std_min",
+                "network.log_std_max",
+                "network.log_std_affine",
+            },
+            {"cql.target", "cql.gap_temperature", "cql.gap_min", "network.n_critics", "cql.alpha"},
+        ),
+        ([], False, {"cql.target"}, {"cql.n_action_samples", "cql.backup", "network.actor_hidden"}),
+        (
+            [EXPECTATION, "cql.expectation_over=policy"],
+            False,
+            {"cql.gap_temperature", "cql.target"},
+            {"cql.n_action_samples", "cql.gap_min"},
+        ),
+        (
+            ["cql.alpha=0"],
+            False,
+            {
+                "alpha_schedule.kind",
+                "alpha_schedule.warmup",
+                "alpha_schedule.final_factor",
+                "alpha_schedule.until",
+                "alpha_schedule.points",
+                "cql.target",
+            },
+            {
+                "cql.n_action_samples",
+                "cql.gap_temperature",
+                "cql.penalty",
+            },  # the gap is still logged
+        ),
+        (
+            ["evaluation=none", "logger=csv"],
+            False,
+            {
+                "evaluation.environments",
+                "evaluation.seed",
+                "logger.project",
+                "logger.entity",
+                "logger.group",
+                "logger.tags",
+                "cql.target",
+            },
+            # Policies are kept and judged on validation data at these updates, too.
+            {"evaluation.episodes", "evaluation.every", "env.evaluate_every", "logger.kind"},
+        ),
+    ],
+)
+def test_what_has_no_effect(overrides: list[str], discrete: bool, idle: set[str], active: set[str]):
+    found = set(unused_settings(settings(*overrides), discrete=discrete))
+    assert found == idle | EMBEDDED
+    assert not found & active
+    assert found <= set(keys(TrainConfig))
+
+
+TABLE = ("env=logged", "dataset=table", "dataset.path=logs.csv")
+HOPPER = "env=hopper"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "idle"),
+    [
+        ((), EMBEDDED),
+        (("dataset.validation_fraction=0.1",), EMBEDDED - {"dataset.split_seed"}),
+        (("dataset.fraction=0.5",), EMBEDDED - {"dataset.split_seed"}),
+        (("dataset.top_fraction=0.5",), EMBEDDED),
+        (TABLE, {"dataset.split_seed", "dataset.id", "dataset.quality"}),
+        ((HOPPER, "dataset=minari"), EMBEDDED),
+        ((HOPPER, "dataset=minari", "dataset.quality=expert"), EMBEDDED),
+        ((HOPPER, "dataset=minari", "dataset.id=D4RL/x-v2"), EMBEDDED | {"dataset.quality"}),
+        ((HOPPER, "dataset=d4rl"), EMBEDDED - {"dataset.path"}),
+        (
+            (HOPPER, "dataset=d4rl", "dataset.path=x.hdf5"),
+            EMBEDDED - {"dataset.path"} | {"dataset.id", "dataset.quality"},
+        ),
+    ],
+)
+def test_what_has_no_effect_on_the_data(overrides: tuple[str, ...], idle: set[str]):
+    found = unused_settings(composition_settings(*overrides), discrete=False)
+    assert {key for key in found if key.startswith("dataset.")} == idle
+
+
+def test_an_override_of_what_finds_no_data_is_refused():
+    chosen = (HOPPER, "dataset=minari", "dataset.id=D4RL/x-v2", "dataset.quality=expert")
+    message = "dataset.quality=expert has no effect: dataset.id=D4RL/x-v2 says which data"
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        reject_unused_overrides(composition_settings(*chosen), list(chosen), discrete=None)
+    message = "dataset.split_seed=3 has no effect: dataset.validation_fraction=0 and dataset.fraction=1 draw"
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        reject_unused_overrides(settings(), ["dataset.split_seed=3"], discrete=None)
+    reject_unused_overrides(
+        settings("dataset.validation_fraction=0.1"), ["dataset.split_seed=3"], discrete=None
+    )
+
+
+@pytest.mark.parametrize("discrete", [False, True])
+def test_cloning_uses_its_actor_and_nothing_of_cql(discrete: bool):
+    found = set(unused_settings(settings(BC), discrete=discrete))
+    known = keys(TrainConfig)
+    assert {key for key in known if key.startswith(("cql.", "alpha_schedule."))} <= found
+    assert {"network.n_critics", "network.critic_hidden", "dataset.reward_scale"} <= found
+    assert not {"network.actor_hidden", "algorithm.learning_rate", "batch_size"} & found
+    assert ("network.log_std_min" in found) == discrete
+
+
+def test_an_override_without_effect_is_refused():
+    config = settings("env=cartpole")
+    message = (
+        "cql.n_action_samples=5 has no effect: env=cartpole has discrete actions; leave it out"
+    )
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        reject_unused_overrides(config, ["env=cartpole", "cql.n_action_samples=5"], discrete=True)
+    with pytest.raises(ConfigError, match=re.escape("++cql.n_action_samples=5 has no effect")):
+        reject_unused_overrides(config, ["++cql.n_action_samples=5"], discrete=True)
+
+
+def test_an_override_with_effect_passes():
+    reject_unused_overrides(settings(), ["cql.n_action_samples=5", "seed=1"], discrete=False)
+    reject_unused_overrides(settings("env=cartpole"), ["cql.action_clip=null"], discrete=True)
+
+
+def test_while_the_actions_are_unknown_only_certain_refusals_are_made():
+    reject_unused_overrides(
+        settings(), ["cql.n_action_samples=5", "cql.target=double"], discrete=None
+    )
+    with pytest.raises(ConfigError, match=r"cql.alpha=1 has no effect: algorithm=bc has no critic"):
+        reject_unused_overrides(settings(BC), ["cql.alpha=1"], discrete=None)
+
+
+def test_a_schedule_of_nothing_is_refused_but_a_preset_chooses_the_network():
+    config = settings("cql.alpha=0", "alpha_schedule=linear")
+    message = "alpha_schedule=linear has no effect: cql.alpha=0 leaves nothing to schedule"
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        reject_unused_overrides(config, ["alpha_schedule=linear"], discrete=False)
+    reject_unused_overrides(settings(BC), [BC, "cql=corl"], discrete=False)

@@ -1,0 +1,373 @@
+"""Promise: a legacy file gives D4RL's own transitions, streamed; a broken one gives one line."""
+
+import json
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from offline_cql.errors import DataError
+from offline_cql.readers import TransitionWriter, d4rl, load
+from offline_cql.readers.d4rl import D4RLFile, place_of, task_file, tasks
+from offline_cql.transitions import Spaces, Transitions
+
+FACTS = Path(d4rl.__file__).with_name("d4rl_tasks.json")
+
+
+@pytest.fixture(autouse=True)
+def places(tmp_path, monkeypatch):
+    monkeypatch.setenv("D4RL_DATASET_DIR", str(tmp_path / "d4rl"))
+    monkeypatch.setenv("OFFLINE_CQL_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "d4rl").mkdir()
+
+
+def arrays(size: int, *, ends=(), limits=(), **changes: Any) -> dict[str, Any]:
+    """Row i: observation (i, -i), action (i mod 1000)/1000, reward i; None leaves an array out.
+
+    ends: rows that are terminal; limits: rows with a timeout.
+    """
+    rows = np.arange(size)
+    own = {
+        "observations": np.stack([rows, -rows], 1).astype(np.float32),
+        "actions": (rows % 1000 / 1000).astype(np.float32)[:, None],
+        "rewards": rows.astype(np.float32),
+        "terminals": np.isin(rows, ends),
+        "timeouts": np.isin(rows, limits),
+    }
+    return {name: array for name, array in (own | changes).items() if array is not None}
+
+
+def write(path: Path, content: dict[str, Any]) -> Path:
+    with h5py.File(path, "w") as file:
+        for name, array in content.items():
+            file[name] = array
+    return path
+
+
+def read(
+    path: Path, *, simulator: Spaces | None = None, episode_length: int | None = None
+) -> Transitions:
+    source = D4RLFile(path, "tiny", simulator=simulator, episode_length=episode_length)
+    source.fingerprint()
+    folder = path.with_suffix(".rows")
+    folder.mkdir(exist_ok=True)
+    with TransitionWriter("tiny", source.spaces(), folder) as writer:
+        source.read(writer)
+        return writer.finish()
+
+
+# --- Which transitions -----------------------------------------------------------------------
+
+
+def reference(content: dict[str, Any], episode_length: int | None) -> dict[str, list[Any]]:
+    """Row by row: what D4RL's qlearning_dataset keeps, and where an episode is over."""
+    kept: dict[str, list[Any]] = {name: [] for name in ("row", "terminated", "ended")}
+    step = 0
+    for row in range(len(content["rewards"]) - 1):
+        terminal = bool(content["terminals"].reshape(-1)[row])
+        if "timeouts" in content:
+            timeout = bool(content["timeouts"].reshape(-1)[row])
+        else:
+            timeout = step == episode_length - 1
+        step += 1
+        if terminal or timeout:
+            step = 0
+        if timeout:
+            if kept["ended"]:
+                kept["ended"][-1] = True
+            continue
+        kept["row"].append(row)
+        kept["terminated"].append(terminal)
+        kept["ended"].append(terminal)
+    if kept["ended"]:
+        kept["ended"][-1] = True  # nothing follows
+    return kept
+
+
+@st.composite
+def files(draw: st.DrawFn) -> tuple[dict[str, Any], int, bool]:
+    """Contents with overlapping ends, one-step and unfinished episodes; a length; a chunk."""
+    size = draw(st.integers(2, 40))
+    flags = st.lists(st.sampled_from([0, 0, 0, 1]), min_size=size, max_size=size)
+    as_column = st.sampled_from([(size,), (size, 1)])
+    dtype = st.sampled_from([np.bool_, np.uint8, np.float32])
+    content = arrays(
+        size,
+        ends=np.flatnonzero(draw(flags)),
+        limits=np.flatnonzero(draw(flags)),
+        next_observations=np.full((size, 2), 1e6),  # of no effect
+    )
+    for name in ("terminals", "timeouts"):
+        content[name] = content[name].reshape(draw(as_column)).astype(draw(dtype))
+    content["rewards"] = content["rewards"].reshape(draw(as_column))
+    if draw(st.booleans()):
+        del content["timeouts"]
+    return content, draw(st.integers(1, 10)), draw(st.sampled_from([1, 2, 5, 65_536]))
+
+
+@hypothesis_settings(
+    max_examples=200,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(files())
+def test_the_transitions_are_those_of_the_reference(tmp_path, monkeypatch, drawn):
+    content, length, chunk = drawn
+    monkeypatch.setattr(d4rl, "CHUNK", chunk)
+    path = write(tmp_path / "random.hdf5", content)
+    expected = reference(content, length)
+    if not expected["row"]:
+        with pytest.raises(DataError, match="holds no transitions"):
+            read(path, episode_length=length)
+        return
+    found = read(path, episode_length=length)
+    rows = np.array(expected["row"])
+    assert found.observations[:, 0].tolist() == rows.tolist()
+    assert found.next_observations[:, 1].tolist() == (-(rows + 1)).tolist()
+    assert found.rewards.tolist() == rows.tolist()
+    assert found.actions[:, 0] == pytest.approx(rows / 1000)
+    assert found.terminated.tolist() == expected["terminated"]
+    assert (found.ends - 1).tolist() == np.flatnonzero(expected["ended"]).tolist()
+
+
+def test_by_hand(tmp_path):
+    """Episodes 0–2 (terminal), 3 (timeout), 4–5 (timeout), 6 (timeout and terminal), 7–8."""
+    content = arrays(9, ends=[2, 6], limits=[3, 5, 6])
+    found = read(write(tmp_path / "f.hdf5", content))
+    assert found.observations[:, 0].tolist() == [0, 1, 2, 4, 7]
+    assert found.next_observations[:, 0].tolist() == [1, 2, 3, 5, 8]
+    assert found.terminated.tolist() == [False, False, True, False, False]
+    assert found.truncated.tolist() == [False, False, False, True, True]
+    assert found.lengths.tolist() == [3, 1, 1]
+    assert found.repairs == {
+        "steps_dropped_at_timeouts": 3,
+        "terminals_dropped_at_timeouts": 1,
+        "last_step_dropped": 1,
+        "unfinished_last_episode": 1,
+    }
+
+
+def test_a_transition_that_bootstraps_stays_in_its_episode(tmp_path):
+    """Markers: column 0 is the episode. 50 episodes, every third ends as terminal."""
+    lengths = np.random.default_rng(0).integers(1, 9, 50)
+    last = np.cumsum(lengths) - 1
+    episodes = np.repeat(np.arange(50), lengths)
+    steps = np.concatenate([np.arange(length) for length in lengths])
+    marks = np.stack([episodes, steps], 1).astype(float)
+    content = arrays(len(marks), ends=last[::3], limits=np.delete(last, np.s_[::3]))
+    found = read(write(tmp_path / "f.hdf5", content | {"observations": marks}))
+    going_on = ~found.terminated
+    here, there = found.observations[going_on], found.next_observations[going_on]
+    assert (there - here == [0, 1]).all()
+    assert (found.observations[found.ends - 1, 0] == np.unique(found.observations[:, 0])).all()
+
+
+def test_without_timeouts_the_length_is_counted_anew_after_a_terminal_step(tmp_path):
+    """Length 4: 0–1 (terminal), 2–5, 6–9, 10."""
+    content = arrays(11, ends=[1], timeouts=None)
+    found = read(write(tmp_path / "f.hdf5", content), episode_length=4)
+    assert found.observations[:, 0].tolist() == [0, 1, 2, 3, 4, 6, 7, 8]
+    assert found.lengths.tolist() == [2, 3, 3]
+
+
+def test_only_a_few_chunks_are_in_memory_at_a_time(tmp_path, monkeypatch):
+    size, chunk = 200_000, 8_192
+    content = arrays(size, limits=np.arange(999, size, 1000))
+    content["observations"] = np.zeros((size, 50), np.float32)
+    path = write(tmp_path / "f.hdf5", content)
+    monkeypatch.setattr(d4rl, "CHUNK", chunk)
+    tracemalloc.start()
+    found = read(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(found) == size - size // 1000
+    assert peak < 8 * chunk * 50 * 4, f"{peak / 1e6:.0f} MB for observations of 40 MB"
+
+
+# --- Spaces ----------------------------------------------------------------------------------
+
+
+def test_without_a_simulator_the_file_has_the_sizes_and_d4rl_the_bounds(tmp_path):
+    path = write(tmp_path / "f.hdf5", arrays(5, actions=np.zeros((5, 3))))
+    assert read(path).spaces == Spaces(2, 3, False, (-1.0,) * 3, (1.0,) * 3)
+    beyond = write(tmp_path / "g.hdf5", arrays(5, actions=np.full((5, 3), 1.5)))
+    with pytest.raises(DataError, match=r"actions lie outside \(-1.0, .*4 of 4 steps"):
+        read(beyond)
+
+
+def test_the_simulator_decides_the_bounds_and_must_fit(tmp_path):
+    path = write(tmp_path / "f.hdf5", arrays(5, actions=np.full((5, 1), 1.5)))
+    wide = Spaces(2, 1, False, (-2.0,), (2.0,))
+    assert read(path, simulator=wide).actions.tolist() == [[0.75]] * 4
+    for other in (Spaces(3, 1, False, (-2.0,), (2.0,)), Spaces(2, 1, True, (), ())):
+        with pytest.raises(DataError, match=r"observations of 2 and actions of 1 .* env=logged"):
+            read(path, simulator=other)
+
+
+# --- Bad files -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rewards": None}, r"has no rewards; found actions, observations, terminals, timeouts$"),
+        ({"timeouts": None}, r"has no episode ends \(no timeouts, .*\) and no episode length is"),
+        ({"terminals": np.zeros(5, bool)}, r"arrays differ in length: .*'terminals': 5"),
+        ({"actions": np.zeros(6)}, r"actions has shape \(6,\), expected \[N, D\]"),
+        ({"rewards": np.zeros((6, 2))}, r"rewards has shape \(6, 2\), expected \[N\]"),
+        ({"rewards": np.float32(1)}, r"rewards has shape \(\), expected \[N\]"),
+        ({"observations": np.zeros((6, 0))}, r"observations has shape \(6, 0\)"),
+        ({"rewards": ["a"] * 6}, r"rewards has the type object, not numbers"),
+        ({"rewards": np.zeros(6, complex)}, r"rewards has the type complex128, not numbers"),
+        ({"terminals": np.full(6, 2)}, r"terminals at row 0 is 2, not 0 or 1"),
+        ({"terminals": np.full(6, np.nan)}, r"terminals at row 0 is nan, not 0 or 1"),
+        ({"rewards": np.full(6, np.nan)}, r"rewards hold NaN or infinity at 5 of 5 steps, first"),
+        ({"rewards": h5py.SoftLink("/actions")}, r"rewards is a link elsewhere, which is refused"),
+        ({"x": h5py.ExternalLink("/etc/x", "/a")}, r"x is a link elsewhere, which is refused"),
+    ],
+)
+def test_a_file_that_is_not_in_the_layout(tmp_path, changes, message):
+    path = write(tmp_path / "f.hdf5", arrays(6, **changes))
+    with pytest.raises(DataError, match=message):
+        read(path)
+
+
+@pytest.mark.parametrize("size", [0, 1])
+def test_a_file_without_a_transition(tmp_path, size):
+    with pytest.raises(DataError, match="tiny holds no transitions"):
+        read(write(tmp_path / "f.hdf5", arrays(size)))
+
+
+def test_a_group_in_the_place_of_an_array(tmp_path):
+    path = write(tmp_path / "f.hdf5", arrays(6, rewards=None))
+    with h5py.File(path, "a") as file:
+        file.create_group("rewards")
+    with pytest.raises(DataError, match="rewards is not an array"):
+        read(path)
+
+
+def test_arrays_that_lie_in_other_files_are_refused(tmp_path):
+    other = write(tmp_path / "other.hdf5", {"rewards": np.zeros(6)})
+    path = write(tmp_path / "virtual.hdf5", arrays(6, rewards=None))
+    layout = h5py.VirtualLayout((6,), float)
+    layout[:] = h5py.VirtualSource(str(other), "rewards", (6,))
+    with h5py.File(path, "a") as file:
+        file.create_virtual_dataset("rewards", layout)
+    with pytest.raises(DataError, match="rewards lies in another file, which is refused"):
+        read(path)
+    path = write(tmp_path / "external.hdf5", arrays(6, rewards=None))
+    with h5py.File(path, "a") as file:
+        file.create_dataset("rewards", (6,), float, external=[(str(other), 0, 48)])
+    with pytest.raises(DataError, match="rewards lies in another file, which is refused"):
+        read(path)
+
+
+def test_a_compression_that_h5py_does_not_have(tmp_path):
+    path = write(tmp_path / "f.hdf5", arrays(6, rewards=None))
+    with h5py.File(path, "a") as file:
+        settings = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        settings.set_chunk((6,))
+        settings.set_filter(32_999, h5py.h5z.FLAG_OPTIONAL, ())
+        space = h5py.h5s.create_simple((6,))
+        h5py.h5d.create(file.id, b"rewards", h5py.h5t.NATIVE_FLOAT, space, settings)
+    with pytest.raises(DataError, match=r"rewards is compressed by filter 32999 .* h5repack"):
+        read(path)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.99])
+def test_a_truncated_file_says_how_to_repair_it(tmp_path, share):
+    path = write(tmp_path / "f.hdf5", arrays(5_000))
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(DataError, match=rf"f\.hdf5 cannot be read \(.*\(rm {path}\) and run"):
+        read(path)
+
+
+def test_a_page_that_was_saved_as_hdf5(tmp_path):
+    path = tmp_path / "f.hdf5"
+    path.write_text("<!DOCTYPE html><title>Sign in</title>")
+    with pytest.raises(DataError, match=r"signature not found.*delete it \(rm "):
+        read(path)
+
+
+def test_a_flipped_byte_is_found_by_the_digest_of_the_download(tmp_path):
+    path = write(tmp_path / "f.hdf5", arrays(5_000))
+    good = d4rl.verify.__globals__["_sha256"](path)
+    path.with_name("f.hdf5.sha256").write_text(f"{good}  f.hdf5\n")
+    assert len(read(path)) == 4_999
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=rf"is not what was downloaded .*expected {good[:12]}….*rm"):
+        read(path)
+
+
+def test_a_header_that_promises_more_than_the_disk_holds_is_refused_unread(tmp_path):
+    path = tmp_path / "f.hdf5"
+    with h5py.File(path, "w") as file:
+        for name, shape in (("observations", (2,)), ("actions", (1,)), ("rewards", ())):
+            file.create_dataset(name, (10**12, *shape), np.float32, chunks=(1000, *shape))
+        for name in ("terminals", "timeouts"):
+            file.create_dataset(name, (10**12,), bool, chunks=(1000,))
+    with pytest.raises(DataError, match=r"promises 999,999,999,999 steps, .* GB are free"):
+        read(path)
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    with pytest.raises(DataError, match=r"none\.hdf5 is no file; see dataset\.path and"):
+        read(tmp_path / "none.hdf5")
+
+
+# --- Names and places ------------------------------------------------------------------------
+
+
+def test_tasks_have_an_address_and_references_in_pairs():
+    assert len(tasks()) == 155
+    assert tasks() == json.loads(FACTS.read_text())
+    for task, about in tasks().items():
+        assert set(about) == {"url", "ref_min", "ref_max"}, task
+        assert about["url"].startswith("http://rail.eecs.berkeley.edu/datasets/offline_rl/")
+        assert about["url"].endswith(".hdf5")
+        assert (about["ref_min"] is None) == (about["ref_max"] is None)
+    assert tasks()["hopper-medium-v2"]["ref_max"] == 3234.3
+
+
+def test_an_unknown_task_gets_close_names():
+    with pytest.raises(DataError, match=r"hoper-medium-v2 is no task .* did you mean hopper-medi"):
+        place_of("hoper-medium-v2")
+    with pytest.raises(DataError, match=r"\?\? is no task of D4RL; as in dataset.id=hopper-me"):
+        place_of("??")
+
+
+def test_where_a_task_lies(tmp_path, monkeypatch):
+    name = "hopper_medium_replay-v2.hdf5"
+    assert place_of("hopper-medium-replay-v2") == tmp_path / "d4rl" / name
+    monkeypatch.delenv("D4RL_DATASET_DIR")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert place_of("hopper-medium-replay-v2") == tmp_path / ".d4rl" / "datasets" / name
+
+
+def test_a_file_that_is_there_opens_no_connection(tmp_path, monkeypatch):
+    path = write(place_of("hopper-medium-v2"), arrays(6))
+    monkeypatch.setattr(d4rl, "download", None)
+    assert task_file("hopper-medium-v2") == path
+
+
+def test_it_is_read_once_and_again_when_the_file_changes(tmp_path):
+    path = write(tmp_path / "f.hdf5", arrays(6))
+    source = D4RLFile(path, "tiny", simulator=None, episode_length=None)
+    first = load(source)
+    notes = list((tmp_path / "cache" / "known").iterdir())
+    assert load(source).sha256 == first.sha256
+    assert list((tmp_path / "cache" / "known").iterdir()) == notes
+    wide = Spaces(2, 1, False, (-2.0,), (2.0,))
+    other = D4RLFile(path, "tiny", simulator=wide, episode_length=None)
+    assert (load(other).actions == first.actions / 2).all()
+    write(path, arrays(9))
+    assert len(load(source)) == 8

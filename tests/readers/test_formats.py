@@ -1,0 +1,211 @@
+"""Promise: one data set in every format is the same transitions, nothing shifted, nothing lost.
+
+Twelve episodes of 1 to 12 steps, every other one terminated, the rest truncated. Observations say
+which episode and step they are, so that a shift by one row anywhere shows.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import gymnasium as gym
+import h5py
+import minari
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pytest
+from minari.data_collector import EpisodeBuffer
+from pyarrow import csv, parquet
+from support.config import settings
+
+from offline_cql.commands.load_data import load_transitions
+from offline_cql.transitions import Transitions
+
+EPISODES = 12
+LAST = 1_000.0  # marks the observation after the last action
+BOX = gym.spaces.Box(-1.0, 1.0, (2,), np.float32)
+TABLE = (
+    "dataset=table",
+    "dataset.columns.action_low=[-1,-1]",
+    "dataset.columns.action_high=[1,1]",
+)
+
+
+@dataclass(frozen=True)
+class Episode:
+    """observations [T+1, 3] are (episode, step, a random number)."""
+
+    observations: npt.NDArray[np.float32]
+    actions: npt.NDArray[np.float32]
+    rewards: npt.NDArray[np.float32]
+    terminated: bool
+
+
+@pytest.fixture(scope="module")
+def episodes() -> list[Episode]:
+    draw = np.random.default_rng(0)
+    made = []
+    for number in range(EPISODES):
+        length = number + 1
+        steps = np.arange(length + 1, dtype=np.float32)
+        observations = np.stack(
+            [np.full(length + 1, number), steps, draw.normal(size=length + 1)], axis=1
+        ).astype(np.float32)
+        made.append(
+            Episode(
+                observations,
+                draw.uniform(-1, 1, (length, 2)).astype(np.float32),
+                draw.normal(size=length).astype(np.float32),
+                terminated=number % 2 == 0,
+            )
+        )
+    return made
+
+
+def ends(episode: Episode) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """terminated and truncated [T]."""
+    last = np.arange(len(episode.rewards)) == len(episode.rewards) - 1
+    return last & episode.terminated, last & (not episode.terminated)
+
+
+# --- The writers: each by the library whose format it is ------------------------------------------
+
+
+def as_minari(episodes: list[Episode], folder: Path, data_format: str) -> tuple[str, ...]:
+    name = f"test/marks-{data_format}-v0"
+    buffers = [
+        EpisodeBuffer(
+            observations=e.observations,
+            actions=e.actions,
+            rewards=e.rewards,
+            terminations=ends(e)[0],
+            truncations=ends(e)[1],
+            infos={},
+        )
+        for e in episodes
+    ]
+    minari.create_dataset_from_buffers(
+        name,
+        buffers,
+        observation_space=gym.spaces.Box(-np.inf, np.inf, (3,), np.float32),
+        action_space=BOX,
+        data_format=data_format,
+        description="marks",
+        algorithm_name="none",
+        author="none",
+        author_email="none",
+        code_permalink="none",
+    )
+    return ("dataset=minari", f"dataset.id={name}")
+
+
+def as_minari_hdf5(episodes: list[Episode], folder: Path) -> tuple[str, ...]:
+    return as_minari(episodes, folder, "hdf5")
+
+
+def as_minari_arrow(episodes: list[Episode], folder: Path) -> tuple[str, ...]:
+    return as_minari(episodes, folder, "arrow")
+
+
+def as_d4rl(episodes: list[Episode], folder: Path) -> tuple[str, ...]:
+    """D4RL keeps T+1 rows where time ran out: the last holds the final observation, and is dropped.
+
+    The file's last row is dropped too, so one more stands there.
+    """
+    columns: dict[str, list[npt.NDArray[np.generic]]] = {
+        name: [] for name in ("observations", "actions", "rewards", "terminals", "timeouts")
+    }
+    for e in episodes:
+        more = 0 if e.terminated else 1
+        count = len(e.rewards) + more
+        columns["observations"].append(e.observations[:count])
+        columns["actions"].append(np.pad(e.actions, [(0, more), (0, 0)]))
+        columns["rewards"].append(np.pad(e.rewards, (0, more)))
+        columns["terminals"].append(np.pad(ends(e)[0], (0, more)))
+        columns["timeouts"].append((np.arange(count) == count - 1) & (not e.terminated))
+    for parts in columns.values():
+        parts.append(np.zeros_like(parts[0][:1]))
+    path = folder / "marks.hdf5"
+    with h5py.File(path, "w") as file:
+        for name, parts in columns.items():
+            file[name] = np.concatenate(parts)
+    return ("dataset=d4rl", f"dataset.path={path}")
+
+
+def table(episodes: list[Episode]) -> dict[str, npt.NDArray[np.generic]]:
+    """The columns under their default names, next observations included."""
+    count = [len(e.rewards) for e in episodes]
+    before = np.concatenate([e.observations[:-1] for e in episodes])
+    after = np.concatenate([e.observations[1:] for e in episodes])
+    actions = np.concatenate([e.actions for e in episodes])
+    flags = [np.concatenate(column) for column in zip(*map(ends, episodes), strict=True)]
+    return {
+        **{f"obs_{k}": before[:, k] for k in range(3)},
+        **{f"action_{k}": actions[:, k] for k in range(2)},
+        "reward": np.concatenate([e.rewards for e in episodes]),
+        "episode": np.repeat(np.arange(EPISODES), count),
+        "step": np.concatenate([np.arange(n) for n in count]),
+        "terminated": flags[0],
+        "truncated": flags[1],
+        **{f"next_obs_{k}": after[:, k] for k in range(3)},
+    }
+
+
+def as_parquet(episodes: list[Episode], folder: Path) -> tuple[str, ...]:
+    parquet.write_table(pa.table(table(episodes)), folder / "marks.parquet")
+    return (*TABLE, f"dataset.path={folder}/marks.parquet")
+
+
+def as_csv(episodes: list[Episode], folder: Path) -> tuple[str, ...]:
+    csv.write_csv(pa.table(table(episodes)), folder / "marks.csv")
+    return (*TABLE, f"dataset.path={folder}/marks.csv")
+
+
+def as_npz(episodes: list[Episode], folder: Path) -> tuple[str, ...]:
+    np.savez(folder / "marks.npz", **table(episodes))
+    return (*TABLE, f"dataset.path={folder}/marks.npz")
+
+
+WRITERS = [as_minari_hdf5, as_minari_arrow, as_d4rl, as_parquet, as_csv, as_npz]
+Writer = Callable[[list[Episode], Path], tuple[str, ...]]
+
+
+# --- What is read -------------------------------------------------------------------------------
+
+
+def read(write: Writer, episodes: list[Episode], folder: Path) -> Transitions:
+    chosen = settings("env=logged", *write(episodes, folder))
+    return load_transitions(chosen.env, chosen.dataset)
+
+
+@pytest.fixture(autouse=True)
+def own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "store"))
+    monkeypatch.setenv("OFFLINE_CQL_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.mark.parametrize("write", WRITERS)
+def test_every_step_is_there_in_its_place(write: Writer, episodes: list[Episode], tmp_path: Path):
+    data = read(write, episodes, tmp_path)
+    count = np.arange(1, EPISODES + 1)
+    number = np.repeat(np.arange(EPISODES), count)
+    step = np.concatenate([np.arange(n) for n in count])
+    last = step == number
+    assert np.array_equal(data.observations[:, :2], np.stack([number, step], axis=1))
+    bootstraps = ~(last & (number % 2 == 0))  # D4RL has no observation after a terminal step
+    following = data.next_observations[bootstraps][:, :2]
+    assert np.array_equal(following, np.stack([number, step + 1], axis=1)[bootstraps])
+    assert np.array_equal(data.actions, np.concatenate([e.actions for e in episodes]))
+    assert np.array_equal(data.rewards, np.concatenate([e.rewards for e in episodes]))
+    assert np.array_equal(data.terminated, last & (number % 2 == 0))
+    assert np.array_equal(data.truncated, last & (number % 2 == 1))
+    assert np.array_equal(data.ends, np.cumsum(count))
+    total = sum(float(e.rewards.sum(dtype=np.float64)) for e in episodes)
+    assert data.episode_returns().sum() == pytest.approx(total, abs=1e-9)
+
+
+def test_all_formats_but_d4rls_are_the_same_content(episodes: list[Episode], tmp_path: Path):
+    """D4RL's next observation of a terminal step is another one, which never counts."""
+    found = {w.__name__: read(w, episodes, tmp_path).sha256 for w in WRITERS if w is not as_d4rl}
+    assert len(set(found.values())) == 1, found

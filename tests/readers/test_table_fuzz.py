@@ -1,0 +1,174 @@
+"""Promise: whatever a table holds, it loads as a slow, plain converter would, or a DataError says
+why not; nothing else is raised.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import event, given, settings
+from hypothesis import strategies as st
+from support.table_case import episodes, loaded, write
+
+from offline_cql.errors import DataError
+
+KINDS = st.sampled_from(["parquet", "csv", "npz"])
+ENDS = st.tuples(st.integers(1, 5), st.sampled_from(["T", "U", ""]))
+TELLS = ("episode", "step", "terminated")
+
+
+@contextmanager
+def own_folder() -> Iterator[Path]:
+    """A folder and a cache for one example: Hypothesis runs many in one test."""
+    folder = Path(tempfile.mkdtemp())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OFFLINE_CQL_CACHE", str(folder / "cache"))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder)
+
+
+def plain(columns: dict[str, Any]) -> list[list[tuple[Any, ...]]]:
+    """Episodes of (observation, next observation, reward, terminated), a row at a time."""
+    rows = [
+        dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)
+    ]
+    parts: list[list[dict[str, Any]]] = []
+    for index, row in enumerate(rows):
+        before = rows[index - 1]
+        if "episode" in columns:
+            begins = row["episode"] != before["episode"]
+        else:
+            begins = any(before.get(name, False) for name in ("terminated", "truncated"))
+            begins |= "step" in columns and row["step"] == rows[0]["step"]
+        if index == 0 or begins:
+            parts.append([])
+        parts[-1].append(row)
+    made = []
+    for part in parts:
+        steps: list[tuple[Any, ...]] = []
+        for row, following in zip(part, [*part[1:], None], strict=True):
+            here, over = (row["obs_0"], row["obs_1"]), bool(row.get("terminated", False))
+            if "next_obs_0" in columns:
+                then = (row["next_obs_0"], row["next_obs_1"])
+            elif following is not None:
+                then = (following["obs_0"], following["obs_1"])
+            elif over:
+                then = here
+            else:
+                continue
+            steps.append((here, then, row["reward"], over))
+        made.append(steps)
+    return [steps for steps in made if steps]
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    parts=st.lists(ENDS, min_size=2, max_size=8),
+    left_out=st.sets(st.sampled_from([*TELLS, "truncated"])),
+    next_column=st.booleans(),
+    kind=KINDS,
+    chunk=st.integers(1, 6),
+)
+def test_a_table_loads_as_a_plain_converter_reads_it(
+    parts: list[tuple[int, str]],
+    left_out: set[str],
+    next_column: bool,
+    kind: str,
+    chunk: int,
+):
+    columns = episodes([length for length, _ in parts], [end for _, end in parts])
+    if next_column:
+        columns |= {f"next_obs_{i}": columns[f"obs_{i}"] + 0.5 for i in range(2)}
+    columns = {name: values for name, values in columns.items() if name not in left_out}
+    known = any(name in columns for name in (*TELLS, "truncated"))
+    expected = plain(columns) if known else []
+    with own_folder() as folder:
+        path = write(folder / f"logs.{kind}", columns)
+        bounds = ("action_low=[0,0]", "action_high=[1,1]")
+        if not expected:
+            with pytest.raises(DataError):
+                loaded(path, *bounds, chunk=chunk)
+            return
+        data = loaded(path, *bounds, chunk=chunk)
+        assert data.lengths.tolist() == [len(steps) for steps in expected]
+        steps = [step for part in expected for step in part]
+        np.testing.assert_array_equal(data.observations, [step[0] for step in steps])
+        np.testing.assert_array_equal(data.next_observations, [step[1] for step in steps])
+        np.testing.assert_array_equal(data.rewards, [step[2] for step in steps])
+        np.testing.assert_array_equal(data.terminated, [step[3] for step in steps])
+
+
+ODD = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(2**63), 2**63 - 1),
+    st.integers(0, 3),
+    st.floats(),
+    st.floats(-2, 2),
+    st.sampled_from(["", "a", "b", "NaN", "true", "1", '"', "x,y", "é\n"]),
+    st.binary(max_size=2),
+    st.datetimes(),
+    st.dates(),
+    st.timedeltas(),
+    st.decimals(allow_nan=False, allow_infinity=False, places=3, min_value=-9, max_value=9),
+    st.lists(st.floats(0, 1), max_size=2),
+)
+NAMES = sorted([*episodes([1], ["T"]), "next_obs_0", "next_obs_1", "propensity", "action"])
+MAPPINGS = st.sampled_from(
+    [(), ("action=[action]",), ("discrete=true", "action=[action]"), ("discrete=false",)]
+)
+
+
+def odd_column(size: int) -> Any:
+    """Values of one type and size, as Arrow or NumPy take them, or a whole column of one value."""
+    one_type = st.sampled_from(ODD.original_strategies).flatmap(
+        lambda values: st.lists(st.one_of(values, st.none()), min_size=size, max_size=size)
+    )
+    return st.one_of(one_type, ODD.map(lambda value: [value] * size))
+
+
+@st.composite
+def corrupt(draw: Any) -> dict[str, Any]:
+    """A good table with some columns replaced, left out or added, and perhaps its rows mixed."""
+    parts = draw(st.lists(ENDS, min_size=1, max_size=4))
+    columns = episodes([length for length, _ in parts], [end for _, end in parts])
+    size = len(columns["reward"])
+    for name in draw(st.sets(st.sampled_from(NAMES), max_size=3)):
+        columns[name] = draw(odd_column(size))
+    for name in draw(st.sets(st.sampled_from(NAMES), max_size=1)):
+        columns.pop(name, None)
+    if draw(st.integers(0, 5)) == 0:
+        order = draw(st.permutations(range(size)))
+        columns = {name: [values[i] for i in order] for name, values in columns.items()}
+    return columns
+
+
+@settings(deadline=None, max_examples=400)
+@given(columns=corrupt(), kind=KINDS, chunk=st.integers(1, 9), mapping=MAPPINGS)
+def test_a_spoilt_table_loads_or_is_refused(
+    columns: dict[str, Any], kind: str, chunk: int, mapping: tuple[str, ...]
+):
+    with own_folder() as folder:
+        try:
+            path = write(folder / f"logs.{kind}", columns)
+        except (pa.ArrowException, OverflowError, ValueError, TypeError):
+            event("not written")
+            return  # nobody can write such a file either
+        try:
+            data = loaded(path, *mapping, chunk=chunk)
+        except DataError as error:
+            event("refused")
+            lines = str(error).splitlines()
+        else:
+            event("loaded")
+            assert np.isfinite(data.rows).all()
+            return
+        assert len(lines) == 1

@@ -1,0 +1,567 @@
+"""Promise: what cannot be learned from is refused with its place; what is harmless is counted.
+
+Chunks are cut where a source likes: nothing depends on it.
+"""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from offline_cql.errors import DataError
+from offline_cql.readers.writer import Steps, TransitionWriter
+from offline_cql.transitions import Spaces, Transitions
+
+BOX = Spaces(2, 2, False, (-2.0, -1.0), (2.0, 3.0))
+CHOICE = Spaces(2, 3, True, (), ())
+ENDS = (2, 5, 6)  # episodes of two, three and one step
+
+
+def logged(spaces: Spaces = BOX, **changes: Any) -> Steps:
+    """Six steps; observation (episode, step), the first episode terminal, the others truncated."""
+    markers = np.array([[0, 0], [0, 1], [1, 0], [1, 1], [1, 2], [2, 0]], np.float64)
+    arrays = {
+        "observations": markers,
+        "actions": np.arange(6) % 3 if spaces.discrete else markers / 10,
+        "rewards": np.arange(6.0),
+        "next_observations": markers + np.array([0, 1]),
+        "terminated": np.array([0, 1, 0, 0, 0, 0], bool),
+        "truncated": np.array([0, 0, 0, 0, 1, 1], bool),
+    }
+    return Steps(**{**arrays, **changes})
+
+
+def part(steps: Steps, where: slice) -> Steps:
+    arrays = {name: value for name, value in vars(steps).items() if value is not None}
+    return Steps(**{name: value[where] for name, value in arrays.items()})
+
+
+def chunks(steps: Steps, cuts: tuple[int, ...]) -> Iterator[Steps]:
+    for start, end in zip((0, *cuts), (*cuts, len(steps.rewards)), strict=True):
+        yield part(steps, slice(start, end))
+
+
+def passed(
+    steps: Steps, folder: Path, *, spaces: Spaces = BOX, cuts: tuple[int, ...] = ()
+) -> Transitions:
+    """What the writer makes of steps that come in chunks."""
+    with TransitionWriter("test/logs-v0", spaces, folder) as writer:
+        for chunk in chunks(steps, cuts) if cuts else [steps]:
+            writer.add(chunk)
+        return writer.finish()
+
+
+def changed(name: str, where: Any, value: Any, spaces: Spaces = BOX) -> Steps:
+    """The log with one number replaced."""
+    array = np.array(getattr(logged(spaces), name), np.float64 if not spaces.discrete else None)
+    array[where] = value
+    return logged(spaces, **{name: array})
+
+
+def refusal(steps: Steps, folder: Path, *, spaces: Spaces = BOX, cuts: tuple[int, ...] = ()) -> str:
+    with pytest.raises(DataError) as error:
+        passed(steps, folder, spaces=spaces, cuts=cuts)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+# --- What passes ----------------------------------------------------------------------------------
+
+
+def test_what_was_logged_arrives(tmp_path: Path):
+    """Bounds -2 … 2 and -1 … 3 become -1 … 1: a/2 and (a - 1)/2."""
+    steps = logged()
+    data = passed(steps, tmp_path)
+    np.testing.assert_array_equal(data.observations, steps.observations)
+    np.testing.assert_array_equal(data.next_observations, steps.next_observations)
+    np.testing.assert_array_equal(data.rewards, steps.rewards)
+    np.testing.assert_allclose(data.actions, (steps.actions - [0, 1]) / 2, atol=1e-7)
+    assert data.terminated.tolist() == steps.terminated.tolist()
+    assert data.truncated.tolist() == steps.truncated.tolist()
+    assert data.ends.tolist() == list(ENDS)
+    assert (data.dataset_id, data.repairs) == ("test/logs-v0", {})
+
+
+def test_the_gate_and_packing_in_memory_agree(tmp_path: Path):
+    data = passed(logged(), tmp_path)
+    packed = Transitions.pack(
+        observations=data.observations,
+        actions=data.actions,
+        rewards=data.rewards,
+        next_observations=data.next_observations,
+        terminated=data.terminated,
+        episodes=data.episodes,
+        spaces=BOX,
+        dataset_id="another",
+    )
+    assert np.array_equal(packed.rows, data.rows)
+    assert packed.sha256 == data.sha256
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int8, np.int64])
+def test_any_kind_of_number_becomes_float32(tmp_path: Path, dtype: Any):
+    whole = {name: np.zeros((6, 2), dtype) for name in ("observations", "next_observations")}
+    actions = np.array([[0, -1], [1, 0], [2, 1], [-2, 2], [-1, 3], [0, 0]], dtype)
+    rewards = np.arange(6).astype(dtype)
+    data = passed(logged(**whole, actions=actions, rewards=rewards), tmp_path)
+    assert data.rows.dtype == np.float32
+    expected = [[0, -1], [0.5, -0.5], [1, 0], [-1, 0.5], [-0.5, 1], [0, -0.5]]
+    assert data.actions.tolist() == expected
+    assert data.rewards.tolist() == [0, 1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int64, np.bool_])
+def test_discrete_actions_are_any_integers(tmp_path: Path, dtype: Any):
+    actions = np.array([0, 1, 1, 0, 1, 0]).astype(dtype)
+    data = passed(logged(CHOICE, actions=actions), tmp_path, spaces=CHOICE)
+    assert data.actions.tolist() == [0, 1, 1, 0, 1, 0]
+
+
+def test_the_memory_map_can_be_read_by_torch(tmp_path: Path):
+    import torch
+
+    rows = passed(logged(), tmp_path).rows
+    assert isinstance(rows, np.memmap)
+    assert torch.from_numpy(rows).shape == (6, 8)
+
+
+@pytest.mark.parametrize("cuts", [(1,), (2,), (3,), (2, 5), (1, 1, 4), (1, 2, 3, 4, 5)])
+def test_where_chunks_are_cut_changes_nothing(tmp_path: Path, cuts: tuple[int, ...]):
+    """Also not inside an episode, and an empty chunk is nothing."""
+    steps = logged(propensities=np.linspace(0.1, 0.6, 6))
+    (tmp_path / "cut").mkdir()
+    whole, cut = passed(steps, tmp_path), passed(steps, tmp_path / "cut", cuts=cuts)
+    assert np.array_equal(cut.rows, whole.rows)
+    assert np.array_equal(cut.ends, whole.ends)
+    assert np.array_equal(cut.propensities, whole.propensities)
+    assert cut.sha256 == whole.sha256
+
+
+DIFFERENT = {
+    "observations": {"observations": logged().observations + np.array([0.0, 1e-6])},
+    "actions": {"actions": logged().actions + 1e-6},
+    "rewards": {"rewards": np.array([0, 1, 2, 3, 4, 5 + 1e-6])},
+    "next_observations": {"next_observations": logged().next_observations + 1},
+    "terminated": {"terminated": np.zeros(6, bool), "truncated": np.arange(6) % 3 > 0},
+    "ends": {"truncated": np.array([0, 0, 1, 0, 1, 1], bool)},
+    "propensities": {"propensities": np.full(6, 0.5)},
+}
+
+
+@pytest.mark.parametrize("name", sorted(DIFFERENT))
+def test_identity_depends_on_every_array(tmp_path: Path, name: str):
+    (tmp_path / "other").mkdir()
+    other = passed(logged(**DIFFERENT[name]), tmp_path / "other")
+    assert other.sha256 != passed(logged(), tmp_path).sha256
+
+
+# --- Values ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("observations", "observations"),
+        ("next_observations", "next observations"),
+        ("actions", "actions"),
+    ],
+)
+@pytest.mark.parametrize("cuts", [(), (3,), (4,)])
+def test_nan_is_refused_with_its_array_count_and_place(
+    tmp_path: Path, name: str, shown: str, bad: float, cuts: tuple[int, ...]
+):
+    steps = changed(name, (4, 1), bad)
+    getattr(steps, name)[5, 0] = bad
+    message = "hold NaN or infinity at 2 of 6 steps, first in episode 1 at step 2, column 1"
+    assert refusal(steps, tmp_path, cuts=cuts) == f"test/logs-v0: {shown} {message}"
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_reward_that_is_nan_is_refused_with_its_place(tmp_path: Path, bad: float):
+    message = "rewards hold NaN or infinity at 1 of 6 steps, first in episode 2 at step 0"
+    assert refusal(changed("rewards", 5, bad), tmp_path) == f"test/logs-v0: {message}"
+
+
+@pytest.mark.parametrize("name", ["observations", "next_observations"])
+def test_numbers_beyond_float32_are_refused(tmp_path: Path, name: str):
+    message = "are too large for float32 at 1 of 6 steps, first in episode 0 at step 1, column 0"
+    assert message in refusal(changed(name, (1, 0), -1e39), tmp_path)
+    passed(changed(name, (1, 0), 3.4e38), tmp_path)
+
+
+def test_rewards_beyond_float32_are_refused(tmp_path: Path):
+    message = "rewards are too large for float32 at 1 of 6 steps, first in episode 0 at step 0"
+    assert message in refusal(changed("rewards", 0, 1e300), tmp_path)
+
+
+def test_actions_beyond_float32_are_refused(tmp_path: Path):
+    message = "actions are too large for float32 at 1 of 6 steps, first in episode 1 at step 1"
+    assert message in refusal(changed("actions", (3, 0), 1e300), tmp_path)
+
+
+def test_the_first_kind_of_fault_is_told(tmp_path: Path):
+    steps = changed("rewards", 0, np.nan)
+    steps.observations[5, 0] = np.nan
+    assert "rewards hold NaN or infinity at 1 of 6" in refusal(steps, tmp_path, cuts=(3,))
+
+
+# --- Forms ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["observations", "next_observations", "actions", "rewards"])
+@pytest.mark.parametrize("dtype", [object, "U3", "S3", np.complex64, "datetime64[s]"])
+def test_what_is_not_numbers_is_refused(tmp_path: Path, name: str, dtype: Any):
+    values = np.zeros(getattr(logged(), name).shape).astype(int).astype(dtype)
+    assert f"{name} has the type {values.dtype}, not numbers" in refusal(
+        logged(**{name: values}), tmp_path
+    )
+
+
+@pytest.mark.parametrize("name", ["terminated", "truncated"])
+@pytest.mark.parametrize("dtype", [object, float, "U5"])
+def test_flags_that_are_no_flags_are_refused(tmp_path: Path, name: str, dtype: Any):
+    flags = getattr(logged(), name).astype(dtype)
+    assert f"{name} has the type {flags.dtype}, not true or false" in refusal(
+        logged(**{name: flags}), tmp_path
+    )
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["observations", "next_observations", "actions", "terminated", "truncated", "propensities"],
+)
+def test_arrays_of_another_length_are_refused(tmp_path: Path, name: str):
+    whole = logged(propensities=np.full(6, 0.5))
+    message = refusal(replace(whole, **{name: getattr(whole, name)[:5]}), tmp_path)
+    assert f"{name} has shape (5," in message
+    assert "expected (6," in message
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("observations", (6, 3)),
+        ("observations", (6,)),
+        ("next_observations", (6, 2, 1)),
+        ("actions", (6,)),
+        ("actions", (6, 1)),
+        ("rewards", (6, 1)),
+        ("rewards", ()),
+        ("terminated", (6, 1)),
+    ],
+)
+def test_arrays_of_another_shape_are_refused(tmp_path: Path, name: str, shape: tuple[int, ...]):
+    dtype = getattr(logged(), name).dtype
+    assert "has shape" in refusal(logged(**{name: np.zeros(shape, dtype)}), tmp_path)
+
+
+def test_continuous_steps_are_refused_where_actions_are_chosen_and_the_reverse(tmp_path: Path):
+    assert "actions has shape (6, 2), expected (6,)" in refusal(logged(), tmp_path, spaces=CHOICE)
+    assert "actions has shape (6,), expected (6, 2)" in refusal(logged(CHOICE), tmp_path)
+
+
+def test_nothing_is_refused(tmp_path: Path):
+    assert "holds no transitions" in refusal(part(logged(), slice(0, 0)), tmp_path)
+    with (
+        TransitionWriter("test/logs-v0", BOX, tmp_path) as writer,
+        pytest.raises(DataError, match="holds no"),
+    ):
+        writer.finish()
+
+
+# --- Actions --------------------------------------------------------------------------------------
+
+LOW, HIGH = (-2.0, -1.0), (2.0, 3.0)
+
+
+@pytest.mark.parametrize(
+    ("action", "column"),
+    [((2.1, 0), 0), ((-2.00001, 0), 0), ((0, 3.00001), 1), ((0, -1.1), 1), ((0, 1e30), 1)],
+)
+def test_actions_beyond_their_bounds_are_refused(
+    tmp_path: Path, action: tuple[float, float], column: int
+):
+    message = refusal(changed("actions", 3, action), tmp_path)
+    where = f"at 1 of 6 steps, first in episode 1 at step 1, column {column}"
+    assert message == f"test/logs-v0: actions lie outside {LOW} … {HIGH} {where}"
+
+
+def test_actions_beyond_their_bounds_by_rounding_are_clipped_and_counted(tmp_path: Path):
+    """Both spans are 4, so 4e-6 is a millionth of them."""
+    steps = changed("actions", 0, (2 + 3e-6, -1 - 3e-6))
+    steps.actions[5] = (-2 - 3.9e-6, 3)
+    data = passed(steps, tmp_path)
+    assert data.actions[[0, 5]].tolist() == [[1, -1], [-1, 1]]
+    assert data.repairs == {"clipped_actions": 2}
+
+
+def test_actions_at_their_bounds_are_not_counted(tmp_path: Path):
+    """float32(0.7) and float32(-0.1) map to one only after rounding."""
+    low, high = float(np.float32(-0.1)), float(np.float32(0.7))
+    spaces = replace(BOX, action_low=(low, low), action_high=(high, high))
+    actions = np.array([[low, high]] * 6, np.float32)
+    data = passed(logged(actions=actions), tmp_path, spaces=spaces)
+    assert data.actions.tolist() == [[-1, 1]] * 6
+    assert data.repairs == {}
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [((-np.inf, -1), (2, 3)), ((-2, -1), (2, np.inf)), ((-2, 3), (2, 3))]
+)
+def test_bounds_that_are_infinite_or_empty_are_refused_before_anything_is_read(
+    tmp_path: Path, low: Any, high: Any
+):
+    with pytest.raises(DataError, match="must be finite and span an interval"):
+        TransitionWriter("test/logs-v0", replace(BOX, action_low=low, action_high=high), tmp_path)
+
+
+@pytest.mark.parametrize("action", [-1, 3, 2**40])
+def test_choices_that_do_not_exist_are_refused(tmp_path: Path, action: int):
+    steps = changed("actions", 2, action, CHOICE)
+    message = "actions are not among 0 … 2 at 1 of 6 steps, first in episode 1 at step 0"
+    assert refusal(steps, tmp_path, spaces=CHOICE) == f"test/logs-v0: {message}"
+
+
+def test_choices_beyond_what_float32_counts_are_refused(tmp_path: Path):
+    """2^24 is the last whole number whose successor a float32 cannot tell from it."""
+    many = replace(CHOICE, action_dim=2**25)
+    data = passed(changed("actions", 2, 2**24, CHOICE), tmp_path, spaces=many)
+    assert data.actions[2] == 2**24
+    refusal(changed("actions", 2, 2**24 + 1, CHOICE), tmp_path, spaces=many)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_fractions_are_no_choices(tmp_path: Path, dtype: Any):
+    steps = logged(CHOICE, actions=np.zeros(6, dtype))
+    assert f"actions are {np.dtype(dtype)}, not integers" in refusal(steps, tmp_path, spaces=CHOICE)
+
+
+# --- Ends -----------------------------------------------------------------------------------------
+
+
+def test_terminal_wins_over_truncated_and_is_counted(tmp_path: Path):
+    data = passed(logged(truncated=np.array([0, 1, 0, 0, 1, 1], bool)), tmp_path)
+    assert data.terminated.tolist() == [False, True, False, False, False, False]
+    assert data.truncated.tolist() == [False, False, False, False, True, True]
+    assert data.repairs == {"terminal_and_truncated": 1}
+
+
+@pytest.mark.parametrize("cuts", [(), (5,)])
+def test_a_last_episode_without_an_end_is_kept_as_truncated(tmp_path: Path, cuts: tuple[int, ...]):
+    data = passed(logged(truncated=np.array([0, 0, 0, 0, 1, 0], bool)), tmp_path, cuts=cuts)
+    assert data.ends.tolist() == list(ENDS)
+    assert data.truncated.tolist() == [False, False, False, False, True, True]
+    assert data.repairs == {"unfinished_last_episode": 1}
+
+
+def test_steps_without_any_end_are_one_episode(tmp_path: Path):
+    never = np.zeros(6, bool)
+    data = passed(logged(terminated=never, truncated=never), tmp_path, cuts=(2, 4))
+    assert data.ends.tolist() == [6]
+    assert data.repairs == {"unfinished_last_episode": 1}
+
+
+def test_episodes_of_one_step(tmp_path: Path):
+    data = passed(logged(truncated=np.ones(6, bool)), tmp_path, cuts=(1, 4))
+    assert data.lengths.tolist() == [1] * 6
+
+
+def test_what_a_source_mended_is_found_again(tmp_path: Path):
+    with TransitionWriter("test/logs-v0", BOX, tmp_path) as writer:
+        writer.count("episodes_without_an_end", 2)
+        writer.count("episodes_without_an_end")
+        writer.count("nothing", 0)
+        writer.observation_names, writer.action_names = ("x", "v"), ("push", "turn")
+        writer.add(logged())
+        data = writer.finish()
+    assert data.repairs == {"episodes_without_an_end": 3}
+    assert (data.observation_names, data.action_names) == (("x", "v"), ("push", "turn"))
+
+
+# --- Images ---------------------------------------------------------------------------------------
+
+
+def pictures(**changes: Any) -> Steps:
+    first = np.arange(12, dtype=np.uint8).reshape(6, 2) * 20
+    return logged(**{"observations": first, "next_observations": 255 - first, **changes})
+
+
+def test_images_stay_bytes(tmp_path: Path):
+    steps = pictures()
+    data = passed(steps, tmp_path, cuts=(2, 3))
+    assert data.observations.dtype == data.next_observations.dtype == np.uint8
+    np.testing.assert_array_equal(data.observations, steps.observations)
+    np.testing.assert_array_equal(data.next_observations, steps.next_observations)
+    assert data.rows.shape == (6, 4)  # two numbers of the action, reward, terminated
+    assert data.rewards.tolist() == [0, 1, 2, 3, 4, 5]
+
+
+def test_images_that_become_numbers_are_refused(tmp_path: Path):
+    with TransitionWriter("test/logs-v0", BOX, tmp_path) as writer:
+        writer.add(part(pictures(), slice(0, 3)))
+        with pytest.raises(DataError, match="become float64 in episode 1 at step 1"):
+            writer.add(part(logged(), slice(3, 6)))
+
+
+def test_images_that_are_followed_by_numbers_are_refused(tmp_path: Path):
+    steps = pictures(next_observations=np.zeros((6, 2), np.float32))
+    message = "observations are uint8, next observations float32; images must be uint8 in both"
+    assert message in refusal(steps, tmp_path)
+
+
+# --- Propensities ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("spaces", [BOX, CHOICE])
+def test_propensities_are_kept(tmp_path: Path, spaces: Spaces):
+    given_ = np.array([0.1, 0.5, 1.0, 1e-30, 0.2, 0.3])
+    data = passed(logged(spaces, propensities=given_), tmp_path, spaces=spaces, cuts=(3,))
+    assert data.propensities is not None
+    assert data.propensities.dtype == np.float32
+    np.testing.assert_array_equal(data.propensities, given_.astype(np.float32))
+
+
+@pytest.mark.parametrize("bad", [0.0, -0.1, 1.01])
+def test_propensities_that_are_no_probabilities_are_refused(tmp_path: Path, bad: float):
+    values = np.full(6, 0.5)
+    values[4] = bad
+    message = "propensities are not within (0, 1] at 1 of 6 steps, first in episode 1 at step 2"
+    steps = logged(CHOICE, propensities=values)
+    assert refusal(steps, tmp_path, spaces=CHOICE) == f"test/logs-v0: {message}"
+
+
+def test_densities_may_be_larger_than_one_but_not_zero(tmp_path: Path):
+    data = passed(logged(propensities=np.full(6, 40.0)), tmp_path)
+    assert data.propensities is not None
+    assert data.propensities.tolist() == [40.0] * 6
+    assert "not within (0, ∞)" in refusal(logged(propensities=np.zeros(6)), tmp_path)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_propensities_that_are_nan_are_refused(tmp_path: Path, bad: float):
+    message = "propensities hold NaN or infinity at 6 of 6 steps, first in episode 0 at step 0"
+    assert message in refusal(logged(propensities=np.full(6, bad)), tmp_path)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_propensities_for_some_steps_only_are_refused(tmp_path: Path, first: bool):
+    with_, without = logged(propensities=np.full(6, 0.5)), logged()
+    one, other = (with_, without) if first else (without, with_)
+    with TransitionWriter("test/logs-v0", BOX, tmp_path) as writer:
+        writer.add(part(one, slice(0, 4)))
+        with pytest.raises(DataError, match=r"propensities .* episode 1 at step 2"):
+            writer.add(part(other, slice(4, 6)))
+
+
+# --- Room -----------------------------------------------------------------------------------------
+
+
+def test_more_than_the_disk_holds_is_refused_before_it_is_read(tmp_path: Path):
+    with TransitionWriter("test/logs-v0", BOX, tmp_path) as writer:
+        writer.expect(6)
+        message = r"promises 1,000,000,000,000 steps, 32,000.0 GB .* set OFFLINE_CQL_CACHE"
+        with pytest.raises(DataError, match=message):
+            writer.expect(10**12)
+        with pytest.raises(DataError, match=r"20,000.0 GB"):
+            writer.expect(10**12, images=True)
+
+
+# --- Nothing else surfaces ------------------------------------------------------------------------
+
+NUMBERS = st.one_of(st.floats(-2, 2), st.integers(-3, 4).map(float), st.floats(width=64))
+DTYPES = st.sampled_from([np.float32, np.int64, np.uint8, np.bool_, np.dtype(object)])
+
+
+@st.composite
+def anything(draw: Any) -> tuple[Steps, tuple[int, ...]]:
+    """Six steps, each array now and then of any numbers, another type or another shape; cuts."""
+
+    def array(*shape: int, kind: Any = np.float64) -> NDArray[Any]:
+        odd = draw(st.integers(0, 29))
+        if odd == 0:
+            shape = tuple(draw(st.lists(st.integers(0, 6), min_size=1, max_size=3)))
+        count = int(np.prod(shape))
+        numbers = NUMBERS if odd == 1 else st.floats(-1, 1)
+        values = draw(st.lists(numbers, min_size=count, max_size=count))
+        with np.errstate(all="ignore"):
+            return (
+                np.array(values, np.float64)
+                .reshape(shape)
+                .astype(draw(DTYPES) if odd == 2 else kind)
+            )
+
+    flags = [array(6, kind=bool) for _ in range(2)]
+    own = [array(6)] if draw(st.booleans()) else []
+    steps = Steps(array(6, 2), array(6, 2), array(6), array(6, 2), *flags, *own)
+    return steps, tuple(sorted(draw(st.lists(st.integers(0, 6), max_size=2))))
+
+
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+@hypothesis_settings(
+    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(anything())
+def test_whatever_comes_is_passed_or_refused_in_one_line(tmp_path: Path, case: Any):
+    steps, cuts = case
+    try:
+        data = passed(steps, tmp_path, cuts=cuts)
+    except DataError as error:
+        refused = str(error)
+    else:
+        assert np.isfinite(data.rows).all()
+        assert np.abs(data.actions).max() <= 1
+        assert len(data) == 6
+        return
+    assert "\n" not in refused
+
+
+REFUSALS = """
+import sys, tempfile
+from pathlib import Path
+import numpy as np
+sys.path[:0] = ["tests/readers", "tests"]
+import test_writer as writer
+from offline_cql.transitions import DataError
+
+assert False, "assertions are off"
+bad = {
+    "nan": writer.changed("rewards", 0, np.nan),
+    "large": writer.changed("observations", (0, 0), 1e39),
+    "bounds": writer.changed("actions", (0, 0), 3.0),
+    "object": writer.logged(rewards=np.zeros(6, object)),
+    "shape": writer.logged(rewards=np.zeros((6, 1))),
+    "empty": writer.part(writer.logged(), slice(0, 0)),
+    "propensities": writer.logged(propensities=np.zeros(6)),
+}
+for name, steps in bad.items():
+    try:
+        writer.passed(steps, Path(tempfile.mkdtemp()))
+    except DataError:
+        print(name)
+with writer.TransitionWriter("x", writer.BOX, Path(tempfile.mkdtemp())) as some:
+    some.add(writer.logged(propensities=np.full(6, 0.5)))
+    try:
+        some.add(writer.logged())
+    except DataError:
+        print("some")
+"""
+
+
+def test_refusals_do_not_depend_on_assertions():
+    """python -O leaves assertions out; every refusal is still there."""
+    root = Path(__file__).resolve().parents[2]
+    done = subprocess.run(
+        [sys.executable, "-O", "-c", REFUSALS], cwd=root, capture_output=True, text=True, timeout=60
+    )
+    names = ["nan", "large", "bounds", "object", "shape", "empty", "propensities", "some"]
+    assert done.stdout.split() == names, done.stderr

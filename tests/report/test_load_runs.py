@@ -1,0 +1,199 @@
+"""Promise: a run folder becomes one record; one that cannot be read is named with its reason."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.run_dirs import UPDATES, write_run
+
+from offline_cql.errors import ConfigError
+from offline_cql.report.load_runs import read_runs
+from offline_cql.report.run import by_task, differences, grids, methods, validation_rows
+
+
+def test_a_run_is_what_its_folder_says(tmp_path: Path):
+    finding = {"level": "warning", "name": "x", "message": "it leans", "remedy": "hold it"}
+    returns = {100: [1.0, 2.0], 200: [3.0, 5.0]}
+    how = {"bounds": {100: (60, 70)}, "returns": returns, "score": 7.5, "findings": (finding,)}
+    write_run(tmp_path / "run", alpha=2.5, seed=4, **how)
+    (run,) = read_runs(str(tmp_path)).runs
+    assert (run.alpha, run.seed, run.updates, run.finished) == (2.5, 4, 200, True)
+    assert run.task == ("cart", "a" * 64)
+    assert run.task_name == "cart · sim/cart/mixed-v0"
+    assert validation_rows(run.offline, "validation/td_error") == {100: 2.0, 200: 1.0}
+    assert {k: (e.low, e.high) for k, e in run.offline.estimates.items()} == {100: (60, 70)}
+    assert run.offline.kept == {k: f"checkpoints/{k}.ckpt" for k in UPDATES}
+    assert run.offline.best_return == 100
+    assert run.simulated.evaluation["return"].tolist() == [1, 2, 3, 5]
+    assert (run.simulated.return_mean, run.simulated.normalized_score) == (4.0, 7.5)
+    assert [(each.level, each.message, each.remedy) for each in run.findings] == [
+        ("warning", "it leans", "hold it")
+    ]
+
+
+def test_cloning_has_no_alpha(tmp_path: Path):
+    write_run(tmp_path / "run", algorithm="bc")
+    assert read_runs(str(tmp_path)).runs[0].alpha is None
+
+
+def test_the_last_policy_counts_where_none_was_kept(tmp_path: Path):
+    folder = write_run(tmp_path / "run", bounds={200: (60, 70)})
+    for path in (folder / "checkpoints").iterdir():
+        path.unlink()
+    assert read_runs(str(tmp_path)).runs[0].offline.estimates == {}  # nothing to ship
+    (folder / "checkpoints" / "last.ckpt").touch()
+    offline = read_runs(str(tmp_path)).runs[0].offline
+    assert offline.kept == {200: "checkpoints/last.ckpt"}
+    assert list(offline.estimates) == [200]
+
+
+def cut(name: str, size: int) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        path = folder / name
+        path.write_bytes(path.read_bytes()[:-size])
+
+    return damage
+
+
+def without(name: str) -> Callable[[Path], None]:
+    return lambda folder: (folder / name).unlink()
+
+
+def result(**values: object) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        path = folder / "result.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+    return damage
+
+
+DAMAGES = {
+    "no config": (without("config.yaml"), "no config.yaml"),
+    "no record": (without("metadata.json"), "no metadata.json"),
+    "going on": (without("result.json"), "no result.json: the run is going on, or was killed"),
+    "failed": (result(status="failed", error="out\nof memory"), "status failed: out of memory"),
+    "preempted": (result(status="preempted"), "status preempted after 200 updates; python train"),
+    "half a row": (cut("validation.csv", 10), "validation.csv is cut off in line 3"),
+    "half a number": (
+        lambda folder: (folder / "validation.csv").open("a").write("300,1e" + ",0" * 7 + "\n"),
+        "validation.csv cannot be read: could not convert",
+    ),
+    "half an estimate": (cut("ope.json", 40), "ope.json cannot be read: "),
+    "half a result": (cut("result.json", 20), "result.json cannot be read: "),
+    "half a config": (
+        lambda folder: (folder / "config.yaml").write_text("seed: [1"),
+        "config.yaml cannot be read: ",
+    ),
+    "an empty config": (
+        lambda folder: (folder / "config.yaml").write_text(""),
+        "config.yaml has no seed",
+    ),
+    "binary": (
+        lambda folder: (folder / "evaluation.csv").write_bytes(b"\xff\xfe\x00"),
+        "evaluation.csv cannot be read: ",
+    ),
+    "not a number": (result(updates="many"), "a value is missing or of the wrong kind: "),
+    "no key": (
+        lambda folder: (folder / "ope.json").write_text('{"checkpoints": {"100": [{}]}}'),
+        "a value is missing or of the wrong kind: 'method'",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_a_damaged_run_is_left_out_with_its_reason_and_the_others_stay(name: str, tmp_path: Path):
+    write_run(tmp_path / "good", bounds={100: (60, 70)})
+    bad = write_run(tmp_path / "bad", bounds={100: (60, 70)}, returns={100: [1.0]})
+    damage, reason = DAMAGES[name]
+    damage(bad)
+    found = read_runs(str(tmp_path))
+    assert [run.name for run in found.runs] == [f"{tmp_path}/good"]
+    (left,) = found.left_out
+    assert left.name == f"{tmp_path}/bad"
+    assert left.reason.startswith(reason)
+    assert "\n" not in left.reason
+
+
+def test_a_diverged_run_stays(tmp_path: Path):
+    write_run(tmp_path / "run", status="diverged")
+    assert [run.finished for run in read_runs(str(tmp_path)).runs] == [False]
+
+
+def test_an_empty_file_of_figures_is_no_fault(tmp_path: Path):
+    folder = write_run(tmp_path / "run")
+    (folder / "evaluation.csv").write_text("update,episode,seed,return,length\n")
+    run = read_runs(str(tmp_path)).runs[0]
+    assert run.simulated.evaluation["return"].shape == (0,)
+
+
+def test_runs_are_found_at_any_depth_and_not_inside_runs(tmp_path: Path):
+    """A logger's own folder has a config.yaml too."""
+    write_run(tmp_path / "hopper" / "cql" / "run")
+    (tmp_path / "hopper" / "cql" / "run" / "wandb" / "files").mkdir(parents=True)
+    (tmp_path / "hopper" / "cql" / "run" / "wandb" / "files" / "config.yaml").touch()
+    write_run(tmp_path / "run")
+    (tmp_path / "audits").mkdir()
+    (tmp_path / "audits" / "audit.json").write_text("{}")
+    found = read_runs(str(tmp_path))
+    names = [f"{tmp_path}/hopper/cql/run", f"{tmp_path}/run"]
+    assert [run.name for run in found.runs] == sorted(names)
+    assert found.left_out == []
+    assert [run.name for run in read_runs(f"{tmp_path}/hop*").runs] == names[:1]
+    assert [run.name for run in read_runs(f"{tmp_path}/run").runs] == names[1:]
+
+
+def test_no_runs_at_all_is_an_error_of_the_setting(tmp_path: Path):
+    with pytest.raises(ConfigError, match=r"^runs=\S+ holds no run folder; train.py makes some"):
+        read_runs(str(tmp_path))
+    with pytest.raises(ConfigError, match=r"^runs=\S+/none does not exist"):
+        read_runs(f"{tmp_path}/none")
+
+
+# --- How runs belong together --------------------------------------------------------------------
+
+
+def test_runs_are_grouped_by_what_they_learned_from(tmp_path: Path):
+    write_run(tmp_path / "a", sha256="a" * 64)
+    write_run(tmp_path / "b", sha256="b" * 64)
+    write_run(tmp_path / "c", env="pole")
+    found = by_task(read_runs(str(tmp_path)).runs)
+    assert list(found) == [
+        "cart · sim/cart/mixed-v0 aaaaaaaa",
+        "cart · sim/cart/mixed-v0 bbbbbbbb",
+        "pole · sim/pole/mixed-v0",
+    ]
+
+
+def test_a_grid_differs_in_alpha_and_seed_and_in_what_does_not_matter(tmp_path: Path):
+    write_run(tmp_path / "a", alpha=1, seed=0)
+    write_run(tmp_path / "b", alpha=5, seed=1, settings={"evaluation.every": 50})
+    write_run(tmp_path / "c", alpha=5, seed=1, settings={"cql.gamma": 0.9})
+    write_run(tmp_path / "d", algorithm="bc")
+    found = grids(read_runs(str(tmp_path)).runs)
+    named = {apart: [Path(run.name).name for run in group] for apart, group in found.items()}
+    assert named == {"cql.gamma=0.99": ["a", "b"], "cql.gamma=0.9": ["c"]}
+
+
+def test_differences_and_methods_name_what_varies(tmp_path: Path):
+    write_run(tmp_path / "a", alpha=1, seed=0)
+    write_run(tmp_path / "b", alpha=5, seed=1)
+    write_run(tmp_path / "c", alpha=5, settings={"cql.gamma": 0.9})
+    write_run(tmp_path / "d", algorithm="bc")
+    runs = read_runs(str(tmp_path)).runs
+    own = {Path(name).name: found for name, found in differences(runs).items()}
+    assert own["a"] == {"algorithm.name": "cql", "cql.alpha": "1", "cql.gamma": "0.99"}
+    assert {Path(name).name: method for name, method in methods(runs).items()} == {
+        "a": "alpha=1 gamma=0.99",
+        "b": "alpha=5 gamma=0.99",
+        "c": "alpha=5 gamma=0.9",
+        "d": "bc",
+    }
+
+
+def test_numbers_are_read_as_they_were_written(tmp_path: Path):
+    exact = 0.1 + 0.2
+    write_run(tmp_path / "run", validation={"validation/td_error": (exact, 1e-300)})
+    run = read_runs(str(tmp_path)).runs[0]
+    assert np.array_equal(run.offline.validation["validation/td_error"], [exact, 1e-300])

@@ -1,0 +1,311 @@
+"""Promise: the recommended alpha and checkpoint follow from the data alone, by the rule of
+docs/selection.md; what the rule says is in the words."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+from support.run_dirs import write_grid, write_run
+
+from offline_cql.report.load_runs import read_runs
+from offline_cql.report.messages import checkpoint_file, commands, export_command, sentences
+from offline_cql.report.model_selection import (
+    Limits,
+    Selection,
+    best_by_return,
+    candidates,
+    last_of_alpha,
+    select,
+)
+from offline_cql.report.summary import overview
+
+LIMITS = Limits(above_best_share=0.05, bc_margin=0.1)
+
+
+def selected(root: Path) -> Selection:
+    """What is said about the only grid under a folder."""
+    found = overview(read_runs(str(root)), LIMITS, resamples=100, seed=0)
+    (selection,) = found.selections.values()
+    return selection
+
+
+def chosen(selection: Selection) -> tuple[float, int, int] | None:
+    policy = selection.policy
+    return None if policy is None else (policy.alpha, policy.updates, policy.seed)
+
+
+# --- The choice ----------------------------------------------------------------------------------
+
+
+def test_the_pair_with_the_largest_mean_lower_bound_is_chosen_and_of_it_the_best_run(
+    tmp_path: Path,
+):
+    """alpha=1 has the single best bound, 70, but a mean of 60; alpha=5 at 100 updates has 63, of
+    which seed 0 has the larger bound and seed 1 the larger estimate."""
+    for seed, one, five, high in ((0, 70.0, 64.0, 66.0), (1, 50.0, 62.0, 90.0)):
+        write_run(tmp_path / f"one{seed}", alpha=1, seed=seed, bounds={100: (one, 90)})
+        bounds = {100: (five, high), 200: (five - 4, 95.0)}
+        write_run(tmp_path / f"five{seed}", alpha=5, seed=seed, bounds=bounds)
+    found = selected(tmp_path)
+    assert chosen(found) == (5, 100, 0)
+    assert found.pair is not None
+    assert found.pair.low == 63
+    assert checkpoint_file(found) == f"{tmp_path}/five0/checkpoints/100.ckpt"
+
+
+def test_a_wide_interval_loses_to_a_narrow_one_with_a_smaller_estimate(tmp_path: Path):
+    write_run(tmp_path / "wide", alpha=1, bounds={100: (20, 99)})
+    write_run(tmp_path / "narrow", alpha=5, bounds={100: (54, 56)})
+    assert chosen(selected(tmp_path)) == (5, 100, 0)
+
+
+def test_equal_bounds_go_to_the_larger_alpha_and_the_earlier_checkpoint(tmp_path: Path):
+    for alpha in (1, 5, 2):
+        write_run(tmp_path / f"{alpha}", alpha=alpha, bounds={100: (60, 70), 200: (60, 70)})
+    assert chosen(selected(tmp_path)) == (5, 100, 0)
+
+
+@pytest.mark.parametrize(("low", "ship"), [(50.1, True), (50.0, False), (30.0, False)])
+def test_shipping_needs_a_lower_bound_above_what_the_data_s_policy_earned(
+    low: float, ship: bool, tmp_path: Path
+):
+    """The behavior's estimate is 50; its own interval, 45 to 55, plays no part."""
+    write_run(tmp_path / "run", bounds={200: (low, 80)})
+    found = selected(tmp_path)
+    assert found.ship is ship
+    first, second, *_ = sentences(found)
+    assert first.startswith("ship alpha=5" if ship else "do not ship: the best is alpha=5")
+    assert ("is above the 50" in second) == ship
+    assert (export_command(found) is not None) == ship
+
+
+def test_a_single_run_is_judged_too(tmp_path: Path):
+    write_run(tmp_path / "run", alpha=5, seed=3, bounds={100: (60, 70)})
+    found = selected(tmp_path)
+    assert chosen(found) == (5, 100, 3)
+    assert export_command(found) == f"python export.py run={tmp_path}/run checkpoint=100"
+    assert "there is no choice: it is one pair of alpha and checkpoint" in sentences(found)
+
+
+def test_what_is_left_alone_was_no_choice(tmp_path: Path):
+    bounds = {100: (60.0, 70.0), 200: (80.0, 130.0)}  # the middle is above the best episode, 100
+    write_run(tmp_path / "run", bounds=bounds)
+    said = "there is no choice: it is one pair of alpha and checkpoint, 1 other struck out"
+    assert said in sentences(selected(tmp_path))
+
+
+def test_the_words_name_figures_and_assumptions(tmp_path: Path):
+    found = selected(write_grid(tmp_path))
+    assert sentences(found) == [
+        "ship alpha=5 after 100 updates, seed 1",
+        "because its lower bound 61 is above the 50 of the data's policy (+11); fqe 65 [61, 69]",
+        "chosen for the largest lower bound, the mean over 2 runs, 60.5, among 4 of 6 pairs of "
+        "alpha and checkpoint, the others struck out; the largest of many is somewhat optimistic",
+        "validation TD error of alpha=5 falls until the last look, at 200 updates; it strikes "
+        "nothing out",
+        "alpha=0 is too small: seed 0: 90% of validation states are valued above all returns in the "
+        "data (limit 5%); alpha=20 is close to cloning: action distance 0.1, cloning's 0.1",
+        "if the data cover the actions that the policy takes",
+    ]
+
+
+# --- Too small -----------------------------------------------------------------------------------
+
+
+def test_values_above_the_data_strike_a_checkpoint_out_and_its_neighbor_stays(tmp_path: Path):
+    """At 200 updates 6 % of the states: over the limit; at 100 exactly 5 %: not over it."""
+    share = {"validation/above_best_share": (0.05, 0.06)}
+    write_run(tmp_path / "run", bounds={100: (60, 70), 200: (80, 90)}, validation=share)
+    found = selected(tmp_path)
+    assert chosen(found) == (5, 100, 0)
+    assert found.too_small == {}
+    (struck,) = [pair for pair in found.pairs if pair.too_small]
+    assert (struck.updates, struck.eligible) == (200, False)
+    assert "6% of validation states" in struck.too_small[0]
+
+
+def test_one_seed_is_enough_to_strike_out(tmp_path: Path):
+    for seed in (0, 1):
+        share = {"validation/above_best_share": (0.0, 0.5 * seed)}
+        bounds = {100: (55.0, 70.0), 200: (80.0, 90.0)}
+        write_run(tmp_path / f"{seed}", seed=seed, bounds=bounds, validation=share)
+    assert chosen(selected(tmp_path)) == (5, 100, 0)
+
+
+def test_an_estimate_above_the_best_episode_is_struck_out(tmp_path: Path):
+    """The best episode returned 100; 101 is the middle of 95 to 107, 100 of 95 to 105."""
+    write_run(tmp_path / "run", bounds={100: (95, 107), 200: (95, 105)})
+    found = selected(tmp_path)
+    assert chosen(found) == (5, 200, 0)
+    assert found.pairs[0].too_small == (
+        "seed 0: the estimate 101.0 is above the best episode in the data, 100.0",
+    )
+
+
+def test_an_estimate_that_is_no_number_is_struck_out(tmp_path: Path):
+    write_run(tmp_path / "run", bounds={100: (math.nan, math.nan), 200: (10, 20)})
+    found = selected(tmp_path)
+    assert chosen(found) == (5, 200, 0)
+    assert found.pairs[0].too_small == ("seed 0: the estimate is not finite",)
+
+
+def test_a_seed_that_diverged_speaks_against_its_alpha(tmp_path: Path):
+    write_run(tmp_path / "a", alpha=1, seed=0, bounds={100: (80, 90)})
+    write_run(tmp_path / "b", alpha=1, seed=1, bounds={100: (80, 90)}, status="diverged")
+    write_run(tmp_path / "c", alpha=5, bounds={100: (60, 70)})
+    found = selected(tmp_path)
+    assert chosen(found) == (5, 100, 0)
+    assert found.too_small == {1: "seed 1: the run diverged after 200 updates"}
+
+
+def test_nothing_is_recommended_when_all_is_struck_out(tmp_path: Path):
+    share = {"validation/above_best_share": (0.5, 0.5)}
+    write_run(tmp_path / "run", bounds={100: (60, 70)}, validation=share)
+    found = selected(tmp_path)
+    assert (chosen(found), found.ship, checkpoint_file(found)) == (None, None, None)
+    first, second, *_ = sentences(found)
+    assert first == "no recommendation: every pair of alpha and checkpoint was struck out"
+    assert "50% of validation states" in second
+    assert commands(found) == []
+
+
+def test_what_could_not_be_looked_at_is_said(tmp_path: Path):
+    folder = write_run(tmp_path / "run", bounds={100: (60, 70)}, best_return=None)
+    (folder / "validation.csv").unlink()
+    found = selected(tmp_path)
+    assert chosen(found) == (5, 100, 0)
+    assert [note.partition(":")[0] for note in found.notes] == [
+        "runs without validation episodes",
+        "an ope.json without best_return",
+        "no validation episodes",
+    ]
+
+
+# --- Too large -----------------------------------------------------------------------------------
+
+
+def distances(root: Path, by_alpha: dict[float, float], cloning: float | None = None) -> Selection:
+    for alpha, distance in by_alpha.items():
+        own = {"validation/action_distance": (9.0, distance)}
+        write_run(root / f"{alpha}", alpha=alpha, bounds={100: (60, 70)}, validation=own)
+    if cloning is not None:
+        own = {"validation/action_distance": (9.0, cloning)}
+        write_run(root / "bc", algorithm="bc", validation=own)
+    return selected(root)
+
+
+def test_an_alpha_that_acts_as_cloning_does_is_labelled_and_not_struck_out(tmp_path: Path):
+    """Cloning is 0.1 away from the data; 0.11 is within its margin of a tenth, 0.12 is not."""
+    found = distances(tmp_path, {1: 0.3, 5: 0.12, 20: 0.1099}, cloning=0.1)
+    assert found.too_large == {20: "action distance 0.11, cloning's 0.1"}
+    assert chosen(found) == (20, 100, 0)
+    assert "the chosen one among them: expect about what cloning earns" in sentences(found)[4]
+
+
+def test_without_cloning_an_alpha_is_too_large_when_more_of_it_changes_nothing(tmp_path: Path):
+    found = distances(tmp_path, {1: 0.3, 5: 0.105, 20: 0.1})
+    assert set(found.too_large) == {5, 20}
+    assert "that of alpha=20 0.1" in found.too_large[5]
+
+
+def test_without_cloning_the_largest_alpha_alone_says_nothing(tmp_path: Path):
+    assert distances(tmp_path, {1: 0.3, 5: 0.2, 20: 0.1}).too_large == {}
+
+
+def test_when_no_alpha_makes_a_difference_it_is_said_that_nobody_can_tell(tmp_path: Path):
+    found = distances(tmp_path, {1: 0.1, 5: 0.1})
+    assert found.too_large == {}
+    assert found.notes == (
+        "the same action distance at every alpha and no run of algorithm=bc: "
+        "whether alpha is too large cannot be told",
+    )
+
+
+def test_cloning_of_other_data_is_no_reference(tmp_path: Path):
+    own = {"validation/action_distance": (9.0, 0.3)}
+    write_run(tmp_path / "other", algorithm="bc", sha256="b" * 64, validation=own)
+    split = {"dataset.split_seed": 1}
+    write_run(tmp_path / "split", algorithm="bc", validation=own, settings=split)
+    assert distances(tmp_path, {1: 0.3, 5: 0.2}).too_large == {}
+
+
+# --- Without estimates ---------------------------------------------------------------------------
+
+
+def test_without_estimates_it_says_so_and_what_to_type(tmp_path: Path):
+    rising = {"validation/td_error": (1.0, 4.0)}
+    write_run(tmp_path / "a", alpha=0, validation=rising)
+    write_run(tmp_path / "b", alpha=5)
+    found = selected(tmp_path)
+    assert chosen(found) is None
+    assert sentences(found) == [
+        "no recommendation: no estimates are there of what these policies would earn",
+        "validation TD error: alpha=0 turns at 100 updates: from 1 to 4 at 200; "
+        "alpha=5 falls until the last look, at 200 updates",
+    ]
+    assert commands(found) == [
+        f"python evaluate.py -m run={tmp_path}/a,{tmp_path}/b ope=fqe evaluation.episodes=0 "
+        "checkpoint=all"
+    ]
+
+
+def test_a_pair_that_not_all_seeds_have_an_estimate_for_is_not_chosen(tmp_path: Path):
+    """At 200 updates seed 0 alone is there: it may be the one that did well."""
+    write_run(tmp_path / "0", seed=0, bounds={100: (60, 70), 200: (90, 95)})
+    write_run(tmp_path / "1", seed=1, bounds={100: (60, 70)})
+    found = selected(tmp_path)
+    assert chosen(found) == (5, 100, 0)
+    assert [pair.incomplete for pair in found.pairs] == [None, "no estimate for seed 1"]
+
+
+def test_runs_without_estimates_are_named_beside_a_recommendation(tmp_path: Path):
+    write_run(tmp_path / "a", alpha=1)
+    write_run(tmp_path / "b", alpha=5, bounds={100: (60, 70)})
+    found = selected(tmp_path)
+    assert chosen(found) == (5, 100, 0)
+    assert commands(found) == [
+        f"python evaluate.py run={tmp_path}/a ope=fqe evaluation.episodes=0 checkpoint=all"
+    ]
+
+
+# --- What it must not see ------------------------------------------------------------------------
+
+
+def test_what_a_simulator_said_changes_nothing(tmp_path: Path):
+    """Absurd returns and scores that would favor another run: the same choice, word by word."""
+    before = selected(write_grid(tmp_path))
+    for number, folder in enumerate(sorted(tmp_path.iterdir())):
+        absurd = 1e9 if "alpha20" in folder.name else -1e9 * number
+        lines = (folder / "evaluation.csv").read_text().splitlines()
+        rows = [",".join([*line.split(",")[:3], str(absurd), "1"]) for line in lines[1:]]
+        (folder / "evaluation.csv").write_text("\n".join([lines[0], *rows]) + "\n")
+        result = json.loads((folder / "result.json").read_text())
+        numbers = dict.fromkeys(("return_mean", "normalized_score", "behavior_return"), absurd)
+        (folder / "result.json").write_text(json.dumps(result | numbers))
+    after = selected(tmp_path)
+    assert read_runs(str(tmp_path)).runs[0].simulated.behavior_return == 0  # it was replaced
+    assert sentences(after) == sentences(before)
+    assert chosen(after) == chosen(before)
+    assert [(p.low, p.too_small) for p in after.pairs] == [
+        (p.low, p.too_small) for p in before.pairs
+    ]
+
+
+# --- Baselines of a study ------------------------------------------------------------------------
+
+
+def test_the_baselines_of_a_study(tmp_path: Path):
+    write_grid(tmp_path)
+    grid = candidates(read_runs(str(tmp_path)).runs)
+    last = [(f"{tmp_path}/alpha5-seed{seed}", 200) for seed in (0, 1)]
+    assert last_of_alpha(grid, 5) == last
+    assert last_of_alpha(grid, 7) == []
+    assert best_by_return({("a", 100): 3.0, ("a", 200): 5.0, ("b", 100): 4.0}) == ("a", 200)
+
+
+def test_cloning_alone_is_no_grid(tmp_path: Path):
+    write_run(tmp_path / "bc", algorithm="bc")
+    assert overview(read_runs(str(tmp_path)), LIMITS, resamples=100, seed=0).selections == {}
+    assert candidates(read_runs(str(tmp_path)).runs) == ()
+    assert select((), (), LIMITS).policy is None

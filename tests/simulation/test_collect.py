@@ -1,0 +1,312 @@
+"""A recording is exact, repeatable, whole or absent, and a data set like any other for Minari."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import minari
+import minari.cli
+import numpy as np
+import pytest
+from support.envs import dataset_config, env_config, length
+from typer.testing import CliRunner
+
+from offline_cql.errors import DataError, PolicyError
+from offline_cql.readers import load
+from offline_cql.readers.minari.store import MinariStore
+from offline_cql.render import progress
+from offline_cql.simulation import collect as recording
+from offline_cql.simulation.behavior import SCRIPTED, Component, RandomActions
+from offline_cql.simulation.collect import dataset_id, ensure_recorded, record
+from offline_cql.transitions import Transitions
+
+MARKER = env_config("marker", "Marker-v0")
+PENDULUM = env_config("pendulum", "Pendulum-v1")
+
+
+@pytest.fixture(autouse=True)
+def store(tmp_path, monkeypatch):
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    monkeypatch.setitem(
+        SCRIPTED,
+        ("marker", "mixed"),
+        (Component("one", 0.3, RandomActions), Component("two", 0.7, RandomActions)),
+    )
+    return tmp_path
+
+
+def load_transitions(name) -> Transitions:
+    return load(MinariStore(name))
+
+
+def contents(store):
+    """Everything in the store but namespaces and locks."""
+    files = (path.relative_to(store) for path in store.rglob("*") if path.is_file())
+    return {str(p) for p in files if p.parts[0] != ".locks" and p.name != "namespace_metadata.json"}
+
+
+def nan_after(calls, action=np.nan):
+    """A policy that breaks."""
+    made = []
+
+    def policy(observations, indices, starts):
+        made.append(1)
+        value = action if len(made) > calls else 1.0
+        return np.full((len(observations), 2), value, np.float32)
+
+    return policy
+
+
+def test_the_size_is_exact_also_when_nothing_divides():
+    """101 steps over two components and ten environments."""
+    name = record(MARKER, dataset_config("marker", 101))
+    assert name == "sim/marker/mixed_101-v0"
+    assert len(load_transitions(name)) == 101
+    assert minari.load_dataset(name).total_steps == 101
+
+
+def test_fewer_steps_than_environments_can_be_recorded():
+    assert len(load_transitions(record(MARKER, dataset_config("marker", 3)))) == 3
+
+
+def test_the_default_size_has_the_plain_id():
+    assert dataset_id(dataset_config("hopper", 100_000, "medium")) == "sim/hopper/medium-v0"
+    million = dataset_config("hopper", 1_000_000, "medium-expert")
+    assert dataset_id(million) == "sim/hopper/medium-expert_1000000-v0"
+
+
+def test_every_environment_makes_its_part_whatever_its_episodes_last(monkeypatch):
+    """Episodes of 2 and of 7 steps: were the first 600 steps kept, short ones would be more."""
+    rolled = []
+    plain = recording.roll_out
+
+    def watched(environments, policy, **options):
+        rolled.append((options["steps_each"], plain(environments, policy, **options)))
+        return rolled[-1][1]
+
+    monkeypatch.setattr(recording, "roll_out", watched)
+    record(MARKER, dataset_config("marker", 600))
+    assert [quotas for quotas, _ in rolled] == [[18] * 10, [42] * 10]
+    for (quota, *_), episodes in rolled:
+        made = np.cumsum([len(episode) for episode in episodes])
+        assert set(range(quota, 10 * quota + 1, quota)) <= set(made.tolist())
+
+
+def test_the_log_is_what_the_environment_did():
+    """Marker's observation is (seed mod 1000, step), its reward the number of the step."""
+    name = record(MARKER, dataset_config("marker", 200))
+    lengths, cut = [], 0
+    dataset = minari.load_dataset(name)
+    for episode, saved in zip(
+        dataset, dataset.storage.get_episode_metadata(range(len(dataset))), strict=True
+    ):
+        steps, seed = len(episode), saved["seed"]
+        assert episode.observations.dtype == np.float64
+        np.testing.assert_array_equal(episode.observations[:, 0], seed % 1000)
+        np.testing.assert_array_equal(episode.observations[:, 1], np.arange(steps + 1))
+        np.testing.assert_array_equal(episode.rewards, np.arange(1, steps + 1))
+        whole = steps == length(seed)
+        assert bool(episode.terminations[-1]) == (whole and seed % 2 == 0)
+        assert bool(episode.truncations[-1]) == (not episode.terminations[-1])
+        lengths.append(steps)
+        cut += not whole
+    assert sum(lengths) == 200
+    assert cut <= 20  # at most one for each environment and component
+    assert load_transitions(name).episode_returns().sum() == sum(n * (n + 1) / 2 for n in lengths)
+
+
+def test_actions_are_stored_in_the_environments_units_and_span_them():
+    name = record(MARKER, dataset_config("marker", 600))
+    actions = np.concatenate([e.actions for e in minari.load_dataset(name)])
+    np.testing.assert_allclose(actions.min(axis=0), [-1, 0], atol=0.1)
+    np.testing.assert_allclose(actions.max(axis=0), [3, 2], atol=0.1)
+    inside = load_transitions(name).actions
+    np.testing.assert_allclose(inside, (actions - [1, 1]) / [2, 1], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("env", "size"), [(PENDULUM, 500), (env_config("cartpole", "CartPole-v1"), 500)]
+)
+def test_a_seed_fixes_the_content(env, size):
+    def sha256(seed):
+        name = record(env, dataset_config(env.name, size), seed=seed, overwrite=True)
+        return load_transitions(name).sha256
+
+    assert sha256(0) == sha256(0)
+    assert sha256(0) != sha256(1)
+
+
+def test_another_seed_makes_other_episodes_not_another_order():
+    def seeds_and_actions(seed):
+        dataset = minari.load_dataset(
+            record(MARKER, dataset_config("marker", 100), seed=seed, overwrite=True)
+        )
+        saved = dataset.storage.get_episode_metadata(range(len(dataset)))
+        actions = np.concatenate([episode.actions for episode in dataset])
+        return {metadata["seed"] for metadata in saved}, set(actions[:, 0].tolist())
+
+    for first, second in zip(seeds_and_actions(0), seeds_and_actions(1), strict=True):
+        assert first.isdisjoint(second)
+
+
+def test_minari_reads_what_was_written():
+    name = record(PENDULUM, dataset_config("pendulum", 400))
+    assert list(minari.list_local_datasets()) == [name]
+    dataset = minari.load_dataset(name)
+    assert dataset.recover_environment(eval_env=True).spec.id == "Pendulum-v1"
+    assert "total_steps" in repr(dataset.sample_episodes(1)[0])
+    assert minari.get_normalized_score(dataset, np.array([5.0])).tolist() == [0.5]
+    shown = CliRunner().invoke(minari.cli.app, ["show", name])
+    assert shown.exit_code == 0
+    assert "400" in shown.output
+    assert "held random" in shown.output
+
+
+def test_the_behavior_is_on_record(store):
+    """10 pendulum episodes of 200 steps; the parts hold their shares of the steps."""
+    name = record(PENDULUM, dataset_config("pendulum", 2_000))
+    metadata = json.loads((store / name / "data" / "metadata.json").read_text())
+    assert [(p["name"], p["steps"]) for p in metadata["behavior"]] == [
+        ("held random", 800),
+        ("noisy", 700),
+        ("good", 500),
+    ]
+    assert metadata["ref_max_score"] == 10.0
+
+
+def test_the_mean_of_a_part_leaves_out_cut_episodes(store):
+    """Whole Marker episodes return 3 or 28; nothing else may enter the mean of either part."""
+    metadata = record(MARKER, dataset_config("marker", 300)) and json.loads(
+        (store / "sim/marker/mixed_300-v0/data/metadata.json").read_text()
+    )
+    for part in metadata["behavior"]:
+        share = (part["return_mean"] - 3) / 25
+        deviation = 25 * np.sqrt(share * (1 - share))
+        assert part["return_std"] == pytest.approx(deviation)
+
+
+def test_recording_needs_no_jax(monkeypatch):
+    monkeypatch.setitem(sys.modules, "jax", None)
+    monkeypatch.setitem(sys.modules, "jax.tree_util", None)
+    assert len(load_transitions(record(MARKER, dataset_config("marker", 50)))) == 50
+
+
+def test_a_recording_is_made_once():
+    config = dataset_config("marker", 50)
+    name = ensure_recorded(MARKER, config)
+    first = load_transitions(name).sha256
+    assert ensure_recorded(MARKER, config, seed=1) == name
+    assert load_transitions(name).sha256 == first
+
+
+def test_recording_again_has_to_be_asked_for():
+    config = dataset_config("marker", 50)
+    first = load_transitions(record(MARKER, config)).sha256
+    with pytest.raises(DataError, match="already recorded; overwrite=true"):
+        record(MARKER, config, seed=1)
+    record(MARKER, config, seed=1, overwrite=True)
+    assert load_transitions(dataset_id(config)).sha256 != first
+
+
+def test_a_policy_of_ones_own_is_recorded_under_its_own_id():
+    def still(observations, indices, starts):
+        return np.tile(np.array([0.5, 1], np.float32), (len(observations), 1))
+
+    config = dataset_config("marker", 30)
+    name = record(MARKER, config, behavior=still, identifier="sim/marker/run-1-v0")
+    np.testing.assert_allclose(load_transitions(name).actions, [[-0.25, 0]] * 30)
+    with pytest.raises(DataError, match="id of its own"):
+        record(MARKER, config, behavior=still)
+
+
+def test_a_nan_action_leaves_nothing_behind(store):
+    config = dataset_config("marker", 100)
+    with pytest.raises(PolicyError, match="nan"):
+        record(MARKER, config, behavior=nan_after(5), identifier="sim/marker/bad-v0")
+    assert contents(store) == set()
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_an_interruption_while_writing_leaves_the_store_as_it_was(store, monkeypatch, overwrite):
+    config = dataset_config("marker", 50)
+    if overwrite:
+        first = load_transitions(record(MARKER, config)).sha256
+    before = contents(store)
+
+    def interrupted(path):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(recording, "flush", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            record(MARKER, config, seed=1, overwrite=overwrite)
+    assert contents(store) == before
+    if overwrite:
+        assert load_transitions(dataset_id(config)).sha256 == first
+
+
+KILLED = """
+import os
+from minari.dataset._storages.hdf5_storage import HDF5Storage
+from support.envs import dataset_config, env_config
+from offline_cql.simulation.collect import record
+
+write = HDF5Storage.update_episodes
+HDF5Storage.update_episodes = lambda self, episodes: (write(self, episodes[:2]), os._exit(9))
+record(env_config("pendulum", "Pendulum-v1"), dataset_config("pendulum", 800))
+"""
+
+
+def test_a_killed_recording_is_never_taken_for_a_finished_one(store):
+    """A process dies inside Minari's writing; the next call records, and cleans up."""
+    paths = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    killed = subprocess.run([sys.executable, "-c", KILLED], env=os.environ | paths, timeout=60)
+    assert killed.returncode == 9
+    assert any(path.startswith(".recording") for path in contents(store))
+    assert minari.list_local_datasets() == {}
+    config = dataset_config("pendulum", 800)
+    with pytest.raises(DataError, match="not in the local store"):
+        load_transitions(dataset_id(config))
+    assert len(load_transitions(ensure_recorded(PENDULUM, config))) == 800
+    assert all(path.startswith("sim/pendulum/mixed_800-v0/data") for path in contents(store))
+
+
+def test_two_at_once_record_once(monkeypatch, capsys):
+    """The lock is held per open file, so two threads meet as two processes would."""
+    made = []
+    plain = recording._record
+
+    def slow(*arguments):
+        made.append(1)
+        time.sleep(0.3)
+        plain(*arguments)
+
+    monkeypatch.setattr(recording, "_record", slow)
+    config = dataset_config("marker", 50)
+    call = {"target": ensure_recorded, "args": (MARKER, config), "daemon": True}
+    threads = [threading.Thread(**call) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=30)
+    assert made == [1]
+    assert "another process is recording sim/marker/mixed_50-v0" in capsys.readouterr().err
+
+
+def test_an_id_outside_the_store_is_refused(store):
+    with pytest.raises(DataError, match="must look like"):
+        record(MARKER, dataset_config("marker", 50), identifier="../evil-v0")
+    assert not (store.parent / "evil-v0").exists()
+
+
+def test_a_bar_appears_only_when_it_takes_long(monkeypatch, capsys):
+    record(MARKER, dataset_config("marker", 50))
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(progress, "SHOW_AFTER", -1.0)
+    record(MARKER, dataset_config("marker", 60))
+    shown = capsys.readouterr()
+    assert "sim/marker/mixed_60-v0" in shown.err
+    assert shown.out == ""

@@ -1,0 +1,238 @@
+"""Small settings, data sets and agents for tests, and the shortest ways to run updates on them.
+
+Actions come from fixed seeds; networks are a few units wide. `attach` stands in for Lightning's
+Trainer where a test wants single updates; `fit` is the real one.
+"""
+
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from numpy.typing import NDArray
+from support import config
+from torch import Tensor
+
+from offline_cql.agents import Agent, make_agent
+from offline_cql.config import TrainConfig
+from offline_cql.data.module import Fetch, TransitionsModule
+from offline_cql.data.split import Split, everything
+from offline_cql.networks import StackedMLP
+from offline_cql.transitions import Batch, Spaces, Transitions
+
+TINY = (
+    *("hardware=cpu", "logger=none", "evaluation=none", "run_dir=unused"),
+    *("network.actor_hidden=[8]", "network.critic_hidden=[8]", "cql.n_action_samples=2"),
+    *("batch_size=8", "log_every=5", "updates=8", "dataset.reward_scale=1.0"),
+)
+
+
+def settings(*overrides: str) -> TrainConfig:
+    """The checked settings of `python train.py <overrides>`, small where no override says more."""
+    return config.settings(*TINY, *overrides)
+
+
+# --- Data ----------------------------------------------------------------------------------------
+
+
+def continuous_data(
+    size: int = 64,
+    *,
+    low: Sequence[float] = (-1.0, -1.0),
+    high: Sequence[float] = (1.0, 1.0),
+    observation_dim: int = 3,
+    seed: int = 0,
+) -> Transitions:
+    """Random transitions in episodes of 16, every other one truncated; `low`, `high` the bounds."""
+    actions = np.random.default_rng([seed, 1]).uniform(-1, 1, (size, len(low)))
+    spaces = Spaces(observation_dim, len(low), False, tuple(low), tuple(high))
+    return _transitions(spaces, actions.astype(np.float32), seed)
+
+
+def discrete_data(
+    size: int = 64, *, actions: int = 3, observation_dim: int = 3, seed: int = 0
+) -> Transitions:
+    """As continuous_data, with so many actions to choose from."""
+    chosen = np.random.default_rng([seed, 1]).integers(0, actions, size)
+    return _transitions(Spaces(observation_dim, actions, True, (), ()), chosen, seed)
+
+
+def image_data(size: int = 64, *, seed: int = 0) -> Transitions:
+    """As discrete_data, with observations of 12 random bytes."""
+    data = discrete_data(size, observation_dim=12, seed=seed)
+    images = np.random.default_rng([seed, 2]).integers(0, 256, (size, 2, 12), np.uint8)
+    place = data.columns
+    rows = np.ascontiguousarray(data.rows[:, place.action.start : place.terminated + 1])
+    return Transitions(rows, data.ends, data.spaces, "test/images-v0", "0" * 64, images=images)
+
+
+def with_actions(data: Transitions, actions: NDArray[Any]) -> Transitions:
+    """The same transitions with other actions, [N, A] in [-1, 1] or [N] numbers."""
+    rows = data.rows.copy()
+    rows[:, data.columns.action] = actions.reshape(len(data), -1)
+    return replace(data, rows=rows)
+
+
+def _transitions(spaces: Spaces, actions: NDArray[Any], seed: int) -> Transitions:
+    size, generator = len(actions), np.random.default_rng(seed)
+    observations = generator.normal(size=(size + 1, spaces.observation_dim)).astype(np.float32)
+    episodes = (np.arange(size) // 16).astype(np.int32)
+    last = np.arange(size) % 16 == 15
+    return Transitions.pack(
+        observations=observations[:-1],
+        actions=actions,
+        rewards=generator.normal(size=size).astype(np.float32),
+        next_observations=observations[1:],
+        terminated=last & (episodes % 2 == 0),
+        episodes=episodes,
+        spaces=spaces,
+        dataset_id="test/random-v0",
+    )
+
+
+def batch_of(data: Transitions, indices: Iterable[int], *, gamma: float = 0.99) -> Batch:
+    """The transitions with these indices as one update sees them."""
+    return fetch_of(data, gamma=gamma)(torch.tensor(list(indices)))
+
+
+def fetch_of(
+    data: Transitions,
+    split: Split | None = None,
+    *,
+    gamma: float = 0.99,
+    scale: float = 1.0,
+    shift: float = 0.0,
+    n_step: int = 1,
+) -> Fetch:
+    """Fetch over all of the data, or a split; rewards as they are unless said otherwise."""
+    return Fetch(
+        data,
+        split or everything(data),
+        gamma=gamma,
+        reward_scale=scale,
+        reward_shift=shift,
+        n_step=n_step,
+    )
+
+
+def in_double(batch: Batch) -> Batch:
+    """The same numbers as float64; indices stay integers."""
+    return Batch(*(t.double() if t.is_floating_point() else t for t in batch))
+
+
+# --- Agents --------------------------------------------------------------------------------------
+
+
+def build(
+    config: TrainConfig,
+    spaces: Spaces,
+    *,
+    seed: int = 0,
+    mean: float = 0.0,
+    std: float = 1.0,
+) -> Any:
+    """The agent that settings and spaces select; the same statistics for each observation column.
+
+    Typed Any: each test knows which agent it asked for.
+    """
+    torch.manual_seed(seed)
+    columns = torch.ones(spaces.observation_dim)
+    return make_agent(
+        config, spaces, observation_mean=mean * columns, observation_std=std * columns
+    )
+
+
+class LoneTrainer:
+    """The little of Lightning's Trainer that an update touches, for one rank of several."""
+
+    def __init__(self, *, rank: int = 0, ranks: int = 1) -> None:
+        self.global_rank, self.world_size = rank, ranks
+        self.strategy = SimpleNamespace(
+            backward=lambda loss, _optimizer: loss.backward(),
+            root_device=torch.device("cpu"),
+        )
+
+
+def attach(agent: Agent, *, rank: int = 0, ranks: int = 1) -> torch.optim.Optimizer:
+    """Make `agent.update(batch, optimizer)` work without a fit; returns the agent's optimizer."""
+    agent.lone_trainer = LoneTrainer(rank=rank, ranks=ranks)  # Lightning keeps a weak reference
+    agent.trainer = agent.lone_trainer
+    agent.on_fit_start()
+    return agent.configure_optimizers()
+
+
+def fit(
+    config: TrainConfig,
+    data: Transitions,
+    *,
+    updates: int | None = None,
+    state: dict[str, Any] | None = None,
+    agent: Agent | None = None,
+    callbacks: list[pl.Callback] | None = None,
+) -> dict[str, Any]:
+    """Train by a real Trainer, from `state` if given; the training state as read from a file."""
+    agent = agent or build(config, data.spaces)
+    if state is not None:
+        agent.restore(state)
+    module = TransitionsModule(
+        fetch_of(data, gamma=config.cql.gamma),
+        seed=config.seed,
+        done=agent.updates,
+        updates=updates or config.updates,
+        batch_size=config.batch_size,
+        updates_per_step=config.hardware.updates_per_step,
+        stops=[config.log_every],
+    )
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        max_epochs=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=callbacks,
+    )
+    trainer.fit(agent, module)
+    return through_a_file(agent.training_state())
+
+
+def through_a_file(state: dict[str, Any]) -> dict[str, Any]:
+    """What comes back of a state that was saved: copies, read without running code."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    buffer.seek(0)
+    return torch.load(buffer, weights_only=True)
+
+
+def tensors_of(value: Any, path: str = "") -> dict[str, Any]:
+    """Every leaf of nested dicts and lists by its path; a module counts as its state dict."""
+    if isinstance(value, torch.nn.Module):
+        value = value.state_dict()
+    if isinstance(value, dict):
+        pairs: Iterable[tuple[Any, Any]] = value.items()
+    elif isinstance(value, list | tuple):
+        pairs = enumerate(value)
+    else:
+        return {path: value}
+    return {k: v for key, item in pairs for k, v in tensors_of(item, f"{path}/{key}").items()}
+
+
+def differences(left: Any, right: Any) -> list[str]:
+    """Paths of the leaves in which two nested states differ by a single bit."""
+    left, right = tensors_of(left), tensors_of(right)
+    assert left.keys() == right.keys()
+    return [path for path in left if not _equal(left[path], right[path])]
+
+
+def _equal(left: Any, right: Any) -> bool:
+    return torch.equal(left, right) if isinstance(left, Tensor) else left == right
+
+
+def as_reference(network: StackedMLP, member: int = 0) -> tuple[list[Any], list[Any]]:
+    """One member's weights and biases as tests/support/reference.py takes them: copies in float64."""
+    weights = [w[member].detach().double().numpy().copy() for w in network.weights]
+    return weights, [b[member, 0].detach().double().numpy().copy() for b in network.biases]

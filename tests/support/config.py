@@ -1,0 +1,27 @@
+"""Composes the project's config in a test, as Hydra does it for a entry point."""
+
+import functools
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+
+from offline_cql.config import TrainConfig, typed
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
+
+
+def composed(*overrides: str, entry_point: str = "train") -> DictConfig:
+    """The config of `python <entry point>.py <overrides>`."""
+    return _composed(overrides, entry_point).copy()
+
+
+@functools.cache
+def _composed(overrides: tuple[str, ...], entry_point: str) -> DictConfig:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose(entry_point, list(overrides))
+
+
+def settings(*overrides: str) -> TrainConfig:
+    """The checked settings of `python train.py <overrides>`."""
+    return typed(composed(*overrides))

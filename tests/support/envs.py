@@ -1,0 +1,119 @@
+"""Small registered environments whose every number a reader can predict."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+
+class Marker(gym.Env[Any, Any]):
+    """Observation (reset seed mod 1000, step); reward: the step; ends after `length(seed)` steps.
+
+    Actions lie in [-1, 3] x [0, 2]. Even seeds make 2 steps and terminate, odd ones 7 and are
+    truncated. `fault`: what step 1 does wrong.
+    """
+
+    observation_space = gym.spaces.Box(-np.inf, np.inf, (2,), np.float64)
+    action_space = gym.spaces.Box(
+        np.array([-1, 0], np.float32), np.array([3, 2], np.float32), dtype=np.float32
+    )
+
+    def __init__(self, fault: str | None = None):
+        self.fault = fault
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        assert seed is not None
+        self.marker, self.time = seed % 1000, 0
+        self.memory = np.array([self.marker, 0.0])
+        return self.memory, {}
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        self.time += 1
+        self.memory[1] = self.time  # the same array every time, as some environments do
+        reward: float = self.time
+        if self.time == 2 and self.fault:
+            if self.fault == "raise":
+                raise RuntimeError("the simulator broke")
+            if self.fault == "observation":
+                self.memory[0] = np.nan
+            if self.fault == "reward":
+                reward = np.inf
+        over = self.time == length(self.marker)
+        return self.memory, reward, over and self.marker % 2 == 0, over and self.marker % 2 == 1, {}
+
+
+def length(seed: int) -> int:
+    """Steps of an episode of Marker that was reset with this seed."""
+    return 2 if seed % 2 == 0 else 7
+
+
+if "Marker-v0" not in gym.registry:
+    gym.register("Marker-v0", entry_point="support.envs:Marker")
+
+
+class Nested(gym.Env[Any, Any]):
+    """Every kind of observation that has a flat form, three levels deep, keys out of order.
+
+    Flat, in alphabetical order of keys: body/0 (2 x 2: seed, step, 0.5, -0.5), body/1 (3 bits of
+    the step), goal/kind (one-hot of step mod 3, numbered from 5), goal/place (seed, seed + step);
+    the mission is text. Episodes have 4 steps.
+    """
+
+    observation_space = gym.spaces.Dict(
+        {
+            "mission": gym.spaces.Text(20),
+            "goal": gym.spaces.Dict(
+                {
+                    "place": gym.spaces.Box(-np.inf, np.inf, (2,), np.float64),
+                    "kind": gym.spaces.Discrete(3, start=5),
+                }
+            ),
+            "body": gym.spaces.Tuple(
+                (gym.spaces.Box(-1e6, 1e6, (2, 2), np.float32), gym.spaces.MultiBinary(3))
+            ),
+        }
+    )
+    action_space = gym.spaces.Discrete(2)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        self.marker, self.time = (seed or 0) % 1000, 0
+        return self.observed(), {}
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        self.time += 1
+        return self.observed(), 1.0, self.time == 4, False, {}
+
+    def observed(self) -> dict[str, Any]:
+        return {
+            "mission": f"go to {self.time}",
+            "goal": {
+                "place": np.array([self.marker, self.marker + self.time], np.float64),
+                "kind": 5 + self.time % 3,
+            },
+            "body": (
+                np.array([[self.marker, self.time], [0.5, -0.5]], np.float32),
+                np.array([self.time >> bit & 1 for bit in range(3)], np.int8),
+            ),
+        }
+
+
+def nested_row(seed: int, time: int) -> list[float]:
+    """What Nested's docstring says."""
+    bits = [float(time >> bit & 1) for bit in range(3)]
+    kind = [float(time % 3 == index) for index in range(3)]
+    return [seed, time, 0.5, -0.5, *bits, *kind, seed, seed + time]
+
+
+if "Nested-v0" not in gym.registry:
+    gym.register("Nested-v0", entry_point="support.envs:Nested")
+
+
+def env_config(name: str, env_id: str) -> Any:
+    """What recording reads of an EnvConfig."""
+    return SimpleNamespace(name=name, id=env_id, reference_min=0.0, reference_max=10.0)
+
+
+def dataset_config(name: str, size: int, quality: str = "mixed") -> Any:
+    """What recording reads of a DatasetConfig."""
+    return SimpleNamespace(id=f"sim/{name}/{quality}-v0", quality=quality, size=size)

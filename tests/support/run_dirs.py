@@ -1,0 +1,144 @@
+"""Run folders as training and evaluate.py leave them, with figures that a test chooses."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+UPDATES = (100, 200)
+BEHAVIOR = 50.0
+# Columns of validation.csv with figures of a healthy run, at both updates.
+HEALTHY: dict[str, tuple[float, ...]] = {
+    "validation/td_error": (2.0, 1.0),
+    "validation/gap": (3.0, 2.0),
+    "validation/q_logged": (40.0, 45.0),
+    "validation/q_policy": (41.0, 46.0),
+    "validation/log_likelihood": (-1.0, -1.0),
+    "validation/action_distance": (0.2, 0.2),
+    "validation/return_to_go": (48.0, 48.0),
+    "validation/above_best_share": (0.0, 0.0),
+}
+CLONING = ("validation/log_likelihood", "validation/action_distance")
+
+
+def write_run(
+    folder: Path,
+    *,
+    alpha: float = 5.0,
+    seed: int = 0,
+    algorithm: str = "cql",
+    env: str = "cart",
+    sha256: str = "a" * 64,
+    bounds: Mapping[int, tuple[float, float]] | None = None,
+    best_return: float | None = 100.0,
+    validation: Mapping[str, tuple[float, ...]] | None = None,
+    returns: Mapping[int, list[float]] | None = None,
+    score: float | None = None,
+    status: str = "finished",
+    settings: Mapping[str, Any] | None = None,
+    findings: tuple[dict[str, str], ...] = (),
+) -> Path:
+    """bounds: low and high of the estimate by updates; None: no ope.json. validation: columns that
+    are not healthy; returns: simulated ones by updates."""
+    folder.mkdir(parents=True)
+    config = {
+        "seed": seed,
+        "updates": UPDATES[-1],
+        "run_dir": str(folder),
+        "env": {"name": env, "id": "Cart-v0"},
+        "dataset": {"id": f"sim/{env}/mixed-v0", "validation_fraction": 0.1, "split_seed": 0},
+        "algorithm": {"name": algorithm},
+        "cql": {"alpha": alpha, "gamma": 0.99},
+        "evaluation": {"every": 100},
+    }
+    config = OmegaConf.create(config)
+    for key, value in (settings or {}).items():
+        OmegaConf.update(config, key, value)
+    OmegaConf.save(config, folder / "config.yaml")
+    _json(folder / "metadata.json", {"dataset": {"id": f"sim/{env}/mixed-v0", "sha256": sha256}})
+    _json(folder / "audit.json", {"scores": {"normalized_score": 40.0}, "findings": findings})
+    last = (returns or {}).get(UPDATES[-1])
+    mean = sum(last) / len(last) if last else None
+    _json(
+        folder / "result.json",
+        {
+            "status": status,
+            "updates": UPDATES[-1],
+            "return_mean": mean,
+            "normalized_score": score,
+            "behavior_return": BEHAVIOR,
+            "error": None if status == "finished" else f"{status} for a reason",
+        },
+    )
+    columns = {**HEALTHY, **(validation or {})}
+    if algorithm == "bc":
+        columns = {name: columns[name] for name in CLONING}
+    _csv(folder / "validation.csv", {"update": UPDATES, **columns})
+    if returns:
+        rows = [(k, n, n, value, 10) for k, own in returns.items() for n, value in enumerate(own)]
+        names = ("update", "episode", "seed", "return", "length")
+        _csv(folder / "evaluation.csv", dict(zip(names, zip(*rows, strict=True), strict=True)))
+    (folder / "checkpoints").mkdir()
+    for updates in UPDATES:
+        (folder / "checkpoints" / f"{updates}.ckpt").touch()
+    if bounds is not None:
+        found = {
+            str(k): [_estimate((low + high) / 2, low, high)] for k, (low, high) in bounds.items()
+        }
+        content = {
+            "gamma": 0.99,
+            "behavior": _estimate(BEHAVIOR, 45.0, 55.0),
+            "checkpoints": found,
+        }
+        if best_return is not None:
+            content["best_return"] = best_return
+        _json(folder / "ope.json", content)
+    return folder
+
+
+def write_grid(root: Path) -> Path:
+    """Alphas 0, 5 and 20 with two seeds each, cloning, all with what a simulator said."""
+    for seed in (0, 1):
+        for alpha, low in ((0.0, 90.0), (5.0, 60.0), (20.0, 52.0)):
+            small = alpha == 0
+            write_run(
+                root / f"alpha{alpha:g}-seed{seed}",
+                alpha=alpha,
+                seed=seed,
+                bounds={k: (low + seed, low + seed + 8.0) for k in UPDATES},
+                returns={k: [alpha + seed, alpha + k / 100] for k in UPDATES},
+                score=10.0 * alpha + seed,
+                validation={
+                    "validation/above_best_share": (0.1, 0.9) if small else (0.0, 0.0),
+                    "validation/action_distance": (0.1, 0.1) if alpha == 20 else (0.3, 0.4),
+                    "validation/q_policy": (60.0, 9e4) if small else (41.0, 46.0),
+                },
+            )
+        write_run(
+            root / f"bc-seed{seed}",
+            algorithm="bc",
+            seed=seed,
+            returns={k: [4.0, 5.0] for k in UPDATES},
+            score=20.0,
+            validation={"validation/action_distance": (0.1, 0.1)},
+        )
+    return root
+
+
+def _estimate(value: float, low: float, high: float) -> dict[str, Any]:
+    assumed = ["the data cover the actions that the policy takes"]
+    return {"method": "fqe", "value": value, "low": low, "high": high, "assumptions": assumed}
+
+
+def _json(path: Path, content: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(content))
+
+
+def _csv(path: Path, columns: Mapping[str, tuple[float, ...]]) -> None:
+    rows = zip(*columns.values(), strict=True)
+    lines = [",".join(columns), *(",".join(map(str, row)) for row in rows)]
+    path.write_text("\n".join(lines) + "\n")

@@ -1,0 +1,71 @@
+"""A small table with marker values, written in every format that dataset=table reads."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+from support.config import settings
+
+from offline_cql.config import ColumnsConfig
+from offline_cql.readers import load
+from offline_cql.readers.table.reader import Table
+from offline_cql.transitions import Spaces, Transitions
+
+Columns = dict[str, Any]
+FORMATS = ("parquet", "csv", "csv.gz", "npz")
+
+
+def columns_of(*overrides: str) -> ColumnsConfig:
+    """The mapping of `dataset=table <overrides>`, each below dataset.columns."""
+    given = [f"dataset.columns.{text}" for text in overrides]
+    dataset = settings("env=logged", "dataset=table", "dataset.path=x", *given).dataset
+    assert dataset.columns is not None
+    return dataset.columns
+
+
+def episodes(lengths: list[int], ends: list[str]) -> Columns:
+    """Observation (episode, step), two actions, reward 100 * episode + step; `ends` T, U or none.
+
+    T is terminated, U truncated.
+    """
+    number = np.repeat(np.arange(len(lengths)), lengths)
+    step = np.concatenate([np.arange(length) for length in lengths])
+    last = step == np.repeat(lengths, lengths) - 1
+    end = np.array(ends)[number]
+    return {
+        "obs_0": number.astype(np.float64),
+        "obs_1": step.astype(np.float64),
+        "action_0": (step / 10).astype(np.float64),
+        "action_1": number / 10 + step / 100,
+        "reward": 100.0 * number + step,
+        "episode": number,
+        "step": step,
+        "terminated": last & (end == "T"),
+        "truncated": last & (end == "U"),
+    }
+
+
+def write(path: Path, columns: Columns) -> Path:
+    """The columns as a file of the kind that its name says."""
+    kind = path.name.partition(".")[2]
+    if kind == "npz":
+        np.savez(path, **{name: np.asarray(values) for name, values in columns.items()})
+        return path
+    table = pa.table(columns)
+    if kind == "parquet":
+        # Small row groups: a batch may end anywhere.
+        pa.parquet.write_table(table, path, row_group_size=7)
+    else:
+        with pa.output_stream(path, compression="gzip" if kind == "csv.gz" else None) as file:
+            pa.csv.write_csv(table, file)
+    return path
+
+
+def loaded(
+    path: Path | str, *overrides: str, spaces: Spaces | None = None, chunk: int = 65_536
+) -> Transitions:
+    """The transitions of files, through the gate and the cache."""
+    return load(Table(str(path), columns_of(*overrides), spaces=spaces, chunk=chunk))
