@@ -21,7 +21,7 @@ from offline_cql.readers.row_files import load_rows
 from offline_cql.readers.writer import Source, TransitionWriter
 from offline_cql.transitions import Transitions
 
-FORMAT = 1  # of rows and files; another number reads every source again
+FORMAT = 2  # of rows and files; another number reads every source again
 
 
 def cache_root() -> Path:
