@@ -15,18 +15,20 @@ import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-from support.tables import Process, logged, random_process  # the process that the tests use
+from support.tables import Process, log_episodes, random_process  # the process that the tests use
 
 from offline_cql.ope.estimate import Estimate
-from offline_cql.ope.fqe import FittedQ, FqeSettings, policy_actions
+from offline_cql.ope.fqe import FittedQEvaluation, policy_actions
 
 
 def estimate(process: Process, *, seed: int, episodes: int, updates: int) -> Estimate:
     """One data set, one estimate; a linear critic on one-hot states is a table."""
-    data, _ = logged(process, seed=seed, episodes=episodes)
+    data, _ = log_episodes(process, seed=seed, episodes=episodes)
     policy = torch.from_numpy(process.policy)
     actions = policy_actions(data, lambda observation: policy[observation.argmax(dim=1)])
-    settings = FqeSettings(
+    evaluation = FittedQEvaluation(
+        data,
+        actions,
         ensemble_size=20,
         hidden=[],
         updates=updates,
@@ -36,7 +38,7 @@ def estimate(process: Process, *, seed: int, episodes: int, updates: int) -> Est
         gamma=process.gamma,
         seed=seed,
     )
-    return FittedQ(data, actions, settings).fit().estimate()
+    return evaluation.fit().estimate()
 
 
 def main() -> None:
@@ -47,7 +49,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     process = random_process(0)
-    print(f"true value {process.truth:.3f}\n")
+    print(f"true value {process.value:.3f}\n")
     print("| episodes | covered | root mean square error | mean width | seconds each |")
     print("|--:|--:|--:|--:|--:|")
     for episodes in arguments.episodes:
@@ -56,8 +58,8 @@ def main() -> None:
             found.append(estimate(process, seed=seed, episodes=episodes, updates=arguments.updates))
             print(f"{episodes} episodes: {seed + 1}", end="\r", file=sys.stderr)
         each = (time.perf_counter() - start) / len(found)
-        covered = sum(one.low <= process.truth <= one.high for one in found)
-        error = np.sqrt(np.mean([(one.value - process.truth) ** 2 for one in found]))
+        covered = sum(one.low <= process.value <= one.high for one in found)
+        error = np.sqrt(np.mean([(one.value - process.value) ** 2 for one in found]))
         width = np.mean([one.high - one.low for one in found])
         print(
             f"| {episodes} | {covered} of {len(found)} | {error:.3f} | {width:.3f} | {each:.1f} |"

@@ -1,4 +1,4 @@
-"""A small Markov decision process with a known value, and logged episodes of it."""
+"""A small tabular Markov decision process whose values are known, and logged episodes of it."""
 
 from dataclasses import dataclass
 
@@ -12,67 +12,84 @@ Array = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Process:
-    """States are one-hot observations. chance [S, A, S], reward [S, A], start [S], policy [S]."""
+    """A process with S states (one-hot observations), A actions and a deterministic policy.
 
-    chance: Array
+    transition [S, A, S], reward [S, A], start [S] (probabilities), policy [S].
+    """
+
+    transition: Array
     reward: Array
     start: Array
     policy: npt.NDArray[np.int64]
     gamma: float
 
     @property
-    def truth(self) -> float:
-        """The policy's discounted return from the start: (I − gamma P)^-1 r, exactly."""
-        states = np.arange(len(self.start))
-        chance, reward = self.chance[states, self.policy], self.reward[states, self.policy]
-        values = np.linalg.solve(np.eye(len(states)) - self.gamma * chance, reward)
+    def value(self) -> float:
+        """The policy's discounted return from the start, exactly: (I − gamma P)^-1 r."""
+        transition, reward = self.policy_dynamics()
+        identity = np.eye(len(self.start))
+        values = np.linalg.solve(identity - self.gamma * transition, reward)
         return float(self.start @ values)
+
+    def finite_value(self, steps: int) -> float:
+        """The policy's discounted return over so many steps, by backward recursion."""
+        transition, reward = self.policy_dynamics()
+        values = np.zeros(len(self.start))
+        for _ in range(steps):
+            values = reward + self.gamma * transition @ values
+        return float(self.start @ values)
+
+    def policy_dynamics(self) -> tuple[Array, Array]:
+        """Return the transition matrix [S, S] and the rewards [S] under the policy."""
+        states = np.arange(len(self.start))
+        return self.transition[states, self.policy], self.reward[states, self.policy]
 
 
 def random_process(seed: int, *, states: int = 10, actions: int = 3, gamma: float = 0.9) -> Process:
-    """Sparse random transitions, normal rewards, a random deterministic policy."""
-    draw = np.random.default_rng(seed)
+    """Draw sparse transitions, normal rewards and a deterministic policy."""
+    rng = np.random.default_rng(seed)
     return Process(
-        chance=draw.dirichlet(np.full(states, 0.3), (states, actions)),
-        reward=draw.normal(size=(states, actions)),
-        start=draw.dirichlet(np.ones(states)),
-        policy=draw.integers(actions, size=states),
+        transition=rng.dirichlet(np.full(states, 0.3), (states, actions)),
+        reward=rng.normal(size=(states, actions)),
+        start=rng.dirichlet(np.ones(states)),
+        policy=rng.integers(actions, size=states),
         gamma=gamma,
     )
 
 
-def logged(
+def log_episodes(
     process: Process, *, seed: int, episodes: int, steps: int = 20, follow: float = 0.3
 ) -> tuple[Transitions, npt.NDArray[np.float64]]:
-    """Episodes of a behavior that follows the policy with chance `follow`, else acts at random.
+    """Sample episodes of a behavior policy, truncated after `steps`.
 
-    Truncated after `steps`. Also the behavior's probability of each logged action, [N].
+    It follows the process's policy with probability `follow` and acts uniformly otherwise. Returns
+    the data and the behavior's probability of each logged action, [N].
     """
-    draw = np.random.default_rng([seed, 1])
-    states, actions = process.reward.shape
-    state = draw.choice(states, size=episodes, p=process.start)
-    before, taken, reward, after = (
+    rng = np.random.default_rng([seed, 1])
+    n_states, n_actions = process.reward.shape
+    state = rng.choice(n_states, size=episodes, p=process.start)
+    states, actions, rewards, next_states = (
         np.empty((episodes, steps), dtype) for dtype in (int, int, float, int)
     )
-    cumulative = process.chance.cumsum(axis=2)
+    cumulative = process.transition.cumsum(axis=2)
     for step in range(steps):
-        greedy = draw.random(episodes) < follow
-        action = np.where(greedy, process.policy[state], draw.integers(actions, size=episodes))
-        spot = draw.random((episodes, 1))
-        following = (spot > cumulative[state, action]).sum(axis=1).clip(max=states - 1)
-        before[:, step], taken[:, step], after[:, step] = state, action, following
-        reward[:, step] = process.reward[state, action] + 0.5 * draw.normal(size=episodes)
-        state = following
-    one_hot = np.eye(states, dtype=np.float32)
+        greedy = rng.random(episodes) < follow
+        action = np.where(greedy, process.policy[state], rng.integers(n_actions, size=episodes))
+        uniform = rng.random((episodes, 1))
+        next_state = (uniform > cumulative[state, action]).sum(axis=1).clip(max=n_states - 1)
+        states[:, step], actions[:, step], next_states[:, step] = state, action, next_state
+        rewards[:, step] = process.reward[state, action] + 0.5 * rng.normal(size=episodes)
+        state = next_state
+    one_hot = np.eye(n_states, dtype=np.float32)
     data = Transitions.pack(
-        observations=one_hot[before.ravel()],
-        actions=taken.ravel(),
-        rewards=reward.ravel().astype(np.float32),
-        next_observations=one_hot[after.ravel()],
+        observations=one_hot[states.ravel()],
+        actions=actions.ravel(),
+        rewards=rewards.ravel().astype(np.float32),
+        next_observations=one_hot[next_states.ravel()],
         terminated=np.zeros(episodes * steps, bool),
         episodes=np.repeat(np.arange(episodes), steps),
-        spaces=Spaces(states, actions, True, (), ()),
+        spaces=Spaces(n_states, n_actions, True, (), ()),
         dataset_id="test/process-v0",
     )
-    same = taken.ravel() == process.policy[before.ravel()]
-    return data, follow * same + (1 - follow) / actions
+    followed = actions.ravel() == process.policy[states.ravel()]
+    return data, follow * followed + (1 - follow) / n_actions

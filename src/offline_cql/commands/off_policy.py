@@ -18,9 +18,9 @@ from offline_cql.config import OpeConfig, TrainConfig
 from offline_cql.data.returns import continued_returns
 from offline_cql.errors import ConfigError, DataError
 from offline_cql.io import read_json, write_json
-from offline_cql.ope.behavior import fitted_propensities
-from offline_cql.ope.estimate import Estimate, episode_draws, spread
-from offline_cql.ope.fqe import FittedQ, FqeSettings, actions_at, policy_actions
+from offline_cql.ope.behavior import fit_behavior_probabilities
+from offline_cql.ope.estimate import Estimate, bootstrap_counts, bootstrap_interval
+from offline_cql.ope.fqe import FittedQEvaluation, actions_at, policy_actions
 from offline_cql.ope.importance import doubly_robust, weighted_importance_sampling
 from offline_cql.render.progress import ProgressBar
 from offline_cql.runs.folder import OPE
@@ -55,7 +55,7 @@ def behavior_probabilities(transitions: Transitions, ope: OpeConfig) -> npt.NDAr
             "continuous one; choose ope=fqe"
         )
     logged = transitions.propensities
-    return fitted_propensities(transitions, seed=ope.seed) if logged is None else logged
+    return fit_behavior_probabilities(transitions, seed=ope.seed) if logged is None else logged
 
 
 def estimates(
@@ -73,8 +73,8 @@ def estimates(
     """
     act = inside(agent)
     settings = {name: value for name, value in asdict(ope).items() if name != "method"}
-    fitted = FittedQ(
-        transitions, policy_actions(transitions, act), FqeSettings(gamma=gamma, **settings)
+    fitted = FittedQEvaluation(
+        transitions, policy_actions(transitions, act), gamma=gamma, **settings
     )
     with ProgressBar(title, ope.updates) as bar:
         fitted.fit(lambda: bar.advance(1))
@@ -89,7 +89,7 @@ def _weighted(
     transitions: Transitions,
     chances: npt.NDArray[Any],
     greedy: Tensor,
-    fitted: FittedQ,
+    fitted: FittedQEvaluation,
     *,
     gamma: float,
     seed: int,
@@ -98,8 +98,8 @@ def _weighted(
     policy = (greedy.numpy() == transitions.actions).astype(np.float64)
     arrays = (transitions.rewards, policy, chances, transitions.ends)
     model = {
-        "q_logged": fitted.logged_values(torch.from_numpy(transitions.actions)),
-        "value": fitted.logged_values(greedy),
+        "q_logged": fitted.mean_values(torch.from_numpy(transitions.actions)),
+        "v": fitted.mean_values(greedy),
     }
     found = [
         weighted_importance_sampling(*arrays, gamma=gamma, seed=seed),
@@ -121,8 +121,10 @@ def episode_values(transitions: Transitions, *, gamma: float) -> npt.NDArray[np.
 
 def behavior_value(returns: npt.NDArray[np.float64], *, seed: int) -> Estimate:
     """What the logged policy earned: mean discounted return [E] of the episodes, bootstrapped."""
-    draws = episode_draws(len(returns), REPLICATES, np.random.default_rng([seed, BEHAVIOR_STREAM]))
-    _, low, high = spread(draws @ returns / len(returns))
+    draws = bootstrap_counts(
+        len(returns), REPLICATES, np.random.default_rng([seed, BEHAVIOR_STREAM])
+    )
+    _, low, high = bootstrap_interval(draws @ returns / len(returns))
     return Estimate(
         method="logged returns",
         value=float(returns.mean()),

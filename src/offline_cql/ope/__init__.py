@@ -1,1 +1,1 @@
-"""What a policy would earn, from logged data alone: estimates with intervals and assumptions."""
+"""Off-policy evaluation: estimates of a policy's return from logged data alone."""

@@ -1,10 +1,11 @@
-"""The behavior's probabilities of discrete actions, fitted where they were not logged."""
+"""The behavior policy's action probabilities, fitted to the data where they were not logged."""
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 from torch.nn import functional
 
 from offline_cql import losses
@@ -13,48 +14,65 @@ from offline_cql.networks import StackedMLP
 from offline_cql.transitions import Transitions
 
 BEHAVIOR_STREAM = 0xBE
-HIDDEN, BATCH, RATE = [64, 64], 512, 1e-3
-LEAST = 1e-3  # probability that a logged action is given at least: it did happen
+HIDDEN, BATCH_SIZE, LEARNING_RATE, WEIGHT_DECAY = [64, 64], 512, 1e-3, 1e-4
+MIN_PROBABILITY = 1e-3  # a logged action did happen; bounds the importance ratios by 1,000
 
 
-def fitted_propensities(
+def fit_behavior_probabilities(
     transitions: Transitions, *, seed: int, updates: int = 3_000
 ) -> npt.NDArray[np.float64]:
-    """Probability of each logged discrete action under a network fitted to the data, [N].
+    """Return the probability of each logged discrete action under a fitted classifier, [N].
 
-    Two networks, each fitted to the episodes that the other is asked about: one that had seen the
-    very action would call it too likely. Raises DataError for continuous actions.
+    Cross-fitted: the episodes are split into two folds, and each fold is scored by the classifier
+    of the other one, because a classifier overrates actions that it was fitted to. Raises
+    DataError for continuous actions.
     """
     spaces = transitions.spaces
     if not spaces.discrete:
-        raise DataError("the behavior's probabilities can be fitted for discrete actions only")
-    draw = np.random.default_rng([seed, BEHAVIOR_STREAM])
-    generator = torch.Generator().manual_seed(int(draw.integers(2**31)))
-    half = torch.from_numpy(draw.permutation(len(transitions.ends)) % 2)
-    side = half[torch.from_numpy(transitions.episodes).long()]
+        raise DataError("behavior probabilities can be fitted for discrete actions only")
+    rng = np.random.default_rng([seed, BEHAVIOR_STREAM])
+    generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
+    n_episodes = len(transitions.ends)
+    folds = torch.from_numpy(rng.permutation(n_episodes) % 2)
+    row_folds = folds[torch.from_numpy(transitions.episodes).long()]
     observations = torch.from_numpy(np.array(transitions.observations, np.float32))
     observations = (observations - observations.mean(0)) / observations.std(0).clamp(min=1e-3)
     actions = torch.from_numpy(transitions.actions)
-    result = torch.empty(len(actions), dtype=torch.float64)
-    for own in (0, 1):
-        # With one episode there is nothing to hold back.
-        rows = torch.nonzero(side == own).squeeze(1) if len(half) > 1 else torch.arange(len(side))
-        network = _classifier(spaces.observation_dim, spaces.action_dim, generator)
-        optimizer = torch.optim.Adam(network.parameters(), lr=RATE, weight_decay=1e-4)
-        for _ in range(updates):
-            batch = rows[torch.randint(len(rows), (BATCH,), generator=generator)]
-            loss = functional.cross_entropy(network(observations[batch])[0], actions[batch])
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-        others = torch.nonzero(side != own).squeeze(1) if len(half) > 1 else rows
+    probabilities = torch.empty(len(actions), dtype=torch.float64)
+    for fold in (0, 1):
+        train = test = torch.arange(len(actions))
+        if n_episodes > 1:  # a single episode cannot be split
+            train, test = (torch.nonzero(row_folds == k).squeeze(1) for k in (fold, 1 - fold))
+        classifier = _new_classifier(spaces.observation_dim, spaces.action_dim, generator)
+        _fit(classifier, observations, actions, train, updates=updates, generator=generator)
         with torch.no_grad():
-            chances = network(observations[others])[0].double().softmax(dim=1)
-        result[others] = losses.chosen(chances, actions[others])
-    return result.clamp(min=LEAST).numpy()
+            action_probabilities = classifier(observations[test])[0].double().softmax(dim=1)
+        probabilities[test] = losses.chosen(action_probabilities, actions[test])
+    return probabilities.clamp(min=MIN_PROBABILITY).numpy()
 
 
-def _classifier(inputs: int, outputs: int, generator: torch.Generator) -> StackedMLP:
-    with torch.random.fork_rng(devices=[]):
+def _fit(
+    classifier: StackedMLP,
+    observations: Tensor,
+    actions: Tensor,
+    rows: Tensor,
+    *,
+    updates: int,
+    generator: torch.Generator,
+) -> None:
+    """Minimize the cross-entropy of the logged actions over the given rows."""
+    optimizer = torch.optim.Adam(
+        classifier.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY
+    )
+    for _ in range(updates):
+        batch = rows[torch.randint(len(rows), (BATCH_SIZE,), generator=generator)]
+        loss = functional.cross_entropy(classifier(observations[batch])[0], actions[batch])
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+
+
+def _new_classifier(inputs: int, outputs: int, generator: torch.Generator) -> StackedMLP:
+    with torch.random.fork_rng(devices=[]):  # leaves torch's global generator untouched
         torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))
         return StackedMLP(1, inputs, HIDDEN, outputs, orthogonal=False, bf16=False)

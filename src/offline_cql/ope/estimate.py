@@ -1,4 +1,7 @@
-"""An off-policy estimate: a value, an interval, and what has to hold for it to mean something."""
+"""An off-policy estimate with its interval, and the bootstrap over episodes behind it.
+
+Imports no torch, because the report reads estimates too.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +10,15 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-LEVEL = 0.95  # of the intervals
-# Half the width of a 95 % interval in standard deviations of Student's t, by degrees of freedom.
-STUDENT = {4: 2.776, 9: 2.262, 14: 2.145, 19: 2.093, 29: 2.045, 49: 2.010, 99: 1.984}
+# Two-sided 95 % quantiles of Student's t, by degrees of freedom.
+STUDENT_T = {4: 2.776, 9: 2.262, 14: 2.145, 19: 2.093, 29: 2.045, 49: 2.010, 99: 1.984}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """The expected discounted return from the data's initial states, in the environment's units.
+    """The expected discounted return from the initial states of the data, in reward units.
 
-    low, high: the interval at LEVEL; assumptions: one sentence each.
+    low and high are the bounds of the 95 % interval; each assumption is one clause.
     """
 
     method: str
@@ -26,24 +28,25 @@ class Estimate:
     assumptions: tuple[str, ...]
 
 
-def spread(values: npt.NDArray[np.floating]) -> tuple[float, float, float]:
-    """Mean of bootstrap replicates [M] and the interval at LEVEL about it.
-
-    Each replicate varies as the estimate itself would over data sets, so their standard deviation
-    is its standard error (Efron & Tibshirani 1993, ch. 13); Student's t with M − 1 degrees of
-    freedom, because M is small.
-    """
-    freedom = max(bound for bound in STUDENT if bound <= max(len(values) - 1, min(STUDENT)))
-    mean, width = float(values.mean()), STUDENT[freedom] * float(values.std(ddof=1))
-    return mean, mean - width, mean + width
-
-
-def episode_draws(
-    episodes: int, replicates: int, generator: np.random.Generator
+def bootstrap_counts(
+    n_episodes: int, n_replicates: int, generator: np.random.Generator
 ) -> npt.NDArray[np.float32]:
-    """How often each episode is drawn in each bootstrap replicate, [replicates, episodes].
+    """Draw how often each bootstrap replicate contains each episode, [n_replicates, n_episodes].
 
-    Whole episodes are the independent draws in logged data; steps within one are not.
+    Episodes are resampled, not steps, because steps within an episode are dependent.
     """
-    draws = generator.multinomial(episodes, np.full(episodes, 1 / episodes), size=replicates)
-    return draws.astype(np.float32)
+    counts = generator.multinomial(
+        n_episodes, np.full(n_episodes, 1 / n_episodes), size=n_replicates
+    )
+    return counts.astype(np.float32)
+
+
+def bootstrap_interval(values: npt.NDArray[np.floating]) -> tuple[float, float, float]:
+    """Return mean, lower and upper bound of the 95 % interval of bootstrap replicates [M].
+
+    The standard deviation over replicates estimates the standard error (Efron & Tibshirani 1993,
+    ch. 13). Student's t with M − 1 degrees of freedom accounts for the small M.
+    """
+    degrees = max(key for key in STUDENT_T if key <= max(len(values) - 1, min(STUDENT_T)))
+    mean, half_width = float(values.mean()), STUDENT_T[degrees] * float(values.std(ddof=1))
+    return mean, mean - half_width, mean + half_width

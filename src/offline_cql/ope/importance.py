@@ -1,63 +1,65 @@
-"""Importance sampling and the doubly robust estimate, for discrete actions.
+"""Importance sampling and doubly robust estimates for discrete actions, as pure functions.
 
-Both weigh logged episodes by how much likelier the policy was to act so than the behavior was.
-The behavior's probabilities are logged, or fitted. Pure functions of arrays; N transitions of E
-episodes one after the other, ends [E] the row after each episode's last.
+Both reweight logged episodes by the probability ratio of the evaluated policy and the behavior
+policy, whose probabilities are logged or fitted. Shapes: N transitions of E episodes, one episode
+after the other; ends [E] holds the row after the last one of each episode.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from offline_cql.ope.estimate import Estimate, episode_draws, spread
+from offline_cql.ope.estimate import Estimate, bootstrap_counts, bootstrap_interval
 
 Array = npt.NDArray[Any]
-REPLICATES = 100
+N_REPLICATES = 100
 IS_STREAM = 0x15
-COVERED = (
-    "the behavior took every action that the policy takes with a probability above 0",
-    "the behavior's probabilities are right",
+SMALLEST_WEIGHT = 1e-300  # avoids 0 / 0 where no episode of a replicate has weight
+ASSUMPTIONS = (
+    "the behavior policy takes every action of the policy with a probability above 0",
+    "the behavior probabilities are right",
     "the policy will start where the logged episodes start",
 )
 
 
 def cumulative_ratios(policy: Array, behavior: Array, ends: Array) -> npt.NDArray[np.float64]:
-    """rho_t = Π_{k≤t} π(a_k | s_k) / β(a_k | s_k) within each episode, [N].
+    """Return rho_t = Π_{k≤t} π(a_k | s_k) / β(a_k | s_k) within each episode, [N].
 
-    policy, behavior [N]: probabilities of the logged actions, behavior > 0.
+    policy and behavior [N] are probabilities of the logged actions; behavior > 0.
     """
     ratios = policy.astype(np.float64) / behavior.astype(np.float64)
-    result = np.empty_like(ratios)
+    products = np.empty_like(ratios)
     start = 0
     for end in ends:
-        result[start:end] = np.cumprod(ratios[start:end])
+        products[start:end] = np.cumprod(ratios[start:end])
         start = int(end)
-    return result
+    return products
 
 
 def weighted_importance_sampling(
     rewards: Array, policy: Array, behavior: Array, ends: Array, *, gamma: float, seed: int
 ) -> Estimate:
-    """Per-decision weighted importance sampling, Σ_t gamma^t Σ_e (rho_et / Σ_e rho_et) r_et.
+    """Return the per-decision weighted estimate Σ_t gamma^t Σ_e (rho_et / Σ_e rho_et) r_et.
 
-    Precup, Sutton & Singh 2000. Consistent, biased towards the behavior while few episodes carry
-    weight; an episode that ended earlier has reward 0 and keeps its last weight. Interval by
-    bootstrapping episodes.
+    Precup, Sutton & Singh 2000. Consistent; biased towards the behavior policy while few episodes
+    carry weight. An episode that has ended keeps its last weight and has reward 0. The interval
+    bootstraps episodes.
     """
-    rho = _table(cumulative_ratios(policy, behavior, ends), ends, hold=True)
-    reward = _table(rewards.astype(np.float64), ends, hold=False)
+    rho = _by_episode(cumulative_ratios(policy, behavior, ends), ends, repeat_last=True)
+    reward = _by_episode(rewards.astype(np.float64), ends)
     discount = gamma ** np.arange(reward.shape[1])
 
-    def value(draws: Array) -> float:
-        weight = draws[:, None] * rho
+    def value(counts: Array) -> float:
+        weight = counts[:, None] * rho
         total = weight.sum(axis=0)
         mean = np.divide((weight * reward).sum(axis=0), total, where=total > 0, out=0 * total)
         return float((discount * mean).sum())
 
-    return _bootstrapped("wis", value, len(ends), seed)
+    return _bootstrap("wis", value, len(ends), seed)
 
 
 def doubly_robust(
@@ -67,56 +69,63 @@ def doubly_robust(
     ends: Array,
     *,
     q_logged: Array,
-    value: Array,
+    v: Array,
     gamma: float,
     seed: int,
 ) -> Estimate:
-    """Weighted doubly robust: V(s_0) corrected by weighted TD errors of a model of the values.
+    """Return the weighted doubly robust estimate: V(s_0) plus importance-weighted TD errors.
 
-    Jiang & Li 2016; weights normalized as in Thomas & Brunskill 2016. q_logged [N]: the model's
-    Q(s, a) of the logged action; value [N]: Σ_a π(a|s) Q(s, a). Right if the model or the
-    behavior's probabilities are.
+    Jiang & Li 2016, with the weights of Thomas & Brunskill 2016. q_logged [N] is a model's
+    Q(s, a) of the logged action, v [N] its Σ_a π(a|s) Q(s, a). Consistent if either the model or
+    the behavior probabilities are right.
     """
-    rho = _table(cumulative_ratios(policy, behavior, ends), ends, hold=True)
-    before = np.concatenate([np.ones((len(rho), 1)), rho[:, :-1]], axis=1)
-    reward = _table(rewards.astype(np.float64), ends, hold=False)
-    q = _table(q_logged.astype(np.float64), ends, hold=False)
-    v = _table(value.astype(np.float64), ends, hold=False)
+    rho = _by_episode(cumulative_ratios(policy, behavior, ends), ends, repeat_last=True)
+    previous_rho = np.concatenate([np.ones((len(rho), 1)), rho[:, :-1]], axis=1)
+    reward = _by_episode(rewards.astype(np.float64), ends)
+    q = _by_episode(q_logged.astype(np.float64), ends)
+    v = _by_episode(v.astype(np.float64), ends)
     discount = gamma ** np.arange(reward.shape[1])
 
-    def estimate(draws: Array) -> float:
-        now, then = draws[:, None] * rho, draws[:, None] * before
-        sums = [np.maximum(weight.sum(axis=0), 1e-300) for weight in (now, then)]
-        parts = (now / sums[0] * (reward - q)).sum(axis=0) + (then / sums[1] * v).sum(axis=0)
-        return float((discount * parts).sum())
+    def value(counts: Array) -> float:
+        weight, previous = (_normalize(counts[:, None] * table) for table in (rho, previous_rho))
+        steps = (weight * (reward - q)).sum(axis=0) + (previous * v).sum(axis=0)
+        return float((discount * steps).sum())
 
-    return _bootstrapped("dr", estimate, len(ends), seed)
-
-
-def effective_sample_size(policy: Array, behavior: Array, ends: Array) -> float:
-    """(Σ rho)² / Σ rho² over whole episodes: how many of them carry the estimate. In [1, E]."""
-    whole = cumulative_ratios(policy, behavior, ends)[ends - 1]
-    return float(whole.sum() ** 2 / np.maximum((whole**2).sum(), 1e-300))
+    return _bootstrap("dr", value, len(ends), seed)
 
 
-def _table(values: Array, ends: Array, *, hold: bool) -> npt.NDArray[np.float64]:
-    """Values [N] as [E, longest]; after an episode's end 0, or its last value held."""
+def _normalize(weights: Array) -> Array:
+    """Divide weights [E, T] by their sum over episodes at each step."""
+    normalized: Array = weights / np.maximum(weights.sum(axis=0), SMALLEST_WEIGHT)
+    return normalized
+
+
+def _by_episode(
+    values: Array, ends: Array, *, repeat_last: bool = False
+) -> npt.NDArray[np.float64]:
+    """Return values [N] as [E, longest], padded with 0 or with the episode's last value."""
     lengths = np.diff(ends, prepend=0)
     table = np.zeros((len(ends), int(lengths.max())))
     inside = np.arange(table.shape[1]) < lengths[:, None]
     table[inside] = values
-    if hold:
+    if repeat_last:
         last = np.broadcast_to(values[ends - 1][:, None], table.shape)
         table[~inside] = last[~inside]
     return table
 
 
-def _bootstrapped(method: str, value: Any, episodes: int, seed: int) -> Estimate:
+def _bootstrap(
+    method: str, value: Callable[[Array], float], n_episodes: int, seed: int
+) -> Estimate:
+    """Return the estimate from all episodes with the interval's width over replicates."""
     generator = np.random.default_rng([seed, IS_STREAM])
-    draws = episode_draws(episodes, REPLICATES, generator)
-    _, low, high = spread(np.array([value(draw) for draw in draws]))
-    middle = value(np.ones(episodes))
-    half = (high - low) / 2
+    counts = bootstrap_counts(n_episodes, N_REPLICATES, generator)
+    _, low, high = bootstrap_interval(np.array([value(replicate) for replicate in counts]))
+    center, half_width = value(np.ones(n_episodes)), (high - low) / 2
     return Estimate(
-        method=method, value=middle, low=middle - half, high=middle + half, assumptions=COVERED
+        method=method,
+        value=center,
+        low=center - half_width,
+        high=center + half_width,
+        assumptions=ASSUMPTIONS,
     )

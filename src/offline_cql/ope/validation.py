@@ -1,6 +1,6 @@
-"""What critics and policy look like on episodes that training has not seen. Pure functions.
+"""Metrics of critics and policy on validation episodes, as pure functions.
 
-N validation steps; values and returns in reward units (those the critics see).
+N validation steps; values and returns are in scaled reward units, those that the critics see.
 """
 
 from __future__ import annotations
@@ -12,27 +12,28 @@ from torch import Tensor
 
 
 def validation_metrics(
-    figures: Mapping[str, Tensor], return_to_go: Tensor, *, best: float
+    step_metrics: Mapping[str, Tensor], return_to_go: Tensor, *, best: float
 ) -> dict[str, float]:
-    """The figures of each step [N] as metrics; best: the largest return-to-go of the training data.
+    """Return the means of the agent's metrics per step [N], and how well Q predicts returns.
 
-    Without critics (q_logged, q_policy) there is nothing to compare with the returns.
+    best is the largest return-to-go of the training episodes. An agent without critics (no
+    q_logged, q_policy) has only the means.
     """
-    metrics = {f"validation/{name}": float(values.mean()) for name, values in figures.items()}
-    if "q_logged" not in figures:
+    metrics = {f"validation/{name}": float(values.mean()) for name, values in step_metrics.items()}
+    if "q_logged" not in step_metrics:
         return metrics
-    logged, policy = figures["q_logged"].double(), figures["q_policy"].double()
-    expected = return_to_go.double()
+    q_logged, q_policy = (step_metrics[name].double() for name in ("q_logged", "q_policy"))
+    returns = return_to_go.double()
     return metrics | {
-        "validation/return_to_go": float(expected.mean()),
-        "validation/calibration_bias": float((logged - expected).mean()),
-        "validation/calibration_correlation": correlation(logged, expected),
-        "validation/above_best_share": float((policy > best).double().mean()),
+        "validation/return_to_go": float(returns.mean()),
+        "validation/calibration_bias": float((q_logged - returns).mean()),
+        "validation/calibration_correlation": correlation(q_logged, returns),
+        "validation/above_best_share": float((q_policy > best).double().mean()),
     }
 
 
-def correlation(left: Tensor, right: Tensor) -> float:
-    """Pearson's correlation of two [N], 0 where either is constant."""
-    left, right = left - left.mean(), right - right.mean()
-    norm = torch.sqrt(left.square().sum() * right.square().sum())
-    return float((left * right).sum() / norm) if norm > 0 else 0.0
+def correlation(x: Tensor, y: Tensor) -> float:
+    """Return Pearson's correlation of x [N] and y [N]; 0 where either is constant."""
+    x, y = x - x.mean(), y - y.mean()
+    norm = torch.sqrt(x.square().sum() * y.square().sum())
+    return float((x * y).sum() / norm) if norm > 0 else 0.0
