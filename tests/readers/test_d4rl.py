@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from offline_cql.errors import DataError
 from offline_cql.readers import TransitionWriter, d4rl, load
 from offline_cql.readers.d4rl import D4RLFile, place_of, task_file, tasks
+from offline_cql.readers.download import file_sha256
 from offline_cql.transitions import Spaces, Transitions
 
 FACTS = Path(d4rl.__file__).with_name("d4rl_tasks.json")
@@ -298,13 +299,13 @@ def test_a_page_that_was_saved_as_hdf5(tmp_path):
 
 def test_a_flipped_byte_is_found_by_the_digest_of_the_download(tmp_path):
     path = write(tmp_path / "f.hdf5", arrays(5_000))
-    good = d4rl.verify.__globals__["_sha256"](path)
+    good = file_sha256(path)
     path.with_name("f.hdf5.sha256").write_text(f"{good}  f.hdf5\n")
     assert len(read(path)) == 4_999
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-    with pytest.raises(DataError, match=rf"is not what was downloaded .*expected {good[:12]}….*rm"):
+    with pytest.raises(DataError, match=rf"is not the file that .*expected {good[:12]}….*rm"):
         read(path)
 
 

@@ -241,7 +241,7 @@ def rewrite(path, data_format, change):
     ("change", "message"),
     [
         (lambda t: t.drop_columns(["rewards"]), "has no rewards"),
-        (lambda t: t.slice(0, 3), "holds 5 steps, its metadata promise 7"),
+        (lambda t: t.slice(0, 3), "holds 5 steps, metadata.json says 7"),
         (lambda t: t.slice(0, 1), "episode 1 is empty"),
         (
             lambda t: t.set_column(t.column_names.index("rewards"), "rewards", pa.array(["1"] * 5)),
@@ -286,7 +286,7 @@ def test_an_episode_that_is_missing_is_refused(data_format):
     for file in (path / "1").iterdir():
         file.unlink()
     (path / "1").rmdir()
-    with pytest.raises(DataError, match="has 1 episodes, its metadata promise 2"):
+    with pytest.raises(DataError, match="has 1 episodes, metadata.json says 2"):
         read()
 
 
@@ -294,7 +294,7 @@ def test_more_episodes_than_promised_are_refused():
     path = write([plain(0, 3), plain(1, 4)], "hdf5")
     with h5py.File(path / "main_data.hdf5", "a") as file:
         file.copy("episode_0", "episode_2")
-    with pytest.raises(DataError, match="has 3 episodes, its metadata promise 2"):
+    with pytest.raises(DataError, match="has 3 episodes, metadata.json says 2"):
         read()
 
 
@@ -341,5 +341,5 @@ def test_an_array_that_claims_more_than_the_whole_is_not_allocated():
     with h5py.File(path / "main_data.hdf5", "a") as file:
         del file["episode_0/rewards"]
         file["episode_0"].create_dataset("rewards", (10**12,), "f8", chunks=(1000,))
-    with pytest.raises(DataError, match=r"1,000,000,000,000 long, the metadata promise 3 steps"):
+    with pytest.raises(DataError, match=r"1,000,000,000,000 long, metadata.json says 3 steps"):
         read()

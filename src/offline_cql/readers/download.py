@@ -1,274 +1,150 @@
-"""Files over HTTP: resumed where they broke off, checked, and under their name only when whole.
+"""Download one file over HTTP with pooch, and verify it whenever it is read again.
 
-`<file>.part` is what has arrived, `<file>.part.of` the length of the whole and what the server
-calls that version of it, `<file>.sha256` the digest of the whole. Knows nothing of data sets.
+`<file>.sha256` keeps the digest of what arrived, in the format of `sha256sum -c`. A download that
+breaks off starts again from the first byte (decision 012).
 """
 
 from __future__ import annotations
 
 import hashlib
-import http.client
-import itertools
-import re
 import shutil
 import threading
-import time
-import urllib.request
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
-from urllib.error import HTTPError
 
 from offline_cql.errors import DataError
 from offline_cql.io import exclusive, flush, write_atomically
-from offline_cql.render.progress import ProgressBar
+from offline_cql.render.progress import DownloadBar
 
-T = TypeVar("T")
-
-TIMEOUT = 7.0  # seconds without an answer, or without a byte, that end a connection
-PATIENCE = 3  # so many times that without a new byte: no network is an error within 30 s
-ATTEMPTS = 4  # in a row without a new byte
-PAUSE = 0.5  # seconds after the first of them, then twice as long each time
-READ = 1 << 20  # bytes at most at a time
-BROKEN = (OSError, ValueError, http.client.HTTPException)  # what a connection may raise
-
-
-class _Refused(Exception):
-    """What the server gives is not the file, and asking again will not help."""
-
-
-class _Interrupted(Exception):
-    """The connection, or the server, for the moment; asking again may help."""
-
-
-@dataclass(frozen=True)
-class _Answer:
-    """A response with a file's bytes from `start` on; the whole of it has `total`."""
-
-    response: Any
-    start: int
-    total: int
-    version: str  # what the server calls it; may be empty
-
-    @property
-    def whole(self) -> str:
-        """What a rest must belong to."""
-        return f"{self.total} {self.version}"
+TIMEOUT = 7.0  # seconds to connect, and seconds between two blocks of bytes
+PATIENCE = 3  # timeouts without a byte, name resolution included: below 30 s
+BLOCK = 1 << 16  # bytes
 
 
 def download(
-    url: str, path: Path, *, title: str, remedy: str, signature: bytes, timeout: float = TIMEOUT
+    url: str,
+    path: Path,
+    *,
+    title: str,
+    remedy: str,
+    signature: bytes,
+    sha256: str | None = None,
+    timeout: float = TIMEOUT,
 ) -> None:
-    """Makes `path` the whole file at an http(s) address, unless it is there already.
+    """Download an http(s) address to `path`, unless the file exists.
 
-    The file begins with `signature`, or it is refused. Two processes that ask at once download
-    once. Raises DataError `<title> cannot be downloaded from <url> (<reason>): <remedy>`.
+    signature: the first bytes of a valid file. sha256: of the whole file, where it is published.
+    Several processes that ask for the same file download it once. Raises DataError
+    `<title> cannot be downloaded from <url> (<reason>): <remedy>`; then `path` does not exist.
     """
+    partial = _with_suffix(path, ".download")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with exclusive(_beside(path, ".lock"), f"downloading {title}"):
-            if not path.exists():
-                _fetch(url, path, title=title, signature=signature, timeout=timeout)
-                _publish(path, signature)
-    except (_Refused, _Interrupted) as error:
+        with exclusive(_with_suffix(path, ".lock"), f"downloading {title}"):
+            if path.exists():
+                return
+            shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
+            try:
+                file = _retrieve(url, partial, title=title, sha256=sha256, timeout=timeout)
+                _require_signature(file, signature)
+                _publish(file, path)
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)
+    except _DownloadError as error:
         text = f"{title} cannot be downloaded from {url} ({error}): {remedy}"
         raise DataError(text) from error
-    except OSError as error:  # of the disk: those of the network were met before
+    except OSError as error:
         raise DataError(f"{title} cannot be stored as {path} ({error}): {remedy}") from error
 
 
 def verify(path: Path, *, repair: str) -> None:
-    """Compares a file with the digest that its download left, if there is one.
+    """Raise DataError, ending in `repair`, if the file differs from what was downloaded.
 
-    Raises DataError that ends in `repair`.
+    A file without a recorded sha256 is accepted.
     """
-    note = _beside(path, ".sha256")
-    if not note.is_file():
+    record = _with_suffix(path, ".sha256")
+    if not record.is_file():
         return
-    expected, found = note.read_text().partition(" ")[0], _sha256(path)
-    if found != expected:
+    expected, actual = record.read_text().partition(" ")[0], file_sha256(path)
+    if actual != expected:
         raise DataError(
-            f"{path} is not what was downloaded (sha256 {found[:12]}…, expected "
+            f"{path} is not the file that was downloaded (sha256 {actual[:12]}…, expected "
             f"{expected[:12]}…): {repair}"
         )
 
 
-def _beside(path: Path, ending: str) -> Path:
-    return path.with_name(path.name + ending)
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
-
-
-def _sha256(path: Path) -> str:
+def file_sha256(path: Path) -> str:
+    """Return the sha256 of a file's content, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _publish(path: Path, signature: bytes) -> None:
-    """Gives the complete part its name, durably, beside its digest."""
-    part = _beside(path, ".part")
-    with part.open("rb") as file:
-        begin = file.read(len(signature))
-    flush(part)
-    if begin != signature:
-        part.unlink()
-        raise _another_kind(begin)
-    write_atomically(_beside(path, ".sha256"), f"{_sha256(part)}  {path.name}\n".encode())
-    part.rename(path)
-    _beside(path, ".part.of").unlink(missing_ok=True)
-    flush(path.parent)
+class _DownloadError(Exception):
+    """The reason why there is no file, for the message."""
 
 
-def _fetch(url: str, path: Path, *, title: str, signature: bytes, timeout: float) -> None:
-    """Fills the part, going on from what is there; raises what the last attempt did."""
-    part, note = _beside(path, ".part"), _beside(path, ".part.of")
-    failures, heard = 0, time.monotonic()
-    while True:
-        whole = note.read_text() if note.is_file() else ""
-        have = _size(part)
-        if have and whole.partition(" ")[0] == str(have):
-            return  # an earlier process was stopped at the very end
-        left = heard + PATIENCE * timeout - time.monotonic()
-        try:
-            answer = _within(left, partial(_ask, url, have, whole, timeout))
-            _receive(answer, path, title, signature)
-        except _Interrupted:
-            if _size(part) > have:
-                failures, heard = 0, time.monotonic()
-            pause = PAUSE * 2**failures
-            failures += 1
-            late = time.monotonic() + pause > heard + PATIENCE * timeout
-            if late or failures == ATTEMPTS:
-                raise
-        else:
-            return
-        time.sleep(pause)
+def _with_suffix(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name + suffix)
 
 
-def _receive(answer: _Answer, path: Path, title: str, signature: bytes) -> None:
-    """One connection's bytes onto the part; raises unless they reach the end of the file."""
-    part, have = _beside(path, ".part"), answer.start
-    room = shutil.disk_usage(path.parent).free + _size(part)
-    if answer.total > room:
-        raise _Refused(f"it has {answer.total:,} bytes, {path.parent} room for {room:,}")
-    with answer.response, ProgressBar(f"downloading {title}", answer.total, of_bytes=True) as bar:
-        blocks = _blocks(answer.response)
-        if have == 0:  # the page of some gateway must not replace what has arrived
-            begin = next(blocks, b"")
-            if begin[: len(signature)] != signature[: len(begin)]:
-                raise _another_kind(begin)
-            blocks = itertools.chain([begin], blocks)
-        part.touch()
-        with part.open("rb+") as file:
-            file.truncate(have)
-            _beside(path, ".part.of").write_text(answer.whole)
-            file.seek(have)
-            bar.advance(have)
-            for block in blocks:
-                file.write(block)
-                file.flush()  # what arrived outlives a kill
-                have += len(block)
-                bar.advance(len(block))
-    if have != answer.total:
-        raise _Interrupted(f"the connection ended at byte {have:,} of {answer.total:,}")
+def _retrieve(url: str, folder: Path, *, title: str, sha256: str | None, timeout: float) -> Path:
+    """Download into `folder` and return the file.
 
-
-def _blocks(response: Any) -> Iterator[bytes]:
-    """What arrives, as it arrives."""
-    while True:
-        try:
-            block: bytes = response.read1(READ)
-        except BROKEN as error:
-            raise _Interrupted(_reason(error)) from error
-        if not block:
-            return
-        yield block
-
-
-def _ask(url: str, have: int, whole: str, timeout: float) -> _Answer:
-    """The file from byte `have` on, or from its first if that belongs to another file by now."""
-    headers = {"User-Agent": "offline-cql"}
-    if have:
-        headers["Range"] = f"bytes={have}-"
-    try:
-        response = _opener().open(urllib.request.Request(url, headers=headers), timeout=timeout)
-    except HTTPError as error:
-        error.close()
-        if error.code == 416 and have:  # it has become shorter
-            return _ask(url, 0, "", timeout)
-        kind = _Interrupted if error.code in (408, 429) or error.code >= 500 else _Refused
-        raise kind(f"the server answers {error.code} {error.reason}") from error
-    except BROKEN as error:
-        raise _Interrupted(_reason(error)) from error
-    answer = _answer(response, have)
-    if answer.start and answer.whole != whole:
-        response.close()
-        return _ask(url, 0, "", timeout)
-    return answer
-
-
-def _answer(response: Any, have: int) -> _Answer:
-    """What the headers promise. Raises when they leave open what follows."""
-    length = response.headers.get("Content-Length", "")
-    version = response.headers.get("ETag") or response.headers.get("Last-Modified", "")
-    if response.status == 200 and re.fullmatch(r"\d{1,18}", length):
-        return _Answer(response, 0, int(length), version)
-    given = response.headers.get("Content-Range", "")
-    span = re.fullmatch(r"bytes (\d{1,18})-\d+/(\d{1,18})", given)
-    if response.status == 206 and span is not None and int(span[1]) == have:
-        return _Answer(response, have, int(span[2]), version)
-    response.close()
-    promised = f"status {response.status}, length {length or 'unknown'}, range {given or 'unknown'}"
-    raise _Refused(f"the server does not say what it sends: {promised}")
-
-
-def _opener() -> urllib.request.OpenerDirector:
-    """Speaks http(s) and nothing else, so no redirection leads to a file of this machine."""
-    opener = urllib.request.OpenerDirector()
-    for handler in (
-        urllib.request.ProxyHandler,
-        urllib.request.HTTPHandler,
-        urllib.request.HTTPSHandler,
-        urllib.request.HTTPRedirectHandler,
-        urllib.request.HTTPDefaultErrorHandler,
-        urllib.request.HTTPErrorProcessor,
-        urllib.request.UnknownHandler,
-    ):
-        opener.add_handler(handler())
-    return opener
-
-
-def _within(seconds: float, function: Callable[[], T]) -> T:
-    """The function's value or error; interrupted if it takes longer.
-
-    The timeout of a socket does not cover looking up a name, nor several addresses together.
+    In a thread of its own: the timeouts of sockets cover neither name resolution nor several
+    addresses of one host.
     """
-    results: list[T] = []
+    bar = DownloadBar(f"downloading {title}")
     errors: list[BaseException] = []
 
-    def call() -> None:
+    def run() -> None:
+        import pooch  # a tenth of a second, which only a download pays
+        from requests.exceptions import RequestException
+
+        pooch.get_logger().setLevel("WARNING")
         try:
-            results.append(function())
-        except BaseException as error:  # raised again below, in the caller's thread
+            http = pooch.HTTPDownloader(progressbar=bar, chunk_size=BLOCK, timeout=timeout)
+            pooch.retrieve(url, sha256, fname="file", path=folder, downloader=http)
+        except (RequestException, ValueError) as error:  # ValueError: the sha256 differs
+            errors.append(_DownloadError(_describe(error)))
+        except BaseException as error:
             errors.append(error)
 
-    thread = threading.Thread(target=call, daemon=True)
-    thread.start()
-    thread.join(max(seconds, 0))
+    thread = threading.Thread(target=run, daemon=True)
+    with bar:
+        thread.start()
+        received = -1
+        while thread.is_alive() and not bar.closed:
+            if bar.done == received:
+                raise _DownloadError(f"no answer within {PATIENCE * timeout:g} s")
+            received = bar.done
+            thread.join(PATIENCE * timeout)
+        thread.join()  # hashing a large file may take longer
     if errors:
         raise errors[0]
-    if not results:
-        raise _Interrupted("no answer")
-    return results[0]
+    return folder / "file"
 
 
-def _another_kind(begin: bytes) -> _Refused:
-    return _Refused(f"it begins with {begin[:40]!r}: another kind of file")
+def _describe(error: Exception) -> str:
+    """Return the reason of a failed request in one line, without the names of its classes."""
+    response = getattr(error, "response", None)
+    if response is not None:
+        return f"the server answers {response.status_code} {response.reason}"
+    cause: BaseException = error
+    while cause.__cause__ or cause.__context__:
+        cause = cause.__cause__ or cause.__context__  # type: ignore[assignment]
+    return " ".join(str(cause).split()) or type(cause).__name__
 
 
-def _reason(error: Exception) -> str:
-    return str(getattr(error, "reason", None) or error) or type(error).__name__
+def _require_signature(file: Path, signature: bytes) -> None:
+    with file.open("rb") as opened:
+        start = opened.read(max(len(signature), 40))
+    if not start.startswith(signature):
+        raise _DownloadError(f"the file begins with {start[:40]!r}, not with {signature!r}")
+
+
+def _publish(file: Path, path: Path) -> None:
+    """Record the file's sha256 beside `path`, then rename it to `path`, durably."""
+    flush(file)
+    line = f"{file_sha256(file)}  {path.name}\n"
+    write_atomically(_with_suffix(path, ".sha256"), line.encode())
+    file.rename(path)
+    flush(path.parent)

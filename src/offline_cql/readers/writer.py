@@ -70,7 +70,7 @@ class Source(Protocol):
         ...
 
     def read(self, writer: TransitionWriter) -> None:
-        """Everything, in order, through `writer.add`; `writer.expect` first, if the size is known."""
+        """Pass every step in order to `writer.add`, and a known size to `writer.expect` first."""
         ...
 
 

@@ -50,7 +50,7 @@ class Stored:
         """Raises DataError when the files hold another number of episodes than promised."""
         if found != self.episodes:
             raise DataError(
-                f"{self.dataset_id} has {found} episodes, its metadata promise "
+                f"{self.dataset_id} has {found} episodes, metadata.json says "
                 f"{self.episodes}: record or download it again"
             )
 

@@ -97,7 +97,7 @@ class _Reader:
             raise DataError(f"{self.place(name)} lies in another file, which is refused")
         if dataset.shape and dataset.shape[0] > self.stored.steps + 1:
             raise DataError(
-                f"{self.place(name)} is {dataset.shape[0]:,} long, the metadata promise "
+                f"{self.place(name)} is {dataset.shape[0]:,} long, metadata.json says "
                 f"{self.stored.steps:,} steps"
             )
         return dataset

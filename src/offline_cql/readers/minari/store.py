@@ -124,7 +124,7 @@ class MinariStore:
             write_episodes(stored, FORMATS[stored.format](stored), writer)
         if writer.size != stored.steps or not stored.steps:
             raise DataError(
-                f"{self.dataset_id} holds {writer.size} steps, its metadata promise {stored.steps}: "
+                f"{self.dataset_id} holds {writer.size} steps, metadata.json says {stored.steps}: "
                 f"delete {self.folder.parent} and record or download it again"
             )
 
