@@ -267,8 +267,8 @@ def test_another_format_is_refused():
 @pytest.mark.parametrize("steps", [4, 2])
 def test_a_count_that_does_not_fit_is_refused(steps):
     edit_metadata(write([episode(0, 3)]), total_steps=steps)
-    fault = "holds 3 steps, its metadata" if steps > 3 else "is 4 long, the metadata"
-    with pytest.raises(DataError, match=f"{fault} promise {steps}"):
+    fault = "holds 3 steps" if steps > 3 else "is 4 long"
+    with pytest.raises(DataError, match=rf"{fault}, metadata\.json says {steps}"):
         load_transitions(NAME)
 
 
