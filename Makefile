@@ -3,6 +3,8 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# A file's tests stay in one process, so that what they share is made once.
+PARALLEL := --numprocesses=logical --dist=loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help setup train test test-slow check format lint types bench bench-loading clean
@@ -21,11 +23,11 @@ $(READY): pyproject.toml constraints.txt
 train: $(READY)  ## Train CQL on the simulated Pendulum data (under two minutes on two cores)
 	$(BIN)/python train.py
 
-test: $(READY)  ## Run the fast tests
-	$(BIN)/python -m pytest
+test: $(READY)  ## Run the fast tests, one process per core
+	$(BIN)/python -m pytest $(PARALLEL)
 
-test-slow: $(READY)  ## Run the tests that take minutes
-	$(BIN)/python -m pytest -m slow
+test-slow: $(READY)  ## Run the tests marked slow
+	$(BIN)/python -m pytest $(PARALLEL) -m slow
 
 check: format lint types test  ## Format, lint, types, tests
 
@@ -38,16 +40,16 @@ lint: $(READY)
 types: $(READY)
 	$(BIN)/mypy
 
-bench: $(READY) .venv-peers/.ready  ## Updates per second on this machine, beside others
+bench: $(READY) .venv-peers/.ready  ## Measure updates per second on this machine, beside d3rlpy
 	$(BIN)/python benchmarks/updates.py --d3rlpy .venv-peers/bin/python
 
-bench-loading: $(READY) .venv-peers/.ready  ## Loading a million transitions, beside other readers
+bench-loading: $(READY) .venv-peers/.ready  ## Measure loading a million transitions, beside d3rlpy
 	$(BIN)/python benchmarks/loading.py --d3rlpy .venv-peers/bin/python
 
-# d3rlpy wants an older gymnasium: an environment of its own, which sees ours for the rest.
+# d3rlpy needs an older gymnasium: a second environment, which finds all else in the first.
 .venv-peers/.ready: $(READY)
 	$(PYTHON) -m venv .venv-peers
-	echo "$(CURDIR)/$$(ls -d $(VENV)/lib/python*/site-packages)" > "$$(ls -d .venv-peers/lib/python*/site-packages)/ours.pth"
+	echo "$(CURDIR)/$$(ls -d $(VENV)/lib/python*/site-packages)" > "$$(ls -d .venv-peers/lib/python*/site-packages)/main.pth"
 	.venv-peers/bin/pip install --quiet d3rlpy==2.8.1
 	@touch $@
 

@@ -1,6 +1,7 @@
-"""What every test gets: a data store, a cache and a home of its own, one thread, no W&B account.
+"""Fixtures of all tests: one thread per process, temporary data, cache and home, no W&B account.
 
-So no test reads or changes what belongs to the person who runs it.
+No test reads or changes the files and accounts of the person who runs it, and the processes of
+pytest-xdist share nothing: pytest's temporary folders are per process.
 """
 
 import os
@@ -10,20 +11,18 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-# The same made-up cases each time: whether a change is good is no matter of luck. New ones:
-# pytest --hypothesis-profile=default
+# The same generated cases in every run. Other cases: pytest --hypothesis-profile=default
 hypothesis.settings.register_profile("repeatable", derandomize=True)
 hypothesis.settings.load_profile("repeatable")
 
-os.environ["OMP_NUM_THREADS"] = (
-    "1"  # read when torch is imported; also by entry points that tests start
-)
+# Read when torch is imported, and by the processes that tests start.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 
 @pytest.fixture(scope="session", autouse=True)
-def own_places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Data, cache, home and W&B's folders below the session's temporary folder; no key, no mode."""
-    base = tmp_path_factory.mktemp("own")
+def isolated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Set data, cache, home and W&B's folders to temporary ones; unset W&B's key and mode."""
+    base = tmp_path_factory.mktemp("isolated")
     with pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.startswith("WANDB_")]:
             patch.delenv(name)
@@ -40,8 +39,8 @@ def own_places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def recorded(own_places: Path) -> Path:
-    """The store with a small pendulum and a small cartpole data set; leave it as it is."""
+def recorded(isolated: Path) -> Path:
+    """Return the Minari store with a small pendulum and a small cartpole data set; read-only."""
     from support.config import settings
     from support.train import SIZE
 
@@ -50,4 +49,4 @@ def recorded(own_places: Path) -> Path:
     for env in ("pendulum", "cartpole"):
         config = settings(f"env={env}", f"dataset.size={SIZE}")
         ensure_recorded(config.env, config.dataset)
-    return own_places / "datasets"
+    return isolated / "datasets"

@@ -207,7 +207,6 @@ class UnusableDataError(Exception):
 @pytest.fixture
 def start(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Runs a door's function that raises the given exception, with these arguments."""
-    monkeypatch.setattr("inspect.getfile", lambda _: str(ROOT / "train.py"))
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
 
     def start(error: BaseException | None = None, *arguments: str) -> None:
@@ -216,6 +215,7 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
             if error is not None:
                 raise error
 
+        main.__code__ = main.__code__.replace(co_filename=str(ROOT / "train.py"))
         monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
         command_line.run(main)
 
