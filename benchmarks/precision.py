@@ -20,9 +20,9 @@ import numpy.typing as npt
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from offline_cql.render.table import Table, to_markdown
 from offline_cql.report.load_runs import read_runs
 from offline_cql.report.run import Run, true_returns
-from offline_cql.report.tables import Table, markdown
 from offline_cql.runs.folder import METRICS
 
 Curve = npt.NDArray[np.float64]  # a number a window
@@ -114,8 +114,8 @@ def main() -> None:
         name: {precision: np.array([run[name] for run in own]) for precision, own in means.items()}
         for name in CURVES
     }
-    print(markdown(curves_table(curves)))
-    print(markdown(returns_table(runs)))
+    print(to_markdown(curves_table(curves)))
+    print(to_markdown(returns_table(runs)))
     if arguments.plot is not None:
         draw(curves, arguments.window, arguments.plot)
 

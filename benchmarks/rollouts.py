@@ -17,7 +17,7 @@ from contenders import Sizes, prepared
 
 from offline_cql.agents import Agent
 from offline_cql.config import EnvConfig
-from offline_cql.report.tables import Table, markdown
+from offline_cql.render.table import Table, to_markdown
 from offline_cql.simulation.environments import make_simulators, roll_out
 from offline_cql.simulation.evaluation import greedy_policy
 
@@ -63,7 +63,7 @@ def main() -> None:
         rows.append((task, f"{plain:,.0f}", *cells))
     names = [name for count in counts for name in (f"{count} together", "ratio")]
     columns = ("task", "alone", *names)
-    print(markdown(Table(title="Environment steps/s", columns=columns, rows=rows)))
+    print(to_markdown(Table(title="Environment steps/s", columns=columns, rows=rows)))
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 
 from offline_cql.commands.distributed import load_config
+from offline_cql.render.table import Table, to_markdown
 from offline_cql.report.load_runs import read_runs
 from offline_cql.report.model_selection import (
     Candidate,
@@ -33,7 +34,6 @@ from offline_cql.report.model_selection import (
     select,
 )
 from offline_cql.report.run import Run, by_task, mean_by_update, true_returns
-from offline_cql.report.tables import Table, markdown
 from offline_cql.simulation.evaluation import normalized_score
 
 CONF = OmegaConf.load(Path(__file__).parent.parent / "conf" / "report.yaml")
@@ -171,7 +171,7 @@ def choices(title: str, outcomes: Sequence[Outcome]) -> Table:
     lines = zip(words, scores, strict=True)
     rows = [(*left, *(f"{score:.1f}" for score in right)) for left, right in lines]
     columns = ("data set", "alpha, updates", "verdict", *SCORES)
-    return Table(title=title, columns=columns, rows=rows, words=3)
+    return Table(title=title, columns=columns, rows=rows, align="lllr")
 
 
 def ranks(found: Sequence[Task]) -> Table:
@@ -302,7 +302,7 @@ def main() -> None:
         ranks(found),
         turning(found, alone, together),
     ):
-        print(markdown(table))
+        print(to_markdown(table))
     if arguments.plot is not None:
         draw(found, arguments.plot)
 

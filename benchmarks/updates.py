@@ -25,7 +25,7 @@ from matplotlib.figure import Figure
 from torch.profiler import ProfilerActivity, profile
 
 from offline_cql.commands.fit import keep_freed_memory
-from offline_cql.report.tables import Table, markdown
+from offline_cql.render.table import Table, to_markdown
 from offline_cql.runs.provenance import processor
 
 HERE = Path(__file__).parent
@@ -246,15 +246,15 @@ def main() -> None:
     print(f"{processor()}, {os.cpu_count()} cores, torch {torch.__version__}\n")
     if arguments.profile:
         keep_freed_memory()
-        print(markdown(profiled()))
+        print(to_markdown(profiled()))
         return
-    print(markdown(hopper(arguments)))
-    print(markdown(small(arguments)))
+    print(to_markdown(hopper(arguments)))
+    print(to_markdown(small(arguments)))
     if torch.cuda.is_available():
-        print(markdown(on_a_gpu(arguments)))
+        print(to_markdown(on_a_gpu(arguments)))
     if arguments.scaling:
         found = scaling()
-        print(markdown(scaling_table(found)))
+        print(to_markdown(scaling_table(found)))
         if arguments.plot is not None:
             draw(found, arguments.plot)
 

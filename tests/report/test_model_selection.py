@@ -18,14 +18,14 @@ from offline_cql.report.model_selection import (
     last_of_alpha,
     select,
 )
-from offline_cql.report.summary import overview
+from offline_cql.report.summary import summarize
 
 LIMITS = Limits(above_best_share=0.05, bc_margin=0.1)
 
 
 def selected(root: Path) -> Selection:
     """What is said about the only grid under a folder."""
-    found = overview(read_runs(str(root)), LIMITS, resamples=100, seed=0)
+    found = summarize(read_runs(str(root)), LIMITS, resamples=100, seed=0)
     (selection,) = found.selections.values()
     return selection
 
@@ -104,8 +104,8 @@ def test_the_words_name_figures_and_assumptions(tmp_path: Path):
         "alpha and checkpoint, the others struck out; the largest of many is somewhat optimistic",
         "validation TD error of alpha=5 falls until the last look, at 200 updates; it strikes "
         "nothing out",
-        "alpha=0 is too small: seed 0: 90% of validation states are valued above all returns in the "
-        "data (limit 5%); alpha=20 is close to cloning: action distance 0.1, cloning's 0.1",
+        "alpha=0 is too small: seed 0: 90% of validation states are valued above all returns in "
+        "the data (limit 5%); alpha=20 is close to cloning: action distance 0.1, cloning's 0.1",
         "if the data cover the actions that the policy takes",
     ]
 
@@ -306,6 +306,6 @@ def test_the_baselines_of_a_study(tmp_path: Path):
 
 def test_cloning_alone_is_no_grid(tmp_path: Path):
     write_run(tmp_path / "bc", algorithm="bc")
-    assert overview(read_runs(str(tmp_path)), LIMITS, resamples=100, seed=0).selections == {}
+    assert summarize(read_runs(str(tmp_path)), LIMITS, resamples=100, seed=0).selections == {}
     assert candidates(read_runs(str(tmp_path)).runs) == ()
     assert select((), (), LIMITS).policy is None

@@ -2,7 +2,7 @@
 
 from html.parser import HTMLParser
 
-VOID = {"meta", "br"}
+VOID = {"meta", "br", "hr", "img", "link"}
 
 
 class Checked(HTMLParser):

@@ -7,11 +7,11 @@ from rich.console import Console
 from rich.table import Table
 
 from offline_cql.commands.evaluate import load_run, restored_agent
-from offline_cql.commands.summary import number
 from offline_cql.config import CollectConfig, typed_as
 from offline_cql.errors import ConfigError
 from offline_cql.readers import load
 from offline_cql.readers.minari.store import MinariStore, dataset_path
+from offline_cql.render.numbers import format_number
 from offline_cql.simulation.collect import record
 from offline_cql.simulation.evaluation import behavior_return, greedy_policy, normalized_score
 
@@ -34,8 +34,8 @@ def collect(config: DictConfig) -> None:
     table.add_column("", justify="right")
     table.add_row("transitions", f"{len(transitions):,}")
     table.add_row("episodes", f"{len(transitions.ends):,}")
-    table.add_row("return", number(mean))
-    table.add_row("normalized score", number(normalized_score(mean, settings.env)))
+    table.add_row("return", format_number(mean))
+    table.add_row("normalized score", format_number(normalized_score(mean, settings.env)))
     table.add_row("sha256", transitions.sha256[:16])
     console = Console()
     console.print(table)

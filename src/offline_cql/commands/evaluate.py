@@ -21,11 +21,11 @@ from offline_cql.commands.off_policy import (
     run_data,
     write_estimates,
 )
-from offline_cql.commands.summary import interval, number
 from offline_cql.config import EvaluateConfig, OpeConfig, TrainConfig, typed_as
 from offline_cql.errors import ConfigError
 from offline_cql.io import write_json
 from offline_cql.ope.estimate import Estimate
+from offline_cql.render.numbers import format_interval, format_number, format_spread
 from offline_cql.render.progress import ProgressBar
 from offline_cql.runs.checkpoint import LAST, kept_updates, newest_checkpoint, read_checkpoint
 from offline_cql.runs.folder import CHECKPOINTS, CONFIG, OPE, CsvFile
@@ -78,11 +78,11 @@ def roll_out(folder: Path, run: TrainConfig, settings: EvaluateConfig, table: Ta
     CsvFile(folder / ROWS).append(evaluation_rows(agent.updates, results))
     content = {"checkpoint": settings.checkpoint, "updates": agent.updates, **asdict(figures)}
     write_json(folder / SUMMARY, content | {"seed": settings.evaluation.seed})
-    spread = f"{number(figures.return_mean)} ± {number(figures.return_std)}"
+    spread = format_spread(figures.return_mean, figures.return_std)
     table.add_row("updates", f"{agent.updates:,}")
     table.add_row(f"policy return ({figures.episodes} episodes)", spread)
-    table.add_row("normalized score", number(figures.normalized_score))
-    table.add_row("episode length", number(figures.length_mean))
+    table.add_row("normalized score", format_number(figures.normalized_score))
+    table.add_row("episode length", format_number(figures.length_mean))
     return figures.return_mean
 
 
@@ -104,10 +104,11 @@ def estimate(
     best = float(returns.max())
     write_estimates(folder, found, behavior, best_return=best, gamma=gamma)
     table.add_row("discounted, 95 % interval", "")
-    table.add_row("behavior (data)", interval(asdict(behavior)))
+    table.add_row("behavior (data)", format_interval(behavior.value, behavior.low, behavior.high))
     for updates, each_of in found.items():
         for each in each_of:
-            table.add_row(f"{each.method}, {updates:,} updates", interval(asdict(each)))
+            interval = format_interval(each.value, each.low, each.high)
+            table.add_row(f"{each.method}, {updates:,} updates", interval)
     for sentence in dict.fromkeys(s for each in each_of for s in each.assumptions):
         table.caption = f"{table.caption or 'if'}\n{sentence}"
 

@@ -20,7 +20,6 @@ from torch import Tensor
 from offline_cql.agents import Agent
 from offline_cql.commands.evaluate import load_settings, load_state, restored_agent
 from offline_cql.commands.off_policy import run_data
-from offline_cql.commands.summary import interval
 from offline_cql.config import DatasetConfig, ExportConfig, TrainConfig, typed_as
 from offline_cql.errors import ConfigError, DataError, ExportError, SimulatorError
 from offline_cql.export.onnx_file import (
@@ -35,6 +34,7 @@ from offline_cql.export.policy import ExportablePolicy, policy_alone
 from offline_cql.io import read_json, write_atomically, write_json
 from offline_cql.readers.d4rl import place_of
 from offline_cql.readers.minari.store import is_stored
+from offline_cql.render.numbers import format_interval
 from offline_cql.runs.checkpoint import kept_updates
 from offline_cql.runs.folder import METADATA, OPE
 from offline_cql.runs.provenance import commit
@@ -235,7 +235,8 @@ def print_export(folder: Path, run: TrainConfig, about: dict[str, Any], *, size:
         table.add_row("float32 instead of bf16 changes", f"{check['float32_changes']:.2g}")
     for name, key in (("estimate", "estimate"), ("behavior (data)", "behavior_estimate")):
         if about[key] is not None:
-            table.add_row(f"{name}, discounted", interval(about[key]))
+            interval = format_interval(*(about[key][part] for part in ("value", "low", "high")))
+            table.add_row(f"{name}, discounted", interval)
     table.add_row("size", f"{size / 1000:,.0f} kB")
     console = Console()
     console.print(table)

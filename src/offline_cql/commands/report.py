@@ -15,7 +15,7 @@ from offline_cql.report import tables
 from offline_cql.report.load_runs import read_runs
 from offline_cql.report.messages import checkpoint_file, commands, export_command, sentences
 from offline_cql.report.model_selection import Limits, Selection
-from offline_cql.report.summary import Overview, overview
+from offline_cql.report.summary import Summary, summarize
 from offline_cql.runs.folder import create_run_dir
 
 DOCS = Path(__file__).resolve().parents[3] / "docs"  # of a checkout
@@ -28,15 +28,15 @@ def report(config: DictConfig) -> None:
     settings = typed_as(ReportConfig, config)
     limits = Limits(above_best_share=settings.above_best_share, bc_margin=settings.bc_margin)
     sampling = {"resamples": settings.resamples, "seed": settings.seed}
-    found = overview(read_runs(settings.runs), limits, **sampling)
+    summary = summarize(read_runs(settings.runs), limits, **sampling)
     console = Console()
-    for name, selection in found.selections.items():
+    for name, selection in summary.selections.items():
         print_selection(console, name, selection)
-    print_runs(console, found)
+    print_runs(console, summary)
     from offline_cql.report.write import HTML, JSON, LATEX, MARKDOWN, write  # late: matplotlib
 
     folder = create_run_dir(Path(settings.out))
-    write(folder, found, limits, docs=DOCS if DOCS.is_dir() else None, **sampling)
+    write(folder, summary, limits, docs=DOCS if DOCS.is_dir() else None, **sampling)
     for name in (HTML, MARKDOWN, LATEX, JSON):
         console.print(f"file    {folder / name}", soft_wrap=True, highlight=False)
 
@@ -59,21 +59,21 @@ def print_selection(console: Console, name: str, selection: Selection) -> None:
     console.print()
 
 
-def print_runs(console: Console, found: Overview) -> None:
+def print_runs(console: Console, summary: Summary) -> None:
     """One line a run, paths from the folder that holds them all; then what was left out."""
-    folders = [run.name for run in found.runs]
+    folders = [run.name for run in summary.runs]
     root = os.path.commonpath(folders) if len(folders) > 1 else ""
     names = {name: os.path.relpath(name, root) if root else name for name in folders}
     methods = {
-        run.name: found.methods[run.name] + ("" if run.finished else f", {run.status}")
-        for run in found.runs
+        run.name: summary.methods[run.name] + ("" if run.finished else f", {run.status}")
+        for run in summary.runs
     }
-    table = tables.runs(found.runs, names, methods)
+    table = tables.run_table(summary.runs, names, methods)
     elsewhere = ("task", "status", "updates")  # on the page
     shown = [k for k, name in enumerate(table.columns) if name not in elsewhere]
     printed = Table(title=Text(f"runs in {root}" if root else "runs"))
     for k in shown:
-        words = k < table.words
+        words = table.alignment[k] == "l"
         how = {"justify": "left" if words else "right", "overflow": "fold" if words else "ellipsis"}
         widest = max((len(row[k]) for row in table.rows), default=0)
         least = min(NARROWEST, widest) if words else None
@@ -82,6 +82,6 @@ def print_runs(console: Console, found: Overview) -> None:
         printed.add_row(*(Text(row[k]) for k in shown))
     if folders:
         console.print(printed)
-    for each in found.left_out:
+    for each in summary.left_out:
         line = Text(f"left out {each.name}: {each.reason}", style="yellow")
         console.print(line, soft_wrap=True, highlight=False)

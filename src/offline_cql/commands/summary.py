@@ -1,6 +1,5 @@
 """The tables at the end: of a run, and of a grid. They read run folders and train nothing."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ from rich.table import Table
 
 from offline_cql.config import TrainConfig
 from offline_cql.io import read_json
+from offline_cql.render.numbers import format_number, format_spread
 from offline_cql.runs.folder import METADATA
 
 
@@ -19,13 +19,13 @@ def print_run(folder: Path, config: TrainConfig, result: dict[str, Any]) -> None
     table = Table(title=title, show_header=False)
     table.add_column("")
     table.add_column("", justify="right")
-    table.add_row("behavior return (data)", number(result["behavior_return"]))
+    table.add_row("behavior return (data)", format_number(result["behavior_return"]))
     if result["episodes"]:
-        spread = f"{number(result['return_mean'])} ± {number(result['return_std'])}"
+        spread = format_spread(result["return_mean"], result["return_std"])
         table.add_row(f"policy return ({result['episodes']} episodes, last)", spread)
-        table.add_row("normalized score", number(result["normalized_score"]))
+        table.add_row("normalized score", format_number(result["normalized_score"]))
     table.add_row("updates", f"{result['updates']:,}")
-    table.add_row("updates/s", number(result["updates_per_second"]))
+    table.add_row("updates/s", format_number(result["updates_per_second"]))
     table.add_row("wall time", f"{result['wall_seconds']:.0f} s")
     # Paths go below the table: a narrow terminal would cut them.
     console = Console()
@@ -58,9 +58,9 @@ def print_grid(folder: Path, jobs: list[dict[str, Any]]) -> None:
         table.add_row(
             " ".join(text for text in job["overrides"] if text not in shared),
             result.get("status", "failed"),
-            number(result.get("return_mean")),
-            number(result.get("normalized_score")),
-            number(result.get("updates_per_second")),
+            format_number(result.get("return_mean")),
+            format_number(result.get("normalized_score")),
+            format_number(result.get("updates_per_second")),
         )
     console = Console()
     # Beside the table, not in it: a narrow terminal would cut paths and long lists.
@@ -78,13 +78,3 @@ def print_grid(folder: Path, jobs: list[dict[str, Any]]) -> None:
         own = " ".join(text for text in job["overrides"] if text not in shared)
         line = f"{own}: {status}: {reason}"
         console.print(line, soft_wrap=True, highlight=False, markup=False)
-
-
-def number(value: float | None) -> str:
-    """A figure for a table: one decimal; – when there is none."""
-    return "–" if value is None else f"{value:,.1f}"
-
-
-def interval(found: Mapping[str, Any]) -> str:
-    """An estimate for a table: value and interval."""
-    return f"{number(found['value'])} [{number(found['low'])}, {number(found['high'])}]"

@@ -1,6 +1,7 @@
-"""How a plot looks and how it becomes SVG text for the page and a PNG beside it.
+"""Plots as SVG inside a page and as PNG files beside it.
 
-Text stays text in the SVG, so that the page's font is used. matplotlib is imported here alone.
+Text remains text in the SVG, so that the page's font is used. Colors become the page's CSS
+variables, so that a plot is readable on a light and on a dark page.
 """
 
 from __future__ import annotations
@@ -15,107 +16,195 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
+from markupsafe import Markup, escape
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
+from offline_cql.render import colors
+from offline_cql.render.numbers import format_number
+
 Array = npt.NDArray[np.float64]
 
-INK, SOFT, GRID = "#2b4a6b", "#8a929b", "#e3e6ea"
-CLONING_COLOR, BAD, DULL = "#6b6f76", "#f8dcd6", "#dfe8f3"
 DPI = 110
-WIDE = 20  # times the middle value: more needs a logarithmic axis
+WIDTH = 4.8  # inches; the page scales a plot to its column
+WIDE = 20  # largest over median absolute value: more needs a logarithmic axis
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")  # with six colors: 42 distinct combinations
+LINE_STYLES = ("-", "--", "-.", (0, (6, 1, 1, 1, 1, 1)), (0, (8, 2)))
 STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
-    "svg.hashsalt": "report",  # the same page for the same runs
+    "svg.hashsalt": "offline-cql",  # the same page for the same runs
     "font.family": "sans-serif",
     "font.size": 10,
+    "text.color": colors.TEXT,
+    "text.parse_math": False,  # a name that contains $ is not a formula
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.edgecolor": SOFT,
-    "axes.labelcolor": "#444b54",
+    "axes.edgecolor": colors.AXIS,
+    "axes.labelcolor": colors.TEXT,
+    "axes.titlecolor": colors.TEXT,
+    "axes.titlesize": 10,
     "axes.axisbelow": True,
     "axes.grid": True,
-    "grid.color": GRID,
-    "xtick.color": "#444b54",
-    "ytick.color": "#444b54",
+    "grid.color": colors.GRID,
+    "xtick.color": colors.AXIS,
+    "ytick.color": colors.AXIS,
+    "xtick.labelcolor": colors.TEXT,
+    "ytick.labelcolor": colors.TEXT,
     "xtick.labelsize": 9,
     "ytick.labelsize": 9,
+    "lines.markersize": 4,
+    "lines.linewidth": 1.4,
     "legend.frameon": False,
-    "legend.fontsize": 8,
+    "legend.fontsize": 8.5,
+    "legend.handlelength": 3,  # long enough to show a line style
 }
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plot:
-    """stem: of the PNG's name; metrics: those of docs/metrics.md that it shows."""
+    """A plot to draw.
+
+    stem: of the PNG's name and of ids, unique on a page. description: the data in words, for
+    screen readers; what `describe_lines` finds is appended. size: inches. metrics: names in
+    docs/metrics.md that the plot shows.
+    """
 
     stem: str
     title: str
     caption: str
-    size: tuple[float, float]
     draw: Callable[[Figure], None]
+    description: str = ""
+    size: tuple[float, float] = (WIDTH, 3.0)
     metrics: tuple[str, ...] = ()
 
 
-def rendered(plot: Plot) -> tuple[str, bytes]:
-    """SVG text that stands in an HTML page, and a PNG."""
+@dataclass(frozen=True, kw_only=True)
+class RenderedPlot:
+    """A plot with its SVG for a page and its PNG file's content."""
+
+    plot: Plot
+    svg: Markup
+    png: bytes
+
+
+def render_plot(plot: Plot) -> RenderedPlot:
+    """Draw a plot once and return its SVG and PNG."""
     with mpl.rc_context(STYLE), warnings.catch_warnings():
         # The browser has the letters that matplotlib's own font lacks.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure = Figure(figsize=plot.size, dpi=DPI, layout="constrained")
         plot.draw(figure)
         text, image = io.StringIO(), io.BytesIO()
-        # Past savefig, which draws everything a second time to find its size.
+        # print_png instead of savefig, which would draw everything twice to find its size.
         FigureCanvasAgg(figure).print_png(image)
-        figure.set_layout_engine("none")  # the places are found
+        figure.set_layout_engine("none")  # keep the layout that the PNG computed
         figure.patch.set_visible(False)
+        for axes in figure.axes:
+            axes.patch.set_visible(False)
         FigureCanvasSVG(figure).print_svg(text)
-    return standing_in_html(text.getvalue(), plot.stem), image.getvalue()
+        description = " ".join(filter(None, (plot.description, describe_lines(figure))))
+    svg = inline_svg(
+        text.getvalue(), plot.stem, title=plot.title, description=description or plot.caption
+    )
+    return RenderedPlot(plot=plot, svg=svg, png=image.getvalue())
 
 
-def standing_in_html(text: str, prefix: str) -> str:
-    """No name spaces, which look like addresses, no size of its own, ids that no other has."""
+def inline_svg(text: str, stem: str, *, title: str, description: str) -> Markup:
+    """Return an SVG file's text as an element of an HTML page.
+
+    Namespaces are removed (they look like external addresses), and the size (the page sets it).
+    Ids get the stem as a prefix. Plot colors become CSS variables. Title and description are what
+    a screen reader announces.
+    """
     text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.S)
+    text = re.sub(r"<style.*?</style>", "", text, flags=re.S)  # would apply to the whole page
     text = re.sub(r' xmlns(:\w+)?="[^"]*"', "", text).replace("xlink:href", "href")
     head, body = text.split(">", 1)
-    text = re.sub(r' (?:width|height)="[^"]*"', "", head) + ">" + body
-    used = set(re.findall(r'(?:url\(#|href="#)([^)"]+)', text))
-    text = re.sub(r' id="([^"]+)"', lambda m: m[0] if m[1] in used else "", text)
-    return re.sub(r'(url\(#|href="#| id=")([^)"]+)', rf"\g<1>{prefix}-\g<2>", text)
+    head = re.sub(r' (?:width|height|version)="[^"]*"', "", head)
+    used = set(re.findall(r'(?:url\(#|href="#)([^)"]+)', body))
+    body = re.sub(r' id="([^"]+)"', lambda match: match[0] if match[1] in used else "", body)
+    body = re.sub(r'(url\(#|href="#| id=")([^)"]+)', rf"\g<1>{stem}-\g<2>", body)
+    label = f'role="img" aria-labelledby="{stem}-title {stem}-desc"'
+    names = f'<title id="{stem}-title">{escape(title)}</title>'
+    names += f'<desc id="{stem}-desc">{escape(description)}</desc>'
+    return Markup(f"{head} {label}>\n{names}{_with_css_colors(body)}")
 
 
-def colors(names: Sequence[str]) -> dict[str, Any]:
-    """One color a name, from dark to light in their order."""
-    shades = mpl.colormaps["viridis"]
-    last = max(len(names) - 1, 1)
-    return {name: shades(0.9 * place / last) for place, name in enumerate(names)}
+def _with_css_colors(svg: str) -> str:
+    names = {light: name for name, (light, _) in colors.PLOT.items()}
+    return re.sub(
+        r"(fill|stroke): (#[0-9a-f]{6})",
+        lambda match: f"{match[1]}: var(--{names[match[2]]})" if match[2] in names else match[0],
+        svg,
+    )
 
 
-def line(axes: Any, x: Array, found: tuple[Array, Array, Array], **style: Any) -> None:
-    """A mean with its band."""
-    middle, low, high = found
-    axes.plot(x, middle, marker="o", markersize=3, linewidth=1.4, **style)
+def describe_lines(figure: Figure) -> str:
+    """Return the axes' labels, and the first and last point of each labeled line, in words."""
+    parts = []
+    for axes in figure.axes:
+        labels = {"Horizontal axis": axes.get_xlabel(), "vertical axis": axes.get_ylabel()}
+        shown = [f"{name}: {label}" for name, label in labels.items() if label]
+        if shown:
+            parts.append(", ".join(shown) + ".")
+        for line in axes.lines:
+            name = str(line.get_label())
+            x, y = (np.asarray(values, np.float64) for values in line.get_data())
+            if name.startswith("_") or not len(x):
+                continue
+            ends = [f"{format_number(b)} at {format_number(a)}" for a, b in zip(x, y, strict=True)]
+            parts.append(f"{name}: {' to '.join(dict.fromkeys((ends[0], ends[-1])))}.")
+    return " ".join(parts)
+
+
+def series_styles(names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return color, marker and line style by name, distinct for up to 42 names."""
+    return {
+        name: {
+            "color": colors.SERIES[number % len(colors.SERIES)][0],
+            "marker": MARKERS[number % len(MARKERS)],
+            "linestyle": LINE_STYLES[number % len(LINE_STYLES)],
+        }
+        for number, name in enumerate(names)
+    }
+
+
+BASELINE_STYLE: dict[str, Any] = {"color": colors.BASELINE, "marker": ".", "linestyle": ":"}
+
+
+def draw_line(axes: Any, x: Array, band: tuple[Array, Array, Array], **style: Any) -> None:
+    """Draw a mean with its interval. band: mean, low, high."""
+    mean, low, high = band
+    axes.plot(x, mean, **style)
     axes.fill_between(x, low, high, color=style["color"], alpha=0.15, linewidth=0)
 
 
-def logarithmic(axes: Any) -> None:
-    """Powers of ten, written out: 0.01, 100."""
+def draw_reference(axes: Any, value: float) -> None:
+    """Draw a dashed horizontal line; the caption explains it."""
+    axes.axhline(value, color=colors.REFERENCE, linewidth=1.2, linestyle="--")
+
+
+def set_log_scale(axes: Any) -> None:
+    """Make the vertical axis logarithmic, with plain labels: 0.01, 100."""
     axes.set_yscale("log")
-    _plain_labels(axes)
+    _set_plain_labels(axes)
 
 
-def wide_range(axes: Any, values: Array) -> None:
-    """A logarithmic axis, straight about 0, where a few values would flatten the others."""
-    size = np.sort(np.abs(values[np.isfinite(values) & (values != 0)]))
-    if len(size) > 1 and size[-1] > WIDE * (middle := float(size[len(size) // 2])):
-        axes.set_yscale("symlog", linthresh=middle)
-        _plain_labels(axes)
+def set_symlog_scale(axes: Any, values: Array) -> None:
+    """Make the vertical axis logarithmic, linear near 0, where a few values would flatten others.
+
+    The axis stays linear unless the largest absolute value exceeds WIDE times the median one.
+    """
+    sizes = np.sort(np.abs(values[np.isfinite(values) & (values != 0)]))
+    if len(sizes) > 1 and sizes[-1] > WIDE * (median := float(sizes[len(sizes) // 2])):
+        axes.set_yscale("symlog", linthresh=median)
+        _set_plain_labels(axes)
 
 
-def _plain_labels(axes: Any) -> None:
+def _set_plain_labels(axes: Any) -> None:
     axes.yaxis.set_major_formatter("{x:g}")
     low, high = sorted(axes.get_ylim())
-    few = low > 0 and high < 30 * low  # hardly a power of ten in it
-    axes.yaxis.set_minor_formatter("{x:g}" if few else NullFormatter())
+    narrow = low > 0 and high < 30 * low  # contains hardly a power of ten
+    axes.yaxis.set_minor_formatter("{x:g}" if narrow else NullFormatter())

@@ -19,14 +19,14 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
+from offline_cql.audit.finding import Finding
 from offline_cql.config.limits import shown
 from offline_cql.errors import ConfigError, UnreadableRunError
 from offline_cql.io import read_json
+from offline_cql.ope.estimate import Estimate
 from offline_cql.report.run import (
     UPDATE,
     Curves,
-    Estimate,
-    Finding,
     LeftOut,
     Offline,
     Run,
@@ -101,7 +101,7 @@ def read_run(folder: Path) -> Run:
             dataset_id=record["dataset"]["id"],
             sha256=record["dataset"]["sha256"],
             findings=tuple(
-                Finding(**{name: each[name] for name in ("level", "message", "remedy")})
+                Finding(**{name: each[name] for name in ("level", "name", "message", "remedy")})
                 for each in audit.get("findings", [])
             ),
             offline=_offline(folder, int(result["updates"])),

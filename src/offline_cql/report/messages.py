@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from pathlib import PurePath
 
+from offline_cql.render.numbers import format_count, format_interval, format_number
 from offline_cql.report.model_selection import Selection
 
 
@@ -27,17 +28,17 @@ def sentences(selection: Selection) -> list[str]:
     over = f", the mean over {len(pair.policies)} runs," if many else ""
     lines = [
         f"ship {chosen}" if selection.ship else f"do not ship: the best is {chosen}",
-        f"because its lower bound {figure(estimate.low)} is {side} the {figure(behavior.value)} "
-        f"of the data's policy ({distance:+,.3g}); {estimate.method} {figure(estimate.value)} "
-        f"[{figure(estimate.low)}, {figure(estimate.high)}]",
+        f"because its lower bound {format_number(estimate.low)} is {side} the "
+        f"{format_number(behavior.value)} of the data's policy ({distance:+,.3g}); "
+        f"{estimate.method} {format_interval(estimate.value, estimate.low, estimate.high)}",
     ]
     if eligible > 1:
         lines.append(
-            f"chosen for the largest lower bound{over} {figure(pair.low)}, among {left} pairs of "
-            f"alpha and checkpoint{struck}; the largest of many is somewhat optimistic"
+            f"chosen for the largest lower bound{over} {format_number(pair.low)}, among {left} "
+            f"pairs of alpha and checkpoint{struck}; the largest of many is somewhat optimistic"
         )
     else:
-        remains = f", {counted(others, 'other')} struck out" if others else ""
+        remains = f", {format_count(others, 'other')} struck out" if others else ""
         lines.append(f"there is no choice: it is one pair of alpha and checkpoint{remains}")
     if (turn := selection.turns.get(policy.alpha)) is not None:
         lines.append(
@@ -95,18 +96,3 @@ def export_command(selection: Selection) -> str | None:
         return None
     name = PurePath(policy.file).stem
     return shlex.join(["python", "export.py", f"run={policy.run}", f"checkpoint={name}"])
-
-
-def figure(value: float | None) -> str:
-    """A number with as many digits as say something; – when there is none."""
-    if value is None:
-        return "–"
-    size = abs(value)
-    if value == 0 or 0.01 <= size < 100:
-        return f"{value:.2f}".rstrip("0").rstrip(".")
-    return f"{value:,.1f}" if 100 <= size < 1e5 else f"{value:.2g}"
-
-
-def counted(number: int, thing: str) -> str:
-    """1 task, 2 tasks."""
-    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"

@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from offline_cql.report.run import Estimate, Offline, Run, mean_by_update, validation_rows
+from offline_cql.ope.estimate import Estimate
+from offline_cql.report.run import Offline, Run, mean_by_update, validation_rows
 
 SHARE, DISTANCE = "validation/above_best_share", "validation/action_distance"
 TD_ERROR = "validation/td_error"
@@ -276,8 +277,8 @@ def unchecked(grid: Sequence[Candidate]) -> list[str]:
     notes = []
     if any(SHARE not in run.offline.validation for run in grid):
         notes.append(
-            "runs without validation episodes: whether their critics value states above the data was "
-            "not looked at; train with dataset.validation_fraction=0.1"
+            "runs without validation episodes: whether their critics value states above the data "
+            "was not looked at; train with dataset.validation_fraction=0.1"
         )
     if any(run.offline.estimates and run.offline.best_return is None for run in grid):
         notes.append(

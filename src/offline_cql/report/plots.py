@@ -1,211 +1,231 @@
-"""The plots of one task, first its curves over updates. Draws, reads nothing."""
+"""The plots of one task: curves over updates, and estimates against simulated returns."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
+from offline_cql.render.colors import CHOSEN
 from offline_cql.render.svg import (
-    CLONING_COLOR,
-    SOFT,
+    BASELINE_STYLE,
+    WIDTH,
     Plot,
-    colors,
-    line,
-    logarithmic,
-    wide_range,
+    draw_line,
+    draw_reference,
+    series_styles,
+    set_log_scale,
+    set_symlog_scale,
 )
-from offline_cql.report.alpha_plot import compared_alphas, role
+from offline_cql.report.alpha_plot import alpha_plot, compared_alphas, draw_behavior_return
 from offline_cql.report.run import Array, Run, true_returns, validation_rows
 from offline_cql.report.statistics import band, rank_correlation
-from offline_cql.report.task import Task, behavior_line
+from offline_cql.report.summary import Task
 
-SIZE = (5.0, 3.1)
-MOST_IN_LEGEND = 12
+SIZE = (WIDTH, 3.1)
+MAX_IN_LEGEND = 12
+TD_ERROR, Q_LOGGED = "validation/td_error", "validation/q_logged"
+RETURN_TO_GO, SHARE = "validation/return_to_go", "validation/above_best_share"
+# By column of validation.csv: title, label of the vertical axis, caption.
 CURVES = {
-    "validation/td_error": (
+    TD_ERROR: (
         "Validation TD error",
-        "Where it turns up again, the critics fit the training episodes only.",
+        "TD error [reward²]",
+        "An increase means that the critics have begun to overfit the training episodes.",
     ),
     "validation/action_distance": (
-        "Distance of the policy's actions from the data's",
-        "Low is close to cloning; far above it the policy has left the data.",
+        "Distance between the policy's actions and the logged ones",
+        "action distance",
+        "Low values are close to behavior cloning; at high ones the policy has left the data.",
     ),
-    "validation/q_logged": (
+    Q_LOGGED: (
         "Calibration: Q of logged actions",
-        "Dashed: the return that really followed. Far above it, values are overestimated.",
+        "Q [reward]",
+        "Dashed: the return that followed. Values far above it are overestimates.",
     ),
-    "validation/above_best_share": (
-        "States valued above all returns in the data",
+    SHARE: (
+        "States valued above every return in the data",
+        "share of states",
         "Dashed: the limit above which alpha counts as too small.",
     ),
 }
 Values = Callable[[Run], dict[int, float]]
+Bands = Callable[[Array], tuple[Array, Array, Array]]
 
 
-def plots(task: Task) -> list[Plot]:
-    """Those that the runs have figures for."""
-    found = []
-    if any(true_returns(run) for run in task.runs):
-        found.append(_returns(task))
-    if any(selection.pairs for selection in task.selections):
-        found.append(_bounds(task))
-    found += [
-        role(task, k) for k, each in enumerate(task.selections) if compared_alphas(task, each)
+def task_plots(task: Task, *, share_limit: float, resamples: int, seed: int) -> list[Plot]:
+    """Return the plots for which the finished runs have data."""
+    bands = partial(band, resamples=resamples, seed=seed)
+    plots = []
+    if any(true_returns(run) for run in task.finished):
+        plots.append(_returns(task, bands))
+    if any(selection.pairs for selection in task.selections.values()):
+        plots.append(_bounds(task, bands))
+    for number, selection in enumerate(task.selections.values()):
+        if compared_alphas(task, selection):
+            plots.append(alpha_plot(task, selection, number))
+    plots += [
+        _curve(task, column, share_limit, bands)
+        for column in CURVES
+        if any(validation_rows(run.offline, column) for run in task.finished)
     ]
-    for column, (title, caption) in CURVES.items():
-        if any(validation_rows(run.offline, column) for run in task.runs):
-            found.append(_curve(task, column, title, caption))
-    if _known(task):
-        found.append(_against_truth(task))
-    return found
+    if _estimated_and_simulated(task):
+        plots.append(_against_returns(task))
+    return plots
 
 
-def curves(axes: Any, task: Task, values: Values, *, shade: bool = True) -> None:
-    """A line for each method over updates, with its interval over runs."""
+def draw_curves(axes: Any, task: Task, values: Values, bands: Bands) -> None:
+    """Draw a line over updates per method, with its interval over runs."""
     groups = task.by_method()
-    shades = colors(list(groups))
+    styles = method_styles(task)
     for method, runs in groups.items():
-        rows = [found for found in map(values, runs) if found]
+        rows = [row for row in map(values, runs) if row]
         shared = sorted(set.intersection(*map(set, rows))) if rows else []
         if not shared:
             continue
-        table = np.array([[row[k] for k in shared] for row in rows])
-        found = band(table, resamples=task.resamples, seed=task.seed)
-        cloning = runs[0].alpha is None
-        style = {"color": CLONING_COLOR, "linestyle": ":"} if cloning else {"color": shades[method]}
-        line(axes, np.array(shared, np.float64), found, label=method, **style)
+        table = np.array([[row[updates] for updates in shared] for row in rows])
+        draw_line(axes, np.array(shared, np.float64), bands(table), label=method, **styles[method])
     axes.set_xlabel("updates")
-    if 1 < len(groups) <= MOST_IN_LEGEND:
+    if 1 < len(groups) <= MAX_IN_LEGEND:
         axes.legend(loc="best", ncols=2 if len(groups) > 4 else 1)
 
 
+def method_styles(task: Task) -> dict[str, dict[str, Any]]:
+    """Return color, marker and line style by method; methods without an alpha are gray."""
+    groups = task.by_method()
+    with_alpha = [name for name, runs in groups.items() if runs[0].alpha is not None]
+    return {name: BASELINE_STYLE for name in groups} | series_styles(with_alpha)
+
+
 def _mean_returns(run: Run) -> dict[int, float]:
-    return {updates: float(found.mean()) for updates, found in true_returns(run).items()}
+    return {updates: float(returns.mean()) for updates, returns in true_returns(run).items()}
 
 
-def _returns(task: Task) -> Plot:
+def _returns(task: Task, bands: Bands) -> Plot:
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
-        curves(axes, task, _mean_returns)
-        behavior_line(axes, task)
+        draw_curves(axes, task, _mean_returns, bands)
+        draw_behavior_return(axes, task.finished)
         axes.set_ylabel("return")
 
     return Plot(
         stem=f"{task.stem}-returns",
         title="Return in the simulator",
-        caption="Mean over runs, 95 % bootstrap interval over them. Dashed: the data's policy. "
-        "The selection does not see this.",
+        caption="Mean over runs with its 95% bootstrap interval. Dashed: the return of the data. "
+        "The recommendation does not use these returns.",
         size=SIZE,
         draw=draw,
         metrics=("evaluation/return_mean",),
     )
 
 
-def _curve(task: Task, column: str, title: str, caption: str) -> Plot:
-    def draw(figure: Figure) -> None:
-        axes = figure.subplots()
-        curves(axes, task, lambda run: validation_rows(run.offline, column))
-        values = np.concatenate([x.get_ydata() for x in axes.lines])
-        if column == "validation/td_error" and (values > 0).all():
-            logarithmic(axes)
-        elif not column.endswith("share"):
-            wide_range(axes, values)
-        if column == "validation/q_logged":
-            for run in task.runs[:1]:
-                for value in list(validation_rows(run.offline, "validation/return_to_go").values())[
-                    :1
-                ]:
-                    axes.axhline(value, color=SOFT, linewidth=1.2, linestyle="--")
-        if column == "validation/above_best_share":
-            axes.axhline(task.share_limit, color=SOFT, linewidth=1.2, linestyle="--")
-        axes.set_ylabel(column.partition("/")[2].replace("_", " "))
-
-    shown = (column, "validation/return_to_go") if column == "validation/q_logged" else (column,)
-    stem = f"{task.stem}-{column.partition('/')[2]}"
-    return Plot(stem=stem, title=title, caption=caption, size=SIZE, draw=draw, metrics=shown)
-
-
-def _bounds(task: Task) -> Plot:
-    def lows(run: Run) -> dict[int, float]:
-        return {updates: found.low for updates, found in run.offline.estimates.items()}
+def _curve(task: Task, column: str, share_limit: float, bands: Bands) -> Plot:
+    title, label, caption = CURVES[column]
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
-        curves(axes, task, lows)
-        wide_range(axes, np.concatenate([x.get_ydata() for x in axes.lines]))
-        for selection in task.selections:
+        draw_curves(axes, task, lambda run: validation_rows(run.offline, column), bands)
+        values = np.concatenate([line.get_ydata() for line in axes.lines])
+        if column == TD_ERROR and (values > 0).all():
+            set_log_scale(axes)
+        elif column != SHARE:
+            set_symlog_scale(axes, values)
+        if column == Q_LOGGED:
+            for value in list(validation_rows(task.finished[0].offline, RETURN_TO_GO).values())[:1]:
+                draw_reference(axes, value)
+        if column == SHARE:
+            draw_reference(axes, share_limit)
+        axes.set_ylabel(label)
+
+    name = column.partition("/")[2]
+    metrics = (column, RETURN_TO_GO) if column == Q_LOGGED else (column,)
+    return Plot(
+        stem=f"{task.stem}-{name}",
+        title=title,
+        caption=caption,
+        size=SIZE,
+        draw=draw,
+        metrics=metrics,
+    )
+
+
+def _bounds(task: Task, bands: Bands) -> Plot:
+    def lower_bounds(run: Run) -> dict[int, float]:
+        return {updates: each.low for updates, each in run.offline.estimates.items()}
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        draw_curves(axes, task, lower_bounds, bands)
+        set_symlog_scale(axes, np.concatenate([line.get_ydata() for line in axes.lines]))
+        for selection in task.selections.values():
             if selection.behavior is not None:
-                axes.axhline(selection.behavior.value, color=SOFT, linewidth=1.2, linestyle="--")
+                draw_reference(axes, selection.behavior.value)
             if selection.pair is not None:
-                place = ([selection.pair.updates], [selection.pair.low])
-                axes.plot(*place, "*", color="#c0392b", markersize=11, label="chosen")
-        axes.set_ylabel("lower bound of the estimate")
+                point = ([selection.pair.updates], [selection.pair.low])
+                axes.plot(*point, "*", color=CHOSEN, markersize=11, label="chosen")
+        axes.set_ylabel("lower bound of the return")
 
     return Plot(
         stem=f"{task.stem}-bounds",
-        title="What the policies would earn, at least",
-        caption="Lower bound of fitted Q evaluation (discounted), mean over runs. Dashed: what the "
-        "data's policy earned. Star: the chosen pair, which is not among those struck out.",
+        title="Estimated return, lower bound",
+        caption="Lower 95% bound of fitted Q evaluation (discounted), mean over runs. Dashed: the "
+        "discounted return of the data. Star: the recommended point. Excluded points are shown.",
         size=SIZE,
         draw=draw,
     )
 
 
-# --- Estimates against truth ---------------------------------------------------------------------
+# --- Estimates against simulated returns ---------------------------------------------------------
 
 
-def _known(task: Task) -> list[tuple[Run, int, Array]]:
-    """Policies with an estimate and simulated episodes at the same update."""
+def _estimated_and_simulated(task: Task) -> list[tuple[Run, int, Array]]:
+    """Return run, updates and returns of policies with an estimate and simulated episodes."""
     return [
         (run, updates, returns)
-        for run in task.runs
+        for run in task.finished
         for updates, returns in true_returns(run).items()
         if updates in run.offline.estimates
     ]
 
 
-def _against_truth(task: Task) -> Plot:
-    known = _known(task)
-    truth = np.array([returns.mean() for _, _, returns in known])
-    found = [run.offline.estimates[updates] for run, updates, _ in known]
-    values = np.array([each.value for each in found])
+def _against_returns(task: Task) -> Plot:
+    policies = _estimated_and_simulated(task)
+    estimates = [run.offline.estimates[updates] for run, updates, _ in policies]
+    means = np.array([returns.mean() for _, _, returns in policies])
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
-        shades = colors(list(task.by_method()))
-        named = set()
-        for (run, _, returns), each in zip(known, found, strict=True):
+        styles, labeled = method_styles(task), set()
+        for (run, _, returns), estimate in zip(policies, estimates, strict=True):
             method = task.methods[run.name]
-            label = None if method in named else method
-            named.add(method)
             error = returns.std(ddof=1) / np.sqrt(len(returns)) if len(returns) > 1 else 0.0
             axes.errorbar(
                 returns.mean(),
-                each.value,
+                estimate.value,
                 xerr=1.96 * error,
-                yerr=[[each.value - each.low], [each.high - each.value]],
-                fmt="o",
-                markersize=4,
+                yerr=[[estimate.value - estimate.low], [estimate.high - estimate.value]],
                 linewidth=0.8,
-                color=shades[method],
-                label=label,
+                label=None if method in labeled else method,
+                **styles[method] | {"linestyle": "none"},
             )
-        wide_range(axes, np.array([x for e in found for x in (e.low, e.value, e.high)]))
-        axes.set(xlabel="return in the simulator", ylabel="estimate, discounted")
-        if 1 < len(named) <= MOST_IN_LEGEND:
+            labeled.add(method)
+        set_symlog_scale(axes, np.array([x for e in estimates for x in (e.low, e.value, e.high)]))
+        axes.set(xlabel="return in the simulator", ylabel="estimate (discounted)")
+        if 1 < len(labeled) <= MAX_IN_LEGEND:
             axes.legend(loc="best")
 
-    rank = rank_correlation(values, truth)
-    said = "one value only" if rank is None else f"Spearman's rank correlation {rank:.2f}"
+    rank = rank_correlation(np.array([each.value for each in estimates]), means)
+    order = "all of one value" if rank is None else f"Spearman's rank correlation {rank:.2f}"
     return Plot(
         stem=f"{task.stem}-estimates",
-        title="Estimates against the truth",
-        caption=f"{len(known)} policies, {said}, 95 % intervals. The estimate is discounted, the "
-        "return is not: compare the order, not the size.",
-        size=(5.0, 3.4),
+        title="Estimates against simulated returns",
+        caption=f"{len(policies)} policies, {order}, 95% intervals. The estimates are discounted "
+        "and the returns are not: compare the order, not the size.",
+        description=f"{len(policies)} policies, {order}.",
+        size=(WIDTH, 3.4),
         draw=draw,
         metrics=("evaluation/return_mean",),
     )

@@ -12,6 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from offline_cql.audit.finding import Finding
+from offline_cql.ope.estimate import Estimate
+
 Array = npt.NDArray[np.float64]
 Curves = Mapping[str, Array]  # column -> one value a row
 CQL, CLONING = "cql", "bc"
@@ -20,26 +23,6 @@ UPDATE = "update"
 NEUTRAL = ("seed", "run_dir", "resume", "log_every", "checkpoint_every")
 NEUTRAL_SECTIONS = ("logger", "hardware", "evaluation")
 ALPHA = "cql.alpha"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Estimate:
-    """A discounted return from the data alone, its 95 % interval, and what has to hold for it."""
-
-    method: str
-    value: float
-    low: float
-    high: float
-    assumptions: tuple[str, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Finding:
-    """What the audit of the data found: level error, warning or note."""
-
-    level: str
-    message: str
-    remedy: str
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,8 @@
-"""Everything that a report says, before it is drawn: runs, selections, sums over tasks."""
+"""Everything that a report states, before it is drawn: tasks, recommendations, scores."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,49 +13,86 @@ from offline_cql.report.run import CLONING, LeftOut, Run, by_task, grids, method
 
 
 @dataclass(frozen=True, kw_only=True)
-class Overview:
-    """methods: by run name, what sets it apart; selections: by the name of their grid; tasks: the
-    runs of each environment and data set."""
+class Task:
+    """The runs of one environment and data set, and the recommendation for each grid of alphas.
 
+    stem: of file names; methods: by run name, the settings that set a run apart; selections: by
+    the name of their grid.
+    """
+
+    name: str
+    stem: str
     runs: Sequence[Run]
+    methods: dict[str, str]
+    selections: dict[str, Selection]
+
+    @property
+    def finished(self) -> list[Run]:
+        """The runs that plots show."""
+        return [run for run in self.runs if run.finished]
+
+    def by_method(self) -> dict[str, list[Run]]:
+        """Finished runs by method, in the order of alpha; those without an alpha last."""
+        order = sorted(self.finished, key=lambda r: (r.alpha is None, r.alpha or 0.0, r.name))
+        result: dict[str, list[Run]] = {}
+        for run in order:
+            result.setdefault(self.methods[run.name], []).append(run)
+        return result
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """methods: by run name, the settings that set a run apart."""
+
+    tasks: list[Task]
     left_out: Sequence[LeftOut]
     methods: dict[str, str]
-    tasks: dict[str, list[Run]]
-    selections: dict[str, Selection]
     aggregates: list[Aggregate]
 
-    def selections_of(self, runs: Sequence[Run]) -> dict[str, Selection]:
-        """Those whose candidates are among the runs."""
-        names = {run.name for run in runs}
-        return {
-            name: found
-            for name, found in self.selections.items()
-            if found.candidates[0].run in names
-        }
+    @property
+    def runs(self) -> list[Run]:
+        """The runs of all tasks."""
+        return [run for task in self.tasks for run in task.runs]
+
+    @property
+    def selections(self) -> dict[str, Selection]:
+        """The recommendation for each grid, by the grid's name."""
+        return {name: each for task in self.tasks for name, each in task.selections.items()}
 
 
-def overview(reading: Reading, limits: Limits, *, resamples: int, seed: int) -> Overview:
-    """Apply the rule to every grid, and sum up over tasks."""
-    named, tasks = methods(reading.runs), by_task(reading.runs)
-    runs_in_order = [run for runs in tasks.values() for run in runs]
-    selections: dict[str, Selection] = {}
-    for task, runs in tasks.items():
-        for apart, grid in grids(runs).items():
-            cloning = [run.offline for run in runs if _clones(run, grid[0])]
-            name = f"{task} · {apart}" if apart else task
-            selections[name] = select(candidates(grid), cloning, limits)
-    return Overview(
-        runs=runs_in_order,
+def summarize(reading: Reading, limits: Limits, *, resamples: int, seed: int) -> Summary:
+    """Apply the selection rule to every grid and aggregate scores over tasks."""
+    named, runs_by_task = methods(reading.runs), by_task(reading.runs)
+    tasks = []
+    for number, (name, runs) in enumerate(runs_by_task.items(), start=1):
+        slug = re.sub(r"[^a-zA-Z0-9]+", "-", name).strip("-").lower()
+        task = Task(
+            name=name,
+            stem=f"{number}-{slug}",
+            runs=runs,
+            methods=named,
+            selections=_selections(name, runs, limits),
+        )
+        tasks.append(task)
+    return Summary(
+        tasks=tasks,
         left_out=reading.left_out,
         methods=named,
-        tasks=tasks,
-        selections=selections,
-        aggregates=aggregates(tasks, named, resamples=resamples, seed=seed),
+        aggregates=aggregates(runs_by_task, named, resamples=resamples, seed=seed),
     )
 
 
+def _selections(task: str, runs: Sequence[Run], limits: Limits) -> dict[str, Selection]:
+    result = {}
+    for settings, grid in grids(runs).items():
+        cloning = [run.offline for run in runs if _clones(run, grid[0])]
+        name = f"{task} · {settings}" if settings else task
+        result[name] = select(candidates(grid), cloning, limits)
+    return result
+
+
 def _clones(run: Run, other: Run) -> bool:
-    """Whether a run is cloning of the data, and validation part, that another run learned from."""
+    """Return whether a run is behavior cloning of the training and validation data of another."""
     return run.algorithm == CLONING and run.finished and _data(run) == _data(other)
 
 

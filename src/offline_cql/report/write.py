@@ -1,110 +1,97 @@
-"""The files of a report: the page, the tables, the plots, and everything for programs."""
+"""The files of a report: the page, the tables, the plots, and report.json for programs."""
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from offline_cql.io import write_atomically, write_json
-from offline_cql.render.svg import Plot, rendered
-from offline_cql.report import aggregate, plots, tables
+from offline_cql.render.svg import RenderedPlot, render_plot
+from offline_cql.render.table import Table, to_latex, to_markdown
+from offline_cql.report import tables
 from offline_cql.report.messages import checkpoint_file, commands, sentences
 from offline_cql.report.model_selection import Limits, Pair, Selection
-from offline_cql.report.page import page
-from offline_cql.report.summary import Overview
-from offline_cql.report.task import Task
+from offline_cql.report.page import report_page
+from offline_cql.report.plots import task_plots
+from offline_cql.report.score_plots import score_plots
+from offline_cql.report.summary import Summary
 
 HTML, MARKDOWN, LATEX, JSON = "report.html", "report.md", "report.tex", "report.json"
 
 
 def write(
-    folder: Path,
-    found: Overview,
-    limits: Limits,
-    *,
-    docs: Path | None,
-    resamples: int,
-    seed: int,
+    folder: Path, summary: Summary, limits: Limits, *, docs: Path | None, resamples: int, seed: int
 ) -> None:
-    """All files. docs: the folder of the project's documents, to link to."""
-    drawn: list[tuple[str, list[tuple[Plot, str]]]] = []
-    for name, own in _plots(found, limits, resamples=resamples, seed=seed).items():
-        pairs = []
-        for plot in own:
-            svg, image = rendered(plot)
-            (folder / f"{plot.stem}.png").write_bytes(image)
-            pairs.append((plot, svg))
-        drawn.append((name, pairs))
-    text = page(found, drawn, out=folder, docs=docs)
-    _write(folder / HTML, text)
-    _write(folder / MARKDOWN, markdown(found))
-    _write(folder / LATEX, latex(found))
-    write_json(folder / JSON, finite(plain(found)))
+    """Write all files. docs: the folder of the project's documentation, to link to."""
+    plots = _render_plots(summary, limits, resamples=resamples, seed=seed)
+    for rendered in (each for group in plots.values() for each in group):
+        (folder / f"{rendered.plot.stem}.png").write_bytes(rendered.png)
+    page = report_page(summary, plots, out=folder, docs=docs)
+    texts = {HTML: page, MARKDOWN: markdown(summary), LATEX: latex(summary)}
+    for name, text in texts.items():
+        write_atomically(folder / name, text.encode())
+    write_json(folder / JSON, replace_non_finite(as_dict(summary)))
 
 
-def _write(path: Path, text: str) -> None:
-    write_atomically(path, text.encode())
+def _render_plots(
+    summary: Summary, limits: Limits, *, resamples: int, seed: int
+) -> dict[str, list[RenderedPlot]]:
+    """Return plots by the name of their task; "" for those over all tasks."""
+    bootstrap = {"resamples": resamples, "seed": seed}
+    plots = {
+        task.name: task_plots(task, share_limit=limits.above_best_share, **bootstrap)
+        for task in summary.tasks
+    }
+    plots[""] = score_plots(summary.aggregates, **bootstrap)
+    return {name: list(map(render_plot, group)) for name, group in plots.items()}
 
 
-def _plots(found: Overview, limits: Limits, *, resamples: int, seed: int) -> dict[str, list[Plot]]:
-    """By the name of their task; '' for those over all tasks."""
-    result = {}
-    for number, (name, runs) in enumerate(found.tasks.items(), start=1):
-        slug = re.sub(r"[^a-zA-Z0-9]+", "-", name).strip("-").lower()
-        task = Task(
-            stem=f"{number}-{slug}",
-            runs=[run for run in runs if run.finished],
-            methods=found.methods,
-            selections=list(found.selections_of(runs).values()),
-            share_limit=limits.above_best_share,
-            resamples=resamples,
-            seed=seed,
-        )
-        result[name] = plots.plots(task)
-    return result | {"": aggregate.plots(found.aggregates, resamples=resamples, seed=seed)}
-
-
-def markdown(found: Overview) -> str:
-    """The recommendation, then every table."""
-    names = {run.name: run.name for run in found.runs}
-    parts = ["# What to ship, and why\n"]
-    for name, selection in found.selections.items():
+def markdown(summary: Summary) -> str:
+    """Return the recommendations, then every table."""
+    names = {run.name: run.name for run in summary.runs}
+    parts = ["# Which policy to ship, and why\n"]
+    for name, selection in summary.selections.items():
         lines = [*sentences(selection), *selection.notes]
         if (file := checkpoint_file(selection)) is not None:
             lines.append(f"`{file}`")
-        lines += [f"make the estimates: `{command}`" for command in commands(selection)]
+        lines += [f"compute the missing estimates: `{line}`" for line in commands(selection)]
         parts.append(f"**{name}**\n\n" + "\n".join(f"- {line}" for line in lines) + "\n")
-    every = [tables.choices(found.selections), *_judged(found), tables.scores(found.aggregates)]
-    every += [
-        tables.runs(found.runs, names, tables.own_settings(found.runs)),
-        tables.left_out(found.left_out),
+    all_tables = [
+        tables.recommendations(summary.selections),
+        *_grid_points(summary),
+        tables.scores(summary.aggregates),
+        tables.run_table(summary.runs, names, tables.settings_by_run(summary.runs)),
+        tables.left_out(summary.left_out),
     ]
-    return "\n".join(parts + [tables.markdown(table) for table in every if table.rows])
+    return "\n".join(parts + [to_markdown(table) for table in all_tables if table.rows])
 
 
-def latex(found: Overview) -> str:
-    """The tables that a text would quote, for the package booktabs."""
-    every = [tables.choices(found.selections), tables.scores(found.aggregates), *_judged(found)]
-    parts = [tables.latex(table) for table in every if table.rows]
+def latex(summary: Summary) -> str:
+    """Return the tables that a paper would quote, for the package booktabs."""
+    all_tables = [
+        tables.recommendations(summary.selections),
+        tables.scores(summary.aggregates),
+        *_grid_points(summary),
+    ]
+    parts = [to_latex(table) for table in all_tables if table.rows]
     return "\n".join(["% needs \\usepackage{booktabs}", *parts])
 
 
-def _judged(found: Overview) -> list[tables.Table]:
-    return [tables.judged(each, name) for name, each in found.selections.items()]
+def _grid_points(summary: Summary) -> list[Table]:
+    return [tables.grid_points(each, name) for name, each in summary.selections.items()]
 
 
-def plain(found: Overview) -> dict[str, Any]:
-    """report.json."""
+def as_dict(summary: Summary) -> dict[str, Any]:
+    """Return the content of report.json."""
     return {
         "runs": [
             {
                 "run": run.name,
                 "task": run.task_name,
                 "sha256": run.sha256,
-                "method": found.methods[run.name],
+                "method": summary.methods[run.name],
                 "alpha": run.alpha,
                 "seed": run.seed,
                 "status": run.status,
@@ -112,10 +99,10 @@ def plain(found: Overview) -> dict[str, Any]:
                 "return_mean": run.simulated.return_mean,
                 "normalized_score": run.simulated.normalized_score,
             }
-            for run in found.runs
+            for run in summary.runs
         ],
-        "left_out": [vars(each) for each in found.left_out],
-        "selections": {name: _selection(each) for name, each in found.selections.items()},
+        "left_out": [vars(each) for each in summary.left_out],
+        "selections": {name: _selection(each) for name, each in summary.selections.items()},
         "over_tasks": [
             {
                 "method": each.method,
@@ -123,13 +110,13 @@ def plain(found: Overview) -> dict[str, Any]:
                 "iqm": each.iqm,
                 "mean": each.mean,
             }
-            for each in found.aggregates
+            for each in summary.aggregates
         ],
     }
 
 
-def _selection(found: Selection) -> dict[str, Any]:
-    policy, behavior = found.policy, found.behavior
+def _selection(selection: Selection) -> dict[str, Any]:
+    policy, behavior = selection.policy, selection.behavior
     chosen = None
     if policy is not None and behavior is not None:
         chosen = {
@@ -142,20 +129,20 @@ def _selection(found: Selection) -> dict[str, Any]:
             "behavior": vars(behavior),
         }
     return {
-        "words": sentences(found),
-        "ship": found.ship,
+        "words": sentences(selection),
+        "ship": selection.ship,
         "chosen": chosen,
-        "too_small": _by_alpha(found.too_small),
-        "too_large": _by_alpha(found.too_large),
-        "turns": _by_alpha(found.turns),
-        "without_estimates": found.without,
-        "notes": found.notes,
-        "pairs": [_pair(each) for each in found.pairs],
+        "too_small": _by_alpha(selection.too_small),
+        "too_large": _by_alpha(selection.too_large),
+        "turns": _by_alpha(selection.turns),
+        "without_estimates": selection.without,
+        "notes": selection.notes,
+        "pairs": [_pair(each) for each in selection.pairs],
     }
 
 
-def _by_alpha(words: Any) -> dict[str, str]:
-    return {f"{alpha:g}": text for alpha, text in words.items()}
+def _by_alpha(values: Mapping[float, str]) -> dict[str, str]:
+    return {f"{alpha:g}": value for alpha, value in values.items()}
 
 
 def _pair(pair: Pair) -> dict[str, Any]:
@@ -170,10 +157,10 @@ def _pair(pair: Pair) -> dict[str, Any]:
     }
 
 
-def finite(value: Any) -> Any:
-    """The same without nan and infinity, which JSON does not have: None."""
+def replace_non_finite(value: Any) -> Any:
+    """Return the value with None for NaN and infinity, which JSON does not have."""
     if isinstance(value, Mapping):
-        return {key: finite(each) for key, each in value.items()}
+        return {key: replace_non_finite(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
-        return [finite(each) for each in value]
+        return [replace_non_finite(each) for each in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

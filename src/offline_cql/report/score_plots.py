@@ -1,0 +1,81 @@
+"""The plots over all tasks: interquartile means and performance profiles of normalized scores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from offline_cql.render.svg import BASELINE_STYLE, WIDTH, Plot, draw_line, series_styles
+from offline_cql.report.aggregate import Aggregate
+from offline_cql.report.run import CLONING
+from offline_cql.report.statistics import profile_band
+
+THRESHOLDS = 61
+MAX_METHODS = 12
+
+
+def score_plots(aggregates: Sequence[Aggregate], *, resamples: int, seed: int) -> list[Plot]:
+    """Return the plots of methods with several runs, at most MAX_METHODS of them."""
+    shown = [each for each in aggregates if each.iqm is not None][:MAX_METHODS]
+    if not shown:
+        return []
+    intervals = "95% intervals from a bootstrap within tasks."
+    return [
+        Plot(
+            stem="iqm",
+            title="Interquartile mean of normalized scores",
+            caption=f"Mean of the middle half of a method's runs; {intervals}",
+            size=(WIDTH, 1.1 + 0.3 * len(shown)),
+            draw=lambda figure: _draw_intervals(figure, shown),
+            metrics=("evaluation/normalized_score",),
+        ),
+        Plot(
+            stem="profiles",
+            title="Performance profiles",
+            caption=f"Share of runs with a score above each threshold; {intervals}",
+            size=(WIDTH, 3.3),
+            draw=lambda figure: _draw_profiles(figure, shown, resamples=resamples, seed=seed),
+            metrics=("evaluation/normalized_score",),
+        ),
+    ]
+
+
+def _styles(shown: Sequence[Aggregate]) -> dict[str, dict[str, Any]]:
+    names = [each.method for each in shown]
+    with_alpha = [name for name in names if not name.startswith(CLONING)]
+    return {name: BASELINE_STYLE for name in names} | series_styles(with_alpha)
+
+
+def _draw_intervals(figure: Figure, shown: Sequence[Aggregate]) -> None:
+    axes = figure.subplots()
+    styles = _styles(shown)
+    for row, each in enumerate(shown):
+        assert each.iqm is not None
+        point, low, high = each.iqm
+        color = styles[each.method]["color"]
+        axes.plot([low, high], [row, row], color=color, linewidth=7, alpha=0.35)
+        axes.plot([point, point], [row - 0.22, row + 0.22], color=color, linewidth=2)
+    names = [f"{each.method} ({each.runs})" for each in shown]
+    axes.set_yticks(range(len(shown)), names)
+    axes.set(xlabel="normalized score (runs in parentheses)", ylim=(len(shown) - 0.5, -0.5))
+    axes.grid(axis="y", visible=False)
+
+
+def _draw_profiles(
+    figure: Figure, shown: Sequence[Aggregate], *, resamples: int, seed: int
+) -> None:
+    axes = figure.subplots()
+    scores = np.concatenate([values for each in shown for values in each.scores.values()])
+    margin = 0.02 * float(np.ptp(scores)) or 1.0
+    thresholds = np.linspace(scores.min() - margin, scores.max() + margin, THRESHOLDS)
+    styles = _styles(shown)
+    for each in shown:
+        strata = list(each.scores.values())
+        profile = profile_band(strata, thresholds, resamples=resamples, seed=seed)
+        style = styles[each.method] | {"markevery": 12}
+        draw_line(axes, thresholds, profile, label=each.method, **style)
+    axes.set(xlabel="normalized score τ", ylabel="share of runs above τ", ylim=(-0.02, 1.02))
+    axes.legend(loc="best")
