@@ -24,9 +24,9 @@ PACKED = 4 * EPISODES * STEPS * (2 * OBSERVATION + ACTION + 2)  # bytes of our r
 
 OURS = f"""
 from offline_cql.readers import load
-from offline_cql.readers.minari.store import MinariStore
+from offline_cql.readers.minari.store import MinariReader
 def run():
-    data = load(MinariStore({DATASET!r}))
+    data = load(MinariReader({DATASET!r}))
     return len(data), float(data.rewards.sum(dtype="float64"))
 """
 MINARI = f"""

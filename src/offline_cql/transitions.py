@@ -121,7 +121,7 @@ class Transitions:
     observation and next observation, or None; propensities [N] float32, the behavior's
     probability (density, in the environment's units) of the logged action, or None.
     rows and images may be memory maps, larger than the memory. sha256 identifies the content.
-    repairs: what was repaired while reading, by name, with how often (`sources.gate`).
+    repairs: what was repaired while reading, by name, with how often (`readers.writer`).
     Raises DataError when shapes disagree or when there is no transition.
     """
 

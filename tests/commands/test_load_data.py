@@ -15,7 +15,7 @@ from offline_cql.commands.load_data import SOURCES, environment_spaces, load_tra
 from offline_cql.config import DatasetConfig, EnvConfig, TrainConfig, typed
 from offline_cql.errors import DataError
 from offline_cql.readers import load
-from offline_cql.readers.minari.store import MinariStore
+from offline_cql.readers.minari.store import MinariReader
 from offline_cql.simulation.collect import dataset_id
 from offline_cql.transitions import Spaces, Transitions
 
@@ -86,7 +86,7 @@ def test_a_minari_id_needs_no_simulator():
     simulated = loaded("env=pendulum", SMALL)
     assert dataset_id(composed_settings("env=pendulum", SMALL).dataset) == PENDULUM
     assert (data.sha256, data.spaces) == (simulated.sha256, simulated.spaces)
-    assert data.sha256 == load(MinariStore(PENDULUM)).sha256
+    assert data.sha256 == load(MinariReader(PENDULUM)).sha256
 
 
 def test_a_table_needs_a_path(tmp_path: Path):

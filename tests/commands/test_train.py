@@ -33,7 +33,7 @@ from offline_cql.commands.train import train, validate
 from offline_cql.errors import ConfigError, DivergedError
 from offline_cql.io import read_json
 from offline_cql.readers import load
-from offline_cql.readers.minari.store import MinariStore
+from offline_cql.readers.minari.store import MinariReader
 from offline_cql.runs.checkpoint import newest_checkpoint
 from offline_cql.runs.folder import CsvFile
 
@@ -209,7 +209,7 @@ def test_collecting_with_a_finished_run(finished: Any, tmp_path: Path, monkeypat
     monkeypatch.setenv("SEED", "7")
     folder = finished[0]
     collect(composed(f"policy=run:{folder}", "dataset.size=250", entry_point="collect"))
-    data = load(MinariStore(f"sim/pendulum/{folder.name}-v0"))
+    data = load(MinariReader(f"sim/pendulum/{folder.name}-v0"))
     assert len(data) == 250
     assert float(abs(data.actions).max()) <= 1.0
 

@@ -45,13 +45,13 @@ class Numbers:
             file.write(f"{os.getpid()}\n")
         rewards = np.fromfile(self.path)
         writer.observation_names = ("x", "v")
-        writer.count("repaired", 2)
+        writer.count_repair("repaired", 2)
         for start in range(0, len(rewards), 3):
             own = rewards[start : start + 3]
             last = np.arange(len(own)) == 2
             observations = np.stack([own, -own], axis=1)
             never = np.zeros(len(own), bool)
-            writer.add(Steps(observations, own[:, None] / 100, own, observations, last, never))
+            writer.append(Steps(observations, own[:, None] / 100, own, observations, last, never))
             time.sleep(self.pause)
 
     def readings(self) -> int:
@@ -187,7 +187,7 @@ def test_a_killed_process_leaves_nothing_that_is_used(numbers: Numbers, cache: P
     process.communicate(timeout=60)
     assert list(cache.glob("building/*"))
     assert not (cache / "content").exists()
-    assert not list(cache.glob("known/*.json"))
+    assert not list(cache.glob("metadata/*.json"))
     assert load(numbers).rewards.tolist() == list(range(9))
     assert not list(cache.glob("building/*"))
 
@@ -276,7 +276,7 @@ def test_a_note_that_is_no_json_is_made_again(
     numbers: Numbers, cache: Path, capsys: Any, text: str
 ):
     first = load(numbers)
-    (note,) = cache.glob("known/*.json")
+    (note,) = cache.glob("metadata/*.json")
     note.write_text(text)
     assert_equal(load(numbers), first)
     assert f"warning: {note} is not JSON; reading the data again" in capsys.readouterr().err

@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from minari.data_collector import EpisodeBuffer
 
 from offline_cql.errors import DataError
-from offline_cql.readers import Source, load
-from offline_cql.readers.d4rl import D4RLFile
-from offline_cql.readers.minari.store import MinariStore
+from offline_cql.readers import Reader, load
+from offline_cql.readers.d4rl import D4RLReader
+from offline_cql.readers.minari.store import MinariReader
 from offline_cql.transitions import Transitions
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Minari misses an author; casts warn of NaN
@@ -156,7 +156,7 @@ JSON = st.recursive(
 )
 
 
-def loads_or_says_why(source: Callable[[], Source], cache: Path) -> None:
+def loads_or_says_why(source: Callable[[], Reader], cache: Path) -> None:
     """Nothing but a DataError of one line may come out; what loads is whole."""
     shutil.rmtree(cache, ignore_errors=True)
     with pytest.MonkeyPatch.context() as patch:
@@ -187,7 +187,7 @@ def test_a_spoilt_minari_file(spoil: Spoil, good: Path, tmp_path: Path, data: st
     spoil(store / NAME / "data" / "main_data.hdf5", data)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MINARI_DATASETS_PATH", str(store))
-        loads_or_says_why(lambda: MinariStore(NAME), tmp_path / "cache")
+        loads_or_says_why(lambda: MinariReader(NAME), tmp_path / "cache")
 
 
 @FUZZ
@@ -203,7 +203,7 @@ def test_spoilt_minari_metadata(good: Path, tmp_path: Path, data: st.DataObject)
     path.write_text(json.dumps(metadata))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MINARI_DATASETS_PATH", str(store))
-        loads_or_says_why(lambda: MinariStore(NAME), tmp_path / "cache")
+        loads_or_says_why(lambda: MinariReader(NAME), tmp_path / "cache")
 
 
 @pytest.mark.parametrize("spoil", SPOILS)
@@ -214,5 +214,5 @@ def test_a_spoilt_d4rl_file(spoil: Spoil, good: Path, tmp_path: Path, data: st.D
     shutil.copy(good / "d4rl.hdf5", path)
     spoil(path, data)
     loads_or_says_why(
-        lambda: D4RLFile(path, "corrupt", simulator=None, episode_length=None), tmp_path / "cache"
+        lambda: D4RLReader(path, "corrupt", simulator=None, episode_length=None), tmp_path / "cache"
     )

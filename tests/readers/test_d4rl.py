@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from offline_cql.errors import DataError
 from offline_cql.readers import TransitionWriter, d4rl, load
-from offline_cql.readers.d4rl import D4RLFile, place_of, task_file, tasks
+from offline_cql.readers.d4rl import D4RLReader, place_of, task_file, tasks
 from offline_cql.readers.download import file_sha256
 from offline_cql.transitions import Spaces, Transitions
 
@@ -54,7 +54,7 @@ def write(path: Path, content: dict[str, Any]) -> Path:
 def read(
     path: Path, *, simulator: Spaces | None = None, episode_length: int | None = None
 ) -> Transitions:
-    source = D4RLFile(path, "tiny", simulator=simulator, episode_length=episode_length)
+    source = D4RLReader(path, "tiny", simulator=simulator, episode_length=episode_length)
     source.fingerprint()
     folder = path.with_suffix(".rows")
     folder.mkdir(exist_ok=True)
@@ -198,7 +198,7 @@ def test_without_a_simulator_the_file_has_the_sizes_and_d4rl_the_bounds(tmp_path
     path = write(tmp_path / "f.hdf5", arrays(5, actions=np.zeros((5, 3))))
     assert read(path).spaces == Spaces(2, 3, False, (-1.0,) * 3, (1.0,) * 3)
     beyond = write(tmp_path / "g.hdf5", arrays(5, actions=np.full((5, 3), 1.5)))
-    with pytest.raises(DataError, match=r"actions lie outside \(-1.0, .*4 of 4 steps"):
+    with pytest.raises(DataError, match=r"actions are outside \(-1.0, .*4 of 4 steps"):
         read(beyond)
 
 
@@ -224,11 +224,11 @@ def test_the_simulator_decides_the_bounds_and_must_fit(tmp_path):
         ({"rewards": np.zeros((6, 2))}, r"rewards has shape \(6, 2\), expected \[N\]"),
         ({"rewards": np.float32(1)}, r"rewards has shape \(\), expected \[N\]"),
         ({"observations": np.zeros((6, 0))}, r"observations has shape \(6, 0\)"),
-        ({"rewards": ["a"] * 6}, r"rewards has the type object, not numbers"),
-        ({"rewards": np.zeros(6, complex)}, r"rewards has the type complex128, not numbers"),
+        ({"rewards": ["a"] * 6}, r"rewards has dtype object, expected numbers"),
+        ({"rewards": np.zeros(6, complex)}, r"rewards has dtype complex128, expected numbers"),
         ({"terminals": np.full(6, 2)}, r"terminals at row 0 is 2, not 0 or 1"),
         ({"terminals": np.full(6, np.nan)}, r"terminals at row 0 is nan, not 0 or 1"),
-        ({"rewards": np.full(6, np.nan)}, r"rewards hold NaN or infinity at 5 of 5 steps, first"),
+        ({"rewards": np.full(6, np.nan)}, r"rewards contain NaN or infinity at 5 of 5 steps"),
         ({"rewards": h5py.SoftLink("/actions")}, r"rewards is a link elsewhere, which is refused"),
         ({"x": h5py.ExternalLink("/etc/x", "/a")}, r"x is a link elsewhere, which is refused"),
     ],
@@ -316,7 +316,7 @@ def test_a_header_that_promises_more_than_the_disk_holds_is_refused_unread(tmp_p
             file.create_dataset(name, (10**12, *shape), np.float32, chunks=(1000, *shape))
         for name in ("terminals", "timeouts"):
             file.create_dataset(name, (10**12,), bool, chunks=(1000,))
-    with pytest.raises(DataError, match=r"promises 999,999,999,999 steps, .* GB are free"):
+    with pytest.raises(DataError, match=r"has 999,999,999,999 steps, .* GB are free"):
         read(path)
 
 
@@ -362,13 +362,13 @@ def test_a_file_that_is_there_opens_no_connection(tmp_path, monkeypatch):
 
 def test_it_is_read_once_and_again_when_the_file_changes(tmp_path):
     path = write(tmp_path / "f.hdf5", arrays(6))
-    source = D4RLFile(path, "tiny", simulator=None, episode_length=None)
+    source = D4RLReader(path, "tiny", simulator=None, episode_length=None)
     first = load(source)
-    notes = list((tmp_path / "cache" / "known").iterdir())
+    notes = list((tmp_path / "cache" / "metadata").iterdir())
     assert load(source).sha256 == first.sha256
-    assert list((tmp_path / "cache" / "known").iterdir()) == notes
+    assert list((tmp_path / "cache" / "metadata").iterdir()) == notes
     wide = Spaces(2, 1, False, (-2.0,), (2.0,))
-    other = D4RLFile(path, "tiny", simulator=wide, episode_length=None)
+    other = D4RLReader(path, "tiny", simulator=wide, episode_length=None)
     assert (load(other).actions == first.actions / 2).all()
     write(path, arrays(9))
     assert len(load(source)) == 8

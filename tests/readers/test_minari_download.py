@@ -24,7 +24,7 @@ from offline_cql.errors import DataError
 from offline_cql.readers import load
 from offline_cql.readers.minari import download as minari_download
 from offline_cql.readers.minari.download import catalog, ensure_stored
-from offline_cql.readers.minari.store import MinariStore, dataset_path, is_stored
+from offline_cql.readers.minari.store import MinariReader, dataset_path, is_stored
 
 NAME = "D4RL/door/human-v2"
 REPOSITORY = "farama-minari/D4RL"
@@ -167,7 +167,7 @@ def nothing_half_done():
 
 
 def test_a_data_set_that_is_absent_is_downloaded_and_readable(remote):
-    data = load(MinariStore(ensure_stored(NAME, instead=INSTEAD)))
+    data = load(MinariReader(ensure_stored(NAME, instead=INSTEAD)))
     assert (len(data), len(data.ends)) == (2000, 4)
     assert NAME in minari.list_local_datasets()  # in a namespace that Minari knows
     assert not list((dataset_path(NAME).parents[2] / ".downloading").iterdir())
@@ -176,7 +176,7 @@ def test_a_data_set_that_is_absent_is_downloaded_and_readable(remote):
 def test_nothing_is_asked_for_a_data_set_that_is_there(remote):
     ensure_stored(NAME, instead=INSTEAD)
     remote.asked.clear()
-    load(MinariStore(ensure_stored(NAME, instead=INSTEAD)))
+    load(MinariReader(ensure_stored(NAME, instead=INSTEAD)))
     assert remote.asked == []
 
 
@@ -188,22 +188,22 @@ def test_a_broken_download_is_never_used(remote, fault, monkeypatch):
         ensure_stored(NAME, instead=INSTEAD)
     assert nothing_half_done()
     remote.fault = None
-    assert len(load(MinariStore(ensure_stored(NAME, instead=INSTEAD)))) == 2000
+    assert len(load(MinariReader(ensure_stored(NAME, instead=INSTEAD)))) == 2000
 
 
 def test_an_older_folder_without_metadata_is_replaced(remote):
     (dataset_path(NAME) / "data").mkdir(parents=True)
     (dataset_path(NAME) / "data" / "main_data.hdf5").write_bytes(b"half")
-    assert len(load(MinariStore(ensure_stored(NAME, instead=INSTEAD)))) == 2000
+    assert len(load(MinariReader(ensure_stored(NAME, instead=INSTEAD)))) == 2000
 
 
 def test_two_processes_download_once(remote):
     remote.fault = "slow"
     code = f"""
 from offline_cql.readers.minari.download import ensure_stored
-from offline_cql.readers.minari.store import MinariStore
+from offline_cql.readers.minari.store import MinariReader
 ensure_stored({NAME!r}, instead="")
-print(MinariStore({NAME!r}).spaces().observation_dim)
+print(MinariReader({NAME!r}).spaces().observation_dim)
 """
     both = [
         subprocess.Popen(
@@ -251,7 +251,7 @@ def test_what_is_recorded_here_is_never_asked_for(remote):
     ensure_stored("sim/hopper/medium-v0", instead=INSTEAD)
     assert remote.asked == []
     with pytest.raises(DataError, match=r"python collect\.py"):
-        load(MinariStore("sim/hopper/medium-v0"))
+        load(MinariReader("sim/hopper/medium-v0"))
 
 
 def test_a_link_out_of_the_data_set_does_not_enter_the_store(remote, tmp_path):

@@ -10,7 +10,7 @@ import pytest
 from support import envs
 
 from offline_cql.readers import load
-from offline_cql.readers.minari.store import MinariStore
+from offline_cql.readers.minari.store import MinariReader
 from offline_cql.simulation.environments import make_environments, roll_out, spaces_of
 
 NAME = "sim/tiny/collected-v0"
@@ -73,7 +73,7 @@ def collect(env_id, steps, data_format):
 @pytest.mark.parametrize(("env_id", "keys", "steps"), CASES)
 def test_stored_rows_are_the_simulators(env_id, keys, steps, data_format):
     actions = collect(env_id, steps, data_format)
-    data = load(MinariStore(NAME, observation_keys=keys))
+    data = load(MinariReader(NAME, observation_keys=keys))
     (simulator,) = make_environments(env_id, 1, observation_keys=keys)
     assert spaces_of(simulator) == data.spaces
     assert len(data.ends) == len(SEEDS)

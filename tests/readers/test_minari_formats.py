@@ -15,7 +15,7 @@ from support.envs import Nested, nested_row
 
 from offline_cql.errors import DataError
 from offline_cql.readers import load
-from offline_cql.readers.minari.store import MinariStore, dataset_path
+from offline_cql.readers.minari.store import MinariReader, dataset_path
 
 NAME = "sim/tiny/formats-v0"
 FORMATS = ("hdf5", "arrow", "parquet")
@@ -45,7 +45,7 @@ def write(episodes, data_format, *, observation=BOX, action=ACTIONS, **options):
 
 
 def read(keys=None):
-    return load(MinariStore(NAME, observation_keys=keys))
+    return load(MinariReader(NAME, observation_keys=keys))
 
 
 def plain(number, steps, *, last="terminations"):
@@ -245,7 +245,7 @@ def rewrite(path, data_format, change):
         (lambda t: t.slice(0, 1), "episode 1 is empty"),
         (
             lambda t: t.set_column(t.column_names.index("rewards"), "rewards", pa.array(["1"] * 5)),
-            "not numbers",
+            "expected numbers",
         ),
         (
             lambda t: t.set_column(
@@ -257,7 +257,7 @@ def rewrite(path, data_format, change):
             lambda t: t.set_column(
                 t.column_names.index("terminations"), "terminations", pa.array([0.0] * 5)
             ),
-            "not truth values",
+            "expected booleans",
         ),
     ],
 )

@@ -12,7 +12,7 @@ from minari.data_collector import EpisodeBuffer
 
 from offline_cql.errors import DataError
 from offline_cql.readers import load as load_source
-from offline_cql.readers.minari.store import MinariStore, dataset_path
+from offline_cql.readers.minari.store import MinariReader, dataset_path
 from offline_cql.transitions import Transitions
 
 BOX = gym.spaces.Box(np.float32([-2, 0]), np.float32([2, 1]), dtype=np.float32)
@@ -27,7 +27,7 @@ def store(tmp_path, monkeypatch):
 
 
 def load_transitions(name, **keys) -> Transitions:
-    return load_source(MinariStore(name, **keys))
+    return load_source(MinariReader(name, **keys))
 
 
 def episode(number, steps, *, end="terminal", **changes):
@@ -149,7 +149,7 @@ def test_values_that_are_no_float32_are_refused_with_their_place(bad, name, arra
     values = getattr(episode(1, 3), name).copy()
     values[step] = bad
     row = min(step, 2)
-    fault = "are too large for float32" if bad == 1e39 else "hold NaN or infinity"
+    fault = "are too large for float32" if bad == 1e39 else "contain NaN or infinity"
     message = f"{array} {fault} at 1 of 5 steps, first in episode 1 at step {row}"
     with pytest.raises(DataError, match=message):
         load(episode(0, 2), episode(1, 3, **{name: values}))
@@ -157,13 +157,13 @@ def test_values_that_are_no_float32_are_refused_with_their_place(bad, name, arra
 
 def test_actions_that_are_nan_are_refused():
     actions = np.array([[0, 0], [0, np.nan]], np.float32)
-    with pytest.raises(DataError, match=r"actions hold NaN .* episode 0 at step 1"):
+    with pytest.raises(DataError, match=r"actions contain NaN .* episode 0 at step 1"):
         load(episode(0, 2, actions=actions))
 
 
 @pytest.mark.parametrize("action", [[2.01, 0.5], [0.0, -0.001]])
 def test_actions_beyond_their_bounds_are_refused(action):
-    with pytest.raises(DataError, match=r"actions lie outside .* first in episode 0 at step 0"):
+    with pytest.raises(DataError, match=r"actions are outside .* first in episode 0 at step 0"):
         load(episode(0, 1, actions=np.array([action], np.float32)))
 
 
@@ -312,5 +312,5 @@ def test_values_kept_in_another_file_are_refused(store):
 
 
 def test_text_in_place_of_numbers_is_refused():
-    with pytest.raises(DataError, match="not numbers"):
+    with pytest.raises(DataError, match="expected numbers"):
         load(episode(0, 2, rewards=["1.0", "2.0"]))

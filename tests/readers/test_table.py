@@ -12,7 +12,7 @@ import pyarrow.parquet
 import pytest
 from support.table_case import FORMATS, columns_of, episodes, loaded, write
 
-from offline_cql.readers.table.reader import Table
+from offline_cql.readers.table.reader import TableReader
 from offline_cql.transitions import Spaces, Transitions
 
 LENGTHS = [*range(1, 12), 1, 1, 5]
@@ -296,7 +296,7 @@ def test_the_same_settings_and_files_are_the_same_fingerprint(tmp_path: Path):
     path = write(tmp_path / "logs.csv", episodes([3], ["T"]))
 
     def fingerprint(*overrides: str, spaces: Spaces | None = None) -> Any:
-        return Table(str(path), columns_of(*overrides), spaces=spaces).fingerprint()
+        return TableReader(str(path), columns_of(*overrides), spaces=spaces).fingerprint()
 
     first = fingerprint()
     assert fingerprint() == first

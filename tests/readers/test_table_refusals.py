@@ -290,7 +290,7 @@ def test_bounds_come_in_pairs(bounds: tuple[str, ...]):
 
 def test_actions_beyond_the_bounds_of_the_settings(tmp_path: Path):
     path = changed(tmp_path)
-    assert "lie outside" in refused(path, "action_low=[0,0]", "action_high=[0.1,1]")
+    assert "are outside" in refused(path, "action_low=[0,0]", "action_high=[0.1,1]")
 
 
 def test_propensities_that_are_no_probabilities(tmp_path: Path):
@@ -308,7 +308,7 @@ def test_data_that_are_not_the_simulators(tmp_path: Path):
     assert one in refused(path, spaces=Spaces(2, 1, False, (-1,), (1,)))
     real = Spaces(2, 2, False, (-1, -1), (1, 1))
     assert "has no effect with a simulator" in refused(path, "discrete=false", spaces=real)
-    assert "lie outside" in refused(path, spaces=Spaces(2, 2, False, (0, 0), (0.1, 1)))
+    assert "are outside" in refused(path, spaces=Spaces(2, 2, False, (0, 0), (0.1, 1)))
     text = lone(tmp_path, ["a", "b"] * 3)
     assert two in refused(text, spaces=Spaces(2, 2, True, (), ()))
     beyond = lone(tmp_path, [0, 1, 2] * 2)

@@ -56,7 +56,7 @@ def passed(
     """What the writer makes of steps that come in chunks."""
     with TransitionWriter("test/logs-v0", spaces, folder) as writer:
         for chunk in chunks(steps, cuts) if cuts else [steps]:
-            writer.add(chunk)
+            writer.append(chunk)
         return writer.finish()
 
 
@@ -182,13 +182,13 @@ def test_nan_is_refused_with_its_array_count_and_place(
 ):
     steps = changed(name, (4, 1), bad)
     getattr(steps, name)[5, 0] = bad
-    message = "hold NaN or infinity at 2 of 6 steps, first in episode 1 at step 2, column 1"
+    message = "contain NaN or infinity at 2 of 6 steps, first in episode 1 at step 2, column 1"
     assert refusal(steps, tmp_path, cuts=cuts) == f"test/logs-v0: {shown} {message}"
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_a_reward_that_is_nan_is_refused_with_its_place(tmp_path: Path, bad: float):
-    message = "rewards hold NaN or infinity at 1 of 6 steps, first in episode 2 at step 0"
+    message = "rewards contain NaN or infinity at 1 of 6 steps, first in episode 2 at step 0"
     assert refusal(changed("rewards", 5, bad), tmp_path) == f"test/logs-v0: {message}"
 
 
@@ -212,7 +212,7 @@ def test_actions_beyond_float32_are_refused(tmp_path: Path):
 def test_the_first_kind_of_fault_is_told(tmp_path: Path):
     steps = changed("rewards", 0, np.nan)
     steps.observations[5, 0] = np.nan
-    assert "rewards hold NaN or infinity at 1 of 6" in refusal(steps, tmp_path, cuts=(3,))
+    assert "rewards contain NaN or infinity at 1 of 6" in refusal(steps, tmp_path, cuts=(3,))
 
 
 # --- Forms ----------------------------------------------------------------------------------------
@@ -222,7 +222,7 @@ def test_the_first_kind_of_fault_is_told(tmp_path: Path):
 @pytest.mark.parametrize("dtype", [object, "U3", "S3", np.complex64, "datetime64[s]"])
 def test_what_is_not_numbers_is_refused(tmp_path: Path, name: str, dtype: Any):
     values = np.zeros(getattr(logged(), name).shape).astype(int).astype(dtype)
-    assert f"{name} has the type {values.dtype}, not numbers" in refusal(
+    assert f"{name} has dtype {values.dtype}, expected numbers" in refusal(
         logged(**{name: values}), tmp_path
     )
 
@@ -231,7 +231,7 @@ def test_what_is_not_numbers_is_refused(tmp_path: Path, name: str, dtype: Any):
 @pytest.mark.parametrize("dtype", [object, float, "U5"])
 def test_flags_that_are_no_flags_are_refused(tmp_path: Path, name: str, dtype: Any):
     flags = getattr(logged(), name).astype(dtype)
-    assert f"{name} has the type {flags.dtype}, not true or false" in refusal(
+    assert f"{name} has dtype {flags.dtype}, expected booleans" in refusal(
         logged(**{name: flags}), tmp_path
     )
 
@@ -293,7 +293,7 @@ def test_actions_beyond_their_bounds_are_refused(
 ):
     message = refusal(changed("actions", 3, action), tmp_path)
     where = f"at 1 of 6 steps, first in episode 1 at step 1, column {column}"
-    assert message == f"test/logs-v0: actions lie outside {LOW} … {HIGH} {where}"
+    assert message == f"test/logs-v0: actions are outside {LOW} … {HIGH} {where}"
 
 
 def test_actions_beyond_their_bounds_by_rounding_are_clipped_and_counted(tmp_path: Path):
@@ -343,7 +343,8 @@ def test_choices_beyond_what_float32_counts_are_refused(tmp_path: Path):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_fractions_are_no_choices(tmp_path: Path, dtype: Any):
     steps = logged(CHOICE, actions=np.zeros(6, dtype))
-    assert f"actions are {np.dtype(dtype)}, not integers" in refusal(steps, tmp_path, spaces=CHOICE)
+    message = f"actions have dtype {np.dtype(dtype)}, expected integers"
+    assert message in refusal(steps, tmp_path, spaces=CHOICE)
 
 
 # --- Ends -----------------------------------------------------------------------------------------
@@ -378,11 +379,11 @@ def test_episodes_of_one_step(tmp_path: Path):
 
 def test_what_a_source_mended_is_found_again(tmp_path: Path):
     with TransitionWriter("test/logs-v0", BOX, tmp_path) as writer:
-        writer.count("episodes_without_an_end", 2)
-        writer.count("episodes_without_an_end")
-        writer.count("nothing", 0)
+        writer.count_repair("episodes_without_an_end", 2)
+        writer.count_repair("episodes_without_an_end")
+        writer.count_repair("nothing", 0)
         writer.observation_names, writer.action_names = ("x", "v"), ("push", "turn")
-        writer.add(logged())
+        writer.append(logged())
         data = writer.finish()
     assert data.repairs == {"episodes_without_an_end": 3}
     assert (data.observation_names, data.action_names) == (("x", "v"), ("push", "turn"))
@@ -408,14 +409,14 @@ def test_images_stay_bytes(tmp_path: Path):
 
 def test_images_that_become_numbers_are_refused(tmp_path: Path):
     with TransitionWriter("test/logs-v0", BOX, tmp_path) as writer:
-        writer.add(part(pictures(), slice(0, 3)))
-        with pytest.raises(DataError, match="become float64 in episode 1 at step 1"):
-            writer.add(part(logged(), slice(3, 6)))
+        writer.append(part(pictures(), slice(0, 3)))
+        with pytest.raises(DataError, match="change to float64 in episode 1 at step 1"):
+            writer.append(part(logged(), slice(3, 6)))
 
 
 def test_images_that_are_followed_by_numbers_are_refused(tmp_path: Path):
     steps = pictures(next_observations=np.zeros((6, 2), np.float32))
-    message = "observations are uint8, next observations float32; images must be uint8 in both"
+    message = "observations are uint8, next observations float32: images must be uint8 in both"
     assert message in refusal(steps, tmp_path)
 
 
@@ -449,7 +450,7 @@ def test_densities_may_be_larger_than_one_but_not_zero(tmp_path: Path):
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_propensities_that_are_nan_are_refused(tmp_path: Path, bad: float):
-    message = "propensities hold NaN or infinity at 6 of 6 steps, first in episode 0 at step 0"
+    message = "propensities contain NaN or infinity at 6 of 6 steps, first in episode 0 at step 0"
     assert message in refusal(logged(propensities=np.full(6, bad)), tmp_path)
 
 
@@ -458,9 +459,9 @@ def test_propensities_for_some_steps_only_are_refused(tmp_path: Path, first: boo
     with_, without = logged(propensities=np.full(6, 0.5)), logged()
     one, other = (with_, without) if first else (without, with_)
     with TransitionWriter("test/logs-v0", BOX, tmp_path) as writer:
-        writer.add(part(one, slice(0, 4)))
+        writer.append(part(one, slice(0, 4)))
         with pytest.raises(DataError, match=r"propensities .* episode 1 at step 2"):
-            writer.add(part(other, slice(4, 6)))
+            writer.append(part(other, slice(4, 6)))
 
 
 # --- Room -----------------------------------------------------------------------------------------
@@ -468,12 +469,12 @@ def test_propensities_for_some_steps_only_are_refused(tmp_path: Path, first: boo
 
 def test_more_than_the_disk_holds_is_refused_before_it_is_read(tmp_path: Path):
     with TransitionWriter("test/logs-v0", BOX, tmp_path) as writer:
-        writer.expect(6)
-        message = r"promises 1,000,000,000,000 steps, 32,000.0 GB .* set OFFLINE_CQL_CACHE"
+        writer.check_disk_space(6)
+        message = r"has 1,000,000,000,000 steps, which need 32,000.0 GB .* set OFFLINE_CQL_CACHE"
         with pytest.raises(DataError, match=message):
-            writer.expect(10**12)
+            writer.check_disk_space(10**12)
         with pytest.raises(DataError, match=r"20,000.0 GB"):
-            writer.expect(10**12, images=True)
+            writer.check_disk_space(10**12, images=True)
 
 
 # --- Nothing else surfaces ------------------------------------------------------------------------
@@ -549,9 +550,9 @@ for name, steps in bad.items():
     except DataError:
         print(name)
 with writer.TransitionWriter("x", writer.BOX, Path(tempfile.mkdtemp())) as some:
-    some.add(writer.logged(propensities=np.full(6, 0.5)))
+    some.append(writer.logged(propensities=np.full(6, 0.5)))
     try:
-        some.add(writer.logged())
+        some.append(writer.logged())
     except DataError:
         print("some")
 """

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from offline_cql.errors import DataError, PolicyError
 from offline_cql.readers import load
-from offline_cql.readers.minari.store import MinariStore
+from offline_cql.readers.minari.store import MinariReader
 from offline_cql.render import progress
 from offline_cql.simulation import collect as recording
 from offline_cql.simulation.behavior import SCRIPTED, Component, RandomActions
@@ -39,7 +39,7 @@ def store(tmp_path, monkeypatch):
 
 
 def load_transitions(name) -> Transitions:
-    return load(MinariStore(name))
+    return load(MinariReader(name))
 
 
 def contents(store):

@@ -11,7 +11,7 @@ from support.config import settings
 
 from offline_cql.config import ColumnsConfig
 from offline_cql.readers import load
-from offline_cql.readers.table.reader import Table
+from offline_cql.readers.table.reader import TableReader
 from offline_cql.transitions import Spaces, Transitions
 
 Columns = dict[str, Any]
@@ -68,4 +68,4 @@ def loaded(
     path: Path | str, *overrides: str, spaces: Spaces | None = None, chunk: int = 65_536
 ) -> Transitions:
     """The transitions of files, through the gate and the cache."""
-    return load(Table(str(path), columns_of(*overrides), spaces=spaces, chunk=chunk))
+    return load(TableReader(str(path), columns_of(*overrides), spaces=spaces, chunk=chunk))

@@ -10,7 +10,7 @@ from offline_cql.commands.evaluate import load_run, restored_agent
 from offline_cql.config import CollectConfig, typed_as
 from offline_cql.errors import ConfigError
 from offline_cql.readers import load
-from offline_cql.readers.minari.store import MinariStore, dataset_path
+from offline_cql.readers.minari.store import MinariReader, dataset_path
 from offline_cql.render.numbers import format_number
 from offline_cql.simulation.collect import record
 from offline_cql.simulation.evaluation import behavior_return, greedy_policy, normalized_score
@@ -27,7 +27,7 @@ def collect(config: DictConfig) -> None:
         )
     else:
         name = record_run(settings)
-    transitions = load(MinariStore(name))
+    transitions = load(MinariReader(name))
     mean = behavior_return(transitions)
     table = Table(title=f"{name} · {settings.env.id}", show_header=False)
     table.add_column("")

@@ -10,11 +10,11 @@ import gymnasium as gym
 
 from offline_cql.config import DatasetConfig, EnvConfig
 from offline_cql.errors import ConfigError, DataError
-from offline_cql.readers import Source, load
-from offline_cql.readers.d4rl import D4RLFile, task_file
+from offline_cql.readers import Reader, load
+from offline_cql.readers.d4rl import D4RLReader, task_file
 from offline_cql.readers.minari.download import ensure_stored
-from offline_cql.readers.minari.store import MinariStore
-from offline_cql.readers.table.reader import Table
+from offline_cql.readers.minari.store import MinariReader
+from offline_cql.readers.table.reader import TableReader
 from offline_cql.simulation.collect import ensure_recorded
 from offline_cql.simulation.environments import make_simulators, spaces_of
 from offline_cql.transitions import Spaces, Transitions
@@ -45,11 +45,11 @@ def environment_spaces(env: EnvConfig) -> Spaces | None:
     return spaces
 
 
-def _simulated(env: EnvConfig, dataset: DatasetConfig, spaces: Spaces | None) -> Source:
-    return MinariStore(ensure_recorded(env, dataset))
+def _simulated(env: EnvConfig, dataset: DatasetConfig, spaces: Spaces | None) -> Reader:
+    return MinariReader(ensure_recorded(env, dataset))
 
 
-def _minari(env: EnvConfig, dataset: DatasetConfig, spaces: Spaces | None) -> Source:
+def _minari(env: EnvConfig, dataset: DatasetConfig, spaces: Spaces | None) -> Reader:
     if dataset.id is None:
         raise ConfigError(
             f"{dataset.setting('path')} has no effect with dataset=minari: set dataset.id, and "
@@ -60,25 +60,25 @@ def _minari(env: EnvConfig, dataset: DatasetConfig, spaces: Spaces | None) -> So
         print(f"warning: {without}", file=sys.stderr)
     recorded = f"env={env.name if env.qualities else 'hopper'} dataset=simulated"
     identifier = ensure_stored(dataset.id, instead=recorded)
-    return MinariStore(identifier, observation_keys=env.observation_keys)
+    return MinariReader(identifier, observation_keys=env.observation_keys)
 
 
-def _d4rl(env: EnvConfig, dataset: DatasetConfig, spaces: Spaces | None) -> Source:
+def _d4rl(env: EnvConfig, dataset: DatasetConfig, spaces: Spaces | None) -> Reader:
     limit = gym.spec(env.id).max_episode_steps if env.id is not None else None
     if dataset.path is not None:
         path = Path(dataset.path).expanduser()
-        return D4RLFile(path, path.stem, simulator=spaces, episode_length=limit)
+        return D4RLReader(path, path.stem, simulator=spaces, episode_length=limit)
     assert dataset.id is not None
-    return D4RLFile(task_file(dataset.id), dataset.id, simulator=spaces, episode_length=limit)
+    return D4RLReader(task_file(dataset.id), dataset.id, simulator=spaces, episode_length=limit)
 
 
-def _table(env: EnvConfig, dataset: DatasetConfig, spaces: Spaces | None) -> Source:
+def _table(env: EnvConfig, dataset: DatasetConfig, spaces: Spaces | None) -> Reader:
     if dataset.path is None or dataset.columns is None:
         raise ConfigError("dataset.path and dataset.columns must be set with dataset=table")
-    return Table(dataset.path, dataset.columns, spaces=spaces)
+    return TableReader(dataset.path, dataset.columns, spaces=spaces)
 
 
-SOURCES: dict[str, Callable[[EnvConfig, DatasetConfig, Spaces | None], Source]] = {
+SOURCES: dict[str, Callable[[EnvConfig, DatasetConfig, Spaces | None], Reader]] = {
     "simulated": _simulated,
     "minari": _minari,
     "d4rl": _d4rl,

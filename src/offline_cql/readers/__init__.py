@@ -1,6 +1,6 @@
-"""Where data come from: one file per format, one writer that all of them pass, one cache."""
+"""Data sets from files: one reader per format, one validating writer, one cache."""
 
 from offline_cql.readers.cache import load
-from offline_cql.readers.writer import Source, Steps, TransitionWriter
+from offline_cql.readers.writer import Reader, Steps, TransitionWriter
 
-__all__ = ["Source", "Steps", "TransitionWriter", "load"]
+__all__ = ["Reader", "Steps", "TransitionWriter", "load"]

@@ -1,8 +1,8 @@
-"""Packed transitions on disk, written once, mapped into the memory of every process that asks.
+"""Cache of data sets on disk: written once, memory-mapped by every process that trains on them.
 
-known/<key>.json says which content a source had when it was read (the key is a digest of its
-fingerprint); content/<sha256>/ holds the rows. Both appear whole or not at all. Any of it may be
-deleted at any time: it is made again from the source.
+metadata/<key>.json describes the content that a reader's files had; the key is a digest of the
+reader's fingerprint. content/<sha256>/ holds the rows. Both appear whole or not at all, and may be
+deleted at any time: the data are then read again.
 """
 
 from __future__ import annotations
@@ -17,88 +17,88 @@ from typing import Any
 
 from offline_cql.errors import DataError
 from offline_cql.io import exclusive, write_json
-from offline_cql.readers.row_files import load_rows
-from offline_cql.readers.writer import Source, TransitionWriter
+from offline_cql.readers.row_files import check_sizes, load_rows
+from offline_cql.readers.writer import Reader, TransitionWriter
 from offline_cql.transitions import Transitions
 
-FORMAT = 2  # of rows and files; another number reads every source again
+FORMAT = 3  # of rows and metadata; a change makes every data set be read again
 
 
 def cache_root() -> Path:
-    """$OFFLINE_CQL_CACHE, or offline_cql in the user's folder for caches."""
-    own = os.environ.get("OFFLINE_CQL_CACHE")
+    """Return $OFFLINE_CQL_CACHE, or offline_cql in the user's cache folder."""
+    root = os.environ.get("OFFLINE_CQL_CACHE")
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(own) if own else Path(base) / "offline_cql"
+    return Path(root) if root else Path(base) / "offline_cql"
 
 
-def load(source: Source) -> Transitions:
-    """The transitions of a source: from the cache, or read, checked and put there first.
+def load(reader: Reader) -> Transitions:
+    """Return a reader's transitions from the cache; read and validate them first if they are new.
 
-    Two processes that ask at once read it once. Raises DataError for what the writer refuses.
+    Of several processes that ask at once, one reads. Raises DataError for invalid data.
     """
-    fingerprint = {"format": FORMAT, "kind": type(source).__name__, **source.fingerprint()}
+    fingerprint = {"format": FORMAT, "kind": type(reader).__name__, **reader.fingerprint()}
     key = hashlib.sha256(json.dumps(fingerprint, sort_keys=True).encode()).hexdigest()
     root = cache_root()
     try:
-        return _cached(root, key)
-    except _Absent:
+        return _load_cached(root, key)
+    except _NotCachedError:
         pass
-    with exclusive(root / "locks" / key, f"reading {source.dataset_id}"):
+    with exclusive(root / "locks" / key, f"reading {reader.dataset_id}"):
         try:
-            return _cached(root, key)  # another process may have put it there meanwhile
-        except _Absent as absent:
-            if absent.args:
-                print(f"warning: {absent}; reading the data again", file=sys.stderr)
-        about = _read(source, root, key)
-        write_json(_note(root, key), about)
-        return load_rows(root / "content" / about["sha256"], about)
+            return _load_cached(root, key)  # another process may have stored it meanwhile
+        except _NotCachedError as damage:
+            if damage.args:
+                print(f"warning: {damage}; reading the data again", file=sys.stderr)
+        metadata = _read(reader, root, key)
+        write_json(_metadata_path(root, key), metadata)
+        return load_rows(root / "content" / metadata["sha256"], metadata)
 
 
-class _Absent(Exception):
-    """Not in the cache; with a text, if it was there and something happened to it."""
+class _NotCachedError(Exception):
+    """The data set is not in the cache; the message, if any, describes damage to the cache."""
 
 
-def _note(root: Path, key: str) -> Path:
-    return root / "known" / f"{key}.json"
+def _metadata_path(root: Path, key: str) -> Path:
+    return root / "metadata" / f"{key}.json"
 
 
-def _cached(root: Path, key: str) -> Transitions:
-    note = _note(root, key)
-    if not note.is_file():
-        raise _Absent
+def _load_cached(root: Path, key: str) -> Transitions:
+    path = _metadata_path(root, key)
+    if not path.is_file():
+        raise _NotCachedError
     try:
-        about = json.loads(note.read_text())
-        return load_rows(root / "content" / about["sha256"], about)
+        metadata = json.loads(path.read_text())
+        return load_rows(root / "content" / metadata["sha256"], metadata)
     except ValueError as error:
-        raise _Absent(f"{note} is not JSON") from error
+        raise _NotCachedError(f"{path} is not JSON") from error
     except DataError as error:
-        raise _Absent(str(error)) from error
+        raise _NotCachedError(str(error)) from error
 
 
-def _read(source: Source, root: Path, key: str) -> dict[str, Any]:
-    """Read the source into content/<sha256>; returns what is known about it."""
+def _read(reader: Reader, root: Path, key: str) -> dict[str, Any]:
+    """Read the data into content/<sha256> and return their metadata."""
     building = root / "building" / key
     shutil.rmtree(building, ignore_errors=True)  # of a process that was killed
     building.mkdir(parents=True)
     try:
-        with TransitionWriter(source.dataset_id, source.spaces(), building) as writer:
-            source.read(writer)
+        with TransitionWriter(reader.dataset_id, reader.spaces(), building) as writer:
+            reader.read(writer)
             writer.finish()
-            about = writer.about()
-        _note(root, key).parent.mkdir(parents=True, exist_ok=True)
-        _store(building, root, about)
+            metadata = writer.metadata()
+        _metadata_path(root, key).parent.mkdir(parents=True, exist_ok=True)
+        _store(building, root, metadata)
     finally:
         shutil.rmtree(building, ignore_errors=True)
-    return about
+    return metadata
 
 
-def _store(building: Path, root: Path, about: dict[str, Any]) -> None:
-    """Move what was built to content/<sha256>, unless the same is there whole."""
-    final = root / "content" / about["sha256"]
+def _store(building: Path, root: Path, metadata: dict[str, Any]) -> None:
+    """Move the folder to content/<sha256>, unless the same content is there and complete."""
+    final = root / "content" / metadata["sha256"]
     final.parent.mkdir(parents=True, exist_ok=True)
-    with exclusive(root / "locks" / about["sha256"], "storing the same data"):
+    with exclusive(root / "locks" / metadata["sha256"], "storing the same data"):
         try:
-            load_rows(final, about)  # another source had the same content
+            check_sizes(final, metadata)  # another reader had the same content
         except DataError:
             shutil.rmtree(final, ignore_errors=True)
             building.rename(final)

@@ -72,7 +72,7 @@ def task_file(task: str) -> Path:
     return path
 
 
-class D4RLFile:
+class D4RLReader:
     """One file in D4RL's layout; `simulator`: the spaces that it has to fit, if there is one.
 
     episode_length: the steps after which a file without `timeouts` cut its episodes.
@@ -111,7 +111,7 @@ class D4RLFile:
         verify(self.path, repair=_repair(self.path))
         with _Arrays(self.path) as arrays:
             size = max(arrays.size - 1, 0)  # nothing follows the last row
-            writer.expect(size)
+            writer.check_disk_space(size)
             timeouts = _Timeouts(arrays, self.episode_length)
             with ProgressBar(f"reading {self.dataset_id}", size) as bar:
                 for start in range(0, size, CHUNK):
@@ -119,7 +119,7 @@ class D4RLFile:
                     _add(writer, arrays, timeouts, start, stop)
                     bar.advance(stop - start)
             if size and not timeouts.last:  # else it was counted as a timeout
-                writer.count("last_step_dropped")
+                writer.count_repair("last_step_dropped")
 
 
 def _add(
@@ -130,9 +130,9 @@ def _add(
     terminal = arrays.flags("terminals", start, stop + 1)
     timeout = timeouts.read(start, terminal)
     kept = ~timeout[:-1]
-    writer.count("steps_dropped_at_timeouts", int(timeout[:-1].sum()))
-    writer.count("terminals_dropped_at_timeouts", int((timeout & terminal)[:-1].sum()))
-    writer.add(
+    writer.count_repair("steps_dropped_at_timeouts", int(timeout[:-1].sum()))
+    writer.count_repair("terminals_dropped_at_timeouts", int((timeout & terminal)[:-1].sum()))
+    writer.append(
         Steps(
             observations=observations[:-1][kept],
             actions=arrays.read("actions", start, stop)[kept],
@@ -256,7 +256,7 @@ class _Arrays:
         if array.is_virtual or array.external:
             raise DataError(f"{self.path}: {name} lies in another file, which is refused")
         if array.dtype.kind not in "biuf":
-            raise DataError(f"{self.path}: {name} has the type {array.dtype}, not numbers")
+            raise DataError(f"{self.path}: {name} has dtype {array.dtype}, expected numbers")
         wide = name in ("observations", "actions")
         shape: tuple[int, ...] = array.shape or ()
         fits = len(shape) == 1 or shape[1:] == (1,)

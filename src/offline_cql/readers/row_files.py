@@ -1,7 +1,7 @@
-"""Packed transitions as the files of a folder: appended to, then mapped into memory.
+"""Transitions as the files of a folder: written by appending, then mapped into memory.
 
-rows.f32, ends.i64 and, where there are any, images.u8 and propensities.f32, without headers: what
-they hold is written beside them (`about`). Knows nothing of sources, nor what a good row is.
+rows.f32, ends.i64 and, where there are any, images.u8 and propensities.f32. They have no headers:
+sizes and names are in the metadata that the writer returns.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ ROWS, ENDS, IMAGES, PROPENSITIES = "rows.f32", "ends.i64", "images.u8", "propens
 
 
 class RowFiles:
-    """The files of a folder while they are written, with their lengths and digests so far."""
+    """The files of a folder while they are written, with their lengths in bytes and digests."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -30,6 +30,7 @@ class RowFiles:
         self._open: dict[str, tuple[BinaryIO, Any]] = {}
 
     def append(self, name: str, values: Array) -> None:
+        """Append the bytes of an array to a file, which is created on first use."""
         if name not in self._open:
             self._open[name] = ((self.folder / name).open("wb"), hashlib.sha256())
             self.lengths[name] = 0
@@ -40,47 +41,63 @@ class RowFiles:
         self.lengths[name] += block.nbytes
 
     def digests(self) -> dict[str, str]:
-        """sha256 of what is in each file, by the first part of its name."""
-        return {n.partition(".")[0]: digest.hexdigest() for n, (_, digest) in self._open.items()}
+        """Return the sha256 of each file's content by the name before the dot."""
+        return {
+            name.partition(".")[0]: digest.hexdigest() for name, (_, digest) in self._open.items()
+        }
 
     def close(self) -> None:
         for file, _ in self._open.values():
             file.close()
 
 
-def load_rows(folder: Path, about: dict[str, Any]) -> Transitions:
-    """Transitions over the files of a folder. Raises DataError when one has another size."""
-    for name, length in about["files"].items():
-        path = folder / name
-        found = path.stat().st_size if path.is_file() else None
-        if found != length:
-            missing = "is missing" if found is None else f"has {found} bytes, expected {length}"
-            raise DataError(f"{path} {missing}: delete {folder}")
-    plain = about["spaces"]
-    spaces = Spaces(
-        observation_dim=plain["observation_dim"],
-        action_dim=plain["action_dim"],
-        discrete=plain["discrete"],
-        action_low=tuple(plain["action_low"]),
-        action_high=tuple(plain["action_high"]),
-    )
-    size, images = about["size"], IMAGES in about["files"]
+def load_rows(folder: Path, metadata: dict[str, Any]) -> Transitions:
+    """Map the files of a folder as transitions. Raises DataError when a file has another size."""
+    check_sizes(folder, metadata)
+    spaces = _spaces(metadata["spaces"])
+    size, has_images = metadata["size"], IMAGES in metadata["files"]
 
-    def mapped(name: str, dtype: type[np.generic], shape: tuple[int, ...]) -> Array:
-        # Copy on write: torch wants memory that it may write to; nothing does.
+    def memory_map(name: str, dtype: type[np.generic], shape: tuple[int, ...]) -> Array:
+        # Copy on write: torch requires writable memory, although nothing writes to it.
         return np.memmap(folder / name, dtype, mode="c", shape=shape) if size else np.empty(shape)
 
-    width = columns(spaces, images=images).width
-    own = PROPENSITIES in about["files"]
+    width = columns(spaces, images=has_images).width
+    images = propensities = None
+    if has_images:
+        images = memory_map(IMAGES, np.uint8, (size, 2, spaces.observation_dim))
+    if PROPENSITIES in metadata["files"]:
+        propensities = memory_map(PROPENSITIES, np.float32, (size,))
     return Transitions(
-        rows=mapped(ROWS, np.float32, (size, width)),
+        rows=memory_map(ROWS, np.float32, (size, width)),
         ends=np.fromfile(folder / ENDS, np.int64),
-        images=mapped(IMAGES, np.uint8, (size, 2, spaces.observation_dim)) if images else None,
-        propensities=mapped(PROPENSITIES, np.float32, (size,)) if own else None,
+        images=images,
+        propensities=propensities,
         spaces=spaces,
-        dataset_id=about["dataset_id"],
-        sha256=about["sha256"],
-        observation_names=tuple(about["observation_names"]),
-        action_names=tuple(about["action_names"]),
-        repairs=about["repairs"],
+        dataset_id=metadata["dataset_id"],
+        sha256=metadata["sha256"],
+        observation_names=tuple(metadata["observation_names"]),
+        action_names=tuple(metadata["action_names"]),
+        repairs=metadata["repairs"],
+    )
+
+
+def check_sizes(folder: Path, metadata: dict[str, Any]) -> None:
+    """Raise DataError if a file is missing or does not have the length of the metadata."""
+    for name, expected in metadata["files"].items():
+        path = folder / name
+        if not path.is_file():
+            raise DataError(f"{path} is missing: delete {folder}")
+        actual = path.stat().st_size
+        if actual != expected:
+            raise DataError(f"{path} has {actual} bytes, expected {expected}: delete {folder}")
+
+
+def _spaces(values: dict[str, Any]) -> Spaces:
+    """Return the spaces that were stored as JSON, where tuples are lists."""
+    return Spaces(
+        observation_dim=values["observation_dim"],
+        action_dim=values["action_dim"],
+        discrete=values["discrete"],
+        action_low=tuple(values["action_low"]),
+        action_high=tuple(values["action_high"]),
     )

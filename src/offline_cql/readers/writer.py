@@ -1,8 +1,7 @@
-"""What every source passes: steps as they were logged become packed, checked rows in files.
+"""Writer that every reader passes its steps to: it validates them and writes packed rows.
 
-The writer refuses what cannot be learned from, with the place where it stands; it mends and counts
-what is harmless. Steps come in chunks, so that a data set may be larger than the memory. Knows
-nothing of formats or training.
+Invalid data are refused with the episode, step and column of the first fault; harmless faults are
+repaired and counted. Steps come in chunks, so a data set may be larger than the memory.
 """
 
 from __future__ import annotations
@@ -29,18 +28,17 @@ from offline_cql.transitions import (
 
 Array = npt.NDArray[Any]
 
-CHUNK = 65_536  # steps that a source should give at a time: few, large pieces
-LARGEST_INDEX = 2**24  # of a discrete action: what float32 still counts exactly
+CHUNK = 65_536  # steps that a reader should pass at a time
+LARGEST_INDEX = 2**24  # of a discrete action: float32 represents every integer up to it
 
 
 @dataclass(frozen=True, eq=False)
 class Steps:
-    """T consecutive steps as a source has them; an episode may go on in the next Steps.
+    """T consecutive steps; an episode may continue in the next Steps.
 
-    observations, next_observations [T, D] of one numeric dtype (uint8: images, kept as such);
+    observations, next_observations [T, D] of one numeric dtype (uint8: images, stored as bytes);
     actions [T, A] in the environment's units, or [T] integers; rewards [T]; terminated,
-    truncated [T] bool: either ends the episode, which is whatever lies between two ends;
-    propensities [T] or None.
+    truncated [T] bool: either ends the episode; propensities [T] or None.
     """
 
     observations: Array
@@ -52,40 +50,41 @@ class Steps:
     propensities: Array | None = None
 
 
-class Source(Protocol):
-    """One data set in one format. `load` in cache.py makes Transitions of it."""
+class Reader(Protocol):
+    """A data set in one format. `load` in cache.py returns its transitions."""
 
     @property
     def dataset_id(self) -> str:
-        """Its name in messages and records."""
+        """The data set's name in messages and in the run folder."""
         ...
 
     def fingerprint(self) -> dict[str, Any]:
-        """What decides the content, found out without reading it: files with their sizes and
-        times, and the settings of the reading. Raises DataError when the data are not there."""
+        """Return what decides the content, without reading it: files with their sizes and
+        times, and the settings of the reader. Raises DataError when the data do not exist."""
         ...
 
     def spaces(self) -> Spaces:
-        """Sizes and bounds. Asked for only when the data are about to be read."""
+        """Return sizes and bounds. Called only when the data are read."""
         ...
 
     def read(self, writer: TransitionWriter) -> None:
-        """Pass every step in order to `writer.add`, and a known size to `writer.expect` first."""
+        """Pass all steps in order to `writer.append`; before, call `writer.check_disk_space`
+        if their number is known."""
         ...
 
 
 def file_signature(path: Path) -> list[str | int]:
-    """What changes whenever a file does, without reading it: its place, size and time."""
-    found = path.stat()
-    return [str(path.resolve()), found.st_size, found.st_mtime_ns]
+    """Return path, size and modification time of a file: a change of the file changes them."""
+    status = path.stat()
+    return [str(path.resolve()), status.st_size, status.st_mtime_ns]
 
 
 class TransitionWriter:
-    """Checks steps and appends them to files of a folder, rows.f32 and its like.
+    """Validate steps and append them to the files of a folder (see row_files.py).
 
-    Used as a context; `finish` gives the transitions, or raises DataError with the first kind of
-    fault, how many steps have it and where the first of them is. Infinite action bounds are
-    refused at once.
+    Use as a context. `finish` returns the transitions, or raises DataError with the first kind of
+    fault, the number of steps that have it and the position of the first one. Raises DataError at
+    once if an action bound is infinite.
     """
 
     def __init__(self, dataset_id: str, spaces: Spaces, folder: Path):
@@ -106,75 +105,75 @@ class TransitionWriter:
     def __exit__(self, *error: object) -> None:
         self._files.close()
 
-    def count(self, name: str, times: int = 1) -> None:
-        """Note that the source repaired something so many times; the audit lists it."""
+    def count_repair(self, name: str, times: int = 1) -> None:
+        """Count a repair, by the reader or here; the audit lists them."""
         if times:
             self.repairs[name] += times
 
-    def expect(self, size: int, *, images: bool = False) -> None:
-        """Refuse what the disk has no room for, before it is read."""
-        each = 4 * columns(self.spaces, images=images).width
-        each += 2 * self.spaces.observation_dim * images
-        needed, free = size * each, shutil.disk_usage(self.folder).free
+    def check_disk_space(self, size: int, *, images: bool = False) -> None:
+        """Raise DataError if the disk of the cache cannot hold `size` transitions."""
+        row_bytes = 4 * columns(self.spaces, images=images).width
+        row_bytes += 2 * self.spaces.observation_dim * images
+        needed, free = size * row_bytes, shutil.disk_usage(self.folder).free
         if needed > free:
             raise DataError(
-                f"{self.dataset_id} promises {size:,} steps, {needed / 1e9:,.1f} GB in the cache "
-                f"{self.folder.parent.parent}, where {free / 1e9:,.1f} GB are free: set "
-                "OFFLINE_CQL_CACHE to a folder with more room"
+                f"{self.dataset_id} has {size:,} steps, which need {needed / 1e9:,.1f} GB in the "
+                f"cache {self.folder.parent.parent}; {free / 1e9:,.1f} GB are free: set "
+                "OFFLINE_CQL_CACHE to a folder on a larger disk"
             )
 
-    def add(self, steps: Steps) -> None:
-        """Check steps and write them."""
+    def append(self, steps: Steps) -> None:
+        """Validate steps and write them. Raises DataError for wrong shapes and types at once."""
         size = steps.rewards.size
-        self._check_form(steps, size)
+        self._check_arrays(steps, size)
         if size == 0:
             return
         terminated, truncated = steps.terminated.astype(bool), steps.truncated.astype(bool)
         ended = terminated | truncated
-        self.count("terminal_and_truncated", int((terminated & truncated).sum()))
-        places = _Places(self._episode, self._step, ended)
+        self.count_repair("terminal_and_truncated", int((terminated & truncated).sum()))
+        index = StepIndex(self._episode, self._step, ended)
         images = steps.observations.dtype == np.uint8
-        place = columns(self.spaces, images=images)
-        rows = np.empty((size, place.width), np.float32)
-        with np.errstate(over="ignore"):  # what becomes infinite is refused
+        layout = columns(self.spaces, images=images)
+        rows = np.empty((size, layout.width), np.float32)
+        with np.errstate(over="ignore"):  # infinite values are refused below
             if images:
                 pair = np.stack([steps.observations, steps.next_observations], axis=1)
                 self._files.append(IMAGES, pair)
             else:
-                rows[:, place.observation] = steps.observations
-                rows[:, place.next_observation] = steps.next_observations
-            rows[:, place.action] = self._actions(steps.actions, places)
-            rows[:, place.reward] = steps.rewards
-            rows[:, place.terminated] = terminated
-        if not np.isfinite(rows).all():  # one look at everything; what it is, only then
-            self._refuse_infinite("observations", steps.observations, places)
-            self._refuse_infinite("next observations", steps.next_observations, places)
-            self._refuse_infinite("rewards", steps.rewards, places)
+                rows[:, layout.observation] = steps.observations
+                rows[:, layout.next_observation] = steps.next_observations
+            rows[:, layout.action] = self._actions(steps.actions, index)
+            rows[:, layout.reward] = steps.rewards
+            rows[:, layout.terminated] = terminated
+        if not np.isfinite(rows).all():  # one pass over all; which array it is, only if needed
+            self._refuse_infinite("observations", steps.observations, index)
+            self._refuse_infinite("next observations", steps.next_observations, index)
+            self._refuse_infinite("rewards", steps.rewards, index)
         self._files.append(ROWS, rows)
         if steps.propensities is not None:
-            self._files.append(PROPENSITIES, self._propensities(steps.propensities, places))
+            self._files.append(PROPENSITIES, self._propensities(steps.propensities, index))
         self.ends.append(self.size + np.flatnonzero(ended) + 1)
         self.size += size
-        self._episode, self._step = places.after
+        self._episode, self._step = index.next
 
     def finish(self) -> Transitions:
-        """The transitions, as memory maps of the files; an open last episode counts as truncated.
+        """Return the transitions, memory-mapped; an open last episode counts as truncated.
 
-        Raises DataError for every fault that was met on the way.
+        Raises DataError if any step was invalid.
         """
-        for fault, (count, where) in self._faults.items():
-            some = f"{count:,} of {self.size:,} steps, first in"
-            raise DataError(f"{self.dataset_id}: {fault} at {some} {where}")
+        for fault, (count, position) in self._faults.items():
+            extent = f"{count:,} of {self.size:,} steps, first in"
+            raise DataError(f"{self.dataset_id}: {fault} at {extent} {position}")
         ends = np.concatenate([*self.ends, np.empty(0, int)]).astype(np.int64)
         if self.size and (not len(ends) or ends[-1] != self.size):
-            self.count("unfinished_last_episode")
+            self.count_repair("unfinished_last_episode")
             ends = np.append(ends, self.size)
         self._files.append(ENDS, ends)
         self._files.close()
-        return load_rows(self.folder, self.about())
+        return load_rows(self.folder, self.metadata())
 
-    def about(self) -> dict[str, Any]:
-        """What the files do not say themselves, as plain values."""
+    def metadata(self) -> dict[str, Any]:
+        """Return what the files do not contain, as JSON values."""
         return {
             "dataset_id": self.dataset_id,
             "sha256": content_sha256(self.spaces, self._files.digests()),
@@ -186,8 +185,8 @@ class TransitionWriter:
             "repairs": dict(sorted(self.repairs.items())),
         }
 
-    def _check_form(self, steps: Steps, size: int) -> None:
-        """Shapes and types, which are the same for all steps: a fault here ends the reading."""
+    def _check_arrays(self, steps: Steps, size: int) -> None:
+        """Raise DataError unless every array has the expected shape and type."""
         action = () if self.spaces.discrete else (self.spaces.action_dim,)
         shapes = {
             "observations": (size, self.spaces.observation_dim),
@@ -203,95 +202,105 @@ class TransitionWriter:
             if array is None:
                 continue
             if array.shape != shape:
-                found = f"{name} has shape {array.shape}, expected {shape}"
-                raise DataError(f"{self.dataset_id}: {found}")
-            flags = name in ("terminated", "truncated")
-            if array.dtype.kind not in ("biu" if flags else "biuf"):
-                kind = "true or false" if flags else "numbers"
-                raise DataError(f"{self.dataset_id}: {name} has the type {array.dtype}, not {kind}")
+                raise DataError(
+                    f"{self.dataset_id}: {name} has shape {array.shape}, expected {shape}"
+                )
+            is_flag = name in ("terminated", "truncated")
+            if array.dtype.kind not in ("biu" if is_flag else "biuf"):
+                expected = "booleans" if is_flag else "numbers"
+                raise DataError(
+                    f"{self.dataset_id}: {name} has dtype {array.dtype}, expected {expected}"
+                )
         if self.spaces.discrete and steps.actions.dtype.kind == "f":
-            raise DataError(f"{self.dataset_id}: actions are {steps.actions.dtype}, not integers")
+            raise DataError(
+                f"{self.dataset_id}: actions have dtype {steps.actions.dtype}, expected integers"
+            )
         self._check_continuation(steps)
 
     def _check_continuation(self, steps: Steps) -> None:
-        """Images stay images, and propensities are there for all steps or for none."""
-        first, following = steps.observations.dtype, steps.next_observations.dtype
-        if (first == np.uint8) != (following == np.uint8):
-            both = f"observations are {first}, next observations {following}"
-            raise DataError(f"{self.dataset_id}: {both}; images must be uint8 in both")
+        """Raise DataError if images or propensities are present for some steps only."""
+        dtype, next_dtype = steps.observations.dtype, steps.next_observations.dtype
+        if (dtype == np.uint8) != (next_dtype == np.uint8):
+            raise DataError(
+                f"{self.dataset_id}: observations are {dtype}, next observations {next_dtype}: "
+                "images must be uint8 in both"
+            )
         if self.size == 0:
             return
-        where = f"episode {self._episode} at step {self._step}"
-        if (first == np.uint8) != (IMAGES in self._files.lengths):
-            raise DataError(f"{self.dataset_id}: observations become {first} in {where}")
+        position = f"episode {self._episode} at step {self._step}"
+        if (dtype == np.uint8) != (IMAGES in self._files.lengths):
+            raise DataError(f"{self.dataset_id}: observations change to {dtype} in {position}")
         if (steps.propensities is not None) != (PROPENSITIES in self._files.lengths):
-            change = "end before" if steps.propensities is None else "are missing before"
-            raise DataError(f"{self.dataset_id}: propensities {change} {where}")
+            side = "after" if steps.propensities is None else "before"
+            raise DataError(f"{self.dataset_id}: propensities are missing {side} {position}")
 
-    def _refuse(self, bad: Array, fault: str, places: _Places) -> None:
-        """Note the fault of the steps where bad [T] or [T, …] is true."""
+    def _refuse(self, bad: Array, fault: str, index: StepIndex) -> None:
+        """Record the fault of the steps where bad [T] or [T, …] is true."""
         rows = np.flatnonzero(bad.reshape(len(bad), -1).any(axis=1))
         if not rows.size:
             return
-        where = places.name(int(rows[0]))
+        position = index.describe(int(rows[0]))
         if bad.ndim == 2 and bad.shape[1] > 1:
-            where += f", column {int(bad[rows[0]].argmax())}"
-        count, first = self._faults.get(fault, (0, where))
+            position += f", column {int(bad[rows[0]].argmax())}"
+        count, first = self._faults.get(fault, (0, position))
         self._faults[fault] = (count + rows.size, first)
 
-    def _refuse_infinite(self, name: str, values: Array, places: _Places) -> None:
+    def _refuse_infinite(self, name: str, values: Array, index: StepIndex) -> None:
         finite = np.isfinite(values)
-        self._refuse(~finite, f"{name} hold NaN or infinity", places)
+        self._refuse(~finite, f"{name} contain NaN or infinity", index)
         with np.errstate(over="ignore"):
-            large = finite & ~np.isfinite(values.astype(np.float32))
-        self._refuse(large, f"{name} are too large for float32", places)
+            too_large = finite & ~np.isfinite(values.astype(np.float32))
+        self._refuse(too_large, f"{name} are too large for float32", index)
 
-    def _actions(self, actions: Array, places: _Places) -> Array:
-        """[T, A] in [-1, 1], or [T, 1] indices."""
+    def _actions(self, actions: Array, index: StepIndex) -> Array:
+        """Return continuous actions [T, A] in [-1, 1], or discrete ones [T, 1]."""
         if self._bounds is None:
-            most = self.spaces.action_dim - 1
-            if actions.min() < 0 or actions.max() > min(most, LARGEST_INDEX):
-                outside = (actions < 0) | (actions > min(most, LARGEST_INDEX))
-                self._refuse(outside, f"actions are not among 0 … {most}", places)
+            last = self.spaces.action_dim - 1
+            if actions.min() < 0 or actions.max() > min(last, LARGEST_INDEX):
+                outside = (actions < 0) | (actions > min(last, LARGEST_INDEX))
+                self._refuse(outside, f"actions are not among 0 … {last}", index)
             return actions[:, None]
         exact = actions.astype(np.float64)
         low, high = np.asarray(self._bounds.low), np.asarray(self._bounds.high)
         internal = self._bounds.to_internal(exact)
         if (exact.min(axis=0) >= low).all() and (exact.max(axis=0) <= high).all():
             return internal
-        self._refuse_infinite("actions", actions, places)  # NaN comes here too
-        slack = BOUND_TOLERANCE * (high - low)
-        outside = (exact < low - slack) | (exact > high + slack)
+        self._refuse_infinite("actions", actions, index)  # NaN fails the comparison above
+        tolerance = BOUND_TOLERANCE * (high - low)
+        outside = (exact < low - tolerance) | (exact > high + tolerance)
         self._refuse(
-            outside, f"actions lie outside {self._bounds.low} … {self._bounds.high}", places
+            outside, f"actions are outside {self._bounds.low} … {self._bounds.high}", index
         )
-        self.count("clipped_actions", int(((exact < low) | (exact > high)).any(axis=1).sum()))
+        clipped = ((exact < low) | (exact > high)).any(axis=1)
+        self.count_repair("clipped_actions", int(clipped.sum()))
         return internal.clip(-1, 1)
 
-    def _propensities(self, values: Array, places: _Places) -> Array:
-        self._refuse_infinite("propensities", values, places)
-        most, range_ = (1.0, "(0, 1]") if self.spaces.discrete else (np.inf, "(0, ∞)")
+    def _propensities(self, values: Array, index: StepIndex) -> Array:
+        self._refuse_infinite("propensities", values, index)
+        largest, interval = (1.0, "(0, 1]") if self.spaces.discrete else (np.inf, "(0, ∞)")
         self._refuse(
-            (values <= 0) | (values > most), f"propensities are not within {range_}", places
+            (values <= 0) | (values > largest), f"propensities are not within {interval}", index
         )
         with np.errstate(over="ignore"):
             return values.astype(np.float32)
 
 
-class _Places:
-    """Episode and step of each of T steps; `after`: those of the step that follows."""
+class StepIndex:
+    """Episode and step of each of T steps; `next`: those of the step after the last one."""
 
     def __init__(self, episode: int, step: int, ended: Array):
         self.ends = np.flatnonzero(ended)
         self.episode, self.step = episode, step
-        self.after = self.of(len(ended))
+        self.next = self.locate(len(ended))
 
-    def of(self, index: int) -> tuple[int, int]:
-        before = int(np.searchsorted(self.ends, index))  # episodes that ended earlier
-        if before == 0:
+    def locate(self, index: int) -> tuple[int, int]:
+        """Return (episode, step) of the step at `index`."""
+        ended_before = int(np.searchsorted(self.ends, index))
+        if ended_before == 0:
             return self.episode, self.step + index
-        return self.episode + before, index - int(self.ends[before - 1]) - 1
+        return self.episode + ended_before, index - int(self.ends[ended_before - 1]) - 1
 
-    def name(self, index: int) -> str:
-        episode, step = self.of(index)
+    def describe(self, index: int) -> str:
+        """Return `episode 3 at step 17` for a message."""
+        episode, step = self.locate(index)
         return f"episode {episode} at step {step}"

@@ -47,7 +47,7 @@ def ensure_stored(dataset_id: str, *, instead: str) -> str:
     instead: settings that need no network, for the message. A second process waits for the first.
     Raises DataError when it is not there and cannot be had; then the store is as it was.
     """
-    # What is recorded here is on no server: MinariStore says how to record it.
+    # What is recorded here is on no server: MinariReader says how to record it.
     if not is_stored(dataset_id) and not dataset_id.startswith(RECORDED):
         with exclusive(hidden(".locks", dataset_id), f"downloading {dataset_id}"):
             if not is_stored(dataset_id):  # another process may have brought it meanwhile

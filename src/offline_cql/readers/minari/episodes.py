@@ -92,7 +92,7 @@ class Episode:
 def check_array(place: str, dtype: np.dtype[Any], shape: tuple[int, ...], inner: Any) -> None:
     """Refuses, before it is read, what is no array [T, *inner] of numbers."""
     if dtype.kind not in "biuf":
-        raise DataError(f"{place} has the type {dtype}, not numbers")
+        raise DataError(f"{place} has dtype {dtype}, expected numbers")
     if not shape or math.prod(shape[1:]) != math.prod(inner):
         expected = (*shape[:1], *inner)
         raise DataError(f"{place} has the shape {shape}, expected {expected}")
@@ -106,7 +106,7 @@ def stored_shape(space: gym.Space[Any]) -> tuple[int, ...]:
 def flags(place: str, values: Array) -> npt.NDArray[np.bool_]:
     """Ends of episodes [T]. Raises DataError for numbers that are no truth values."""
     if values.dtype.kind == "f":
-        raise DataError(f"{place} has the type {values.dtype}, not truth values")
+        raise DataError(f"{place} has dtype {values.dtype}, expected booleans")
     return values.reshape(len(values)).astype(bool)
 
 
@@ -144,16 +144,16 @@ def _add(stored: Stored, writer: TransitionWriter, episodes: list[Episode]) -> i
     terminated = np.concatenate([episode.terminations for episode in episodes])
     truncated = np.concatenate([episode.truncations for episode in episodes])
     unmarked = last[~(terminated | truncated)[last]]
-    writer.count("episodes_without_an_end", len(unmarked))
+    writer.count_repair("episodes_without_an_end", len(unmarked))
     truncated[unmarked] = True
     layout = stored.layout
-    writer.count("steps_without_their_text", len(terminated) * bool(layout.texts))
+    writer.count_repair("steps_without_their_text", len(terminated) * bool(layout.texts))
 
     def rows(part: slice) -> Array:
         leaves = zip(*(episode.observations for episode in episodes), strict=True)
         return layout.rows([np.concatenate([each[part] for each in leaf]) for leaf in leaves])
 
-    writer.add(
+    writer.append(
         Steps(
             observations=rows(slice(None, -1)),
             actions=np.concatenate([e.actions for e in episodes]),

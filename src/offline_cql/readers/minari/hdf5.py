@@ -78,7 +78,7 @@ class _Reader:
         dataset = h5py.Dataset(self.own(name))
         kind = h5py.check_vlen_dtype(dataset.dtype) or dataset.dtype
         if kind != np.uint8:
-            raise DataError(f"{self.place(name)} has the type {dataset.dtype}, not JPEG files")
+            raise DataError(f"{self.place(name)} has dtype {dataset.dtype}, expected JPEG files")
         return pictures(self.place(name), leaf, dataset[()])
 
     def array(self, name: str, inner: tuple[int, ...]) -> Array:

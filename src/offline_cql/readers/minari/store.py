@@ -70,7 +70,7 @@ def ensure_namespace(dataset_id: str) -> None:
         create_namespace(namespace)
 
 
-class MinariStore:
+class MinariReader:
     """A data set of the local store; observation_keys: of a Dict observation, None for all.
 
     A step that is both terminal and truncated is terminal; an episode without an end is truncated
@@ -117,7 +117,7 @@ class MinariStore:
 
     def read(self, writer: TransitionWriter) -> None:
         stored = self.stored
-        writer.expect(stored.steps, images=stored.layout.images)
+        writer.check_disk_space(stored.steps, images=stored.layout.images)
         writer.observation_names = stored.layout.names
         refuse_links_outside(self.folder)
         with self._readable():

@@ -181,12 +181,12 @@ class Following:
         truncated[:-1] |= ~keep[1:] & ~rows.begins[1:]
         here = slice(0, count)
         alone = ~keep & rows.begins
-        self.writer.count("episodes_without_an_end", int(unmarked[here].sum()))
-        self.writer.count("dropped_last_steps", int((~keep & ~alone)[here].sum()))
-        self.writer.count("dropped_episodes_of_one_step", int(alone[here].sum()))
+        self.writer.count_repair("episodes_without_an_end", int(unmarked[here].sum()))
+        self.writer.count_repair("dropped_last_steps", int((~keep & ~alone)[here].sum()))
+        self.writer.count_repair("dropped_episodes_of_one_step", int(alone[here].sum()))
         chosen: Any = here if keep[here].all() else np.flatnonzero(keep[here])
         own = rows.propensities
-        self.writer.add(
+        self.writer.append(
             Steps(
                 observations=rows.observations[chosen],
                 actions=rows.actions[chosen],

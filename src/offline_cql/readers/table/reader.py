@@ -27,7 +27,7 @@ from offline_cql.transitions import Spaces
 SIMULATOR_DECIDES = ("discrete", "action_low")
 
 
-class Table:
+class TableReader:
     """The files behind dataset.path, their columns as dataset.columns says.
 
     spaces: of a simulator that the data belong to; None: they come from the data. chunk: rows
@@ -72,7 +72,7 @@ class Table:
         known = [size for size in sizes if size is not None]
         total = sum(known) if len(known) == len(sizes) else None
         if total is not None:
-            writer.expect(total)
+            writer.check_disk_space(total)
         beginnings, following = Beginnings(self.mapping), Following(writer)
         with ProgressBar(f"reading {self.dataset_id}", total) as bar:
             for piece in self._pieces(self.mapping.names(), self._amounts()):
@@ -80,7 +80,7 @@ class Table:
                 bar.advance(piece.batch.num_rows)
         following.finish()
         beginnings.finish()
-        writer.count("episodes_over_two_files", beginnings.over_two_files)
+        writer.count_repair("episodes_over_two_files", beginnings.over_two_files)
 
     @cached_property
     def paths(self) -> list[Path]:
