@@ -168,13 +168,13 @@ def bare(sizes: Sizes, precision: str) -> Contender:
     from offline_cql.commands.fit import make_module
 
     config, data, selection, agent = prepared(sizes, precision)
-    fetch = make_module(config, data, selection, agent).fetch
+    dataset = make_module(config, data, selection, agent).dataset
     optimizer = agent.configure_optimizers()
     generator = torch.Generator().manual_seed(0)
 
     def run(updates: int) -> float:
         start = time.perf_counter()
-        block = fetch(torch.randint(fetch.size, (updates, sizes.batch), generator=generator))
+        block = dataset[torch.randint(len(dataset), (updates, sizes.batch), generator=generator)]
         for k in range(updates):
             batch = type(block)(*(tensor[k] for tensor in block))
             if agent.spaces.discrete:

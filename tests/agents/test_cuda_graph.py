@@ -17,9 +17,9 @@ from support.builders import (
     attach,
     build,
     continuous_data,
+    dataset_of,
     differences,
     discrete_data,
-    fetch_of,
     image_data,
     settings,
 )
@@ -57,8 +57,8 @@ def data_for(case: str) -> Transitions:
 
 def batches(data: Transitions, count: int) -> list[Batch]:
     draw = torch.Generator().manual_seed(1)
-    fetch = fetch_of(data)
-    return [fetch(torch.randint(len(data), (8,), generator=draw)) for _ in range(count)]
+    dataset = dataset_of(data)
+    return [dataset[torch.randint(len(data), (8,), generator=draw)] for _ in range(count)]
 
 
 # --- Nothing of the host -------------------------------------------------------------------------
@@ -116,10 +116,10 @@ def test_the_stand_in_notices_a_number_that_is_read():
 @pytest.mark.parametrize("data", [continuous_data(), discrete_data(), image_data()])
 @pytest.mark.parametrize("n_step", [1, 3])
 def test_batches_are_gathered_where_the_transitions_are(data: Transitions, n_step: int):
-    fetch = fetch_of(data, n_step=n_step).on(torch.device("meta"))
+    dataset = dataset_of(data, n_step=n_step).to(torch.device("meta"))
     numbers = torch.zeros(5, 8, dtype=torch.int64, device="meta")
     with OnlyOnDevice():
-        block = fetch(numbers)
+        block = dataset[numbers]
     assert [tensor.shape[:2] for tensor in block] == [(5, 8)] * 5
 
 
@@ -214,13 +214,13 @@ def on_cuda(case: str, *, capture: bool) -> Agent:
     config = settings(*chosen, f"hardware.capture={str(capture).lower()}")
     agent = build(config, data.spaces).to(device)
     optimizer = attach(agent)
-    fetch = fetch_of(data).on(device)
+    dataset = dataset_of(data).to(device)
     numbers = torch.arange(8, device=device)
     for _ in range(10):
-        agent.update(fetch(numbers), optimizer)
+        agent.update(dataset[numbers], optimizer)
     with no_waiting():
         for _ in range(20):
-            agent.update(fetch(numbers), optimizer)
+            agent.update(dataset[numbers], optimizer)
     return agent.cpu()
 
 

@@ -12,7 +12,7 @@ from support.train import DISCRETE, TINY, differences, learned, resumed, rows, t
 
 from offline_cql.commands.evaluate import load_run, restored_agent
 from offline_cql.data.returns import continued_returns
-from offline_cql.data.split import Split, rows_of
+from offline_cql.data.split import Split, episode_rows
 from offline_cql.data.validation import validation_steps
 from offline_cql.ope.validation import correlation, validation_metrics
 from offline_cql.runs.checkpoint import kept_updates, read_checkpoint
@@ -95,7 +95,7 @@ def test_discrete_figures_are_those_of_the_network():
 
 def test_only_validation_rows_are_served_in_reward_units():
     data = continuous_data(64)  # four episodes of 16
-    held = Split(np.array([0, 2, 3]), np.array([1]), rows_of(data, np.array([0, 2, 3])), 48)
+    held = Split(np.array([0, 2, 3]), np.array([1]), episode_rows(data, np.array([0, 2, 3])), 48)
     steps = validation_steps(data, held, gamma=0.5, reward_scale=2.0, reward_shift=1.0, seed=0)
     assert steps is not None
     (served,) = list(steps)
@@ -104,7 +104,7 @@ def test_only_validation_rows_are_served_in_reward_units():
     scaled = 2 * data.rewards + 1
     returns = continued_returns(scaled, data.terminated, data.ends, gamma=0.5)
     assert np.allclose(served.return_to_go, returns[16:32])
-    assert steps.best == pytest.approx(max(returns[:16].max(), returns[32:].max()))
+    assert steps.best_return == pytest.approx(max(returns[:16].max(), returns[32:].max()))
 
 
 # --- In a run ------------------------------------------------------------------------------------

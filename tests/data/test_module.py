@@ -10,43 +10,39 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from support import builders
-from support.builders import LoneTrainer, continuous_data, discrete_data, fetch_of, image_data
+from support.builders import LoneTrainer, continuous_data, dataset_of, discrete_data, image_data
 from support.config import settings
 
 from offline_cql.commands.fit import initial_agent, make_module
 from offline_cql.config import DatasetConfig
-from offline_cql.data import module as data_module
-from offline_cql.data.module import (
-    Fetch,
-    TransitionsModule,
-    make_fetch,
-    observation_statistics,
-    reward_scale,
-)
+from offline_cql.data import statistics
+from offline_cql.data.dataset import TransitionDataset, make_dataset
+from offline_cql.data.module import TransitionDataModule
 from offline_cql.data.returns import n_step_returns
-from offline_cql.data.sampler import index_block
-from offline_cql.data.split import Split, rows_of, split_episodes
+from offline_cql.data.sampler import block_indices
+from offline_cql.data.split import Split, episode_rows, split_episodes
+from offline_cql.data.statistics import observation_statistics, reward_scale
 from offline_cql.errors import DataError
 from offline_cql.transitions import Batch, Transitions
 
 RUN: dict[str, Any] = {
-    **{"seed": 3, "updates": 20, "batch_size": 8, "updates_per_step": 6, "stops": [10]}
+    **{"seed": 3, "updates": 20, "batch_size": 8, "updates_per_step": 6, "boundaries": [10]}
 }
 
 
 def served(
-    data: Transitions | Fetch, *, done: int = 0, rank: int = 0, ranks: int = 1
+    data: Transitions | TransitionDataset, *, start: int = 0, rank: int = 0, ranks: int = 1
 ) -> list[Batch]:
     """The blocks that one rank's data loader yields."""
-    fetch = data if isinstance(data, Fetch) else fetch_of(data, gamma=0.9)
-    module = TransitionsModule(fetch, done=done, **RUN)
+    fetch = data if isinstance(data, TransitionDataset) else dataset_of(data, gamma=0.9)
+    module = TransitionDataModule(fetch, start=start, **RUN)
     module.trainer = LoneTrainer(rank=rank, ranks=ranks)
     return list(module.train_dataloader())
 
 
-def everything(fetch: Fetch) -> Batch:
-    """All that a Fetch can serve, in order."""
-    return fetch(torch.arange(fetch.size))
+def everything(dataset: TransitionDataset) -> Batch:
+    """All that a TransitionDataset can serve, in order."""
+    return dataset[torch.arange(len(dataset))]
 
 
 def dataset(*overrides: str) -> DatasetConfig:
@@ -56,7 +52,7 @@ def dataset(*overrides: str) -> DatasetConfig:
 def kept(data: Transitions, *episodes: int) -> Split:
     """Training on some episodes."""
     chosen = np.array(episodes)
-    rows = rows_of(data, chosen)
+    rows = episode_rows(data, chosen)
     return Split(chosen, np.arange(0), rows, len(rows))
 
 
@@ -64,14 +60,14 @@ def test_rewards_are_scaled_then_shifted():
     """0.5 · r + 2 for r = −2, 0, 3."""
     data = continuous_data(64)
     data.rewards[:3] = [-2.0, 0.0, 3.0]
-    batch = everything(fetch_of(data, scale=0.5, shift=2.0))
+    batch = everything(dataset_of(data, scale=0.5, shift=2.0))
     assert batch.reward[:3].tolist() == [1.0, 2.0, 3.5]
     assert batch.reward.dtype == torch.float32
 
 
 def test_discount_is_gamma_and_zero_after_a_terminal_state_alone():
     data = continuous_data(64)  # episodes of 16: terminated, truncated, terminated, truncated
-    discount = everything(fetch_of(data, gamma=0.9)).discount
+    discount = everything(dataset_of(data, gamma=0.9)).discount
     assert discount.nonzero().numel() == 62
     assert (discount[15], discount[47]) == (0.0, 0.0)
     assert (discount[31], discount[63]) == (pytest.approx(0.9), pytest.approx(0.9))
@@ -81,7 +77,7 @@ def test_discount_is_gamma_and_zero_after_a_terminal_state_alone():
 @pytest.mark.parametrize("make", [continuous_data, discrete_data])
 def test_other_columns_are_the_datas(make: Any):
     data = make(64)
-    batch = everything(fetch_of(data))
+    batch = everything(dataset_of(data))
     assert np.array_equal(batch.observation, data.observations)
     assert np.array_equal(batch.action, data.actions)
     assert np.array_equal(batch.next_observation, data.next_observations)
@@ -92,7 +88,7 @@ def test_other_columns_are_the_datas(make: Any):
 def test_the_data_are_left_as_they_are(n_step: int):
     data = continuous_data(64)
     before = data.rows.copy()
-    everything(fetch_of(data, gamma=0.9, scale=0.1, shift=5.0, n_step=n_step))
+    everything(dataset_of(data, gamma=0.9, scale=0.1, shift=5.0, n_step=n_step))
     assert np.array_equal(data.rows, before)
 
 
@@ -103,7 +99,7 @@ def test_blocks_hold_the_rows_that_the_sampler_names():
     first = 0
     for block in blocks:
         count = len(block.reward)
-        where = index_block(3, first, count, batch_size=8, size=64, rank=0, ranks=1)
+        where = block_indices(3, first, count, batch_size=8, size=64, rank=0, world_size=1)
         assert block.observation.shape == (count, 8, 3)
         assert np.array_equal(block.observation, data.observations[where])
         assert np.array_equal(block.action, data.actions[where])
@@ -114,7 +110,7 @@ def test_blocks_hold_the_rows_that_the_sampler_names():
 
 
 def test_a_continued_run_sees_what_the_whole_run_would_have_seen():
-    whole, rest = served(continuous_data(64)), served(continuous_data(64), done=13)
+    whole, rest = served(continuous_data(64)), served(continuous_data(64), start=13)
     for everything, later in zip(joined(whole), joined(rest), strict=True):
         assert torch.equal(everything[13:], later)
 
@@ -135,7 +131,7 @@ def joined(blocks: list[Batch]) -> Batch:
 
 
 def test_the_number_of_blocks_is_known():
-    module = TransitionsModule(fetch_of(continuous_data(64)), done=0, **RUN)
+    module = TransitionDataModule(dataset_of(continuous_data(64)), start=0, **RUN)
     module.trainer = LoneTrainer()
     assert len(module.train_dataloader()) == 4
 
@@ -148,10 +144,10 @@ def test_a_validation_row_is_never_served():
     data = continuous_data(1_008)
     data.rewards[:] = data.episodes
     split = split_episodes(data, dataset("validation_fraction=0.2"))
-    fetch = fetch_of(data, split)
+    fetch = dataset_of(data, split)
     assert len(split.validation) == 13
     assert fetch.size == 1_008 - 13 * 16
-    module = TransitionsModule(fetch, done=0, **{**RUN, "updates": 625, "stops": [1000]})
+    module = TransitionDataModule(fetch, start=0, **{**RUN, "updates": 625, "boundaries": [1000]})
     module.trainer = LoneTrainer()
     found = set(joined(list(module.train_dataloader())).reward.flatten().tolist())
     assert found == set(split.training.tolist())
@@ -165,8 +161,8 @@ def test_a_selection_serves_the_rows_that_it_names_and_nothing_else(make: str, n
     data = {"continuous": continuous_data, "discrete": discrete_data, "images": image_data}[make](
         64
     )
-    part = everything(fetch_of(data, kept(data, 1, 3), n_step=n_step))
-    whole = everything(fetch_of(data, n_step=n_step))
+    part = everything(dataset_of(data, kept(data, 1, 3), n_step=n_step))
+    whole = everything(dataset_of(data, n_step=n_step))
     rows = [*range(16, 32), *range(48, 64)]
     for served_, all_ in zip(part, whole, strict=True):
         assert torch.equal(served_, all_[rows])
@@ -180,7 +176,7 @@ def test_three_steps_by_hand():
     end: r14 + r15/2, then nothing. Row 30, before a truncation: r30 + r31/2, then V/4."""
     data = continuous_data(64)
     data.rewards[:] = np.arange(64)
-    batch = everything(fetch_of(data, gamma=0.5, n_step=3, scale=2.0, shift=1.0))
+    batch = everything(dataset_of(data, gamma=0.5, n_step=3, scale=2.0, shift=1.0))
     r = 2.0 * np.arange(64) + 1.0
     expected = [r[0] + r[1] / 2 + r[2] / 4, r[14] + r[15] / 2, r[30] + r[31] / 2]
     assert batch.reward[[0, 14, 30]].tolist() == expected
@@ -193,7 +189,7 @@ def test_three_steps_by_hand():
 
 def test_one_step_is_what_n_step_returns_gives_for_one():
     data = continuous_data(64)
-    batch = everything(fetch_of(data, gamma=0.9))
+    batch = everything(dataset_of(data, gamma=0.9))
     reward, discount, last = n_step_returns(
         data.rewards, data.terminated, data.ends, gamma=0.9, n=1
     )
@@ -208,7 +204,7 @@ def test_one_step_is_what_n_step_returns_gives_for_one():
 @pytest.mark.parametrize("n_step", [1, 2])
 def test_images_are_served_as_numbers_of_their_bytes(n_step: int):
     data = image_data(64)
-    batch = everything(fetch_of(data, n_step=n_step))
+    batch = everything(dataset_of(data, n_step=n_step))
     assert batch.observation.dtype == batch.next_observation.dtype == torch.float32
     assert np.array_equal(batch.observation, data.observations)
     last = np.minimum(np.arange(64) + n_step - 1, np.repeat(data.ends - 1, 16))
@@ -246,7 +242,7 @@ def test_returns_are_stretched_to_the_range_that_was_asked_for():
     both = dataset("return_range=1000", "reward_scale=0.5")
     assert reward_scale(data, whole, both) == pytest.approx(500 / 48)
     assert reward_scale(data, whole, dataset("reward_scale=0.5")) == 0.5
-    batch = everything(make_fetch(data, whole, both, gamma=0.9))
+    batch = everything(make_dataset(data, whole, both, gamma=0.9))
     returns = batch.reward.reshape(4, 16).sum(dim=1)
     assert (returns.max() - returns.min()).item() == pytest.approx(500)
 
@@ -273,7 +269,7 @@ def test_returns_that_are_all_the_same_have_no_range():
 @pytest.mark.parametrize("make", [continuous_data, image_data])
 def test_statistics_are_numpys_in_float64(make: Any, chunk: int, monkeypatch: Any):
     """Also far from 0, where a sum of squares in float32 would lose the spread."""
-    monkeypatch.setattr(data_module, "CHUNK", chunk)
+    monkeypatch.setattr(statistics, "CHUNK", chunk)
     data = make(64)
     if data.images is None:
         data.observations[:] += 10_000

@@ -5,13 +5,13 @@ import itertools
 import numpy as np
 import pytest
 
-from offline_cql.data.sampler import batch_indices, blocks, index_block
+from offline_cql.data.sampler import batch_indices, block_indices, plan_blocks
 
 SIZE = 1000
 
 
 def global_block(seed: int, first: int, count: int, *, rank: int = 0, ranks: int = 1):
-    return index_block(seed, first, count, batch_size=16, size=SIZE, rank=rank, ranks=ranks)
+    return block_indices(seed, first, count, batch_size=16, size=SIZE, rank=rank, world_size=ranks)
 
 
 def test_indices_are_a_function_of_seed_and_update():
@@ -49,7 +49,7 @@ def test_seeds_and_updates_differ():
 
 def test_every_transition_is_drawn_equally_often():
     """400 updates of 100 into 50 transitions: chi-square of 49 degrees is 49 ± 10."""
-    drawn = index_block(0, 0, 400, batch_size=100, size=50, rank=0, ranks=1)
+    drawn = block_indices(0, 0, 400, batch_size=100, size=50, rank=0, world_size=1)
     counts = np.bincount(drawn.ravel(), minlength=50)
     assert counts.shape == (50,)
     chi_square = ((counts - 800.0) ** 2 / 800.0).sum()
@@ -61,7 +61,7 @@ def test_every_transition_is_drawn_equally_often():
 
 def test_successive_updates_are_independent():
     """The correlation of 200,000 neighboring pairs is 0 ± 0.0022."""
-    drawn = index_block(0, 0, 401, batch_size=500, size=SIZE, rank=0, ranks=1).astype(float)
+    drawn = block_indices(0, 0, 401, batch_size=500, size=SIZE, rank=0, world_size=1).astype(float)
     assert abs(np.corrcoef(drawn[:-1].ravel(), drawn[1:].ravel())[0, 1]) < 0.01
 
 
@@ -72,22 +72,29 @@ def test_sampling_is_with_replacement_and_takes_a_batch_larger_than_the_data():
 # --- Blocks --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("most", [1, 3, 7, 50, 1000])
-@pytest.mark.parametrize("done", [0, 1, 99, 137])
-@pytest.mark.parametrize("stops", [[], [10], [25, 10, 60]])
-def test_blocks_hold_each_update_once_and_stop_at_multiples(most: int, done: int, stops: list[int]):
-    plan = list(blocks(done, 200, most=most, stops=stops))
+@pytest.mark.parametrize("max_len", [1, 3, 7, 50, 1000])
+@pytest.mark.parametrize("start", [0, 1, 99, 137])
+@pytest.mark.parametrize("boundaries", [[], [10], [25, 10, 60]])
+def test_blocks_hold_each_update_once_and_stop_at_multiples(
+    max_len: int, start: int, boundaries: list[int]
+):
+    plan = list(plan_blocks(start, 200, max_len=max_len, boundaries=boundaries))
     updates = [first + k for first, count in plan for k in range(count)]
-    assert updates == list(range(done, 200))
-    assert all(1 <= count <= most for _, count in plan)
+    assert updates == list(range(start, 200))
+    assert all(1 <= count <= max_len for _, count in plan)
     for first, count in plan:
         inside = range(first + 1, first + count)  # numbers of finished updates within the block
-        assert not [k for k in inside for every in stops if k % every == 0]
+        assert not [k for k in inside for every in boundaries if k % every == 0]
 
 
 def test_blocks_by_hand():
-    assert list(blocks(4, 21, most=6, stops=[10])) == [(4, 6), (10, 6), (16, 4), (20, 1)]
+    assert list(plan_blocks(4, 21, max_len=6, boundaries=[10])) == [
+        (4, 6),
+        (10, 6),
+        (16, 4),
+        (20, 1),
+    ]
 
 
 def test_nothing_is_left_to_do():
-    assert list(blocks(200, 200, most=5, stops=[10])) == []
+    assert list(plan_blocks(200, 200, max_len=5, boundaries=[10])) == []

@@ -10,7 +10,7 @@ from support.builders import continuous_data
 from support.config import settings
 
 from offline_cql.config import DatasetConfig
-from offline_cql.data.split import Split, rows_of, split_episodes
+from offline_cql.data.split import Split, episode_rows, split_episodes
 from offline_cql.errors import DataError
 from offline_cql.transitions import Transitions
 
@@ -137,7 +137,7 @@ def test_no_row_is_on_both_sides(
     except DataError:
         return
     training = np.arange(len(data)) if found.rows is None else found.rows
-    validation = rows_of(data, found.validation)
+    validation = episode_rows(data, found.validation)
     assert not set(training) & set(validation)
     assert set(data.episodes[training]) == set(found.training)
     assert len(training) == found.size == data.lengths[found.training].sum()

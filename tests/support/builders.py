@@ -19,8 +19,9 @@ from torch import Tensor
 
 from offline_cql.agents import Agent, make_agent
 from offline_cql.config import TrainConfig
-from offline_cql.data.module import Fetch, TransitionsModule
-from offline_cql.data.split import Split, everything
+from offline_cql.data.dataset import TransitionDataset
+from offline_cql.data.module import TransitionDataModule
+from offline_cql.data.split import Split, train_on_all
 from offline_cql.networks import StackedMLP
 from offline_cql.transitions import Batch, Spaces, Transitions
 
@@ -96,10 +97,10 @@ def _transitions(spaces: Spaces, actions: NDArray[Any], seed: int) -> Transition
 
 def batch_of(data: Transitions, indices: Iterable[int], *, gamma: float = 0.99) -> Batch:
     """The transitions with these indices as one update sees them."""
-    return fetch_of(data, gamma=gamma)(torch.tensor(list(indices)))
+    return dataset_of(data, gamma=gamma)[torch.tensor(list(indices))]
 
 
-def fetch_of(
+def dataset_of(
     data: Transitions,
     split: Split | None = None,
     *,
@@ -107,11 +108,11 @@ def fetch_of(
     scale: float = 1.0,
     shift: float = 0.0,
     n_step: int = 1,
-) -> Fetch:
-    """Fetch over all of the data, or a split; rewards as they are unless said otherwise."""
-    return Fetch(
+) -> TransitionDataset:
+    """TransitionDataset over all of the data, or a split; rewards as they are unless said otherwise."""
+    return TransitionDataset(
         data,
-        split or everything(data),
+        split or train_on_all(data),
         gamma=gamma,
         reward_scale=scale,
         reward_shift=shift,
@@ -178,14 +179,14 @@ def fit(
     agent = agent or build(config, data.spaces)
     if state is not None:
         agent.restore(state)
-    module = TransitionsModule(
-        fetch_of(data, gamma=config.cql.gamma),
+    module = TransitionDataModule(
+        dataset_of(data, gamma=config.cql.gamma),
         seed=config.seed,
-        done=agent.updates,
+        start=agent.updates,
         updates=updates or config.updates,
         batch_size=config.batch_size,
         updates_per_step=config.hardware.updates_per_step,
-        stops=[config.log_every],
+        boundaries=[config.log_every],
     )
     trainer = pl.Trainer(
         accelerator="cpu",

@@ -35,7 +35,7 @@ class ValidationCallback(Callback):
         self.file = CsvFile(folder / VALIDATION)
         self.clock, self.mirrors = clock, mirrors
         self.every, self.updates = config.evaluation.every, config.updates
-        self.best = steps.best
+        self.best = steps.best_return
         self.parts: list[dict[str, Tensor]] = []
 
     def on_train_batch_end(

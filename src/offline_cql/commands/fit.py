@@ -25,13 +25,10 @@ from offline_cql.callbacks.progress import ProgressBar
 from offline_cql.callbacks.timer import Timer
 from offline_cql.callbacks.validation import ValidationCallback
 from offline_cql.config import HardwareConfig, TrainConfig
-from offline_cql.data.module import (
-    TransitionsModule,
-    make_fetch,
-    observation_statistics,
-    reward_scale,
-)
+from offline_cql.data.dataset import make_dataset
+from offline_cql.data.module import TransitionDataModule
 from offline_cql.data.split import Split, split_episodes
+from offline_cql.data.statistics import observation_statistics, reward_scale
 from offline_cql.data.validation import ValidationSteps, validation_steps
 from offline_cql.errors import DivergedError, PreemptedError
 from offline_cql.io import read_json, write_json
@@ -130,16 +127,16 @@ def make_module(
     split: Split,
     agent: Agent,
     validation: ValidationSteps | None = None,
-) -> TransitionsModule:
-    stops = [config.log_every, config.checkpoint_every, config.evaluation.every]
-    return TransitionsModule(
-        make_fetch(transitions, split, config.dataset, gamma=config.cql.gamma),
+) -> TransitionDataModule:
+    boundaries = [config.log_every, config.checkpoint_every, config.evaluation.every]
+    return TransitionDataModule(
+        make_dataset(transitions, split, config.dataset, gamma=config.cql.gamma),
         seed=config.seed,
-        done=agent.updates,
+        start=agent.updates,
         updates=config.updates,
         batch_size=config.batch_size,
         updates_per_step=config.hardware.updates_per_step,
-        stops=stops,
+        boundaries=boundaries,
         validation=validation,
     )
 

@@ -1,6 +1,6 @@
-"""Which transitions update k sees: a pure function of (seed, k), with no state to save.
+"""The transitions of update k, as a pure function of (seed, k): there is no state to save.
 
-The index sequence is that of the *global* batch. A rank takes its slice of it, so one process with
+The indices are drawn for the *global* batch and a rank takes its slice, so that one process with
 256 states and two with 128 each see the same transitions in the same order.
 """
 
@@ -13,10 +13,10 @@ SAMPLING_STREAM = 0x5A4D
 
 
 def batch_indices(seed: int, update: int, *, batch_size: int, size: int) -> NDArray[np.int64]:
-    """Indices [batch_size] into `size` transitions, uniform with replacement, of one update.
+    """Sample the indices [batch_size] of one update, uniformly with replacement from `size`.
 
     Philox is counter-based (Salmon et al. 2011): the update is the counter's highest word, so the
-    streams of two updates never overlap and none has to be run through to reach another.
+    streams of two updates never overlap and none has to be generated to reach another.
     """
     generator = np.random.Generator(
         np.random.Philox(key=[seed, SAMPLING_STREAM], counter=[0, 0, 0, update])
@@ -24,27 +24,33 @@ def batch_indices(seed: int, update: int, *, batch_size: int, size: int) -> NDAr
     return generator.integers(0, size, size=batch_size, dtype=np.int64)
 
 
-def index_block(
-    seed: int, first: int, count: int, *, batch_size: int, size: int, rank: int, ranks: int
+def block_indices(
+    seed: int, first: int, count: int, *, batch_size: int, size: int, rank: int, world_size: int
 ) -> NDArray[np.int64]:
-    """Indices [count, batch_size / ranks] of updates first … first + count − 1 for one rank."""
-    share = batch_size // ranks
-    own = slice(rank * share, (rank + 1) * share)
+    """Return one rank's indices [count, batch_size / world_size] of `count` updates from `first`.
+
+    batch_size is the global one.
+    """
+    rank_size = batch_size // world_size
+    rank_slice = slice(rank * rank_size, (rank + 1) * rank_size)
     return np.stack(
         [
-            batch_indices(seed, update, batch_size=batch_size, size=size)[own]
+            batch_indices(seed, update, batch_size=batch_size, size=size)[rank_slice]
             for update in range(first, first + count)
         ]
     )
 
 
-def blocks(done: int, updates: int, *, most: int, stops: list[int]) -> Iterator[tuple[int, int]]:
-    """(first, count) of each block from `done` to `updates`, at most `most` updates long.
+def plan_blocks(
+    start: int, updates: int, *, max_len: int, boundaries: list[int]
+) -> Iterator[tuple[int, int]]:
+    """Yield (first update, count) of each block from `start` to `updates`.
 
-    No block crosses a multiple of any of `stops`: there the run logs, evaluates or saves.
+    No block is longer than max_len or crosses a multiple of any of the `boundaries`, where the
+    run logs, evaluates or saves.
     """
-    while done < updates:
-        ends = [(done // every + 1) * every for every in stops]
-        end = min([done + most, updates, *ends])
-        yield done, end - done
-        done = end
+    while start < updates:
+        ends = [(start // every + 1) * every for every in boundaries]
+        end = min([start + max_len, updates, *ends])
+        yield start, end - start
+        start = end

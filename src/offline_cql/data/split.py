@@ -1,4 +1,4 @@
-"""Which episodes are trained on and which are kept for judging; always whole episodes."""
+"""The split into training and validation episodes; an episode is never divided."""
 
 from __future__ import annotations
 
@@ -16,55 +16,58 @@ SPLIT_STREAM = 0x5B117  # keeps the split apart from every other use of its seed
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Episodes [.] by number, ascending; training rows [M], None where they are all rows."""
+    """Episode indices of both parts, ascending; training rows [M], or None for all rows."""
 
     training: npt.NDArray[np.int64]
     validation: npt.NDArray[np.int64]
     rows: npt.NDArray[np.int64] | None
-    size: int  # training rows
+    size: int  # number of training rows
 
 
 def split_episodes(transitions: Transitions, dataset: DatasetConfig) -> Split:
-    """The split that the settings ask for, a function of the data and dataset.split_seed alone.
+    """Split the episodes by the section `dataset`, as a function of the data and its split_seed.
 
-    First dataset.fraction of the episodes is drawn, then dataset.validation_fraction of those is kept out,
-    then dataset.top_fraction of the rest is kept, by return. Runs that differ in their seed share the
-    split. Raises DataError when nothing is left on one side that was asked for.
+    A random dataset.fraction of the episodes is used; dataset.validation_fraction of those is
+    for validation; of the rest the dataset.top_fraction with the highest returns is trained on.
+    Runs that differ only in `seed` share the split. Raises DataError when a part that was
+    requested has no episode.
     """
     count = len(transitions.ends)
     order = np.random.default_rng([dataset.split_seed, SPLIT_STREAM]).permutation(count)
-    drawn = order[: _share(count, dataset.fraction)]
-    out = round(len(drawn) * dataset.validation_fraction)
-    validation, training = drawn[:out], drawn[out:]
+    sample = order[: _at_least_one(count, dataset.fraction)]
+    validation_count = round(len(sample) * dataset.validation_fraction)
+    validation, training = sample[:validation_count], sample[validation_count:]
     if dataset.top_fraction < 1:
         returns = transitions.episode_returns()[training]
-        best = np.argsort(-returns, kind="stable")[: _share(len(training), dataset.top_fraction)]
-        training = training[best]
+        ranking = np.argsort(-returns, kind="stable")
+        training = training[ranking[: _at_least_one(len(training), dataset.top_fraction)]]
     if not len(training) or (dataset.validation_fraction and not len(validation)):
         raise DataError(
-            f"{transitions.dataset_id} has {count} episodes, {dataset.setting('fraction')} and "
-            f"{dataset.setting('validation_fraction')} leave {len(training)} to train on and "
-            f"{len(validation)} held out"
+            f"{transitions.dataset_id} has {count} episodes; {dataset.setting('fraction')} and "
+            f"{dataset.setting('validation_fraction')} leave {len(training)} for training and "
+            f"{len(validation)} for validation"
         )
     training, validation = np.sort(training), np.sort(validation)
-    rows = None if len(training) == count else rows_of(transitions, training)
+    rows = None if len(training) == count else episode_rows(transitions, training)
     size = len(transitions) if rows is None else len(rows)
     return Split(training, validation, rows, size)
 
 
-def everything(transitions: Transitions) -> Split:
-    """All episodes to train on, none held out."""
+def train_on_all(transitions: Transitions) -> Split:
+    """Return the split with every episode in the training part."""
     episodes = np.arange(len(transitions.ends))
     return Split(episodes, episodes[:0], None, len(transitions))
 
 
-def rows_of(transitions: Transitions, episodes: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """The rows of some episodes, in their order."""
+def episode_rows(
+    transitions: Transitions, episodes: npt.NDArray[np.int64]
+) -> npt.NDArray[np.int64]:
+    """Return the rows of the given episodes, in the order of the episodes."""
     lengths = transitions.lengths[episodes]
     starts = transitions.ends[episodes] - lengths
     ends = np.cumsum(lengths)
     return np.repeat(starts - (ends - lengths), lengths) + np.arange(ends[-1] if len(ends) else 0)
 
 
-def _share(count: int, part: float) -> int:
-    return max(1, round(count * part))
+def _at_least_one(count: int, fraction: float) -> int:
+    return max(1, round(count * fraction))

@@ -1,4 +1,4 @@
-"""Validation episodes as batches for the validation loop, and what the best of the data reached."""
+"""Batches of validation steps, and the best return of the training data to compare with."""
 
 from __future__ import annotations
 
@@ -10,29 +10,33 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
-from offline_cql.data.module import Fetch
+from offline_cql.data.dataset import TransitionDataset
 from offline_cql.data.returns import continued_returns
-from offline_cql.data.split import Split, rows_of
+from offline_cql.data.split import Split, episode_rows
 from offline_cql.transitions import Transitions, ValidationBatch
 
-MOST, BATCH = 10_000, 1_000  # steps: what one evaluation looks at, and in which portions
+MAX_STEPS, BATCH_SIZE = 10_000, 1_000  # of one validation
 SAMPLE_STREAM = 0x40
 
 
 @dataclass(frozen=True, eq=False)
 class ValidationSteps(IterableDataset[ValidationBatch]):
-    """The same validation steps at every evaluation; best: the training data's largest return."""
+    """The same validation steps at every evaluation point.
 
-    fetch: Fetch
-    return_to_go: Tensor  # [M]
-    best: float
+    return_to_go [M]: discounted return from each step; best_return: the largest discounted
+    return-to-go of the training data; both in scaled reward units.
+    """
+
+    dataset: TransitionDataset
+    return_to_go: Tensor
+    best_return: float
 
     def __len__(self) -> int:
-        return -(-len(self.return_to_go) // BATCH)
+        return -(-len(self.return_to_go) // BATCH_SIZE)
 
     def __iter__(self) -> Iterator[ValidationBatch]:
-        for numbers in torch.split(torch.arange(len(self.return_to_go)), BATCH):
-            yield ValidationBatch(self.fetch(numbers), self.return_to_go[numbers])
+        for indices in torch.split(torch.arange(len(self.return_to_go)), BATCH_SIZE):
+            yield ValidationBatch(self.dataset[indices], self.return_to_go[indices])
 
 
 def validation_steps(
@@ -44,23 +48,23 @@ def validation_steps(
     reward_shift: float,
     seed: int,
 ) -> ValidationSteps | None:
-    """At most MOST steps of the validation episodes, drawn once; None when nothing is held out."""
+    """Sample up to MAX_STEPS steps of the validation episodes; None when there are none."""
     if not len(split.validation):
         return None
     rewards = transitions.rewards * np.float32(reward_scale) + np.float32(reward_shift)
     returns = continued_returns(rewards, transitions.terminated, transitions.ends, gamma=gamma)
-    rows = rows_of(transitions, split.validation)
-    if len(rows) > MOST:
-        draw = np.random.default_rng([seed, SAMPLE_STREAM])
-        rows = np.sort(draw.choice(rows, MOST, replace=False))
-    own = Split(split.validation, split.validation[:0], rows, len(rows))
-    fetch = Fetch(
+    rows = episode_rows(transitions, split.validation)
+    if len(rows) > MAX_STEPS:
+        generator = np.random.default_rng([seed, SAMPLE_STREAM])
+        rows = np.sort(generator.choice(rows, MAX_STEPS, replace=False))
+    dataset = TransitionDataset(
         transitions,
-        own,
+        Split(split.validation, split.validation[:0], rows, len(rows)),
         gamma=gamma,
         reward_scale=reward_scale,
         reward_shift=reward_shift,
         n_step=1,
     )
-    trained = returns if split.rows is None else returns[split.rows]
-    return ValidationSteps(fetch, torch.from_numpy(returns[rows]), float(trained.max()))
+    training_returns = returns if split.rows is None else returns[split.rows]
+    best_return = float(training_returns.max())
+    return ValidationSteps(dataset, torch.from_numpy(returns[rows]), best_return)

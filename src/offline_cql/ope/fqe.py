@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from offline_cql import losses
-from offline_cql.data.module import Fetch
+from offline_cql.data.dataset import TransitionDataset
 from offline_cql.data.returns import continued_returns
-from offline_cql.data.split import everything
+from offline_cql.data.split import train_on_all
 from offline_cql.networks import ActionCritics, StackedMLP
 from offline_cql.ope.estimate import Estimate, bootstrap_counts, bootstrap_interval
 from offline_cql.transitions import Transitions
@@ -99,9 +99,9 @@ class FittedQEvaluation:
         self.counts = torch.from_numpy(bootstrap_counts(len(transitions.ends), ensemble_size, rng))
         self.episodes = torch.from_numpy(transitions.episodes).long()
         self.starts = torch.from_numpy(transitions.starts)
-        self.fetch = Fetch(
+        self.dataset = TransitionDataset(
             transitions,
-            everything(transitions),
+            train_on_all(transitions),
             gamma=gamma,
             reward_scale=1.0,
             reward_shift=0.0,
@@ -109,7 +109,7 @@ class FittedQEvaluation:
         )
         mean_size = float(np.abs(transitions.rewards).mean(dtype=np.float64))
         self.scale = mean_size / (1.0 - gamma) or 1.0
-        sample = self.fetch(self.sample_indices(10_000)).observation
+        sample = self.dataset[self.sample_indices(10_000)].observation
         self.mean, self.std = sample.mean(dim=0), sample.std(dim=0).clamp(min=1e-3)
         self.critics = self._new_critics(transitions, ensemble_size, hidden)
         self._start_at_the_behavior_value(transitions, gamma)
@@ -133,7 +133,7 @@ class FittedQEvaluation:
         decay = 0.5 * (1.0 + math.cos(math.pi * update / self.updates))
         self.optimizer.param_groups[0]["lr"] = self.learning_rate * decay
         indices = self.sample_indices(self.batch_size)
-        batch = self.fetch(indices)
+        batch = self.dataset[indices]
         with torch.no_grad():
             value = self.q(self.targets, batch.next_observation, self.actions.next[indices])
             target = batch.reward / self.scale + batch.discount * value
@@ -159,8 +159,8 @@ class FittedQEvaluation:
     def mean_values(self, action: Tensor) -> npt.NDArray[np.float64]:
         """Return the critics' mean value [N], in reward units, of one action per transition."""
         chunks = [
-            self.q(self.critics, self.fetch(indices).observation, action[indices]).mean(dim=0)
-            for indices in torch.split(torch.arange(self.fetch.size), 16_384)
+            self.q(self.critics, self.dataset[indices].observation, action[indices]).mean(dim=0)
+            for indices in torch.split(torch.arange(len(self.dataset)), 16_384)
         ]
         values: npt.NDArray[np.float64] = torch.cat(chunks).double().numpy() * self.scale
         return values
@@ -168,14 +168,14 @@ class FittedQEvaluation:
     @torch.no_grad()
     def initial_values(self) -> npt.NDArray[np.float64]:
         """Return each critic's mean value [M] over the initial states of its own replicate."""
-        first = self.fetch(self.starts).observation
+        first = self.dataset[self.starts].observation
         values = self.q(self.critics, first, self.actions.initial) * self.scale
         means = (self.counts * values).sum(dim=1) / self.counts.sum(dim=1)
         return means.double().numpy()
 
     def sample_indices(self, size: int) -> Tensor:
         """Draw transitions uniformly, with replacement."""
-        return torch.randint(self.fetch.size, (size,), generator=self.generator)
+        return torch.randint(len(self.dataset), (size,), generator=self.generator)
 
     def _new_critics(
         self, transitions: Transitions, ensemble_size: int, hidden: list[int]

@@ -1,0 +1,102 @@
+"""Batches of transitions by index, with rewards transformed and discounts computed, once."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from offline_cql.config import DatasetConfig
+from offline_cql.data.returns import n_step_returns
+from offline_cql.data.split import Split
+from offline_cql.data.statistics import reward_scale
+from offline_cql.transitions import Batch, Transitions
+
+
+class TransitionDataset:
+    """The training transitions, indexed by 0 … size − 1, as batches of tensors.
+
+    reward = reward_scale · r + reward_shift, summed over n_step steps; discount is
+    gamma ** n · (1 − terminated), so that a truncated episode bootstraps.
+    """
+
+    def __init__(
+        self,
+        transitions: Transitions,
+        split: Split,
+        *,
+        gamma: float,
+        reward_scale: float,
+        reward_shift: float,
+        n_step: int,
+    ) -> None:
+        self.spaces, self.columns = transitions.spaces, transitions.columns
+        self.size, self.gamma = split.size, gamma
+        self.reward_scale, self.reward_shift = reward_scale, reward_shift
+        self.rows = torch.from_numpy(transitions.rows)
+        images, training_rows = transitions.images, split.rows
+        self.images = None if images is None else torch.from_numpy(images)
+        self.training_rows = None if training_rows is None else torch.from_numpy(training_rows)
+        self.n_step: tuple[Tensor, Tensor, Tensor] | None = None
+        if n_step > 1:
+            reward, discount, last = n_step_returns(
+                transitions.rewards * np.float32(reward_scale) + np.float32(reward_shift),
+                transitions.terminated,
+                transitions.ends,
+                gamma=gamma,
+                n=n_step,
+            )
+            self.n_step = tuple(map(torch.from_numpy, (reward, discount, last)))  # type: ignore[assignment]
+
+    def to(self, device: torch.device) -> TransitionDataset:
+        """Return the same dataset with all transitions in the memory of `device`."""
+        moved = copy.copy(self)
+        moved.rows = self.rows.to(device)
+        moved.images = None if self.images is None else self.images.to(device)
+        moved.training_rows = None if self.training_rows is None else self.training_rows.to(device)
+        if self.n_step is not None:
+            reward, discount, last = self.n_step
+            moved.n_step = reward.to(device), discount.to(device), last.to(device)
+        return moved
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, indices: Tensor) -> Batch:
+        """Return the transitions `indices` [...] int64 as tensors [..., D], [..., A], [...]."""
+        index = indices if self.training_rows is None else self.training_rows[indices]
+        row = self.rows[index]  # one gather for all columns
+        observation = self._observation(row, index, next=False)
+        action = row[..., self.columns.action]
+        if self.spaces.discrete:
+            action = action[..., 0].long()
+        if self.n_step is None:
+            reward = row[..., self.columns.reward] * self.reward_scale + self.reward_shift
+            discount = self.gamma * (1.0 - row[..., self.columns.terminated])
+            next_observation = self._observation(row, index, next=True)
+        else:
+            reward, discount, last = (tensor[index] for tensor in self.n_step)
+            next_observation = self._observation(self.rows[last], last, next=True)
+        return Batch(observation, action, reward, discount, next_observation)
+
+    def _observation(self, row: Tensor, index: Tensor, *, next: bool) -> Tensor:
+        if self.images is not None:
+            return self.images[index, int(next)].float()
+        columns = self.columns.next_observation if next else self.columns.observation
+        return row[..., columns]
+
+
+def make_dataset(
+    transitions: Transitions, split: Split, dataset: DatasetConfig, *, gamma: float
+) -> TransitionDataset:
+    """Build the training dataset with the transforms of the section `dataset`."""
+    return TransitionDataset(
+        transitions,
+        split,
+        gamma=gamma,
+        reward_scale=reward_scale(transitions, split, dataset),
+        reward_shift=dataset.reward_shift,
+        n_step=dataset.n_step,
+    )

@@ -1,0 +1,50 @@
+"""Statistics of the training transitions that transforms are made from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from offline_cql.config import DatasetConfig
+from offline_cql.data.split import Split
+from offline_cql.errors import DataError
+from offline_cql.transitions import Transitions
+
+CHUNK = 2**20  # values summed at a time: their float64 copy stays small
+
+
+def reward_scale(transitions: Transitions, split: Split, dataset: DatasetConfig) -> float:
+    """Return the factor that rewards are multiplied by.
+
+    It is dataset.reward_scale; with dataset.return_range, times the factor that stretches the
+    training episodes' undiscounted returns to that range (max − min). Raises DataError when all
+    returns are equal.
+    """
+    if dataset.return_range is None:
+        return dataset.reward_scale
+    returns = transitions.episode_returns()[split.training]
+    span = float(returns.max() - returns.min())
+    if span == 0:
+        raise DataError(
+            f"{transitions.dataset_id}: all {len(returns)} episodes have the return {returns[0]}, "
+            "so their range cannot be scaled: leave dataset.return_range out"
+        )
+    return dataset.reward_scale * dataset.return_range / span
+
+
+def observation_statistics(transitions: Transitions, split: Split) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation [D], float64, of the training observations."""
+    observations, rows = transitions.observations, split.rows
+    chunk_len = max(1, CHUNK // observations.shape[1])
+
+    def chunks() -> Iterator[np.ndarray]:
+        for start in range(0, split.size, chunk_len):
+            part = slice(start, start + chunk_len)
+            yield observations[part if rows is None else rows[part]].astype(np.float64)
+
+    mean = sum(chunk.sum(axis=0) for chunk in chunks()) / split.size
+    variance = sum(((chunk - mean) ** 2).sum(axis=0) for chunk in chunks()) / split.size
+    return torch.from_numpy(mean), torch.from_numpy(np.sqrt(variance))
