@@ -227,10 +227,10 @@ def test_no_network_names_the_task_the_path_and_other_data(tmp_path, monkeypatch
     path = tmp_path / "hopper_medium_replay-v2.hdf5"
     message = (
         r"^hopper-medium-replay-v2 cannot be downloaded from http://rail\..*\(.*refused\): put the "
-        rf"file at {path} by hand, or try .* no network: python train.py env=hopper$"
+        rf"file at {path} by hand, or use data .* no network: python train.py env=hopper$"
     )
     with pytest.raises(DataError, match=message):
-        d4rl.task_file("hopper-medium-replay-v2")
+        d4rl.ensure_task_file("hopper-medium-replay-v2")
     assert [file.name for file in tmp_path.iterdir()] == [f"{path.name}.lock"]
 
 

@@ -182,7 +182,7 @@ def test_nothing_is_asked_for_a_data_set_that_is_there(remote):
 
 @pytest.mark.parametrize("fault", ["broken", "short", "500"])
 def test_a_broken_download_is_never_used(remote, fault, monkeypatch):
-    monkeypatch.setattr(minari_download, "ANSWER_WITHIN", 10.0)
+    monkeypatch.setattr(minari_download, "ANSWER_TIMEOUT", 10.0)
     remote.fault = fault
     with pytest.raises(DataError, match=rf"{NAME} is not in .* cannot be downloaded \(.+{INSTEAD}"):
         ensure_stored(NAME, instead=INSTEAD)
@@ -223,7 +223,7 @@ print(MinariReader({NAME!r}).spaces().observation_dim)
 
 
 def test_an_id_that_the_remote_lacks_gets_close_names(remote):
-    with pytest.raises(DataError, match=r"no such data set\): known names are D4RL/door/human-v2"):
+    with pytest.raises(DataError, match=r"no such data set\): did you mean D4RL/door/human-v2"):
         ensure_stored("D4RL/door/humann-v2", instead=INSTEAD)
 
 
@@ -238,13 +238,13 @@ def test_offline_is_an_error_that_names_the_id_and_what_to_use_instead(remote, m
 
 def test_a_server_that_says_nothing_is_given_up(remote, monkeypatch):
     remote.fault = "silent"
-    monkeypatch.setattr(minari_download, "ANSWER_WITHIN", 2.0)
+    monkeypatch.setattr(minari_download, "ANSWER_TIMEOUT", 2.0)
     with pytest.raises(DataError, match=r"no usable answer from the server within 2 s"):
         ensure_stored(NAME, instead=INSTEAD)
 
 
 def test_the_limit_for_an_answer_is_below_the_promised_30_seconds():
-    assert minari_download.ANSWER_WITHIN <= 28
+    assert minari_download.ANSWER_TIMEOUT <= 28
 
 
 def test_what_is_recorded_here_is_never_asked_for(remote):

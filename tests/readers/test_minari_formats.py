@@ -206,7 +206,7 @@ def test_a_picture_of_another_size_is_refused():
     episodes, _ = film()
     path = write(episodes, "hdf5", observation=PICTURE)
     edit(path, observation_space=edit_shape(path, [64, 36, 3]))
-    with pytest.raises(DataError, match="picture of 40 x 36, expected"):
+    with pytest.raises(DataError, match="image of 40 x 36, expected"):
         read()
 
 
@@ -251,7 +251,7 @@ def rewrite(path, data_format, change):
             lambda t: t.set_column(
                 t.column_names.index("rewards"), "rewards", pa.array([1.0, None] * 2 + [0.0])
             ),
-            "empty values",
+            "missing values",
         ),
         (
             lambda t: t.set_column(
@@ -332,7 +332,7 @@ def test_a_nested_link_in_hdf5_is_refused(store):
         file["episode_0/observations/goal/place"] = h5py.ExternalLink(
             str(store / "private.hdf5"), "place"
         )
-    with pytest.raises(DataError, match="goal/place is a link elsewhere"):
+    with pytest.raises(DataError, match="goal/place is a soft or external link"):
         read()
 
 

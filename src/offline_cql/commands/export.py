@@ -32,7 +32,7 @@ from offline_cql.export.onnx_file import (
 )
 from offline_cql.export.policy import ExportablePolicy, policy_alone
 from offline_cql.io import read_json, write_atomically, write_json
-from offline_cql.readers.d4rl import place_of
+from offline_cql.readers.d4rl import task_path
 from offline_cql.readers.minari.store import is_stored
 from offline_cql.render.numbers import format_interval
 from offline_cql.runs.checkpoint import kept_updates
@@ -110,7 +110,7 @@ def at_hand(dataset: DatasetConfig) -> bool:
     if dataset.source == "simulated":
         return is_stored(dataset_id(dataset))
     assert dataset.id is not None  # the schema wants one where there is no path
-    return place_of(dataset.id).exists() if dataset.source == "d4rl" else is_stored(dataset.id)
+    return task_path(dataset.id).exists() if dataset.source == "d4rl" else is_stored(dataset.id)
 
 
 def observations(policy: ExportablePolicy, agent: Agent, transitions: Transitions | None) -> Tensor:

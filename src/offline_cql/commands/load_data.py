@@ -11,7 +11,7 @@ import gymnasium as gym
 from offline_cql.config import DatasetConfig, EnvConfig
 from offline_cql.errors import ConfigError, DataError
 from offline_cql.readers import Reader, load
-from offline_cql.readers.d4rl import D4RLReader, task_file
+from offline_cql.readers.d4rl import D4RLReader, ensure_task_file
 from offline_cql.readers.minari.download import ensure_stored
 from offline_cql.readers.minari.store import MinariReader
 from offline_cql.readers.table.reader import TableReader
@@ -69,7 +69,7 @@ def _d4rl(env: EnvConfig, dataset: DatasetConfig, spaces: Spaces | None) -> Read
         path = Path(dataset.path).expanduser()
         return D4RLReader(path, path.stem, simulator=spaces, episode_length=limit)
     assert dataset.id is not None
-    return D4RLReader(task_file(dataset.id), dataset.id, simulator=spaces, episode_length=limit)
+    return D4RLReader(ensure_task_file(dataset.id), dataset.id, simulator=spaces, episode_length=limit)
 
 
 def _table(env: EnvConfig, dataset: DatasetConfig, spaces: Spaces | None) -> Reader:

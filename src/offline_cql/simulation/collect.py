@@ -23,7 +23,7 @@ from minari.dataset.minari_storage import MinariStorage
 from offline_cql.config import DatasetConfig, EnvConfig
 from offline_cql.errors import DataError
 from offline_cql.io import exclusive, flush
-from offline_cql.readers.minari.store import dataset_path, ensure_namespace, hidden, is_stored
+from offline_cql.readers.minari.store import dataset_path, ensure_namespace, hidden_path, is_stored
 from offline_cql.render.progress import ProgressBar
 from offline_cql.simulation.behavior import Behavior, Component, mixture
 from offline_cql.simulation.environments import (
@@ -184,7 +184,7 @@ def _store(
     name: str, environment: Environment, episodes: Sequence[Episode], metadata: dict[str, Any]
 ) -> None:
     """Writes beside the final place, flushes to the disk, renames."""
-    final, staging = dataset_path(name), hidden(".recording", name)
+    final, staging = dataset_path(name), hidden_path(".recording", name)
     shutil.rmtree(staging, ignore_errors=True)  # of a recording that was killed
     (staging / "new").mkdir(parents=True)
     try:
@@ -221,4 +221,4 @@ def _buffer(episode: Episode) -> EpisodeBuffer:
 
 
 def _exclusive(name: str) -> AbstractContextManager[None]:
-    return exclusive(hidden(".locks", name), f"recording {name}")
+    return exclusive(hidden_path(".locks", name), f"recording {name}")

@@ -1,8 +1,8 @@
-"""Brings a Minari data set from the remote catalog into the local store, whole or not at all.
+"""Download a Minari data set from the remote catalog into the local store, whole or not at all.
 
-Minari's own client downloads, in a process of its own that sees a hidden staging store; what has
-arrived is renamed into place. Files that arrived before a download broke off are kept for the next
-attempt. No connection is opened for a data set that is there. Knows nothing of formats or training.
+Minari's client runs in a process of its own with a hidden staging store, because it takes the
+store from an environment variable and has no timeout; a complete data set is renamed into place.
+Files that arrived before a download broke off are kept for the next attempt.
 """
 
 from __future__ import annotations
@@ -25,73 +25,75 @@ from offline_cql.readers.minari.store import (
     RECORDED,
     dataset_path,
     ensure_namespace,
-    hidden,
+    hidden_path,
     is_stored,
     refuse_links_outside,
     store_root,
 )
 
-ANSWER_WITHIN = 27.0  # seconds for the server's first answer: no network is an error within 30
+ANSWER_TIMEOUT = 27.0  # seconds for the server's first answer: no network is an error within 30
+FOUND = "found"  # line of the client's process: the catalog has the data set
 
 
 def catalog() -> dict[str, dict[str, Any]]:
-    """The remote data sets known when this was released: env, steps, episodes of each id."""
+    """Return the remote data sets of this release by id: {"env", "steps", "episodes"}."""
     text = resources.files("offline_cql.readers.minari").joinpath("datasets.json").read_text()
-    found: dict[str, dict[str, Any]] = json.loads(text)
-    return found
+    content: dict[str, dict[str, Any]] = json.loads(text)
+    return content
 
 
 def ensure_stored(dataset_id: str, *, instead: str) -> str:
-    """The id, after its data set was downloaded if the local store lacks it.
+    """Download a data set if the local store lacks it; return its id.
 
     instead: settings that need no network, for the message. A second process waits for the first.
-    Raises DataError when it is not there and cannot be had; then the store is as it was.
+    Raises DataError when the download fails; then the store is unchanged.
     """
-    # What is recorded here is on no server: MinariReader says how to record it.
+    # No server has the simulated data sets: MinariReader's error says how to simulate them.
     if not is_stored(dataset_id) and not dataset_id.startswith(RECORDED):
-        with exclusive(hidden(".locks", dataset_id), f"downloading {dataset_id}"):
-            if not is_stored(dataset_id):  # another process may have brought it meanwhile
+        with exclusive(hidden_path(".locks", dataset_id), f"downloading {dataset_id}"):
+            if not is_stored(dataset_id):  # another process may have downloaded it meanwhile
                 _download(dataset_id, instead)
     return dataset_id
 
 
 def _download(dataset_id: str, instead: str) -> None:
-    staging = hidden(".downloading", dataset_id)
-    staging.mkdir(parents=True, exist_ok=True)  # with what an earlier attempt left
-    reason = _fetched(dataset_id, staging)
-    arrived = staging / dataset_id
-    if reason is None and not (arrived / "data" / "metadata.json").is_file():
-        reason = "what has arrived has no metadata.json"
+    staging = hidden_path(".downloading", dataset_id)
+    staging.mkdir(parents=True, exist_ok=True)  # may contain files of an earlier attempt
+    reason = _run_client(dataset_id, staging)
+    downloaded = staging / dataset_id
+    if reason is None and not (downloaded / "data" / "metadata.json").is_file():
+        reason = "the download has no metadata.json"
     if reason is not None:
         raise DataError(
             f"data set {dataset_id} is not in the local store {store_root()} and cannot be "
-            f"downloaded ({reason}): {_close_names(dataset_id)}without a network, "
-            f"python train.py {instead} records its own data"
+            f"downloaded ({reason}): {_suggestion(dataset_id)}use data that need no network: "
+            f"python train.py {instead}"
         )
-    refuse_links_outside(arrived)
-    for path in (path for path in arrived.rglob("*") if path.is_file()):
+    refuse_links_outside(downloaded)
+    for path in (path for path in downloaded.rglob("*") if path.is_file()):
         flush(path)
     final = dataset_path(dataset_id)
     ensure_namespace(dataset_id)
     final.parent.mkdir(parents=True, exist_ok=True)
     if final.exists():  # a folder without metadata: another program's broken download
         os.replace(final, staging / "replaced")
-    os.replace(arrived, final)
+    os.replace(downloaded, final)
     shutil.rmtree(staging, ignore_errors=True)
 
 
-def _close_names(dataset_id: str) -> str:
-    """`did you mean …? `, or nothing for an id of the catalog."""
-    known = catalog()
-    if dataset_id in known:
+def _suggestion(dataset_id: str) -> str:
+    """Return `did you mean …? ` with ids of the catalog; empty if the id is one of them."""
+    ids = catalog()
+    if dataset_id in ids:
         return ""
-    close = difflib.get_close_matches(dataset_id, known, n=3, cutoff=0.5)
-    some = close or sorted({name.rpartition("/")[0] for name in known})
-    return f"known names are {', '.join(some)}; "
+    close = difflib.get_close_matches(dataset_id, ids, n=3, cutoff=0.5)
+    if close:
+        return f"did you mean {', '.join(close)}? Or "
+    return f"groups of ids: {', '.join(sorted({name.rpartition('/')[0] for name in ids}))}; "
 
 
-def _fetched(dataset_id: str, staging: Path) -> str | None:
-    """Runs `fetch` in a process of its own, whose bars are seen; None, or why it failed."""
+def _run_client(dataset_id: str, staging: Path) -> str | None:
+    """Run `fetch` in a process of its own; return None, or the reason of its failure."""
     process = subprocess.Popen(
         [sys.executable, "-P", "-m", __name__, dataset_id],
         env={**os.environ, "MINARI_DATASETS_PATH": str(staging), "HF_HUB_VERBOSITY": "error"},
@@ -99,17 +101,17 @@ def _fetched(dataset_id: str, staging: Path) -> str | None:
         text=True,
     )
     assert process.stdout is not None
-    timer = threading.Timer(ANSWER_WITHIN, process.kill)
+    timer = threading.Timer(ANSWER_TIMEOUT, process.kill)
     timer.start()
     try:
-        found = process.stdout.readline().strip()
+        line = process.stdout.readline().strip()
         timer.cancel()
-        if found == "found":
+        if line == FOUND:
             print(f"downloading {dataset_id}", file=sys.stderr)
-            found = process.stdout.readline().strip()
+            line = process.stdout.readline().strip()
         if process.wait() == 0:
             return None
-        return found or f"no usable answer from the server within {ANSWER_WITHIN:.0f} s"
+        return line or f"no usable answer from the server within {ANSWER_TIMEOUT:.0f} s"
     finally:
         timer.cancel()
         process.kill()
@@ -117,11 +119,11 @@ def _fetched(dataset_id: str, staging: Path) -> str | None:
 
 
 def fetch(dataset_id: str) -> None:
-    """The other process: downloads into $MINARI_DATASETS_PATH.
+    """Download into $MINARI_DATASETS_PATH; the main function of the process of its own.
 
-    Prints `found`, then nothing, or a line that says what went wrong and exits with 1.
+    Print FOUND when the catalog has the data set. On failure print the reason and exit with 1.
     """
-    answer = sys.stdout
+    output = sys.stdout
     try:
         from minari.storage.hosting import get_cloud_storage, list_remote_datasets
 
@@ -129,11 +131,11 @@ def fetch(dataset_id: str) -> None:
             remote = list_remote_datasets(prefix=dataset_id, compatible_minari_version=True)
             if dataset_id not in remote:
                 raise LookupError("the remote catalog has no such data set")
-            print("found", file=answer, flush=True)
+            print(FOUND, file=output, flush=True)
             get_cloud_storage().download_dataset(dataset_id, store_root())
-    except Exception as error:  # of Minari, its client or the network: told in one line
+    except Exception as error:  # of Minari, its client or the network: reported in one line
         text = " ".join(str(error).split()) or type(error).__name__
-        print(text[:200], file=answer, flush=True)
+        print(text[:200], file=output, flush=True)
         sys.exit(1)
 
 

@@ -1,6 +1,6 @@
-"""Episodes as Minari stores them: T+1 observations for T of everything else, checked and joined.
+"""Episodes as Minari stores them: T+1 observations, T of everything else.
 
-Knows nothing of files: minari_hdf5.py and minari_arrow.py take them from there.
+hdf5.py and arrow.py read them from files; here they are validated and passed to the writer.
 """
 
 from __future__ import annotations
@@ -26,40 +26,43 @@ from offline_cql.spaces import Layout, Leaf
 Array = npt.NDArray[Any]
 
 FLAGS = ("terminations", "truncations")
-CHUNK_BYTES = 256 << 20  # of pictures, joined at a time
+CHUNK_BYTES = 256 << 20  # of images, concatenated at a time
 
 
 @dataclass(frozen=True, eq=False)
-class Stored:
-    """What the checked metadata of a data set say, and what of it is wanted."""
+class StoredDataset:
+    """The validated metadata of a data set, and the layout of the observations to read."""
 
     dataset_id: str
-    folder: Path  # with metadata.json
+    folder: Path  # the one with metadata.json
     format: str
     steps: int
     episodes: int
     layout: Layout
     action: gym.Space[Any]
-    encoded: bool  # pictures are kept as JPEG
+    jpeg: bool  # images are stored as JPEG
 
-    def is_picture(self, leaf: Leaf) -> bool:
-        """Whether the leaf's values are JPEG files."""
-        return self.encoded and is_image_space(leaf.space)
+    def is_jpeg(self, leaf: Leaf) -> bool:
+        """Return True if the values of this part of the observation are JPEG files."""
+        return self.jpeg and is_image_space(leaf.space)
 
-    def check_count(self, found: int) -> None:
-        """Raises DataError when the files hold another number of episodes than promised."""
-        if found != self.episodes:
+    def check_count(self, episodes: int) -> None:
+        """Raise DataError unless the files hold as many episodes as metadata.json says."""
+        if episodes != self.episodes:
             raise DataError(
-                f"{self.dataset_id} has {found} episodes, metadata.json says "
+                f"{self.dataset_id} has {episodes} episodes, metadata.json says "
                 f"{self.episodes}: record or download it again"
             )
 
 
 @dataclass(frozen=True, eq=False)
 class Episode:
-    """One stored episode. observations: of each leaf [T+1, ...]; the rest [T, ...]."""
+    """One stored episode. observations: [T+1, ...] per leaf of the space; the rest [T, ...].
 
-    place: str
+    name: of the episode, for messages. Raises DataError when lengths do not fit.
+    """
+
+    name: str
     observations: list[Array]
     actions: Array
     rewards: Array
@@ -69,77 +72,82 @@ class Episode:
     def __post_init__(self) -> None:
         steps = len(self.rewards)
         if steps == 0:
-            raise DataError(f"{self.place} is empty")
+            raise DataError(f"{self.name} is empty")
         lengths = [("observations", len(leaf), steps + 1) for leaf in self.observations]
         lengths += [(name, len(getattr(self, name)), steps) for name in ("actions", *FLAGS)]
-        for name, length, fitting in lengths:  # the observation after the last action, too
-            if length != fitting:
+        for array, length, expected in lengths:
+            if length != expected:
                 raise DataError(
-                    f"{self.place} of {steps} steps has {length} {name}, expected {fitting}"
+                    f"{self.name} of {steps} steps has {length} {array}, expected {expected}"
                 )
         early = np.flatnonzero((self.terminations | self.truncations)[:-1])
         if early.size:
-            raise DataError(f"{self.place} ends at step {early[0]} but goes on to step {steps - 1}")
+            raise DataError(
+                f"{self.name} ends at step {early[0]} but continues to step {steps - 1}"
+            )
 
     def __len__(self) -> int:
         return len(self.rewards)
 
     @property
     def nbytes(self) -> int:
+        """Size of the observations."""
         return sum(leaf.nbytes for leaf in self.observations)
 
 
-def check_array(place: str, dtype: np.dtype[Any], shape: tuple[int, ...], inner: Any) -> None:
-    """Refuses, before it is read, what is no array [T, *inner] of numbers."""
+def check_array(name: str, dtype: np.dtype[Any], shape: tuple[int, ...], inner: Any) -> None:
+    """Raise DataError unless an array that is about to be read is [T, *inner] numbers."""
     if dtype.kind not in "biuf":
-        raise DataError(f"{place} has dtype {dtype}, expected numbers")
+        raise DataError(f"{name} has dtype {dtype}, expected numbers")
     if not shape or math.prod(shape[1:]) != math.prod(inner):
         expected = (*shape[:1], *inner)
-        raise DataError(f"{place} has the shape {shape}, expected {expected}")
+        raise DataError(f"{name} has shape {shape}, expected {expected}")
 
 
 def stored_shape(space: gym.Space[Any]) -> tuple[int, ...]:
-    """Of one value; () for Discrete, whose one-hot is made here."""
+    """Return the shape of one stored value; () for Discrete, which is stored as an index."""
     return tuple(space.shape or ())
 
 
-def flags(place: str, values: Array) -> npt.NDArray[np.bool_]:
-    """Ends of episodes [T]. Raises DataError for numbers that are no truth values."""
+def as_flags(name: str, values: Array) -> npt.NDArray[np.bool_]:
+    """Return terminations or truncations [T] as bool. Raises DataError for floats."""
     if values.dtype.kind == "f":
-        raise DataError(f"{place} has dtype {values.dtype}, expected booleans")
+        raise DataError(f"{name} has dtype {values.dtype}, expected booleans")
     return values.reshape(len(values)).astype(bool)
 
 
-def pictures(place: str, leaf: Leaf, files: Iterable[Any]) -> Array:
-    """JPEG files as [T, *shape] uint8. Raises DataError when one has another size."""
-    decoded = []
+def decode_images(name: str, leaf: Leaf, files: Iterable[Any]) -> Array:
+    """Return JPEG files as [T, *shape] uint8. Raises DataError when one has another size."""
+    images = []
     for file in files:
-        with Image.open(io.BytesIO(bytes(file)), formats=["JPEG"]) as picture:
-            width, height = picture.size
+        with Image.open(io.BytesIO(bytes(file)), formats=["JPEG"]) as image:
+            width, height = image.size
             if (height, width) != leaf.space.shape[:2]:
                 raise DataError(
-                    f"{place} has a picture of {height} x {width}, expected {leaf.space.shape}"
+                    f"{name} has an image of {height} x {width}, expected {leaf.space.shape}"
                 )
-            decoded.append(np.asarray(picture, np.uint8))
-    return np.stack(decoded)
+            images.append(np.asarray(image, np.uint8))
+    return np.stack(images)
 
 
-def write_episodes(stored: Stored, episodes: Iterable[Episode], writer: TransitionWriter) -> None:
-    """All episodes, end to end, in pieces of about writer.CHUNK steps."""
+def write_episodes(
+    stored: StoredDataset, episodes: Iterable[Episode], writer: TransitionWriter
+) -> None:
+    """Pass whole episodes to the writer in chunks of about writer.CHUNK steps."""
     with ProgressBar(f"reading {stored.dataset_id}", stored.steps) as bar:
-        waiting: list[Episode] = []
+        chunk: list[Episode] = []
         for episode in episodes:
-            waiting.append(episode)
-            held = sum(each.nbytes for each in waiting) if stored.layout.images else 0
-            if sum(map(len, waiting)) >= CHUNK or held >= CHUNK_BYTES:
-                bar.advance(_add(stored, writer, waiting))
-                waiting = []
-        if waiting:
-            _add(stored, writer, waiting)
+            chunk.append(episode)
+            nbytes = sum(part.nbytes for part in chunk) if stored.layout.images else 0
+            if sum(map(len, chunk)) >= CHUNK or nbytes >= CHUNK_BYTES:
+                bar.advance(_append(stored, writer, chunk))
+                chunk = []
+        if chunk:
+            _append(stored, writer, chunk)
 
 
-def _add(stored: Stored, writer: TransitionWriter, episodes: list[Episode]) -> int:
-    """Whole episodes through the writer; how many steps they were."""
+def _append(stored: StoredDataset, writer: TransitionWriter, episodes: list[Episode]) -> int:
+    """Append the steps of whole episodes to the writer; return their number."""
     last = np.cumsum([len(episode) for episode in episodes]) - 1
     terminated = np.concatenate([episode.terminations for episode in episodes])
     truncated = np.concatenate([episode.truncations for episode in episodes])
@@ -151,7 +159,7 @@ def _add(stored: Stored, writer: TransitionWriter, episodes: list[Episode]) -> i
 
     def rows(part: slice) -> Array:
         leaves = zip(*(episode.observations for episode in episodes), strict=True)
-        return layout.rows([np.concatenate([each[part] for each in leaf]) for leaf in leaves])
+        return layout.rows([np.concatenate([array[part] for array in leaf]) for leaf in leaves])
 
     writer.append(
         Steps(

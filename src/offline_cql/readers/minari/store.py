@@ -1,8 +1,7 @@
-"""Minari data sets of the local store: HDF5, Arrow and Parquet.
+"""Reader of Minari data sets in the local store: HDF5, Arrow and Parquet.
 
-Metadata are read as plain text and checked: nothing that a data set names is ever imported or run,
-no id and no link leaves the store. Nothing is downloaded here (minari_download.py does). Knows
-nothing of recording or training.
+Metadata are parsed as JSON and validated: nothing that a data set names is imported or run, and no
+id or link leads out of the store. Downloads are in download.py.
 """
 
 from __future__ import annotations
@@ -23,28 +22,28 @@ from minari.storage.datasets_root_dir import get_dataset_path
 
 from offline_cql.errors import DataError
 from offline_cql.readers.minari import arrow, hdf5
-from offline_cql.readers.minari.episodes import Episode, Stored, write_episodes
+from offline_cql.readers.minari.episodes import Episode, StoredDataset, write_episodes
 from offline_cql.readers.writer import TransitionWriter
 from offline_cql.spaces import flat_spaces, layout
 from offline_cql.transitions import Spaces
 
-FORMATS: dict[str, Callable[[Stored], Iterator[Episode]]] = {
+FORMATS: dict[str, Callable[[StoredDataset], Iterator[Episode]]] = {
     "hdf5": hdf5.episodes,
     "arrow": arrow.episodes,
     "parquet": arrow.episodes,
 }
-RECORDED = "sim/"  # what this project records itself, and no server has
+RECORDED = "sim/"  # namespace of the data sets that this project simulates; no server has them
 
 
 def store_root() -> Path:
-    """$MINARI_DATASETS_PATH, or Minari's default; made if it is absent."""
+    """Return $MINARI_DATASETS_PATH, or Minari's default; Minari creates it."""
     return Path(get_dataset_path())
 
 
 def dataset_path(dataset_id: str) -> Path:
-    """Where a data set lies in the local store, whether or not it exists.
+    """Return the folder of a data set in the local store, whether or not it exists.
 
-    Raises DataError for an id that is not of the form name/name-v0, so for `..` too.
+    Raises DataError for an id that is not of the form name/name-v0, `..` included.
     """
     match = DATASET_ID_RE.fullmatch(dataset_id)
     if match is None or match.group("version") is None or "//" in dataset_id:
@@ -53,29 +52,28 @@ def dataset_path(dataset_id: str) -> Path:
 
 
 def is_stored(dataset_id: str) -> bool:
-    """Whether the local store has the data set."""
+    """Return True if the local store has the data set."""
     return (dataset_path(dataset_id) / "data" / "metadata.json").is_file()
 
 
-def hidden(folder: str, dataset_id: str) -> Path:
-    """A place in the store that Minari does not list, of one data set; the id is checked."""
+def hidden_path(folder: str, dataset_id: str) -> Path:
+    """Return a path of one data set in a folder of the store that Minari does not list."""
     relative = dataset_path(dataset_id).relative_to(store_root())
     return store_root() / folder / relative.as_posix().replace("/", "__")
 
 
 def ensure_namespace(dataset_id: str) -> None:
-    """Minari lists only what lies in a namespace that it knows."""
+    """Create the namespace of a data set: Minari lists only data sets in namespaces."""
     namespace = parse_dataset_id(dataset_id)[0]
     if namespace is not None and namespace not in list_local_namespaces():
         create_namespace(namespace)
 
 
 class MinariReader:
-    """A data set of the local store; observation_keys: of a Dict observation, None for all.
+    """Reader of a data set in the local store; observation_keys: of a Dict, None for all.
 
-    A step that is both terminal and truncated is terminal; an episode without an end is truncated
-    at its last step. Raises DataError when the data set is absent, malformed, not of a supported
-    kind, or not what its metadata promise.
+    An episode without an end is truncated at its last step. Raises DataError when the data set is
+    missing, malformed or unsupported, or contradicts its metadata.
     """
 
     def __init__(self, dataset_id: str, *, observation_keys: Sequence[str] | None = None):
@@ -85,7 +83,7 @@ class MinariReader:
 
     def fingerprint(self) -> dict[str, Any]:
         _metadata(self.dataset_id, self.folder)
-        with self._readable():
+        with self._translate_errors():
             files = _files(self.folder)
         return {
             "id": self.dataset_id,
@@ -96,15 +94,16 @@ class MinariReader:
 
     def spaces(self) -> Spaces:
         metadata = _metadata(self.dataset_id, self.folder)
-        with self._readable():
+        with self._translate_errors():
             observation = deserialize_space(metadata["observation_space"])
             return flat_spaces(observation, self.stored.action, self.keys)
 
     @cached_property
-    def stored(self) -> Stored:
+    def stored(self) -> StoredDataset:
+        """The validated metadata."""
         metadata = _metadata(self.dataset_id, self.folder)
-        with self._readable():
-            return Stored(
+        with self._translate_errors():
+            return StoredDataset(
                 self.dataset_id,
                 self.folder,
                 format=metadata["data_format"],
@@ -112,7 +111,7 @@ class MinariReader:
                 episodes=metadata["total_episodes"],
                 layout=layout(deserialize_space(metadata["observation_space"]), self.keys),
                 action=deserialize_space(metadata["action_space"]),
-                encoded=bool(metadata.get("jpeg_encoding", True)),
+                jpeg=bool(metadata.get("jpeg_encoding", True)),
             )
 
     def read(self, writer: TransitionWriter) -> None:
@@ -120,7 +119,7 @@ class MinariReader:
         writer.check_disk_space(stored.steps, images=stored.layout.images)
         writer.observation_names = stored.layout.names
         refuse_links_outside(self.folder)
-        with self._readable():
+        with self._translate_errors():
             write_episodes(stored, FORMATS[stored.format](stored), writer)
         if writer.size != stored.steps or not stored.steps:
             raise DataError(
@@ -129,8 +128,8 @@ class MinariReader:
             )
 
     @contextmanager
-    def _readable(self) -> Iterator[None]:
-        """Foreign files: whatever Minari, HDF5 or pyarrow stumbles over is a fault of theirs."""
+    def _translate_errors(self) -> Iterator[None]:
+        """Turn any error of Minari, HDF5 or pyarrow into a DataError: the files are broken."""
         try:
             yield
         except DataError:
@@ -143,7 +142,10 @@ class MinariReader:
 
 
 def _metadata(dataset_id: str, folder: Path) -> dict[str, Any]:
-    """Refuses what Minari would answer by making an environment that the file names."""
+    """Return the content of metadata.json.
+
+    Raises DataError for missing spaces: Minari would create the environment that the file names.
+    """
     if not is_stored(dataset_id):
         raise DataError(
             f"data set {dataset_id} is not in the local store {store_root()}: record it with "
@@ -158,34 +160,34 @@ def _metadata(dataset_id: str, folder: Path) -> dict[str, Any]:
     for key in ("observation_space", "action_space"):
         if not isinstance(metadata.get(key), str):
             raise DataError(
-                f"{dataset_id}: metadata.json has no {key}; such a data set is read by running "
-                "the environment that it names, which is refused"
+                f"{dataset_id}: metadata.json has no {key}: Minari would have to run the "
+                "environment that the data set names, which is not allowed"
             )
     for key in ("total_steps", "total_episodes"):
         if type(metadata.get(key)) is not int or metadata[key] < 0:
-            raise DataError(f"{dataset_id}: metadata.json has no count {key}")
-    stored_as = metadata.get("data_format")
-    if not isinstance(stored_as, str) or stored_as not in FORMATS:
+            raise DataError(f"{dataset_id}: {key} in metadata.json must be an integer, at least 0")
+    data_format = metadata.get("data_format")
+    if not isinstance(data_format, str) or data_format not in FORMATS:
         raise DataError(
-            f"{dataset_id} is stored as {stored_as!r}; {', '.join(FORMATS)} are supported"
+            f"{dataset_id} has the data_format {data_format!r}; supported: {', '.join(FORMATS)}"
         )
     return metadata
 
 
 def refuse_links_outside(folder: Path) -> None:
-    """Raises DataError for a link that leads out of the folder."""
-    top = folder.resolve()
-    for place, folders, names in os.walk(folder):
-        for path in (Path(place, name) for name in folders + names):
-            if path.is_symlink() and not path.resolve().is_relative_to(top):
-                raise DataError(f"{path} is a link out of the data set, which is refused")
+    """Raise DataError for a symbolic link that leads out of the folder."""
+    root = folder.resolve()
+    for parent, folders, names in os.walk(folder):
+        for path in (Path(parent, name) for name in folders + names):
+            if path.is_symlink() and not path.resolve().is_relative_to(root):
+                raise DataError(f"{path} is a link out of the data set: replace it by the file")
 
 
 def _files(folder: Path) -> list[tuple[str, int, int]]:
-    """Every file below, with its size and time."""
-    found = []
-    for place, _, names in os.walk(folder):
-        for path in (os.path.join(place, name) for name in names):
-            about = os.stat(path)
-            found.append((os.path.relpath(path, folder), about.st_size, about.st_mtime_ns))
-    return sorted(found)
+    """Return path, size and modification time of every file below a folder."""
+    files = []
+    for parent, _, names in os.walk(folder):
+        for path in (os.path.join(parent, name) for name in names):
+            status = os.stat(path)
+            files.append((os.path.relpath(path, folder), status.st_size, status.st_mtime_ns))
+    return sorted(files)
