@@ -1,4 +1,4 @@
-"""Promise: networks have the shape, the start and the precision that the settings name."""
+"""Guarantee: networks have the shape, initial weights and precision that the settings name."""
 
 import math
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from support.builders import build, continuous_data, settings
 from torch import Tensor
-from torch.func import functional_call
+from torch.func import functional_call, grad, vmap
 
 from offline_cql.networks import (
     ActionBounds,
@@ -14,8 +14,9 @@ from offline_cql.networks import (
     ObservationStatistics,
     StackedMLP,
     TanhGaussianActor,
+    cpu_mlp,
 )
-from offline_cql.networks import critics as critics_module
+from offline_cql.transitions import ActionMap
 
 LIMITS = {"log_std_min": -5.0, "log_std_max": 2.0}
 PLAIN = {"orthogonal": False, "bf16": False}
@@ -31,12 +32,13 @@ def plain_mlp(network: StackedMLP, member: int, x: Tensor) -> Tensor:
 
 
 def actor(hidden: list[int], **options) -> TanhGaussianActor:
-    settings = {**LIMITS, "log_std_affine": False, **PLAIN, **options}
-    return TanhGaussianActor(3, 2, hidden, **settings)
+    return TanhGaussianActor(
+        3, 2, hidden, **{**LIMITS, "log_std_affine": False, **PLAIN, **options}
+    )
 
 
-def spread(matrix: Tensor) -> Tensor:
-    """Products of the shorter side's vectors with each other; c² on the diagonal if orthogonal."""
+def inner_products(matrix: Tensor) -> Tensor:
+    """Inner products of the shorter side's vectors; c² on the diagonal if orthogonal."""
     rows = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
     return rows @ rows.T
 
@@ -52,15 +54,61 @@ def test_stacked_perceptrons_equal_separate_ones(hidden: list[int]):
     torch.testing.assert_close(network(x), expected)
 
 
-@pytest.mark.parametrize("cached", [critics_module.CACHED, 1, 500])
+@pytest.mark.parametrize("cache_bytes", [cpu_mlp.CACHE_BYTES, 1, 500])
 @pytest.mark.parametrize("actions", [1, 3])
-def test_the_critics_gradients_are_right_however_the_states_are_parted(
-    monkeypatch, cached, actions
+def test_the_fused_paths_gradients_are_those_of_finite_differences(
+    monkeypatch, cache_bytes, actions
 ):
-    monkeypatch.setattr(critics_module, "CACHED", cached)
-    critics = ActionCritics(2, 3, 2, [5, 4], **PLAIN).double()
-    observation = torch.randn(7, 3, dtype=torch.float64, requires_grad=True)
-    action = torch.rand(7, actions, 2, dtype=torch.float64, requires_grad=True)
+    """In one block, in blocks of one state, and in blocks of several."""
+    monkeypatch.setattr(cpu_mlp, "CACHE_BYTES", cache_bytes)
+    double = {"dtype": torch.float64, "requires_grad": True}
+    per_state, action = torch.randn(2, 7, 5, **double), torch.rand(7 * actions, 2, **double)
+    weights = [torch.randn(2, *shape, **double) for shape in ((2, 5), (5, 4), (4, 1))]
+    biases = [torch.randn(2, 1, width, **double) for width in (4, 1)]
+
+    def q(per_state: Tensor, action: Tensor, *parameters: Tensor) -> Tensor:
+        return cpu_mlp.fused_after_first(per_state, action, parameters[:3], parameters[3:])
+
+    assert torch.autograd.gradcheck(q, (per_state, action, *weights, *biases))
+
+
+def values_and_gradients(critics: ActionCritics) -> list[Tensor]:
+    """Q of 50 states with 4 actions each; its gradients by state, action and every parameter."""
+    generator = torch.Generator().manual_seed(1)
+    observation = torch.randn(50, 3, generator=generator).requires_grad_()
+    action = torch.rand(50, 4, 2, generator=generator).requires_grad_()
+    critics.zero_grad()
+    q = critics(observation, action)
+    q.square().mean().backward()
+    return [q.detach(), observation.grad, action.grad, *(p.grad for p in critics.parameters())]
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+@pytest.mark.parametrize("hidden", [[16], [16, 12, 8]])
+@pytest.mark.parametrize("cache_bytes", [cpu_mlp.CACHE_BYTES, 2_000])
+def test_the_fused_path_equals_the_plain_one(monkeypatch, cache_bytes, hidden, bf16):
+    """Values and all gradients; on a CPU an agent's critics take the fused path."""
+    monkeypatch.setattr(cpu_mlp, "CACHE_BYTES", cache_bytes)
+    torch.manual_seed(0)
+    critics = ActionCritics(2, 3, 2, hidden, orthogonal=False, bf16=bf16)
+    assert critics.uses_fused_path(torch.zeros(1, 3))
+    fused = values_and_gradients(critics)
+    critics.fused = False
+    assert not critics.uses_fused_path(torch.zeros(1, 3))
+    limit = 5e-2 if bf16 else 1e-5  # bf16 has 8 bits
+    for one, other in zip(fused, values_and_gradients(critics), strict=True):
+        assert one.dtype == other.dtype == torch.float32
+        assert (one - other).norm() <= limit * other.norm()
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"norm": "layer"}, {"activation": "silu"}], ids=["plain", "norm", "silu"]
+)
+def test_the_plain_paths_gradients_are_those_of_finite_differences(options: dict[str, str]):
+    critics = ActionCritics(2, 3, 2, [5, 4], **PLAIN, **options).double()
+    observation = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
+    action = torch.rand(4, 3, 2, dtype=torch.float64, requires_grad=True)
+    assert not critics.uses_fused_path(observation)
     names, values = zip(*critics.named_parameters(), strict=True)
 
     def q(observation: Tensor, action: Tensor, *parameters: Tensor) -> Tensor:
@@ -68,6 +116,38 @@ def test_the_critics_gradients_are_right_however_the_states_are_parted(
         return functional_call(critics, named, (observation, action))
 
     assert torch.autograd.gradcheck(q, (observation, action, *values))
+
+
+@pytest.mark.parametrize("norm", ["none", "layer"])
+@pytest.mark.parametrize("bf16", [False, True])
+def test_compiled_critics_equal_eager_ones(norm: str, bf16: bool):
+    critics = ActionCritics(2, 3, 2, [8, 8], orthogonal=False, bf16=bf16, norm=norm, fused=False)
+    compiled = torch.compile(critics, backend="aot_eager", fullgraph=True)
+    observation, action = torch.randn(5, 3), torch.rand(5, 4, 2)
+    torch.testing.assert_close(compiled(observation, action), critics(observation, action))
+
+
+def test_compiling_leaves_the_fused_path_out():
+    critics = ActionCritics(2, 3, 2, [8, 8], **PLAIN)
+    compiled = torch.compile(critics, backend="aot_eager", fullgraph=True)
+    observation, action = torch.randn(5, 3), torch.rand(5, 4, 2)
+    torch.testing.assert_close(compiled(observation, action), critics(observation, action))
+
+
+def test_a_gradient_per_state_by_vmap():
+    """Their mean is the gradient of the mean, as for any batch."""
+    critics = ActionCritics(2, 3, 2, [8], **PLAIN, fused=False)
+    parameters = {name: p.detach() for name, p in critics.named_parameters()}
+    observation, action = torch.randn(5, 3), torch.rand(5, 4, 2)
+
+    def loss(parameters: dict[str, Tensor], observation: Tensor, action: Tensor) -> Tensor:
+        return functional_call(critics, parameters, (observation, action)).square().mean()
+
+    states = observation.unsqueeze(1), action.unsqueeze(1)
+    per_state = vmap(grad(loss), in_dims=(None, 0, 0))(parameters, *states)
+    whole = grad(loss)(parameters, observation, action)
+    for name, gradient in whole.items():
+        torch.testing.assert_close(per_state[name].mean(dim=0), gradient)
 
 
 def test_frozen_critics_pass_a_gradient_to_the_action_alone():
@@ -79,22 +159,55 @@ def test_frozen_critics_pass_a_gradient_to_the_action_alone():
     assert all(parameter.grad is None for parameter in critics.parameters())
 
 
-@pytest.mark.parametrize("bf16", [False, True])
-def test_parts_of_the_states_change_rounding_only(monkeypatch, bf16):
-    critics = ActionCritics(2, 3, 2, [16, 16], orthogonal=False, bf16=bf16)
-    observation, action = torch.randn(50, 3), torch.rand(50, 4, 2)
+# --- Norm and activation -------------------------------------------------------------------------
 
-    def gradients() -> list[Tensor]:
-        critics.zero_grad()
-        q = critics(observation, action)
-        q.square().mean().backward()
-        return [q.detach(), *(p.grad for p in critics.parameters())]
 
-    whole = gradients()
-    monkeypatch.setattr(critics_module, "CACHED", 2_000)
-    limit = 2e-2 if bf16 else 1e-5
-    for one, other in zip(whole, gradients(), strict=True):
-        assert (one - other).norm() <= limit * one.norm()
+def identity_layer(width: int, **options: str) -> StackedMLP:
+    """One hidden layer that passes its inputs on, and a head that adds its outputs up."""
+    network = StackedMLP(1, width, [width], 1, **PLAIN, **options)
+    with torch.no_grad():
+        network.weights[0].copy_(torch.eye(width))
+        network.weights[1].fill_(1.0)
+        for bias in network.biases:
+            bias.zero_()
+    return network
+
+
+def test_layer_norm_standardizes_a_hidden_layer_before_the_activation():
+    """(0, 3, 3, 6) has mean 3 and variance 4.5: √2 (−1, 0, 0, 1), of which ReLU leaves √2."""
+    network = identity_layer(4, norm="layer")
+    x = torch.tensor([[0.0, 3.0, 3.0, 6.0]])
+    assert network(x).item() == pytest.approx(math.sqrt(2.0), rel=1e-5)
+    with torch.no_grad():
+        network.norm_scales[0].fill_(2.0)
+        network.norm_offsets[0].fill_(1.0)
+    # 2 √2 (−1, 0, 0, 1) + 1 = (−1.83, 1, 1, 3.83)
+    assert network(x).item() == pytest.approx(3.0 + 2.0 * math.sqrt(2.0), rel=1e-5)
+
+
+def test_layer_norm_does_not_see_the_scale_of_its_inputs():
+    network = identity_layer(4, norm="layer")
+    x = torch.tensor([[0.0, 3.0, 3.0, 6.0]])
+    assert network(1000.0 * x).item() == pytest.approx(network(x).item(), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("activation", "expected"),
+    [("relu", 2.0), ("tanh", 0.0), ("silu", 4 / (1 + math.exp(-2)) - 2), ("gelu", 2 * 0.9545)],
+)
+def test_activations(activation: str, expected: float):
+    """Of −2 and 2, added up; Φ(2) − Φ(−2) = 0.9545."""
+    network = identity_layer(2, activation=activation)
+    assert network(torch.tensor([[-2.0, 2.0]])).item() == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("option", ["norm", "activation"])
+def test_an_unknown_norm_or_activation_is_an_error(option: str):
+    with pytest.raises(ValueError, match=f"{option}='batch' must be one of"):
+        StackedMLP(1, 2, [3], 1, **PLAIN, **{option: "batch"})
+
+
+# --- Critics and actor ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("hidden", [[], [5], [5, 4, 3]])
@@ -134,7 +247,7 @@ def test_affine_log_std_starts_at_itself_minus_one_and_learns():
     assert affine.log_std_offset.grad == 10.0  # 5 states of 2 dimensions
 
 
-# --- What the settings reach ---------------------------------------------------------------------
+# --- Settings ---------------------------------------------------------------------
 
 
 def test_widths_and_depths_reach_every_critic_the_targets_and_the_actor():
@@ -168,8 +281,9 @@ def test_orthogonal_weights_are_those_of_the_network_that_is_named(which: str):
         for layer, (weight, bias) in enumerate(zip(network.weights, network.biases, strict=True)):
             gain = 0.01 if layer == 2 else math.sqrt(2)
             for member in range(len(weight)):
-                found = spread(weight[member].detach())
-                orthogonal = torch.allclose(found, gain**2 * torch.eye(len(found)), atol=1e-6)
+                products = inner_products(weight[member].detach())
+                identity = torch.eye(len(products))
+                orthogonal = torch.allclose(products, gain**2 * identity, atol=1e-6)
                 assert orthogonal == (name == which)
                 assert (bias[member] == 0).all() == (name == which)
 
@@ -244,16 +358,16 @@ def test_a_network_without_hidden_layers_is_all_head():
 # --- Observations and actions --------------------------------------------------------------------
 
 
-def test_observations_are_standardised():
+def test_observations_are_standardized():
     statistics = ObservationStatistics(torch.tensor([10.0, -2.0]), torch.tensor([5.0, 0.5]))
     assert torch.equal(statistics(torch.tensor([[15.0, -3.0]])), torch.tensor([[1.0, -2.0]]))
 
 
 @pytest.mark.parametrize("std", [0.0, 1e-12, 1e-7])
-def test_a_constant_column_is_centred_and_not_blown_up(std: float):
+def test_a_constant_column_is_only_centered(std: float):
     statistics = ObservationStatistics(torch.tensor([3.0]), torch.tensor([std]))
-    found = statistics(torch.tensor([[3.0], [3.25]]))
-    assert torch.equal(found, torch.tensor([[0.0], [0.25]]))
+    observation = torch.tensor([[3.0], [3.25]])
+    assert torch.equal(statistics(observation), torch.tensor([[0.0], [0.25]]))
 
 
 def test_statistics_and_bounds_are_saved_with_the_policy():
@@ -270,3 +384,19 @@ def test_actions_are_mapped_to_the_bounds():
     inside = torch.tensor([[-1.0, -1.0], [0.0, 0.0], [0.5, 0.5], [1.0, 1.0]])
     outside = torch.tensor([[-2.0, -1.0], [0.0, 1.0], [1.0, 2.0], [2.0, 3.0]])
     assert torch.equal(bounds(inside), outside)
+    assert torch.equal(bounds.inverse(outside), inside)
+
+
+def test_both_affine_maps_agree():
+    """networks.ActionBounds on tensors, transitions.ActionMap on arrays: equal up to rounding."""
+    low, high = (-2.0, -1.0, 0.3), (2.0, 3.0, 0.4)
+    bounds, action_map = ActionBounds(low, high), ActionMap(low, high)
+    inside = torch.rand(1000, 3) * 2.0 - 1.0
+    outside = bounds(inside)
+    torch.testing.assert_close(outside, torch.from_numpy(action_map.to_environment(inside.numpy())))
+    torch.testing.assert_close(
+        bounds.inverse(outside),
+        torch.from_numpy(action_map.to_internal(outside.numpy())),
+        atol=1e-5,
+        rtol=0,
+    )

@@ -1,15 +1,8 @@
-"""The networks. They know nothing about losses, data sets or training.
+"""The networks. Hidden layers may run in bf16; what leaves a network is float32."""
 
-Hidden layers may run in bf16; what leaves a network is always float32.
-"""
-
+from offline_cql.networks.actor import TanhGaussianActor
 from offline_cql.networks.critics import ActionCritics
-from offline_cql.networks.mlp import (
-    ActionBounds,
-    ObservationStatistics,
-    StackedMLP,
-    TanhGaussianActor,
-)
+from offline_cql.networks.mlp import ActionBounds, ObservationStatistics, StackedMLP
 
 __all__ = [
     "ActionBounds",

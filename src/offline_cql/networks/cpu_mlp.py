@@ -1,0 +1,186 @@
+"""The critics' layers after the first product as one autograd function, written out for CPUs.
+
+It computes what `StackedMLP.after_first` computes for a ReLU network without norm; a test holds
+values and gradients equal. It is faster because states go through all layers in blocks: what a
+layer wrote is still in the cache when the next one reads it, and ReLU, bias and gradients reuse
+memory. Each block is one matrix product per layer, so the size of the blocks decides the rounding.
+
+For one block, with a the actions, g = ∂L/∂q and layers l = 1 … L:
+
+    z₀ = a · W_a + p        p: per_state, one row per state, repeated for its N actions
+    hₗ = relu(zₗ)           zₗ = hₗ₋₁ · Wₗ + bₗ
+    q  = h_L · w + b        w: head
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+# Product, bias and ReLU in one call, and float32 products faster than the BLAS's; decision 010.
+ONEDNN = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+CACHE_BYTES = 2**21  # of one layer's output for a block of states
+
+Block = tuple[slice, slice, slice]  # critics, states, rows: N rows per state
+
+
+def fused_after_first(
+    per_state: Tensor, actions: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor]
+) -> Tensor:
+    """Return q [E, B · N, 1], given the first layer's product with the states.
+
+    per_state [E, B, H]: s · W_s + b, in the hidden layers' precision; actions [B · N, A];
+    weights: W_a [E, A, H], then W₁ … W_L, the head last; biases: b₁ … b_L, the head's last.
+    Head and gradients of parameters are in the parameters' precision.
+    """
+    q: Tensor = _AfterFirst.apply(per_state, actions, *weights, *biases)  # type: ignore[no-untyped-call]
+    return q
+
+
+class _AfterFirst(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, per_state: Tensor, actions: Tensor, *parameters: Tensor) -> Tensor:
+        layers, dtype = len(parameters) // 2, per_state.dtype
+        weights = [weight.to(dtype) for weight in parameters[:layers]]
+        head, *hidden_biases, head_bias = parameters[layers:]
+        biases = [bias.to(dtype) for bias in hidden_biases]
+        inputs = actions.to(dtype)
+        n_critics, rows = len(head), len(actions)
+        q = head.new_empty(n_critics, rows, head.shape[2])
+        scratch = _scratch(per_state, head, rows, [head])
+        outputs: list[Tensor] = []  # h₀ … h_L per block
+        for critics, states, block in _blocks(per_state, rows):
+            stacked = inputs[block].expand(critics.stop - critics.start, -1, -1)
+            h = _linear(stacked, weights[0][critics])  # a · W_a
+            _by_state(h, states).add_(per_state[critics, states].unsqueeze(2))  # z₀
+            outputs.append(h.relu_())  # h₀
+            for weight, bias in zip(weights[1:], biases, strict=True):
+                h = _linear(h, weight[critics], bias[critics], relu=True)  # hₗ
+                outputs.append(h)
+            product = _view(scratch, h)
+            torch.mul(_widened(h, scratch), head[critics].mT, out=product)
+            q_block = q[critics, block]
+            torch.sum(product, dim=2, keepdim=True, out=q_block).add_(head_bias[critics])
+        ctx.save_for_backward(per_state, inputs, head, *weights, *outputs)
+        ctx.layers = layers
+        return q
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        layers = ctx.layers
+        per_state, inputs, head, *saved = ctx.saved_tensors
+        weights, outputs = saved[:layers], iter(saved[layers:])
+        for_actions, for_parameters = ctx.needs_input_grad[1], any(ctx.needs_input_grad[2:])
+        d_state = torch.empty_like(per_state)
+        d_action = torch.zeros_like(inputs, dtype=head.dtype) if for_actions else None
+        d_weights = [torch.zeros_like(weight, dtype=head.dtype) for weight in weights]
+        d_biases = [head.new_zeros(len(head), 1, weight.shape[2]) for weight in weights[1:]]
+        d_head = torch.zeros_like(head)
+        scratch = _scratch(per_state, head, len(inputs), [head, *weights[2:]])
+        for critics, states, block in _blocks(per_state, len(inputs)):
+            h = [next(outputs) for _ in range(layers)]
+            g = gradient[critics, block]
+            product = _view(scratch, h[-1])
+            if for_parameters:
+                torch.mul(_widened(h[-1], scratch), g, out=product)
+                d_head[critics] += product.sum(dim=1).unsqueeze(2)  # ∂L/∂w += h_Lᵀ · g
+            d = torch.mul(g, head[critics].mT, out=product).to(h[-1].dtype)  # ∂L/∂h_L = g · wᵀ
+            for layer in range(layers - 1, 0, -1):
+                _relu_backward_(d, h[layer])  # ∂L/∂zₗ = ∂L/∂hₗ ⊙ [hₗ > 0]
+                if for_parameters:
+                    wide = _widened(d, scratch)
+                    d_biases[layer - 1][critics] += wide.sum(dim=1, keepdim=True)  # Σ ∂L/∂zₗ
+                    _add_product(d_weights[layer][critics], h[layer - 1], d)  # hₗ₋₁ᵀ · ∂L/∂zₗ
+                d = _linear(d, weights[layer][critics].mT)  # ∂L/∂hₗ₋₁ = ∂L/∂zₗ · Wₗᵀ
+            _relu_backward_(d, h[0])  # ∂L/∂z₀
+            # ∂L/∂p = ∂L/∂z₀ summed over the state's N actions
+            torch.sum(_by_state(d, states), dim=2, out=d_state[critics, states])
+            if for_parameters:
+                stacked = inputs[block].expand(len(d), -1, -1)
+                _add_product(d_weights[0][critics], stacked, d)  # ∂L/∂W_a += aᵀ · ∂L/∂z₀
+            if d_action is not None:  # ∂L/∂a += Σ over critics of ∂L/∂z₀ · W_aᵀ
+                d_action[block] += torch.bmm(d, weights[0][critics].mT).sum(dim=0)
+        if not for_parameters:
+            return d_state, d_action, *[None] * (2 * layers + 1)
+        d_head_bias = gradient.sum(dim=1, keepdim=True)  # ∂L/∂b = Σ g
+        return d_state, d_action, *d_weights, d_head, *d_biases, d_head_bias
+
+
+def _blocks(per_state: Tensor, rows: int) -> Iterator[Block]:
+    """Split (critics, states) into blocks that fit the cache: everything, or part of one critic."""
+    n_critics, states, width = per_state.shape
+    n_actions = rows // states
+    state_bytes = n_actions * width * per_state.element_size()
+    if n_critics * states * state_bytes <= CACHE_BYTES:
+        yield slice(0, n_critics), slice(0, states), slice(0, rows)
+        return
+    size = max(1, CACHE_BYTES // state_bytes)
+    for critic in range(n_critics):
+        for start in range(0, states, size):
+            end = min(start + size, states)
+            block = slice(start * n_actions, end * n_actions)
+            yield slice(critic, critic + 1), slice(start, end), block
+
+
+def _by_state(hidden: Tensor, states: slice) -> Tensor:
+    """Return [e, b · N, H] viewed as [e, b, N, H]."""
+    return hidden.view(len(hidden), states.stop - states.start, -1, hidden.shape[2])
+
+
+def _relu_backward_(gradient: Tensor, output: Tensor) -> None:
+    """Set the gradient to 0, in place, where ReLU's output is 0."""
+    torch.ops.aten.threshold_backward.grad_input(gradient, output, 0, grad_input=gradient)
+
+
+def _linear(
+    inputs: Tensor, weight: Tensor, bias: Tensor | None = None, *, relu: bool = False
+) -> Tensor:
+    """Return inputs · weight (+ bias, then ReLU) per critic."""
+    if ONEDNN and len(inputs) == 1 and inputs.dtype in (torch.float32, torch.bfloat16):
+        output: Tensor = torch.ops.mkldnn._linear_pointwise(
+            inputs[0],
+            weight[0].mT,
+            None if bias is None else bias.flatten(),
+            "relu" if relu else "none",
+            [],
+            "",
+        )
+        return output.unsqueeze(0)
+    product = torch.bmm(inputs, weight)
+    if bias is not None:
+        product += bias
+    return product.relu_() if relu else product
+
+
+def _scratch(per_state: Tensor, head: Tensor, rows: int, weights: Sequence[Tensor]) -> Tensor:
+    """Allocate memory in the head's precision for a block's inputs of the widest of some layers."""
+    critics, _, block = next(_blocks(per_state, rows))
+    widest = max(weight.shape[1] for weight in weights)
+    return head.new_empty(critics.stop * block.stop * widest)
+
+
+def _view(scratch: Tensor, like: Tensor) -> Tensor:
+    """Return the beginning of the scratch memory in the shape of a tensor."""
+    return scratch[: like.numel()].view(like.shape)
+
+
+def _widened(tensor: Tensor, scratch: Tensor) -> Tensor:
+    """Return the tensor in the precision of `scratch`: itself, or a copy in that memory."""
+    return tensor if tensor.dtype == scratch.dtype else _view(scratch, tensor).copy_(tensor)
+
+
+def _add_product(total: Tensor, inputs: Tensor, gradient: Tensor) -> None:
+    """Add inputsᵀ · gradient to `total`, which keeps the parameters' precision."""
+    if total.dtype != gradient.dtype:
+        transposed = inputs.mT
+        one = len(total) == 1
+        total += torch.mm(transposed[0], gradient[0]) if one else torch.bmm(transposed, gradient)
+    elif len(total) > 1:
+        total.baddbmm_(inputs.mT, gradient)
+    else:
+        total[0].addmm_(inputs[0].mT, gradient[0])
