@@ -1,6 +1,6 @@
-"""Promise: batches are the data's rows, rewards scaled; only a true end stops the value.
+"""Guarantee: batches are the rows of the data with transformed rewards; truncation bootstraps.
 
-What is held out is never served; what several steps or images need is fetched from the same rows.
+Validation rows are never served; n-step targets and images come from the same rows.
 """
 
 from typing import Any
@@ -30,18 +30,18 @@ RUN: dict[str, Any] = {
 }
 
 
-def served(
+def load_blocks(
     data: Transitions | TransitionDataset, *, start: int = 0, rank: int = 0, ranks: int = 1
 ) -> list[Batch]:
-    """The blocks that one rank's data loader yields."""
+    """Return the blocks that one rank's data loader yields."""
     fetch = data if isinstance(data, TransitionDataset) else dataset_of(data, gamma=0.9)
     module = TransitionDataModule(fetch, start=start, **RUN)
     module.trainer = LoneTrainer(rank=rank, ranks=ranks)
     return list(module.train_dataloader())
 
 
-def everything(dataset: TransitionDataset) -> Batch:
-    """All that a TransitionDataset can serve, in order."""
+def all_transitions(dataset: TransitionDataset) -> Batch:
+    """Return all transitions of a dataset, in order."""
     return dataset[torch.arange(len(dataset))]
 
 
@@ -49,8 +49,8 @@ def dataset(*overrides: str) -> DatasetConfig:
     return settings(*(f"dataset.{override}" for override in overrides)).dataset
 
 
-def kept(data: Transitions, *episodes: int) -> Split:
-    """Training on some episodes."""
+def train_on(data: Transitions, *episodes: int) -> Split:
+    """Return the split that trains on the given episodes."""
     chosen = np.array(episodes)
     rows = episode_rows(data, chosen)
     return Split(chosen, np.arange(0), rows, len(rows))
@@ -60,14 +60,14 @@ def test_rewards_are_scaled_then_shifted():
     """0.5 · r + 2 for r = −2, 0, 3."""
     data = continuous_data(64)
     data.rewards[:3] = [-2.0, 0.0, 3.0]
-    batch = everything(dataset_of(data, scale=0.5, shift=2.0))
+    batch = all_transitions(dataset_of(data, scale=0.5, shift=2.0))
     assert batch.reward[:3].tolist() == [1.0, 2.0, 3.5]
     assert batch.reward.dtype == torch.float32
 
 
 def test_discount_is_gamma_and_zero_after_a_terminal_state_alone():
     data = continuous_data(64)  # episodes of 16: terminated, truncated, terminated, truncated
-    discount = everything(dataset_of(data, gamma=0.9)).discount
+    discount = all_transitions(dataset_of(data, gamma=0.9)).discount
     assert discount.nonzero().numel() == 62
     assert (discount[15], discount[47]) == (0.0, 0.0)
     assert (discount[31], discount[63]) == (pytest.approx(0.9), pytest.approx(0.9))
@@ -75,9 +75,9 @@ def test_discount_is_gamma_and_zero_after_a_terminal_state_alone():
 
 
 @pytest.mark.parametrize("make", [continuous_data, discrete_data])
-def test_other_columns_are_the_datas(make: Any):
+def test_other_columns_equal_the_data(make: Any):
     data = make(64)
-    batch = everything(dataset_of(data))
+    batch = all_transitions(dataset_of(data))
     assert np.array_equal(batch.observation, data.observations)
     assert np.array_equal(batch.action, data.actions)
     assert np.array_equal(batch.next_observation, data.next_observations)
@@ -85,16 +85,16 @@ def test_other_columns_are_the_datas(make: Any):
 
 
 @pytest.mark.parametrize("n_step", [1, 3])
-def test_the_data_are_left_as_they_are(n_step: int):
+def test_transforms_do_not_change_the_data(n_step: int):
     data = continuous_data(64)
     before = data.rows.copy()
-    everything(dataset_of(data, gamma=0.9, scale=0.1, shift=5.0, n_step=n_step))
+    all_transitions(dataset_of(data, gamma=0.9, scale=0.1, shift=5.0, n_step=n_step))
     assert np.array_equal(data.rows, before)
 
 
-def test_blocks_hold_the_rows_that_the_sampler_names():
+def test_blocks_contain_the_rows_that_the_sampler_returns():
     data = continuous_data(64)
-    blocks = served(data)
+    blocks = load_blocks(data)
     assert [len(block.reward) for block in blocks] == [6, 4, 6, 4]
     first = 0
     for block in blocks:
@@ -109,15 +109,15 @@ def test_blocks_hold_the_rows_that_the_sampler_names():
         first += count
 
 
-def test_a_continued_run_sees_what_the_whole_run_would_have_seen():
-    whole, rest = served(continuous_data(64)), served(continuous_data(64), start=13)
-    for everything, later in zip(joined(whole), joined(rest), strict=True):
-        assert torch.equal(everything[13:], later)
+def test_a_resumed_run_sees_the_batches_of_an_uninterrupted_one():
+    whole, rest = load_blocks(continuous_data(64)), load_blocks(continuous_data(64), start=13)
+    for complete, later in zip(joined(whole), joined(rest), strict=True):
+        assert torch.equal(complete[13:], later)
 
 
 def test_two_ranks_share_the_batch_of_one_process():
     alone, *halves = (
-        joined(served(continuous_data(64), rank=rank, ranks=ranks))
+        joined(load_blocks(continuous_data(64), rank=rank, ranks=ranks))
         for rank, ranks in ((0, 1), (0, 2), (1, 2))
     )
     for whole, left, right in zip(alone, *halves, strict=True):
@@ -136,11 +136,11 @@ def test_the_number_of_blocks_is_known():
     assert len(module.train_dataloader()) == 4
 
 
-# --- What is kept out ----------------------------------------------------------------------------
+# --- Validation episodes ------------------------------------------------------------------------
 
 
 def test_a_validation_row_is_never_served():
-    """1,000 rows; the 200 of the 13 validation episodes are not among 5,000 drawn ones."""
+    """Of 5,000 sampled rows none is in the 13 validation episodes."""
     data = continuous_data(1_008)
     data.rewards[:] = data.episodes
     split = split_episodes(data, dataset("validation_fraction=0.2"))
@@ -149,26 +149,26 @@ def test_a_validation_row_is_never_served():
     assert fetch.size == 1_008 - 13 * 16
     module = TransitionDataModule(fetch, start=0, **{**RUN, "updates": 625, "boundaries": [1000]})
     module.trainer = LoneTrainer()
-    found = set(joined(list(module.train_dataloader())).reward.flatten().tolist())
-    assert found == set(split.training.tolist())
-    assert not found & set(split.validation.tolist())
+    rewards = set(joined(list(module.train_dataloader())).reward.flatten().tolist())
+    assert rewards == set(split.training.tolist())
+    assert not rewards & set(split.validation.tolist())
 
 
 @pytest.mark.parametrize("n_step", [1, 3])
 @pytest.mark.parametrize("make", ["continuous", "discrete", "images"])
-def test_a_selection_serves_the_rows_that_it_names_and_nothing_else(make: str, n_step: int):
-    """Number k is the k-th training row: equal to what is served without a split."""
+def test_a_split_serves_its_training_rows_and_no_others(make: str, n_step: int):
+    """Index k is the k-th training row, equal to the same row without a split."""
     data = {"continuous": continuous_data, "discrete": discrete_data, "images": image_data}[make](
         64
     )
-    part = everything(dataset_of(data, kept(data, 1, 3), n_step=n_step))
-    whole = everything(dataset_of(data, n_step=n_step))
+    part = all_transitions(dataset_of(data, train_on(data, 1, 3), n_step=n_step))
+    whole = all_transitions(dataset_of(data, n_step=n_step))
     rows = [*range(16, 32), *range(48, 64)]
-    for served_, all_ in zip(part, whole, strict=True):
-        assert torch.equal(served_, all_[rows])
+    for subset, complete in zip(part, whole, strict=True):
+        assert torch.equal(subset, complete[rows])
 
 
-# --- Several steps --------------------------------------------------------------------------------
+# --- n-step returns -----------------------------------------------------------------------------
 
 
 def test_three_steps_by_hand():
@@ -176,20 +176,20 @@ def test_three_steps_by_hand():
     end: r14 + r15/2, then nothing. Row 30, before a truncation: r30 + r31/2, then V/4."""
     data = continuous_data(64)
     data.rewards[:] = np.arange(64)
-    batch = everything(dataset_of(data, gamma=0.5, n_step=3, scale=2.0, shift=1.0))
+    batch = all_transitions(dataset_of(data, gamma=0.5, n_step=3, scale=2.0, shift=1.0))
     r = 2.0 * np.arange(64) + 1.0
     expected = [r[0] + r[1] / 2 + r[2] / 4, r[14] + r[15] / 2, r[30] + r[31] / 2]
     assert batch.reward[[0, 14, 30]].tolist() == expected
     assert batch.discount[[0, 13, 14, 29, 30]].tolist() == [0.125, 0, 0, 0.125, 0.25]
-    following = data.next_observations[[2, 15, 31]]
-    assert np.array_equal(batch.next_observation[[0, 14, 30]], following)
+    expected_next = data.next_observations[[2, 15, 31]]
+    assert np.array_equal(batch.next_observation[[0, 14, 30]], expected_next)
     assert np.array_equal(batch.observation, data.observations)
     assert np.array_equal(batch.action, data.actions)
 
 
-def test_one_step_is_what_n_step_returns_gives_for_one():
+def test_one_step_equals_n_step_returns_with_n_1():
     data = continuous_data(64)
-    batch = everything(dataset_of(data, gamma=0.9))
+    batch = all_transitions(dataset_of(data, gamma=0.9))
     reward, discount, last = n_step_returns(
         data.rewards, data.terminated, data.ends, gamma=0.9, n=1
     )
@@ -202,9 +202,9 @@ def test_one_step_is_what_n_step_returns_gives_for_one():
 
 
 @pytest.mark.parametrize("n_step", [1, 2])
-def test_images_are_served_as_numbers_of_their_bytes(n_step: int):
+def test_images_are_served_as_float32_of_their_bytes(n_step: int):
     data = image_data(64)
-    batch = everything(dataset_of(data, n_step=n_step))
+    batch = all_transitions(dataset_of(data, n_step=n_step))
     assert batch.observation.dtype == batch.next_observation.dtype == torch.float32
     assert np.array_equal(batch.observation, data.observations)
     last = np.minimum(np.arange(64) + n_step - 1, np.repeat(data.ends - 1, 16))
@@ -233,7 +233,7 @@ def test_images_can_be_trained_on(n_step: int):
 # --- The scale of rewards -------------------------------------------------------------------------
 
 
-def test_returns_are_stretched_to_the_range_that_was_asked_for():
+def test_returns_are_scaled_to_the_requested_range():
     """Episodes return 16, 32, 48 and 64: a span of 48; 1,000 makes 20.83 of each reward."""
     data = continuous_data(64)
     data.rewards[:] = data.episodes + 1
@@ -242,7 +242,7 @@ def test_returns_are_stretched_to_the_range_that_was_asked_for():
     both = dataset("return_range=1000", "reward_scale=0.5")
     assert reward_scale(data, whole, both) == pytest.approx(500 / 48)
     assert reward_scale(data, whole, dataset("reward_scale=0.5")) == 0.5
-    batch = everything(make_dataset(data, whole, both, gamma=0.9))
+    batch = all_transitions(make_dataset(data, whole, both, gamma=0.9))
     returns = batch.reward.reshape(4, 16).sum(dim=1)
     assert (returns.max() - returns.min()).item() == pytest.approx(500)
 
@@ -250,11 +250,11 @@ def test_returns_are_stretched_to_the_range_that_was_asked_for():
 def test_the_range_is_that_of_the_training_episodes():
     data = continuous_data(64)
     data.rewards[:] = data.episodes + 1
-    found = reward_scale(data, kept(data, 1, 2), dataset("return_range=8"))
-    assert found == pytest.approx(8 / (48 - 32))
+    scale = reward_scale(data, train_on(data, 1, 2), dataset("return_range=8"))
+    assert scale == pytest.approx(8 / (48 - 32))
 
 
-def test_returns_that_are_all_the_same_have_no_range():
+def test_equal_returns_have_no_range():
     data = continuous_data(64)
     data.rewards[:] = 0.5
     message = "all 4 episodes have the return 8.0, .* leave dataset.return_range out"
@@ -268,7 +268,7 @@ def test_returns_that_are_all_the_same_have_no_range():
 @pytest.mark.parametrize("chunk", [1, 7, 64, 2**20])
 @pytest.mark.parametrize("make", [continuous_data, image_data])
 def test_statistics_are_numpys_in_float64(make: Any, chunk: int, monkeypatch: Any):
-    """Also far from 0, where a sum of squares in float32 would lose the spread."""
+    """Also far from 0, where a float32 sum of squares would lose the variance."""
     monkeypatch.setattr(statistics, "CHUNK", chunk)
     data = make(64)
     if data.images is None:
@@ -280,10 +280,10 @@ def test_statistics_are_numpys_in_float64(make: Any, chunk: int, monkeypatch: An
     np.testing.assert_allclose(std, exact.std(axis=0), rtol=1e-9)
 
 
-def test_statistics_are_of_the_training_part_only():
+def test_statistics_use_the_training_rows_only():
     data = continuous_data(64)
     data.observations[32:] = 1e6
-    mean, std = observation_statistics(data, kept(data, 0, 1))
+    mean, std = observation_statistics(data, train_on(data, 0, 1))
     exact = data.observations[:32].astype(np.float64)
     np.testing.assert_allclose(mean, exact.mean(axis=0), rtol=1e-12)
     np.testing.assert_allclose(std, exact.std(axis=0), rtol=1e-12)

@@ -1,6 +1,6 @@
-"""Promise: sums of rewards stay within their episode, and a truncation bootstraps.
+"""Guarantee: sums of rewards stay within their episode, and a truncation bootstraps.
 
-By hand, then by Hypothesis against loops that follow the definition one step at a time.
+Numbers by hand, then Hypothesis against loops that follow the definition step by step.
 """
 
 from typing import Any
@@ -34,9 +34,9 @@ def logs(draw: Any) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
 def test_returns_to_go_by_hand():
     """Rewards 1, 2, 4 | 8 | 16, 32 with gamma 1/2: 1 + 1 + 1, 2 + 2, 4 | 8 | 16 + 16, 32."""
     rewards, ends = np.array([1, 2, 4, 8, 16, 32], np.float32), np.array([3, 4, 6])
-    found = returns_to_go(rewards, ends, gamma=0.5)
-    assert found.dtype == np.float64
-    assert found.tolist() == [3, 4, 4, 8, 32, 32]
+    returns = returns_to_go(rewards, ends, gamma=0.5)
+    assert returns.dtype == np.float64
+    assert returns.tolist() == [3, 4, 4, 8, 32, 32]
     assert returns_to_go(rewards, ends, gamma=0.0).tolist() == rewards.tolist()
     assert returns_to_go(rewards, ends, gamma=1.0).tolist() == [7, 6, 4, 8, 48, 32]
     assert rewards.tolist() == [1, 2, 4, 8, 16, 32]
@@ -49,8 +49,8 @@ def test_returns_to_go_equal_a_loop_from_the_end(log: Any, gamma: float):
     for row in reversed(range(len(rewards))):
         after = float(rewards[row]) + (0.0 if row + 1 in ends else gamma * after)
         expected[row] = after
-    found = returns_to_go(rewards, ends, gamma=gamma)
-    np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-9)
+    returns = returns_to_go(rewards, ends, gamma=gamma)
+    np.testing.assert_allclose(returns, expected, rtol=1e-12, atol=1e-9)
 
 
 # --- n steps --------------------------------------------------------------------------------------
@@ -62,26 +62,26 @@ ENDS = np.array([4, 7])  # the first episode is terminal, the second truncated
 
 def test_two_steps_by_hand():
     """gamma 1/2: r + r'/2, then V/4; the last step of an episode has its reward alone."""
-    found = n_step_returns(REWARDS, TERMINATED, ENDS, gamma=0.5, n=2)
-    assert found.reward.tolist() == [2, 4, 8, 8, 32, 64, 64]
-    assert found.discount.tolist() == [0.25, 0.25, 0, 0, 0.25, 0.25, 0.5]
-    assert found.last.tolist() == [1, 2, 3, 3, 5, 6, 6]
-    assert (found.reward.dtype, found.discount.dtype) == (np.float32, np.float32)
+    targets = n_step_returns(REWARDS, TERMINATED, ENDS, gamma=0.5, n=2)
+    assert targets.reward.tolist() == [2, 4, 8, 8, 32, 64, 64]
+    assert targets.discount.tolist() == [0.25, 0.25, 0, 0, 0.25, 0.25, 0.5]
+    assert targets.last.tolist() == [1, 2, 3, 3, 5, 6, 6]
+    assert (targets.reward.dtype, targets.discount.dtype) == (np.float32, np.float32)
 
 
 @pytest.mark.parametrize("n", [4, 5, 1000])
-def test_more_steps_than_an_episode_has_are_all_that_it_has(n: int):
-    """From the terminal episode nothing follows; from the truncated one its last state's value."""
-    found = n_step_returns(REWARDS, TERMINATED, ENDS, gamma=0.5, n=n)
-    assert found.reward.tolist() == returns_to_go(REWARDS, ENDS, gamma=0.5).tolist()
-    assert found.discount.tolist() == [0, 0, 0, 0, 0.125, 0.25, 0.5]
-    assert found.last.tolist() == [3, 3, 3, 3, 6, 6, 6]
+def test_n_beyond_the_episode_sums_to_its_end(n: int):
+    """The terminal episode has no bootstrap; the truncated one bootstraps from its last state."""
+    targets = n_step_returns(REWARDS, TERMINATED, ENDS, gamma=0.5, n=n)
+    assert targets.reward.tolist() == returns_to_go(REWARDS, ENDS, gamma=0.5).tolist()
+    assert targets.discount.tolist() == [0, 0, 0, 0, 0.125, 0.25, 0.5]
+    assert targets.last.tolist() == [3, 3, 3, 3, 6, 6, 6]
 
 
 @given(logs(), st.floats(0, 1), st.integers(1, 12))
 def test_n_steps_equal_a_walk_along_the_episode(log: Any, gamma: float, n: int):
     rewards, terminated, ends = log
-    found = n_step_returns(rewards, terminated, ends, gamma=gamma, n=n)
+    targets = n_step_returns(rewards, terminated, ends, gamma=gamma, n=n)
     for start in range(len(rewards)):
         total, factor, row = 0.0, 1.0, start
         while True:
@@ -90,22 +90,22 @@ def test_n_steps_equal_a_walk_along_the_episode(log: Any, gamma: float, n: int):
             if row + 1 - start == n or row + 1 in ends:
                 break
             row += 1
-        assert found.last[start] == row
-        assert found.reward[start] == pytest.approx(total, rel=1e-5, abs=1e-3)
+        assert targets.last[start] == row
+        assert targets.reward[start] == pytest.approx(total, rel=1e-5, abs=1e-3)
         expected = 0.0 if terminated[row] else factor
-        assert found.discount[start] == pytest.approx(expected, rel=1e-5, abs=1e-30)
+        assert targets.discount[start] == pytest.approx(expected, rel=1e-5, abs=1e-30)
 
 
 @given(logs(), st.integers(1, 12), st.data())
-def test_what_another_episode_earned_changes_nothing(log: Any, n: int, data: Any):
-    """Another episode's rewards replaced by NaN: none of it arrives."""
+def test_rewards_of_other_episodes_have_no_effect(log: Any, n: int, data: Any):
+    """Replace the rewards of all other episodes by NaN: no result changes."""
     rewards, terminated, ends = log
     episode = data.draw(st.integers(0, len(ends) - 1))
-    own = slice(0 if episode == 0 else int(ends[episode - 1]), int(ends[episode]))
+    rows = slice(0 if episode == 0 else int(ends[episode - 1]), int(ends[episode]))
     corrupt = np.full_like(rewards, np.nan)
-    corrupt[own] = rewards[own]
+    corrupt[rows] = rewards[rows]
     before = n_step_returns(rewards, terminated, ends, gamma=0.9, n=n)
     after = n_step_returns(corrupt, terminated, ends, gamma=0.9, n=n)
-    assert np.array_equal(after.reward[own], before.reward[own])
-    to_go = (returns_to_go(r, ends, gamma=0.9)[own] for r in (rewards, corrupt))
+    assert np.array_equal(after.reward[rows], before.reward[rows])
+    to_go = (returns_to_go(r, ends, gamma=0.9)[rows] for r in (rewards, corrupt))
     assert np.array_equal(*to_go)
