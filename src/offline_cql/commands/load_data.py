@@ -69,7 +69,9 @@ def _d4rl(env: EnvConfig, dataset: DatasetConfig, spaces: Spaces | None) -> Read
         path = Path(dataset.path).expanduser()
         return D4RLReader(path, path.stem, simulator=spaces, episode_length=limit)
     assert dataset.id is not None
-    return D4RLReader(ensure_task_file(dataset.id), dataset.id, simulator=spaces, episode_length=limit)
+    return D4RLReader(
+        ensure_task_file(dataset.id), dataset.id, simulator=spaces, episode_length=limit
+    )
 
 
 def _table(env: EnvConfig, dataset: DatasetConfig, spaces: Spaces | None) -> Reader:
