@@ -1,6 +1,6 @@
-"""Distributed runs: one process tree a run, started by torchrun, so that grids stay grids.
+"""Distributed runs: one process tree per run, started by torchrun.
 
-Lightning's own launcher would start the whole command line again, sweep and all, in each rank.
+Lightning's own launcher would start the whole command line again in each rank, grid included.
 `python -m offline_cql.commands.distributed FOLDER` is one rank: it reads the run folder and trains.
 """
 
@@ -21,7 +21,7 @@ from offline_cql.runs.folder import CONFIG, locked
 
 
 def launch(folder: Path, hardware: HardwareConfig, *, resume: bool) -> None:
-    """Run `hardware.devices` ranks over the folder and wait; WorkerError unless all succeed."""
+    """Train in `hardware.devices` processes over the folder. Raises WorkerError when one fails."""
     cores = len(os.sched_getaffinity(0))
     threads = max(1, cores // hardware.devices)
     command = [
@@ -39,21 +39,21 @@ def launch(folder: Path, hardware: HardwareConfig, *, resume: bool) -> None:
 
 @contextmanager
 def forwarded(process: "subprocess.Popen[bytes]") -> Iterator[None]:
-    """Pass SIGTERM and SIGINT on to the ranks, which save before they stop."""
+    """Forward SIGTERM and SIGINT to the ranks, which save before they stop."""
 
     def forward(number: int, _frame: FrameType | None) -> None:
         process.send_signal(number)
 
-    former = {n: signal.signal(n, forward) for n in (signal.SIGTERM, signal.SIGINT)}
+    handlers = {n: signal.signal(n, forward) for n in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
     finally:
-        for number, handler in former.items():
+        for number, handler in handlers.items():
             signal.signal(number, handler)
 
 
 def load_config(folder: Path) -> TrainConfig:
-    """The settings of a run, from its folder."""
+    """Load the settings of a run from its folder."""
     config = OmegaConf.load(folder / CONFIG)
     assert isinstance(config, DictConfig)
     return typed(config)
@@ -68,7 +68,7 @@ def main() -> None:
     config = load_config(folder)
     transitions = load_transitions(config.env, config.dataset)
     state = newest_checkpoint(folder) if resume else None
-    # The rank that writes holds the folder: it may outlive whoever launched it.
+    # Rank 0 locks the folder, because it may outlive the process that launched it.
     with locked(folder) if rank == 0 else nullcontext():
         fit(config, folder, transitions, state=state, rank=rank)
 

@@ -1,4 +1,4 @@
-"""Grids: what each job of `-m` leaves behind, and the summary table when the last one is done."""
+"""Grids (`-m`): a record per job, and the summary table after the last one."""
 
 import atexit
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ JOBS = "jobs"
 
 @dataclass(frozen=True)
 class Job:
-    """One job of a grid: the grid's folder and the job's number."""
+    """A job of a grid: the grid's folder and the number of the job."""
 
     folder: Path
     number: int
@@ -31,7 +31,7 @@ class Job:
         return self.folder.name
 
     def write(self, overrides: list[str], run: Path | None, error: str | None) -> None:
-        """Note which run this job made and what stopped it; there may be no run folder yet."""
+        """Write the run folder and the error of this job; either may be None."""
         (self.folder / JOBS).mkdir(parents=True, exist_ok=True)
         write_json(
             self.folder / JOBS / f"{self.number:04d}.json",
@@ -40,18 +40,18 @@ class Job:
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:
-    """One row a job, in order: overrides, run folder, and the run's result ({} if it left none)."""
-    found = []
+    """Return one row per job, in order: overrides, run folder, and result ({} without one)."""
+    jobs = []
     for path in sorted((folder / JOBS).glob("*.json")):
         job = read_json(path)
         result = Path(job["run"]) / RESULT if job["run"] else None
         job["result"] = read_json(result) if result and result.exists() else {}
-        found.append(job)
-    return found
+        jobs.append(job)
+    return jobs
 
 
 class GridSummary(Callback):
-    """Prints the summary when the process ends: also when a job failed, which Hydra raises."""
+    """Print the summary when the process ends, also after a job failed, which Hydra raises."""
 
     def on_multirun_start(self, config: DictConfig, **_kwargs: Any) -> None:
         folder = Path(config.hydra.sweep.dir)
@@ -59,7 +59,7 @@ class GridSummary(Callback):
         def show() -> None:
             from offline_cql.commands.summary import print_grid
 
-            if found := rows(folder):
-                print_grid(folder, found)
+            if jobs := rows(folder):
+                print_grid(folder, jobs)
 
         atexit.register(show)
