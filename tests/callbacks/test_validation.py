@@ -10,7 +10,7 @@ import torch
 from support.builders import batch_of, build, continuous_data, discrete_data, settings
 from support.train import DISCRETE, TINY, differences, learned, resumed, rows, trained
 
-from offline_cql.commands.evaluate import load_run, restored_agent
+from offline_cql.commands.load_run import load_agent
 from offline_cql.data.returns import continued_returns
 from offline_cql.data.split import Split, episode_rows
 from offline_cql.data.validation import validation_steps
@@ -123,8 +123,8 @@ def test_a_run_writes_a_row_and_keeps_a_policy_at_each_evaluation_point(
     assert [row["update"] for row in found] == ["20", "40"]
     assert all(math.isfinite(float(value)) for row in found for value in row.values())
     assert kept_updates(folder) == [20, 40]
-    run, state = load_run(folder, "20")
-    assert restored_agent(run, state).updates == 20
+    _, agent = load_agent(folder, "20")
+    assert agent.updates == 20
     assert "optimizer" not in read_checkpoint(folder / "checkpoints" / "20.ckpt")
 
 

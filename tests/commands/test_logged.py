@@ -83,7 +83,7 @@ def test_the_table_at_the_end_has_no_return_of_the_policy(
 
 
 def test_there_is_nothing_to_roll_out_in(finished: Path):
-    with pytest.raises(ConfigError, match="env=logged: there is no simulator"):
+    with pytest.raises(ConfigError, match="env=logged, which has no simulator"):
         evaluate(composed(f"run={finished}", entry_point="evaluate"))
 
 

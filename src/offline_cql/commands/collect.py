@@ -1,12 +1,12 @@
-"""`python collect.py`: record a data set with a shipped policy or with one of our runs."""
+"""`python collect.py`: record a data set with a shipped behavior policy or with a run's policy."""
 
 from pathlib import Path
 
 from omegaconf import DictConfig
 from rich.console import Console
-from rich.table import Table
 
-from offline_cql.commands.evaluate import load_run, restored_agent
+from offline_cql.commands.load_run import load_agent
+from offline_cql.commands.tables import key_value_table, print_line
 from offline_cql.config import CollectConfig, typed_as
 from offline_cql.errors import ConfigError
 from offline_cql.readers import load
@@ -15,48 +15,47 @@ from offline_cql.render.numbers import format_number
 from offline_cql.simulation.collect import record
 from offline_cql.simulation.evaluation import behavior_return, greedy_policy, normalized_score
 
-OWN_POLICY = "run:"
+RUN_PREFIX = "run:"
 
 
 def collect(config: DictConfig) -> None:
-    """Record, load what was recorded, and say what is in it."""
+    """Record a data set in the local Minari store, load it and print a table of its contents."""
     settings = typed_as(CollectConfig, config)
     if settings.policy is None:
-        name = record(
+        dataset_id = record(
             settings.env, settings.dataset, seed=settings.seed, overwrite=settings.overwrite
         )
     else:
-        name = record_run(settings)
-    transitions = load(MinariReader(name))
-    mean = behavior_return(transitions)
-    table = Table(title=f"{name} · {settings.env.id}", show_header=False)
-    table.add_column("")
-    table.add_column("", justify="right")
+        dataset_id = record_run(settings, settings.policy)
+    transitions = load(MinariReader(dataset_id))
+    mean_return = behavior_return(transitions)
+    table = key_value_table(f"{dataset_id} · {settings.env.id}")
     table.add_row("transitions", f"{len(transitions):,}")
     table.add_row("episodes", f"{len(transitions.ends):,}")
-    table.add_row("return", format_number(mean))
-    table.add_row("normalized score", format_number(normalized_score(mean, settings.env)))
+    table.add_row("mean return", format_number(mean_return))
+    table.add_row("normalized score", format_number(normalized_score(mean_return, settings.env)))
     table.add_row("sha256", transitions.sha256[:16])
     console = Console()
     console.print(table)
-    console.print(f"stored  {dataset_path(name)}", soft_wrap=True, highlight=False)
-    console.print(f"next    minari show {name}", soft_wrap=True, highlight=False)
+    print_line(console, "stored", str(dataset_path(dataset_id)))
+    print_line(console, "next", f"minari show {dataset_id}")
 
 
-def record_run(settings: CollectConfig) -> str:
-    """Record the deterministic policy of `policy=run:FOLDER` under sim/<env>/<folder's name>-v0."""
-    assert settings.policy is not None
-    if not settings.policy.startswith(OWN_POLICY):
-        raise ConfigError(f"policy={settings.policy} must be run:FOLDER, as policy=run:outputs/…")
-    folder = Path(settings.policy.removeprefix(OWN_POLICY))
-    run, state = load_run(folder)
+def record_run(settings: CollectConfig, policy: str) -> str:
+    """Record the deterministic policy of `run:FOLDER` as data set sim/<env>/<folder name>-v0."""
+    if not policy.startswith(RUN_PREFIX):
+        raise ConfigError(f"policy={policy} must be run:FOLDER, for example policy=run:outputs/…")
+    folder = Path(policy.removeprefix(RUN_PREFIX))
+    run, agent = load_agent(folder)
     if run.env.id != settings.env.id:
-        raise ConfigError(f"policy={settings.policy} was trained for env={run.env.name}")
+        raise ConfigError(
+            f"policy={policy} was trained in env={run.env.name}; choose env={run.env.name}"
+        )
     return record(
         settings.env,
         settings.dataset,
         seed=settings.seed,
-        behavior=greedy_policy(restored_agent(run, state)),
+        behavior=greedy_policy(agent),
         identifier=f"sim/{settings.env.name}/{folder.resolve().name}-v0",
         overwrite=settings.overwrite,
     )

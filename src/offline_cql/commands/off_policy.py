@@ -1,8 +1,7 @@
-"""Off-policy estimates of a run's policies: ope.json in its folder, one entry a checkpoint."""
+"""Off-policy estimates of a run's checkpoints, from the data that the run was trained on."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -15,37 +14,40 @@ from torch import Tensor
 from offline_cql.agents import Agent
 from offline_cql.commands.load_data import load_transitions
 from offline_cql.config import OpeConfig, TrainConfig
-from offline_cql.data.returns import continued_returns
 from offline_cql.errors import ConfigError, DataError
 from offline_cql.io import read_json, write_json
 from offline_cql.ope.behavior import fit_behavior_probabilities
-from offline_cql.ope.estimate import Estimate, bootstrap_counts, bootstrap_interval
-from offline_cql.ope.fqe import FittedQEvaluation, actions_at, policy_actions
+from offline_cql.ope.estimate import Estimate
+from offline_cql.ope.fqe import (
+    DeterministicPolicy,
+    FittedQEvaluation,
+    actions_at,
+    policy_actions,
+)
 from offline_cql.ope.importance import doubly_robust, weighted_importance_sampling
 from offline_cql.render.progress import ProgressBar
 from offline_cql.runs.folder import OPE
 from offline_cql.transitions import Transitions
 
-REPLICATES = 100
-BEHAVIOR_STREAM = 0xBE4A
-FITTED = "the behavior's probabilities were fitted to the data, not logged"
+Array = npt.NDArray[Any]
+FITTED = "the behavior probabilities were fitted to the data, not logged"
 
 
-def run_data(run: TrainConfig, state: dict[str, Any]) -> Transitions:
-    """The data that a run was trained on. Raises DataError when they changed since."""
-    transitions = load_transitions(run.env, run.dataset)
+def load_run_data(config: TrainConfig, state: dict[str, Any]) -> Transitions:
+    """Return the data that a run was trained on. Raises DataError when they have changed since."""
+    transitions = load_transitions(config.env, config.dataset)
     if transitions.sha256 != state["dataset"]["sha256"]:
         raise DataError(
-            f"{transitions.dataset_id} changed since the run was trained: an estimate from other "
-            "data would not be one of this run"
+            f"{transitions.dataset_id} has changed since the run was trained; restore the data, "
+            "or train again"
         )
     return transitions
 
 
-def behavior_probabilities(transitions: Transitions, ope: OpeConfig) -> npt.NDArray[Any] | None:
-    """The behavior's probabilities of the logged actions, logged or fitted, for ope=all.
+def behavior_probabilities(transitions: Transitions, ope: OpeConfig) -> Array | None:
+    """Return the behavior's probabilities of the logged actions, [N]; fit them if not logged.
 
-    None where no method needs them. Raises ConfigError for continuous actions.
+    None unless ope=all, which alone needs them. Raises ConfigError for continuous actions.
     """
     if ope.method != "all":
         return None
@@ -54,88 +56,73 @@ def behavior_probabilities(transitions: Transitions, ope: OpeConfig) -> npt.NDAr
             "ope=all needs discrete actions: a deterministic policy never takes exactly the logged "
             "continuous one; choose ope=fqe"
         )
-    logged = transitions.propensities
-    return fit_behavior_probabilities(transitions, seed=ope.seed) if logged is None else logged
+    if transitions.propensities is not None:
+        return transitions.propensities
+    return fit_behavior_probabilities(transitions, seed=ope.seed)
 
 
-def estimates(
+def estimate_policy(
     agent: Agent,
     transitions: Transitions,
-    chances: npt.NDArray[Any] | None,
+    behavior: Array | None,
     ope: OpeConfig,
     *,
     gamma: float,
     title: str,
 ) -> list[Estimate]:
-    """What the agent's deterministic policy would earn: one estimate a method.
+    """Estimate the return of the agent's deterministic policy, once per method.
 
-    chances: those of `behavior_probabilities`, the same for every policy.
+    behavior [N] is what `behavior_probabilities` returns; title heads the progress bar.
     """
-    act = inside(agent)
-    settings = {name: value for name, value in asdict(ope).items() if name != "method"}
-    fitted = FittedQEvaluation(
-        transitions, policy_actions(transitions, act), gamma=gamma, **settings
+    policy = internal_policy(agent)
+    fqe = FittedQEvaluation(
+        transitions,
+        policy_actions(transitions, policy),
+        gamma=gamma,
+        seed=ope.seed,
+        ensemble_size=ope.ensemble_size,
+        hidden=ope.hidden,
+        updates=ope.updates,
+        batch_size=ope.batch_size,
+        learning_rate=ope.learning_rate,
+        polyak=ope.polyak,
     )
     with ProgressBar(title, ope.updates) as bar:
-        fitted.fit(lambda: bar.advance(1))
-    found = [fitted.estimate()]
-    if chances is not None:
-        greedy = actions_at(transitions.observations, act)
-        found += _weighted(transitions, chances, greedy, fitted, gamma=gamma, seed=ope.seed)
-    return found
+        fqe.fit(lambda: bar.advance(1))
+    estimates = [fqe.estimate()]
+    if behavior is not None:
+        greedy = actions_at(transitions.observations, policy)
+        estimates += _importance_estimates(
+            transitions, behavior, greedy, fqe, gamma=gamma, seed=ope.seed
+        )
+    return estimates
 
 
-def _weighted(
+def _importance_estimates(
     transitions: Transitions,
-    chances: npt.NDArray[Any],
+    behavior: Array,
     greedy: Tensor,
-    fitted: FittedQEvaluation,
+    fqe: FittedQEvaluation,
     *,
     gamma: float,
     seed: int,
 ) -> list[Estimate]:
-    """Importance sampling and doubly robust; greedy [N]: the policy's action at each step."""
+    """Return the importance sampling and doubly robust estimates; greedy [N] is π(s)."""
     policy = (greedy.numpy() == transitions.actions).astype(np.float64)
-    arrays = (transitions.rewards, policy, chances, transitions.ends)
-    model = {
-        "q_logged": fitted.mean_values(torch.from_numpy(transitions.actions)),
-        "v": fitted.mean_values(greedy),
-    }
-    found = [
+    arrays = (transitions.rewards, policy, behavior, transitions.ends)
+    q_logged = fqe.mean_values(torch.from_numpy(transitions.actions))
+    v = fqe.mean_values(greedy)
+    estimates = [
         weighted_importance_sampling(*arrays, gamma=gamma, seed=seed),
-        doubly_robust(*arrays, **model, gamma=gamma, seed=seed),
+        doubly_robust(*arrays, q_logged=q_logged, v=v, gamma=gamma, seed=seed),
     ]
-    if transitions.propensities is not None:
-        return found
-    return [replace(each, assumptions=(*each.assumptions, FITTED)) for each in found]
+    if transitions.propensities is None:
+        estimates = [replace(e, assumptions=(*e.assumptions, FITTED)) for e in estimates]
+    return estimates
 
 
-def episode_values(transitions: Transitions, *, gamma: float) -> npt.NDArray[np.float64]:
-    """Discounted return of each logged episode [E], continued where it was truncated."""
-    returns = continued_returns(
-        transitions.rewards, transitions.terminated, transitions.ends, gamma=gamma
-    )
-    first: npt.NDArray[np.float64] = returns[transitions.starts]
-    return first
-
-
-def behavior_value(returns: npt.NDArray[np.float64], *, seed: int) -> Estimate:
-    """What the logged policy earned: mean discounted return [E] of the episodes, bootstrapped."""
-    draws = bootstrap_counts(
-        len(returns), REPLICATES, np.random.default_rng([seed, BEHAVIOR_STREAM])
-    )
-    _, low, high = bootstrap_interval(draws @ returns / len(returns))
-    return Estimate(
-        method="logged returns",
-        value=float(returns.mean()),
-        low=low,
-        high=high,
-        assumptions=("a truncated episode would have gone on at its mean reward",),
-    )
-
-
-def inside(agent: Agent) -> Callable[[Tensor], Tensor]:
-    """The deterministic policy with actions in [-1, 1], or their indices."""
+def internal_policy(agent: Agent) -> DeterministicPolicy:
+    """Return the deterministic policy with actions in [-1, 1], or their indices."""
     spaces = agent.spaces
     if spaces.discrete:
         return agent.act
@@ -147,16 +134,23 @@ def inside(agent: Agent) -> Callable[[Tensor], Tensor]:
 
 def write_estimates(
     folder: Path,
-    found: dict[int, list[Estimate]],
+    estimates: dict[int, list[Estimate]],
     behavior: Estimate,
     *,
     best_return: float,
     gamma: float,
 ) -> None:
-    """Add estimates to the run's ope.json; those of other checkpoints stay."""
+    """Add estimates, by number of updates, to the run's ope.json; keep those of other checkpoints.
+
+    behavior and best_return: mean and maximum discounted return of the logged episodes.
+    """
     path = folder / OPE
-    before = read_json(path)["checkpoints"] if path.exists() else {}
-    now = {str(updates): [asdict(each) for each in each_of] for updates, each_of in found.items()}
-    merged = dict(sorted((before | now).items(), key=lambda item: int(item[0])))
-    content = {"gamma": gamma, "behavior": asdict(behavior), "best_return": best_return}
-    write_json(path, content | {"checkpoints": merged})
+    previous = read_json(path)["checkpoints"] if path.exists() else {}
+    new = {str(updates): [asdict(e) for e in group] for updates, group in estimates.items()}
+    content = {
+        "gamma": gamma,
+        "behavior": asdict(behavior),
+        "best_return": best_return,
+        "checkpoints": dict(sorted((previous | new).items(), key=lambda item: int(item[0]))),
+    }
+    write_json(path, content)

@@ -124,7 +124,7 @@ class EvaluateConfig(Section):
     """Everything that evaluate.py takes."""
 
     run: str  # a run folder
-    checkpoint: str  # name in its checkpoints/, without .ckpt; all: each kept policy, by ope
+    checkpoint: str  # last, the number of updates of a kept policy, or all of them
     evaluation: RolloutConfig
     ope: OpeConfig
 

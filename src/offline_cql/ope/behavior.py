@@ -1,4 +1,4 @@
-"""The behavior policy's action probabilities, fitted to the data where they were not logged."""
+"""The behavior policy: its value, and its action probabilities where they were not logged."""
 
 from __future__ import annotations
 
@@ -9,13 +9,42 @@ from torch import Tensor
 from torch.nn import functional
 
 from offline_cql import losses
+from offline_cql.data.returns import continued_returns
 from offline_cql.errors import DataError
 from offline_cql.networks import StackedMLP
+from offline_cql.ope.estimate import Estimate, bootstrap_counts, bootstrap_interval
 from offline_cql.transitions import Transitions
 
-BEHAVIOR_STREAM = 0xBE
+PROBABILITY_STREAM, VALUE_STREAM = 0xBE, 0xBE4A
+N_REPLICATES = 100
 HIDDEN, BATCH_SIZE, LEARNING_RATE, WEIGHT_DECAY = [64, 64], 512, 1e-3, 1e-4
 MIN_PROBABILITY = 1e-3  # a logged action did happen; bounds the importance ratios by 1,000
+
+
+def discounted_returns(transitions: Transitions, *, gamma: float) -> npt.NDArray[np.float64]:
+    """Return the discounted return of each logged episode [E].
+
+    A truncated episode is continued at its mean reward, because FQE bootstraps there too.
+    """
+    returns = continued_returns(
+        transitions.rewards, transitions.terminated, transitions.ends, gamma=gamma
+    )
+    first: npt.NDArray[np.float64] = returns[transitions.starts]
+    return first
+
+
+def behavior_value(returns: npt.NDArray[np.float64], *, seed: int) -> Estimate:
+    """Return the mean of the logged episodes' returns [E], with a bootstrap interval."""
+    rng = np.random.default_rng([seed, VALUE_STREAM])
+    counts = bootstrap_counts(len(returns), N_REPLICATES, rng)
+    _, low, high = bootstrap_interval(counts @ returns / len(returns))
+    return Estimate(
+        method="logged returns",
+        value=float(returns.mean()),
+        low=low,
+        high=high,
+        assumptions=("truncated episodes would have continued at their mean reward",),
+    )
 
 
 def fit_behavior_probabilities(
@@ -30,7 +59,7 @@ def fit_behavior_probabilities(
     spaces = transitions.spaces
     if not spaces.discrete:
         raise DataError("behavior probabilities can be fitted for discrete actions only")
-    rng = np.random.default_rng([seed, BEHAVIOR_STREAM])
+    rng = np.random.default_rng([seed, PROBABILITY_STREAM])
     generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
     n_episodes = len(transitions.ends)
     folds = torch.from_numpy(rng.permutation(n_episodes) % 2)

@@ -1,0 +1,58 @@
+"""Load a finished run for evaluation, export and collection: config, checkpoint, agent."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from offline_cql.agents import Agent, make_agent
+from offline_cql.commands import distributed
+from offline_cql.config import TrainConfig
+from offline_cql.errors import ConfigError
+from offline_cql.runs.checkpoint import LAST, kept_updates, newest_checkpoint, read_checkpoint
+from offline_cql.runs.folder import CHECKPOINTS, CONFIG
+from offline_cql.transitions import Spaces
+
+
+def load_config(folder: Path) -> TrainConfig:
+    """Return the config of a run. Raises ConfigError when the folder has none."""
+    if not (folder / CONFIG).exists():
+        raise ConfigError(f"run={folder} is not a run folder: {CONFIG} is missing")
+    return distributed.load_config(folder)
+
+
+def load_state(folder: Path, checkpoint: str) -> dict[str, Any]:
+    """Return the state of one checkpoint: `last`, or the number of updates of a kept policy.
+
+    Raises ConfigError when there is no such checkpoint, CheckpointError when it is damaged.
+    """
+    available = ["last", *map(str, kept_updates(folder))]
+    if checkpoint not in available:
+        raise ConfigError(f"checkpoint={checkpoint} must be one of {', '.join(available)}")
+    name = f"{checkpoint}.ckpt"
+    return (
+        newest_checkpoint(folder) if name == LAST else read_checkpoint(folder / CHECKPOINTS / name)
+    )
+
+
+def restore_agent(config: TrainConfig, state: dict[str, Any]) -> Agent:
+    """Return the agent of a checkpoint on the CPU, in evaluation mode."""
+    spaces = Spaces(**state["spaces"])
+    size = spaces.observation_dim
+    agent = make_agent(
+        config,
+        spaces,
+        # Replaced by the checkpoint's statistics.
+        observation_mean=torch.zeros(size),
+        observation_std=torch.ones(size),
+    )
+    agent.restore(state)
+    return agent.eval()
+
+
+def load_agent(folder: Path, checkpoint: str = "last") -> tuple[TrainConfig, Agent]:
+    """Return the config of a run and the agent in one of its checkpoints."""
+    config = load_config(folder)
+    return config, restore_agent(config, load_state(folder, checkpoint))

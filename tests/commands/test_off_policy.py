@@ -1,0 +1,78 @@
+"""Guarantee: `evaluate.py ope=…` writes an estimate per checkpoint and method to ope.json."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.config import composed
+from support.train import DISCRETE, TINY, trained
+
+from offline_cql.commands.evaluate import evaluate
+from offline_cql.errors import ConfigError, DataError
+from offline_cql.io import read_json
+
+pytestmark = pytest.mark.usefixtures("recorded")
+
+SHORT = ("updates=40", "checkpoint_every=20", "evaluation.every=20")
+FAST = ("ope.updates=20", "ope.ensemble_size=5", "evaluation.episodes=0")
+
+
+@pytest.fixture(scope="module")
+def discrete(recorded: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return trained(tmp_path_factory.mktemp("discrete") / "run", *DISCRETE, *SHORT)
+
+
+@pytest.fixture(scope="module")
+def continuous(recorded: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return trained(tmp_path_factory.mktemp("continuous") / "run", *TINY, *SHORT)
+
+
+def estimate(folder: Path, *overrides: str) -> dict[str, Any]:
+    """Run evaluate.py without rollouts and return ope.json."""
+    config = composed(f"run={folder}", *FAST, *overrides, entry_point="evaluate")
+    assert evaluate(config) is None
+    return read_json(folder / "ope.json")
+
+
+def test_each_kept_policy_has_an_estimate(continuous: Path, capsys: Any):
+    content = estimate(continuous, "ope=fqe", "checkpoint=all")
+    assert list(content["checkpoints"]) == ["20", "40"]
+    for (fqe,) in content["checkpoints"].values():
+        assert fqe["method"] == "fqe"
+        assert fqe["low"] < fqe["value"] < fqe["high"]
+    behavior = content["behavior"]
+    assert behavior["low"] < behavior["value"] < behavior["high"] < content["best_return"]
+    printed = capsys.readouterr().out
+    assert "fqe, 40 updates" in printed
+    assert "the data cover the actions that the policy takes" in printed
+
+
+def test_all_methods_estimate_a_discrete_policy_with_fitted_probabilities(discrete: Path):
+    estimates = estimate(discrete, "ope=all")["checkpoints"]["40"]
+    assert [e["method"] for e in estimates] == ["fqe", "wis", "dr"]
+    fitted = "the behavior probabilities were fitted to the data, not logged"
+    assert [fitted in e["assumptions"] for e in estimates] == [False, True, True]
+
+
+def test_estimates_of_other_checkpoints_are_kept(discrete: Path):
+    estimate(discrete, "ope=fqe", "checkpoint=20")
+    content = estimate(discrete, "ope=fqe", "checkpoint=40")
+    assert list(content["checkpoints"]) == ["20", "40"]
+
+
+def test_importance_sampling_of_continuous_actions_is_rejected(continuous: Path):
+    with pytest.raises(ConfigError, match="ope=all needs discrete actions"):
+        estimate(continuous, "ope=all")
+
+
+def test_data_that_have_changed_are_rejected(
+    continuous: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    """Recorded with another seed, the same id has other content."""
+    from offline_cql.commands.collect import collect
+
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    size = [key for key in TINY if key.startswith("dataset.size")]
+    collect(composed("env=pendulum", "seed=1", *size, entry_point="collect"))
+    with pytest.raises(DataError, match="has changed since the run was trained"):
+        estimate(continuous, "ope=fqe")
