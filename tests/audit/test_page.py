@@ -1,127 +1,130 @@
-"""Promise: the page and the table show every line and every finding, and need nothing else."""
+"""Guarantee: page and table show every line and every finding, and the page is self-contained."""
 
 import dataclasses
 import io
 import re
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 from rich.console import Console
 from support.builders import continuous_data, discrete_data
-from support.logged import figures, logged
+from support.logged import cart_data, statistics_of
 from support.pages import Checked
 
-from offline_cql.audit.describe import lines
+from offline_cql.audit.describe import describe
 from offline_cql.audit.finding import Finding
-from offline_cql.audit.page import page
-from offline_cql.audit.plots import plots
-from offline_cql.audit.rules import findings
-from offline_cql.audit.table import print_audit, print_short
+from offline_cql.audit.page import render_page
+from offline_cql.audit.plots import draw_plots
+from offline_cql.audit.rules import apply_rules
+from offline_cql.audit.table import print_audit, print_summary
 from offline_cql.transitions import Transitions
 
+HOSTILE = ("<script>x</script>", "a&b", "$\\frac$", "$x$", "名前")
 
-def wide(size: int = 2_000) -> Transitions:
-    """40 observation columns, 14 dimensions of action, names that could break a page."""
+
+def wide_data(size: int = 2_000) -> Transitions:
+    """Return 40 observation columns and 14 action dimensions, some with hostile names."""
     data = continuous_data(size, low=[-1.0] * 14, high=[1.0] * 14, observation_dim=40)
-    names = ["<script>x</script>", "a&b", "$\\frac$", "$x$", "名前"]
     return dataclasses.replace(
         data,
-        observation_names=tuple(names + [f"obs_{k}" for k in range(35)]),
-        action_names=tuple(names + [f"act_{k}" for k in range(9)]),
+        observation_names=(*HOSTILE, *(f"obs_{k}" for k in range(35))),
+        action_names=(*HOSTILE, *(f"act_{k}" for k in range(9))),
         dataset_id="test/<b>bold</b>-v0",
     )
 
 
-CASES = {
-    "continuous": lambda: logged(),
-    "discrete": lambda: logged(discrete=True),
-    "wide": wide,
-    "many choices": lambda: discrete_data(500, actions=100),
+CASES: dict[str, Callable[[], Transitions]] = {
+    "continuous": lambda: cart_data(),
+    "discrete": lambda: cart_data(discrete=True),
+    "wide": wide_data,
+    "100 discrete actions": lambda: discrete_data(500, actions=100),
     "one step": lambda: continuous_data(1),
-    "constant": lambda: logged(lambda log: log.update(rewards=np.zeros(1770))),
+    "equal returns": lambda: cart_data(lambda log: log.update(rewards=np.zeros(1770))),
 }
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_the_page_is_whole_small_and_stands_alone(case: str):
-    found = figures(CASES[case]())
-    text = page(found, findings(found))
-    read = Checked(text)
+def test_page_is_one_small_file_without_external_requests(case: str):
+    statistics = statistics_of(CASES[case]())
+    text = render_page(statistics, apply_rules(statistics))
+    page = Checked(text)
     assert not re.search(r"https?:|//\w|<link|<script|<img|@import|url\((?!#)", text)
     assert len(text.encode()) < 1_000_000
-    assert len(read.ids) == len(set(read.ids))
-    assert set(re.findall(r'(?:url\(#|href="#)([^)"]+)', text)) <= set(read.ids)
+    assert len(page.ids) == len(set(page.ids))
+    assert set(re.findall(r'(?:url\(#|href="#)([^)"]+)', text)) <= set(page.ids)
     assert 'name="viewport" content="width=device-width' in text
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_the_page_shows_every_line_and_every_finding(case: str):
-    found = figures(CASES[case]())
-    read = Checked(page(found, findings(found)))
-    for group in lines(found).values():
-        for line in group:
-            assert line.label in read.words
-            assert line.value in read.words
-    for finding in findings(found):
-        assert finding.message in read.words
-        assert finding.remedy in read.words
+def test_page_shows_every_line_and_every_finding(case: str):
+    statistics = statistics_of(CASES[case]())
+    words = Checked(render_page(statistics, apply_rules(statistics))).words
+    for lines in describe(statistics).values():
+        for line in lines:
+            assert line.label in words
+            assert line.value in words
+    for finding in apply_rules(statistics):
+        assert finding.message in words
+        assert finding.remedy in words
 
 
-def test_names_are_shown_as_they_are_and_run_nothing():
-    found = figures(wide())
-    text = page(found, [Finding("note", "x", "<i>", "&")])
+def test_hostile_names_are_escaped_and_shown_unchanged():
+    finding = Finding(level="note", name="x", message="<i>", remedy="&")
+    text = render_page(statistics_of(wide_data()), [finding])
     assert "<script" not in text
-    assert {"<script>x</script>", "$x$", "$\\frac$", "名前", "test/<b>bold</b>-v0"} <= set(
-        Checked(text).words
-    )
+    assert {*HOSTILE, "test/<b>bold</b>-v0", "<i>", "&"} - {"a&b"} <= set(Checked(text).words)
 
 
 def test_each_kind_of_data_has_its_plots():
-    common = ["Returns of the episodes", "Lengths of the episodes"]
-    common += ["Return in the order of the log", "Rewards of the steps"]
-    last = ["Observation columns, in standard deviations"]
-    last += ["Spread of actions among similar states"]
-    assert list(plots(figures(logged()))) == [*common, "Actions, from bound to bound", *last]
-    assert list(plots(figures(logged(discrete=True)))) == [*common, "Actions taken", *last]
-    assert list(plots(figures(logged(), short=True)))[-1] == last[0]
-    for svg in plots(figures(logged())).values():
-        assert svg.startswith("<svg ")
-        assert "viewBox" in svg[:200]
-        assert " width=" not in svg[: svg.index(">")]
+    episodes = ["Returns of the episodes", "Lengths of the episodes"]
+    episodes += ["Returns in the order of the log", "Rewards of the steps"]
+    columns = "Observation columns, in standard deviations"
+    neighbors = "Spread of actions among similar states"
+    continuous = draw_plots(statistics_of(cart_data()))
+    assert list(continuous) == [*episodes, "Actions, from bound to bound", columns, neighbors]
+    discrete = draw_plots(statistics_of(cart_data(discrete=True)))
+    assert list(discrete) == [*episodes, "Actions taken", columns, neighbors]
+    assert list(draw_plots(statistics_of(cart_data(), short=True)))[-1] == columns
 
 
-def printed(function, *arguments, width: int = 80) -> str:
+def print_to_text(function: Callable, *arguments, width: int = 80) -> str:
     file = io.StringIO()
     function(Console(file=file, width=width), *arguments)
     return file.getvalue()
 
 
-def test_the_table_fits_a_terminal_of_80_columns():
-    found = figures(wide())
-    text = printed(print_audit, found, [])
+def test_table_fits_a_terminal_of_80_columns():
+    statistics = statistics_of(wide_data())
+    text = print_to_text(print_audit, statistics, [])
     assert max(map(len, text.splitlines())) <= 80
-    for group in lines(found).values():
-        for line in group:
+    for lines in describe(statistics).values():
+        for line in lines:
             assert line.label in text
-    assert "nothing was found wrong" in text
+    assert text.endswith("no findings\n")
 
 
 def test_findings_follow_the_table_with_their_remedies():
-    text = printed(print_audit, figures(logged()), [Finding("warning", "x", "it leans", "hold it")])
+    finding = Finding(level="warning", name="x", message="it leans", remedy="hold it")
+    text = print_to_text(print_audit, statistics_of(cart_data()), [finding])
     assert text.endswith("warning  it leans\n         hold it\n")
 
 
-def test_the_short_form_is_six_lines_at_most_and_leaves_notes_out():
-    found = figures(logged(), short=True)
-    kinds = ("error", *["warning"] * 4, "note")
-    wrong = [Finding(kind, "x", f"fault {k}", "") for k, kind in enumerate(kinds)]
-    assert printed(print_short, found, wrong, width=200).splitlines() == [
-        "data     test/cart-v0 · 1,770 transitions in 60 episodes · 2 numbers → 1 continuous",
-        "         return 12.97 ± 4.89 (score 50) · length 29.5 · 50 % end terminal",
-        "error    fault 0",
-        "warning  fault 1",
-        "warning  fault 2",
-        "         and 2 more, in audit.json; python audit.py shows all",
+def test_summary_is_at_most_six_lines_and_leaves_out_notes():
+    statistics = statistics_of(cart_data(), short=True)
+    levels = ("error", *["warning"] * 4, "note")
+    findings = [
+        Finding(level=level, name="x", message=f"problem {k}", remedy="")
+        for k, level in enumerate(levels)
     ]
-    assert len(printed(print_short, found, []).splitlines()) == 2
-    assert "more" not in printed(print_short, found, wrong[:3])
+    assert print_to_text(print_summary, statistics, findings, width=200).splitlines() == [
+        "data     test/cart-v0 · 1,770 transitions in 60 episodes · "
+        "2 columns → 1 continuous dimension",
+        "         return 12.97 ± 4.89 (score 50) · length 29.5 · 50% terminated",
+        "error    problem 0",
+        "warning  problem 1",
+        "warning  problem 2",
+        "         and 2 more in audit.json; python audit.py shows all",
+    ]
+    assert len(print_to_text(print_summary, statistics, []).splitlines()) == 2
+    assert "more" not in print_to_text(print_summary, statistics, findings[:3])

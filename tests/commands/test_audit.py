@@ -1,5 +1,7 @@
-"""Promise: python audit.py says what is in the data, leaves files, and ends as a script needs it;
-a run starts with the short form and keeps it."""
+"""Guarantee: python audit.py prints the audit, writes its files and sets the exit code.
+
+A run starts with the short audit and keeps it in its folder.
+"""
 
 import json
 import os
@@ -14,7 +16,8 @@ import pytest
 from support.config import CONF, composed
 from support.train import SIZE, TINY
 
-from offline_cql.commands.audit import audit, following
+from offline_cql.audit.finding import Finding
+from offline_cql.commands.audit import audit, next_command, raise_for
 from offline_cql.config import AuditConfig, typed_as
 from offline_cql.errors import ConfigError, DataError
 from offline_cql.io import read_json
@@ -24,8 +27,8 @@ pytestmark = pytest.mark.usefixtures("recorded")
 ROOT = CONF.parent
 
 
-def entry_point(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """`python <name>.py <arguments>` in a terminal of 80 columns."""
+def run_entry_point(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run `python <name>.py <arguments>` in a terminal of 80 columns."""
     return subprocess.run(
         [sys.executable, f"{name}.py", *arguments],
         cwd=ROOT,
@@ -37,114 +40,120 @@ def entry_point(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def table(folder: Path, *, reward: float | None = None, terminal: bool = False) -> Path:
-    """A log of 50 episodes of 30 steps: a number that is pushed; with terminal, all end so."""
+def write_table(folder: Path, *, reward: float | None = None, terminated: bool = False) -> Path:
+    """Write a log of 50 episodes of 30 steps that all end terminated or all truncated."""
     generator = np.random.default_rng(0)
     size = 1_500
     action = generator.uniform(-1, 1, size)
-    seen = generator.normal(size=size)
+    position = generator.normal(size=size)
     last = np.arange(size) % 30 == 29
     columns = {
-        "obs_x": seen,
+        "obs_x": position,
         "obs_y": generator.normal(size=size),
         "action": action,
-        "reward": np.full(size, reward) if reward is not None else seen - action**2,
+        "reward": np.full(size, reward) if reward is not None else position - action**2,
         "episode": np.arange(size) // 30,
         "step": np.arange(size) % 30,
-        "terminated": last & terminal,
-        "truncated": last & (not terminal),
+        "terminated": last & terminated,
+        "truncated": last & (not terminated),
     }
     path = folder / "logs.parquet"
     pq.write_table(pa.table(columns), path)
     return path
 
 
-def audited(out: Path, *overrides: str) -> dict:
+def run_audit(out: Path, *overrides: str) -> dict:
     audit(composed(*overrides, f"out={out}", entry_point="audit"))
     return read_json(out / "audit.json")
 
 
-# --- The entry_point ------------------------------------------------------------------------------------
+# --- python audit.py -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("env", ["pendulum", "cartpole"])
-def test_an_simulated_data_set_is_audited(env: str, tmp_path: Path):
-    done = entry_point("audit", f"env={env}", f"dataset.size={SIZE}", f"out={tmp_path}/new/{env}")
-    assert (done.returncode, done.stderr) == (0, "")
-    lines = done.stdout.splitlines()
+def test_simulated_data_set_has_no_warnings(env: str, tmp_path: Path):
+    process = run_entry_point(
+        "audit", f"env={env}", f"dataset.size={SIZE}", f"out={tmp_path}/new/{env}"
+    )
+    assert (process.returncode, process.stderr) == (0, "")
+    lines = process.stdout.splitlines()
     assert f"audit of sim/{env}/mixed_{SIZE}-v0" in lines[0]
     assert max(len(line) for line in lines if line.startswith(("│", "├", "┌"))) <= 80
     assert lines[-1] == f"next    python train.py env={env} dataset.size={SIZE}"
-    found = read_json(tmp_path / "new" / env / "audit.json")
-    assert found["identity"]["transitions"] == SIZE
-    assert not found["short"]
-    assert [f["name"] for f in found["findings"] if f["level"] != "note"] == []
+    content = read_json(tmp_path / "new" / env / "audit.json")
+    assert content["identity"]["transitions"] == SIZE
+    assert not content["short"]
+    assert [f["name"] for f in content["findings"] if f["level"] != "note"] == []
     assert (tmp_path / "new" / env / "audit.html").read_text().startswith("<!DOCTYPE html>")
 
 
-def test_a_second_audit_takes_a_folder_of_its_own(tmp_path: Path):
+def test_second_audit_creates_its_own_folder(tmp_path: Path):
     for _ in range(2):
-        audited(tmp_path / "out", f"dataset.size={SIZE}")
+        run_audit(tmp_path / "out", f"dataset.size={SIZE}")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "out-2"]
 
 
-def test_data_that_cannot_be_read_are_one_line(tmp_path: Path):
+def test_unreadable_data_are_one_line_on_stderr(tmp_path: Path):
     broken = tmp_path / "logs.parquet"
     broken.write_text("<html>not found</html>")
-    done = entry_point("audit", "env=logged", "dataset=table", f"dataset.path={broken}")
-    assert done.returncode == 2
-    assert done.stderr.startswith("error: ")
-    assert done.stderr.count("\n") == 1
-    assert done.stdout == ""
+    process = run_entry_point("audit", "env=logged", "dataset=table", f"dataset.path={broken}")
+    assert process.returncode == 2
+    assert process.stderr.startswith("error: ")
+    assert process.stderr.count("\n") == 1
+    assert process.stdout == ""
 
 
-def test_an_error_that_was_found_is_exit_code_2_after_the_page(tmp_path: Path):
-    path = table(tmp_path, reward=0.0)
+def test_error_finding_is_exit_code_2_after_the_page(tmp_path: Path):
+    path = write_table(tmp_path, reward=0.0)
     out = tmp_path / "out"
-    done = entry_point("audit", "env=logged", "dataset=table", f"dataset.path={path}", f"out={out}")
-    assert done.returncode == 2
-    assert done.stderr.startswith("error: ")
-    assert "1 error, the first: every reward is 0" in done.stderr
-    assert done.stderr.count("\n") == 1
+    process = run_entry_point(
+        "audit", "env=logged", "dataset=table", f"dataset.path={path}", f"out={out}"
+    )
+    assert process.returncode == 2
+    assert process.stderr.startswith("error: ")
+    assert "1 error, the first: every reward is 0" in process.stderr
+    assert process.stderr.count("\n") == 1
     assert (out / "audit.html").exists()
 
 
-def test_strict_makes_warnings_errors(tmp_path: Path):
-    path = table(tmp_path, terminal=True)
-    mine = ("env=logged", "dataset=table", f"dataset.path={path}")
-    found = audited(tmp_path / "out", *mine)["findings"]
-    assert [f["name"] for f in found if f["level"] == "warning"] == ["time_limit_as_terminal"]
-    with pytest.raises(DataError, match="1 warning, the first: 50 of 50 episodes end terminal"):
-        audited(tmp_path / "strict", *mine, "strict=true")
+def test_strict_turns_warnings_into_errors(tmp_path: Path):
+    path = write_table(tmp_path, terminated=True)
+    overrides = ("env=logged", "dataset=table", f"dataset.path={path}")
+    content = run_audit(tmp_path / "out", *overrides)
+    assert [f["name"] for f in content["findings"] if f["level"] == "warning"] == [
+        "time_limit_as_terminated"
+    ]
+    with pytest.raises(DataError, match="1 warning, the first: 50 of 50 episodes terminate"):
+        run_audit(tmp_path / "strict", *overrides, "strict=true")
     assert (tmp_path / "strict" / "audit.json").exists()
 
 
-def test_columns_have_the_names_of_the_table(tmp_path: Path):
-    path = table(tmp_path)
-    found = audited(tmp_path / "out", "env=logged", "dataset=table", f"dataset.path={path}")
-    assert [c["name"] for c in found["columns"]["columns"]] == ["obs_x", "obs_y"]
+def test_columns_keep_the_names_of_the_table(tmp_path: Path):
+    path = write_table(tmp_path)
+    content = run_audit(tmp_path / "out", "env=logged", "dataset=table", f"dataset.path={path}")
+    assert [column["name"] for column in content["observations"]["columns"]] == ["obs_x", "obs_y"]
 
 
-def test_infer_prints_a_mapping_and_audits_nothing(tmp_path: Path, capsys):
-    path = table(tmp_path)
-    mine = ("env=logged", "dataset=table", f"dataset.path={path}")
-    audit(composed(*mine, "infer=true", f"out={tmp_path / 'out'}", entry_point="audit"))
+def test_infer_prints_a_mapping_and_writes_nothing(tmp_path: Path, capsys):
+    path = write_table(tmp_path)
+    overrides = ("env=logged", "dataset=table", f"dataset.path={path}")
+    audit(composed(*overrides, "infer=true", f"out={tmp_path / 'out'}", entry_point="audit"))
     printed = capsys.readouterr().out
     assert "obs_x" in printed
     assert not (tmp_path / "out").exists()
 
 
-def test_scores_and_split_are_those_of_the_settings(tmp_path: Path):
-    found = audited(
+def test_scores_and_split_follow_the_settings(tmp_path: Path):
+    content = run_audit(
         tmp_path / "out", f"dataset.size={SIZE}", "dataset.validation_fraction=0.5", "gamma=0.5"
     )
-    assert found["scores"]["reference_max"] == -150.0
-    assert found["scores"]["reference_source"] == "random actions and a good controller, rounded"
-    split = found["split"]
+    assert content["scores"]["reference_max"] == -150.0
+    assert content["scores"]["reference_source"] == "random actions and a good controller, rounded"
+    split = content["split"]
     assert (
-        split["validation_episodes"] + split["training_episodes"] == found["identity"]["episodes"]
+        split["validation_episodes"] + split["training_episodes"] == content["identity"]["episodes"]
     )
-    assert found["episodes"]["gamma"] == 0.5
+    assert content["episodes"]["gamma"] == 0.5
 
 
 @pytest.mark.parametrize(
@@ -155,56 +164,70 @@ def test_scores_and_split_are_those_of_the_settings(tmp_path: Path):
         ("dataset.quality=expert", "dataset.quality=expert must be one of mixed"),
     ],
 )
-def test_settings_that_cannot_be(override: str, message: str):
+def test_invalid_settings(override: str, message: str):
     with pytest.raises(ConfigError) as error:
         typed_as(AuditConfig, composed(override, entry_point="audit"))
     assert str(error.value).startswith(message)
 
 
-# --- The short form ------------------------------------------------------------------------------
+def finding(level: str) -> Finding:
+    return Finding(level=level, name="x", message=f"first {level}", remedy="repair it")
 
 
-def test_a_run_starts_with_the_short_form_and_keeps_it(tmp_path: Path):
-    done = entry_point("train", *TINY, "updates=10", f"run_dir={tmp_path}/run")
-    assert done.returncode == 0
-    first, second, *_ = done.stderr.splitlines()
+def test_exit_depends_on_levels_and_strict():
+    raise_for([finding("warning"), finding("note")], "id", strict=False)
+    raise_for([finding("note")], "id", strict=True)
+    mixed = [finding("error"), finding("warning"), finding("warning")]
+    with pytest.raises(DataError, match="id: 1 error, the first: first error; repair it"):
+        raise_for(mixed, "id", strict=True)
+    with pytest.raises(DataError, match="id: 2 warnings, the first"):
+        raise_for(mixed[1:], "id", strict=True)
+
+
+# --- The short audit of a run --------------------------------------------------------------------
+
+
+def test_run_prints_the_summary_and_keeps_the_short_audit(tmp_path: Path):
+    process = run_entry_point("train", *TINY, "updates=10", f"run_dir={tmp_path}/run")
+    assert process.returncode == 0
+    first, second, *_ = process.stderr.splitlines()
     assert first == (
         "data     sim/pendulum/mixed_2000-v0 · 2,000 transitions in 30 episodes · "
-        "3 numbers → 1 continuous"
+        "3 columns → 1 continuous dimension"
     )
     assert second.startswith("         return -")
-    found = json.loads((tmp_path / "run" / "audit.json").read_text())
-    assert found["short"]
-    assert found["identity"]["transitions"] == SIZE
-    assert found["neighbors"] is None
+    content = json.loads((tmp_path / "run" / "audit.json").read_text())
+    assert content["short"]
+    assert content["identity"]["transitions"] == SIZE
+    assert content["neighbors"] is None
 
-    again = entry_point("train", f"resume={tmp_path}/run", "updates=20")
-    assert again.returncode == 0
-    assert "data  " not in again.stderr
+    resumed = run_entry_point("train", f"resume={tmp_path}/run", "updates=20")
+    assert resumed.returncode == 0
+    assert "data  " not in resumed.stderr
 
 
-def test_a_grid_says_it_once_and_every_run_keeps_it(tmp_path: Path):
-    done = entry_point(
+def test_grid_prints_the_summary_once_and_every_run_keeps_the_audit(tmp_path: Path):
+    process = run_entry_point(
         *("train", "-m", *TINY, "updates=10", "seed=0,1", f"run_dir={tmp_path}/run-${{seed}}"),
         f"hydra.sweep.dir={tmp_path}/grid",
     )
-    assert done.returncode == 0
-    assert done.stderr.count("data     sim/pendulum") == 1
+    assert process.returncode == 0
+    assert process.stderr.count("data     sim/pendulum") == 1
     for seed in (0, 1):
         assert read_json(tmp_path / f"run-{seed}" / "audit.json")["short"]
 
 
-def test_warnings_are_said_before_training(tmp_path: Path):
-    done = entry_point(
+def test_warnings_are_printed_before_training(tmp_path: Path):
+    process = run_entry_point(
         "train", *TINY, "updates=10", "dataset.reward_scale=1e-6", f"run_dir={tmp_path}/r"
     )
-    assert done.returncode == 0
-    assert done.stderr.splitlines()[2].startswith("warning  values are of the order of ")
+    assert process.returncode == 0
+    assert process.stderr.splitlines()[2].startswith("warning  critic values are of the order of ")
 
 
-def test_the_next_command_is_what_was_typed_without_the_audits_own_words():
+def test_next_command_repeats_the_arguments_without_the_keys_of_audit():
     typed = ["env=logged", "dataset=table", "dataset.path=my logs.parquet", "strict=true", "-m"]
     assert (
-        following(typed)
+        next_command(typed)
         == "python train.py env=logged dataset=table 'dataset.path=my logs.parquet'"
     )

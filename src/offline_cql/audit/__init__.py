@@ -1,4 +1,5 @@
-"""What is in a data set and what is wrong with it; nothing is changed and nothing is trained.
+"""Data set audit: statistics of logged transitions and the problems that they reveal.
 
-figures.py measures, findings.py judges, table.py and page.py show.
+`statistics.py` computes, `rules.py` and `behavior_rules.py` judge, `table.py` and `page.py` show.
+Neither changes the data nor trains.
 """

@@ -1,7 +1,6 @@
-"""Whether the arrays of a data set fit each other step by step. Pure functions over Transitions.
+"""Check that the next observation of each step equals the observation of the following step.
 
-In an episode the next observation of a step is the observation of the step after it. Arrays that
-were joined with a shift, or rows in a wrong order, break that.
+Arrays that were joined with a shift, and rows in the wrong order, break this.
 """
 
 from __future__ import annotations
@@ -10,56 +9,67 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from offline_cql.audit.block_reader import Array, Reading
+from offline_cql.audit.block_reader import Array, BlockReader
 
-RELATIVE, ABSOLUTE = 1e-5, 1e-6  # differences below are rounding, not another observation
+RELATIVE, ABSOLUTE = 1e-5, 1e-6  # smaller differences are rounding
 
 
 @dataclass(frozen=True)
 class Alignment:
-    """Pairs of consecutive steps of an episode; how many of them are `next = following`.
+    """Counts of pairs of consecutive steps t, t + 1 of an episode, and how many of them match.
 
-    own, second: where next_observation[t] equals observation[t], observation[t + 2] instead, of
-    the pairs that differ. first: episode and step of the first difference, of those looked at.
+    A pair matches when next_observation[t] equals observation[t + 1] up to rounding. Of the others,
+    equal_to_current counts where it equals observation[t], equal_to_second_next where it equals
+    observation[t + 2]. first_mismatch: episode and step of the first pair that does not match.
     """
 
     pairs: int
-    equal: int
-    own: int
-    second: int
-    episodes: int  # with a difference
-    first: list[int] | None
+    matching: int
+    equal_to_current: int
+    equal_to_second_next: int
+    episodes_with_mismatch: int
+    first_mismatch: list[int] | None
 
 
-def alignment(reading: Reading) -> Alignment:
-    """Of the steps looked at; up to rounding."""
-    data = reading.transitions
-    pairs = equal = own = second = 0
-    wrong: list[Array] = []
-    for block in reading.blocks():
-        rows = reading.and_one(block)
-        inside = reading.inside(rows)
-        observations = reading.observations(rows)
-        following = reading.observations(rows, following=True)
-        differs = inside & np.asarray((following[:-1] != observations[1:]).any(axis=1))
-        at = np.flatnonzero(differs)
-        at = at[~_same(following[at], observations[at + 1])]
-        pairs, equal = pairs + int(inside.sum()), equal + int(inside.sum()) - len(at)
-        own += int(_same(following[at], observations[at]).sum())
-        further = at[at + 2 < len(observations)]
-        further = further[inside[further + 1]]
-        second += int(_same(following[further], observations[further + 2]).sum())
-        wrong.append(at + rows.start)
-    found = np.concatenate(wrong) if wrong else np.empty(0, int)
-    episodes = np.searchsorted(data.ends, found, side="right")
-    first = None
-    if len(found):
+def compute_alignment(reader: BlockReader) -> Alignment:
+    """Compare the next observations of the rows that the reader reads with the following rows."""
+    data = reader.transitions
+    pairs = matching = equal_to_current = equal_to_second_next = 0
+    mismatches: list[Array] = []
+    for block in reader.blocks():
+        rows = reader.with_next_row(block)
+        consecutive = reader.consecutive(rows)
+        observations = reader.observations(rows)
+        next_observations = reader.next_observations(rows)
+        # Exact comparison first: almost every pair passes it, and it is the cheap one.
+        differs = consecutive & np.asarray((next_observations[:-1] != observations[1:]).any(axis=1))
+        steps = np.flatnonzero(differs)
+        steps = steps[~_close(next_observations[steps], observations[steps + 1])]
+        pairs += int(consecutive.sum())
+        matching += int(consecutive.sum()) - len(steps)
+        equal_to_current += int(_close(next_observations[steps], observations[steps]).sum())
+        inner = steps[steps + 2 < len(observations)]
+        inner = inner[consecutive[inner + 1]]
+        equal_to_second_next += int(_close(next_observations[inner], observations[inner + 2]).sum())
+        mismatches.append(steps + rows.start)
+    rows_of_mismatch = np.concatenate(mismatches) if mismatches else np.empty(0, int)
+    episodes = np.searchsorted(data.ends, rows_of_mismatch, side="right")
+    first_mismatch = None
+    if len(rows_of_mismatch):
         start = int(data.ends[episodes[0]] - data.lengths[episodes[0]])
-        first = [int(episodes[0]), int(found[0]) - start]
-    return Alignment(pairs, equal, own, second, len(np.unique(episodes)), first)
+        first_mismatch = [int(episodes[0]), int(rows_of_mismatch[0]) - start]
+    return Alignment(
+        pairs=pairs,
+        matching=matching,
+        equal_to_current=equal_to_current,
+        equal_to_second_next=equal_to_second_next,
+        episodes_with_mismatch=len(np.unique(episodes)),
+        first_mismatch=first_mismatch,
+    )
 
 
-def _same(one: Array, other: Array) -> Array:
-    left, right = one.astype(np.float64), other.astype(np.float64)
-    near: Array = np.abs(left - right) <= ABSOLUTE + RELATIVE * np.abs(right)
-    return np.asarray(near.all(axis=1))
+def _close(values: Array, reference: Array) -> Array:
+    """Return a mask [n] of the rows of `values` [n, C] that equal `reference` up to rounding."""
+    values, reference = values.astype(np.float64), reference.astype(np.float64)
+    close: Array = np.abs(values - reference) <= ABSOLUTE + RELATIVE * np.abs(reference)
+    return np.asarray(close.all(axis=1))

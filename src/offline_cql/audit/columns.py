@@ -1,4 +1,4 @@
-"""Figures of each observation column. Pure functions over Transitions."""
+"""Statistics of each observation column."""
 
 from __future__ import annotations
 
@@ -6,23 +6,28 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from offline_cql.audit.block_reader import Array, Reading
+from offline_cql.audit.block_reader import Array, BlockReader
 from offline_cql.audit.distribution import QUANTILES
 from offline_cql.transitions import ActionMap
 
-FAR = 20.0  # standard deviations from the mean: no measurement of the same kind
-NEARLY = 1e-6  # a standard deviation below this share of the size says nothing
-SAMPLED = 20_000  # rows of the quantiles and of the comparison with the action
-APART = 10.0  # widths of the middle half between a sentinel and the next value
-REPEATED = 5  # times in the sample
-ALWAYS = 0.99  # share of rows in which two columns agree, to be the same
+OUTLIER_STD = 20.0  # standard deviations from the mean
+NEARLY_CONSTANT = 1e-6  # a standard deviation below this share of the size is rounding
+SAMPLE_ROWS = 20_000  # for quantiles and for the comparison with action and reward
+SENTINEL_GAP = 10.0  # interquartile ranges between a sentinel and the next value
+SENTINEL_REPEATS = 5  # in the sample
+EQUAL_SHARE = 0.99  # share of rows in which two columns agree, to count as equal
 
 
 @dataclass(frozen=True)
-class Column:
-    """One column, in the data's units. quantiles: 5, 25, 50, 75, 95 %, of a sample.
+class ColumnStatistics:
+    """One observation column, in the data's units.
 
-    same_as: `action …` or `reward` of the same step, where the column repeats it.
+    quantiles: 5, 25, 50, 75 and 95 % of a sample. integer: whole numbers only; binary: 0 and 1
+    only. outliers: rows more than 20 standard deviations from the mean. sentinel: an extreme value
+    that repeats far from all others, as -999 for a missing measurement does. increasing: grows with
+    every step of every episode, as a clock does. constant_per_episode: does not change within an
+    episode, as an id or a goal does. same_as: the action or the reward of the same step, when the
+    column repeats it.
     """
 
     name: str
@@ -33,83 +38,76 @@ class Column:
     quantiles: list[float]
     constant: bool
     nearly_constant: bool
-    binary: bool  # only 0 and 1
-    whole: bool  # only whole numbers
-    far: int  # rows more than 20 standard deviations from the mean
-    sentinel: float | None  # an extreme that repeats, far from all else, as -999 does
-    grows: bool  # with every step of every episode, as a clock does
-    fixed_in_episodes: bool  # the same throughout an episode, as an id or a goal is
+    binary: bool
+    integer: bool
+    outliers: int
+    sentinel: float | None
+    increasing: bool
+    constant_per_episode: bool
     same_as: str | None
 
 
 @dataclass(frozen=True)
-class Columns:
-    """The observation's columns, or so many of a wide one, evenly spread.
+class ObservationStatistics:
+    """The columns of the observation; of a wide one a subset, evenly spread.
 
-    one_hot: groups of neighboring columns of which exactly one is 1.
+    total: columns of the observation. one_hot_groups: neighboring columns, by name, of which
+    exactly one is 1.
     """
 
     total: int
-    columns: list[Column]
-    one_hot: list[list[str]]
+    columns: list[ColumnStatistics]
+    one_hot_groups: list[list[str]]
 
 
-def columns(reading: Reading) -> Columns:
-    """Of the rows looked at; quantiles and comparisons with the action from a sample of them."""
-    sums = _Sums(len(reading.columns))
-    for rows in reading.blocks():
-        longer = reading.and_one(rows)
-        observations = reading.observations(longer).astype(np.float64)
-        sums.add(observations[: rows.stop - rows.start])
-        sums.add_changes(np.diff(observations, axis=0)[reading.inside(longer)])
-    mean, std = sums.mean, np.sqrt(sums.squares / sums.count)
-    far = np.zeros(len(mean), int)
-    spread = FAR * std
-    if ((sums.high - mean > spread) | (mean - sums.low > spread)).any():
-        for rows in reading.blocks():
-            far += (np.abs(reading.observations(rows) - mean) > spread).sum(axis=0)
-    sample = sampled(reading)
-    observations = reading.observations(sample).astype(np.float64)
-    quantiles = np.quantile(observations, QUANTILES, axis=0).T
-    constant = sums.low == sums.high
-    size = np.maximum(np.abs(sums.low), np.abs(sums.high))
-    nearly = ~constant & (std < NEARLY * size)
-    steps = sums.pairs > 0
-    fixed = steps & (sums.largest == 0) & (sums.smallest == 0) & ~constant
-    sentinels = [_sentinel(values) for values in observations.T]
-    same = _same_as(reading, sample, observations, varies=~constant)
-    names = reading.names()
-    found = [
-        Column(
+def compute_columns(reader: BlockReader) -> ObservationStatistics:
+    """Return the statistics of the rows and columns that the reader reads."""
+    moments = _compute_moments(reader)
+    outliers = _count_outliers(reader, moments)
+    rows = reader.sample_rows(SAMPLE_ROWS)
+    sample = reader.observations(rows).astype(np.float64)
+    quantiles = np.quantile(sample, QUANTILES, axis=0).T
+    constant = moments.low == moments.high
+    size = np.maximum(np.abs(moments.low), np.abs(moments.high))
+    nearly_constant = ~constant & (moments.std < NEARLY_CONSTANT * size)
+    has_pairs = moments.pairs > 0
+    increasing = has_pairs & (moments.smallest_change > 0)
+    unchanged = (moments.largest_change == 0) & (moments.smallest_change == 0)
+    same_as = _find_copies(reader, rows, sample, varies=~constant)
+    names = reader.column_names()
+    columns = [
+        ColumnStatistics(
             name=names[k],
-            mean=float(mean[k]),
-            std=float(std[k]),
-            min=float(sums.low[k]),
-            max=float(sums.high[k]),
+            mean=float(moments.mean[k]),
+            std=float(moments.std[k]),
+            min=float(moments.low[k]),
+            max=float(moments.high[k]),
             quantiles=quantiles[k].tolist(),
             constant=bool(constant[k]),
-            nearly_constant=bool(nearly[k]),
-            binary=bool(sums.binary[k]),
-            whole=bool(sums.whole[k]),
-            far=int(far[k]),
-            sentinel=sentinels[k],
-            grows=bool(steps and sums.smallest[k] > 0),
-            fixed_in_episodes=bool(fixed[k]),
-            same_as=same[k],
+            nearly_constant=bool(nearly_constant[k]),
+            binary=bool(moments.binary[k]),
+            integer=bool(moments.integer[k]),
+            outliers=int(outliers[k]),
+            sentinel=find_sentinel(sample[:, k]),
+            increasing=bool(increasing[k]),
+            constant_per_episode=bool(has_pairs and unchanged[k] and not constant[k]),
+            same_as=same_as[k],
         )
         for k in range(len(names))
     ]
-    groups = one_hot(observations, sums.binary & ~constant)
-    return Columns(
-        total=reading.transitions.spaces.observation_dim,
-        columns=found,
-        one_hot=[[names[k] for k in group] for group in groups],
+    groups = find_one_hot_groups(sample, moments.binary & ~constant)
+    return ObservationStatistics(
+        total=reader.transitions.spaces.observation_dim,
+        columns=columns,
+        one_hot_groups=[[names[k] for k in group] for group in groups],
     )
 
 
-def one_hot(observations: Array, binary: Array) -> list[list[int]]:
-    """Neighboring columns of which exactly one is 1 in every row: the shortest such groups,
-    from the left. observations [n, C]; binary [C]: which columns may take part."""
+def find_one_hot_groups(observations: Array, binary: Array) -> list[list[int]]:
+    """Return the shortest runs of neighboring columns of which exactly one is 1 in every row.
+
+    observations [n, C]; binary [C]: mask of the columns that may belong to a group.
+    """
     groups: list[list[int]] = []
     start, total = 0, np.zeros(len(observations))
     for k in range(observations.shape[1]):
@@ -123,58 +121,78 @@ def one_hot(observations: Array, binary: Array) -> list[list[int]]:
     return groups
 
 
-def sampled(reading: Reading, most: int = SAMPLED) -> Array:
-    """Rows evenly spread over the log, ascending."""
-    size = len(reading.transitions)
-    return np.unique(np.linspace(0, size - 1, min(size, most)).astype(np.int64))
+def find_sentinel(values: Array) -> float | None:
+    """Return the minimum or maximum of `values` [n] if it repeats far from all other values.
 
-
-def _sentinel(values: Array) -> float | None:
-    """The smallest or largest of values [n], where it repeats with a wide gap to all others.
-
-    A clipped measurement repeats its limit too, but comes close to it.
+    At least SENTINEL_REPEATS times, and more than SENTINEL_GAP interquartile ranges from the next
+    value. A clipped measurement repeats its limit too, but other values come close to it.
     """
-    left, right = np.quantile(values, (0.25, 0.75))
-    found, counts = np.unique(values, return_counts=True)
-    if len(found) < 3 or left == right:
+    q25, q75 = np.quantile(values, (0.25, 0.75))
+    distinct, counts = np.unique(values, return_counts=True)
+    if len(distinct) < 3 or q25 == q75:
         return None
-    for extreme, next_, count in (
-        (found[0], found[1], counts[0]),
-        (found[-1], found[-2], counts[-1]),
+    for extreme, neighbor, count in (
+        (distinct[0], distinct[1], counts[0]),
+        (distinct[-1], distinct[-2], counts[-1]),
     ):
-        if count >= REPEATED and abs(next_ - extreme) > APART * (right - left):
+        if count >= SENTINEL_REPEATS and abs(neighbor - extreme) > SENTINEL_GAP * (q75 - q25):
             return float(extreme)
     return None
 
 
-def _same_as(
-    reading: Reading, sample: Array, observations: Array, *, varies: Array
+def _find_copies(
+    reader: BlockReader, rows: Array, observations: Array, *, varies: Array
 ) -> list[str | None]:
-    data = reading.transitions
-    packed = data.rows[sample]
-    candidates: dict[str, Array] = {"the reward": packed[:, data.columns.reward].astype(np.float64)}
-    actions = packed[:, data.columns.action].astype(np.float64)
-    own = data.spaces
-    if own.discrete:
-        candidates["the action"] = actions[:, 0]
-    else:
-        outside = ActionMap(own.action_low, own.action_high).to_environment(actions)
-        for k in range(own.action_dim):
-            name = f"action {data.action_names[k] if data.action_names else k}"
-            candidates[name] = outside[:, k]
-            candidates[f"{name}, scaled to [-1, 1]"] = actions[:, k]
-    result: list[str | None] = [None] * observations.shape[1]
-    for name, values in candidates.items():
+    """Return per column the name of the action or reward of the same row that it repeats."""
+    same_as: list[str | None] = [None] * observations.shape[1]
+    for name, values in _copy_candidates(reader, rows).items():
         if values.min() == values.max():
             continue
         equal = np.isclose(observations, values[:, None], rtol=1e-5, atol=1e-6).mean(axis=0)
-        for column in np.flatnonzero((equal >= ALWAYS) & varies):
-            result[column] = result[column] or name
-    return result
+        for column in np.flatnonzero((equal >= EQUAL_SHARE) & varies):
+            same_as[column] = same_as[column] or name
+    return same_as
 
 
-class _Sums:
-    """Moments and extremes of C columns, and of their differences inside episodes, so far."""
+def _copy_candidates(reader: BlockReader, rows: Array) -> dict[str, Array]:
+    """Return reward and actions [n] by name; continuous actions in both of their units."""
+    data = reader.transitions
+    packed = data.rows[rows]
+    candidates: dict[str, Array] = {"the reward": packed[:, data.columns.reward].astype(np.float64)}
+    actions = packed[:, data.columns.action].astype(np.float64)
+    spaces = data.spaces
+    if spaces.discrete:
+        return candidates | {"the action": actions[:, 0]}
+    environment = ActionMap(spaces.action_low, spaces.action_high).to_environment(actions)
+    for k in range(spaces.action_dim):
+        name = f"action {data.action_names[k] if data.action_names else k}"
+        candidates[name] = environment[:, k]
+        candidates[f"{name}, scaled to [-1, 1]"] = actions[:, k]
+    return candidates
+
+
+def _compute_moments(reader: BlockReader) -> _Moments:
+    moments = _Moments(len(reader.column_indices))
+    for rows in reader.blocks():
+        extended = reader.with_next_row(rows)
+        observations = reader.observations(extended).astype(np.float64)
+        moments.add(observations[: rows.stop - rows.start])
+        moments.add_changes(np.diff(observations, axis=0)[reader.consecutive(extended)])
+    return moments
+
+
+def _count_outliers(reader: BlockReader, moments: _Moments) -> Array:
+    """Return the number of rows per column beyond OUTLIER_STD; a second pass only if needed."""
+    outliers = np.zeros(len(moments.mean), int)
+    limit = OUTLIER_STD * moments.std
+    if ((moments.high - moments.mean > limit) | (moments.mean - moments.low > limit)).any():
+        for rows in reader.blocks():
+            outliers += (np.abs(reader.observations(rows) - moments.mean) > limit).sum(axis=0)
+    return outliers
+
+
+class _Moments:
+    """Running moments and extremes of C columns, and of their changes within episodes."""
 
     def __init__(self, width: int):
         self.count, self.pairs = 0, 0
@@ -182,12 +200,18 @@ class _Sums:
         self.squares: Array = np.zeros(width)
         self.low: Array = np.full(width, np.inf)
         self.high: Array = -self.low
-        self.smallest, self.largest = self.low, self.high
-        self.whole: Array = np.ones(width, bool)
+        self.smallest_change, self.largest_change = self.low, self.high
+        self.integer: Array = np.ones(width, bool)
         self.binary: Array = np.ones(width, bool)
 
+    @property
+    def std(self) -> Array:
+        """Standard deviation [C] of the population."""
+        std: Array = np.sqrt(self.squares / self.count)
+        return std
+
     def add(self, block: Array) -> None:
-        """block [n, C] float64."""
+        """Add rows `block` [n, C], float64."""
         count, mean = len(block), block.mean(axis=0)
         # Chan, Golub & LeVeque 1979: exact enough for columns far from 0.
         shift, total = mean - self.mean, self.count + count
@@ -197,13 +221,13 @@ class _Sums:
         self.count = total
         self.low = np.minimum(self.low, block.min(axis=0))
         self.high = np.maximum(self.high, block.max(axis=0))
-        if self.whole.any():
-            self.whole &= (block == np.rint(block)).all(axis=0)
-            self.binary &= self.whole & (self.low >= 0) & (self.high <= 1)
+        if self.integer.any():
+            self.integer &= (block == np.rint(block)).all(axis=0)
+            self.binary &= self.integer & (self.low >= 0) & (self.high <= 1)
 
     def add_changes(self, changes: Array) -> None:
-        """changes [m, C]: differences of consecutive steps of an episode."""
+        """Add differences [m, C] between consecutive steps of an episode."""
         if len(changes):
             self.pairs += len(changes)
-            self.smallest = np.minimum(self.smallest, changes.min(axis=0))
-            self.largest = np.maximum(self.largest, changes.max(axis=0))
+            self.smallest_change = np.minimum(self.smallest_change, changes.min(axis=0))
+            self.largest_change = np.maximum(self.largest_change, changes.max(axis=0))

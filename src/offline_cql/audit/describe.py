@@ -1,6 +1,6 @@
-"""The figures as lines to read: a label, a value, in groups. The terminal and the page share them.
+"""The statistics in words: labeled lines in groups, shared by the terminal and the page.
 
-Words only; nothing is measured or judged here. docs/data.md says what each line means.
+docs/data.md explains every line.
 """
 
 from __future__ import annotations
@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from offline_cql.audit.distribution import Distribution
-from offline_cql.audit.episodes import value_size
-from offline_cql.audit.finding import figure, share
-from offline_cql.audit.statistics import Figures
+from offline_cql.audit.episodes import value_scale
+from offline_cql.audit.finding import format_count, format_number, format_share
+from offline_cql.audit.statistics import DatasetStatistics
 
 
 class Line(NamedTuple):
@@ -20,176 +20,199 @@ class Line(NamedTuple):
     value: str
 
 
-def lines(figures: Figures) -> dict[str, list[Line]]:
-    """Groups of lines by their heading, in the order in which they are read."""
+def describe(statistics: DatasetStatistics) -> dict[str, list[Line]]:
+    """Return the lines by the heading of their group, in reading order."""
     return {
-        "Data": _data(figures),
-        "Episodes": _episodes(figures),
-        "Rewards": _rewards(figures),
-        "Alignment": _alignment(figures),
-        "Observations": _observations(figures),
-        "Actions": _actions(figures),
-        "Similar states": _similar(figures),
+        "Data": _data(statistics),
+        "Episodes": _episodes(statistics),
+        "Rewards": _rewards(statistics),
+        "Alignment": _alignment(statistics),
+        "Observations": _observations(statistics),
+        "Actions": _actions(statistics),
+        "Similar states": _similar_states(statistics),
     }
 
 
-def spread(found: Distribution) -> str:
-    """Mean and standard deviation, and where the middle 90 % lie."""
-    middle = f"90 % in {figure(found.q05)} … {figure(found.q95)}"
-    return f"{figure(found.mean)} ± {figure(found.std)}, {middle}"
+def format_distribution(distribution: Distribution) -> str:
+    """Return mean ± standard deviation, and the interval of the middle 90%."""
+    mean, std = format_number(distribution.mean), format_number(distribution.std)
+    low, high = format_number(distribution.q05), format_number(distribution.q95)
+    return f"{mean} ± {std}, 90% in {low} … {high}"
 
 
-def kind(figures: Figures) -> str:
-    """What is seen and what is done, in a few words."""
-    own = figures.identity
-    seen = f"{own.observation_dim:,} {'pixels' if own.images else 'numbers'}"
-    return f"{seen} → {own.action_dim:,} {'choices' if own.discrete else 'continuous'}"
+def describe_spaces(statistics: DatasetStatistics) -> str:
+    """Return the sizes of both spaces: `3 columns → 1 continuous dimension`."""
+    identity = statistics.identity
+    observation = format_count(identity.observation_dim, "pixel" if identity.images else "column")
+    kind = "discrete action" if identity.discrete else "continuous dimension"
+    return f"{observation} → {format_count(identity.action_dim, kind)}"
 
 
-def _data(figures: Figures) -> list[Line]:
-    own, split = figures.identity, figures.split
-    mended = ", ".join(f"{n:,} {name.replace('_', ' ')}" for name, n in figures.found.items())
+def _data(statistics: DatasetStatistics) -> list[Line]:
+    identity, split = statistics.identity, statistics.split
+    repairs = ", ".join(f"{n:,} {name.replace('_', ' ')}" for name, n in statistics.repairs.items())
     training = f"{split.training_transitions:,} transitions, {split.training_episodes:,} episodes"
-    found = [
-        Line("transitions", f"{own.transitions:,}"),
-        Line("episodes", f"{own.episodes:,}"),
-        Line("sees → does", kind(figures)),
-        Line("to train on", training),
-        Line("held out", f"{split.validation_episodes:,} episodes"),
-        Line("mended on reading", mended or "nothing"),
-        Line("sha256", own.sha256[:16]),
+    lines = [
+        Line("transitions", f"{identity.transitions:,}"),
+        Line("episodes", f"{identity.episodes:,}"),
+        Line("observation → action", describe_spaces(statistics)),
+        Line("training", training),
+        Line("validation", f"{split.validation_episodes:,} episodes"),
+        Line("repairs while reading", repairs or "none"),
     ]
-    if figures.duplicates is not None:
-        copies = figures.duplicates
-        text = f"{copies.transitions:,} transitions, {copies.episodes:,} whole episodes"
-        found.insert(-1, Line("exact copies", text))
-    return found
+    if statistics.duplicates is not None:
+        duplicates = statistics.duplicates
+        text = f"{duplicates.transitions:,} transitions, {duplicates.episodes:,} whole episodes"
+        lines.append(Line("exact copies", text))
+    return [*lines, Line("sha256", identity.sha256[:16])]
 
 
-def _episodes(figures: Figures) -> list[Line]:
-    found, scores = figures.episodes, figures.scores
-    parts = share(found.terminal / found.count), share(found.truncated / found.count)
-    score, source = "–", "no reference scores"
+def _episodes(statistics: DatasetStatistics) -> list[Line]:
+    episodes, scores = statistics.episodes, statistics.scores
+    terminated = format_share(episodes.terminated / episodes.count)
+    truncated = format_share(episodes.truncated / episodes.count)
+    score = "– (no reference returns)"
     if scores.normalized_score is not None:
         assert scores.reference_min is not None
         assert scores.reference_max is not None
-        low, high = figure(scores.reference_min), figure(scores.reference_max)
-        score = figure(scores.normalized_score)
-        source = f"{low} is 0, {high} is 100; {scores.reference_source or 'source unknown'}"
+        low, high = format_number(scores.reference_min), format_number(scores.reference_max)
+        source = scores.reference_source or "source unknown"
+        score = f"{format_number(scores.normalized_score)} ({low} is 0, {high} is 100; {source})"
+    best = format_number(episodes.undiscounted.max)
     return [
-        Line("length", f"{spread(found.length)}, at most {found.length.max:,.0f}"),
-        Line("end", f"{parts[0]} terminal, {parts[1]} truncated"),
-        Line("return", f"{spread(found.undiscounted)}, best {figure(found.undiscounted.max)}"),
-        Line(f"return, γ = {found.gamma:g}", spread(found.discounted)),
-        Line("behavior's return", figure(scores.behavior_return)),
-        Line("normalized score", f"{score} ({source})"),
+        Line("length", f"{format_distribution(episodes.length)}, max {episodes.length.max:,.0f}"),
+        Line("ends", f"{terminated} terminated, {truncated} truncated"),
+        Line("return", f"{format_distribution(episodes.undiscounted)}, max {best}"),
+        Line(f"return, γ = {episodes.gamma:g}", format_distribution(episodes.discounted)),
+        Line("behavior return", format_number(scores.behavior_return)),
+        Line("normalized score", score),
     ]
 
 
-def _rewards(figures: Figures) -> list[Line]:
-    found, split = figures.rewards, figures.split
-    step = found.step
-    size = value_size(figures.episodes, found)
-    scaled = figure(size * split.reward_scale)
-    how = f"dataset.reward_scale={split.reward_scale:g}"
+def _rewards(statistics: DatasetStatistics) -> list[Line]:
+    rewards, split = statistics.rewards, statistics.split
+    step = rewards.step
+    size = value_scale(statistics.episodes, rewards)
+    values = f"about {format_number(size * split.reward_scale)}"
+    values += f" (dataset.reward_scale={split.reward_scale:g})"
     if split.return_range is not None:
-        scaled, how = "?", f"dataset.return_range={split.return_range:g} scales them"
+        values = f"scaled by dataset.return_range={split.return_range:g}"
+    low, high = format_number(step.min), format_number(step.max)
     return [
-        Line("per step", f"{spread(step)}, all in {figure(step.min)} … {figure(step.max)}"),
-        Line("zero", share(found.zero)),
-        Line("on last steps", f"{share(found.at_ends)} of the sum of sizes"),
-        Line("different values", "more than 20" if found.values is None else f"{found.values}"),
-        Line("critics' values", f"about {scaled} ({how})"),
+        Line("per step", f"{format_distribution(step)}, all in {low} … {high}"),
+        Line("zero", format_share(rewards.zero)),
+        Line("on last steps", f"{format_share(rewards.on_last_steps)} of the sum of |reward|"),
+        Line(
+            "distinct values", "more than 20" if rewards.distinct is None else f"{rewards.distinct}"
+        ),
+        Line("critic values", values),
     ]
 
 
-def _alignment(figures: Figures) -> list[Line]:
-    found = figures.alignment
-    looked = "" if figures.looked_at == figures.identity.transitions else ", of a sample"
-    result = [Line("next = following", f"{found.equal:,} of {found.pairs:,} pairs{looked}")]
-    if figures.lags is not None:
-        for name, shares in (("action", figures.lags.action), ("reward", figures.lags.reward)):
-            before, here, after = map(share, shares)
-            text = f"explains {here} (a row earlier {before}, later {after})"
-            result.append(Line(f"{name} in its row", text))
-    return result
+def _alignment(statistics: DatasetStatistics) -> list[Line]:
+    alignment = statistics.alignment
+    all_rows = statistics.rows_read == statistics.identity.transitions
+    pairs = f"{alignment.matching:,} of {alignment.pairs:,} pairs{'' if all_rows else ', sampled'}"
+    lines = [Line("next observation fits", pairs)]
+    if (misalignment := statistics.misalignment) is not None:
+        for name, r2 in (
+            ("action", misalignment.action_r2_gain),
+            ("reward", misalignment.reward_r2),
+        ):
+            previous, current, following = map(format_share, r2)
+            text = f"R² {current} (previous row {previous}, following row {following})"
+            lines.append(Line(f"{name} of its row", text))
+    return lines
 
 
-def _observations(figures: Figures) -> list[Line]:
-    columns = figures.columns.columns
+def _observations(statistics: DatasetStatistics) -> list[Line]:
+    observations = statistics.observations
+    columns = observations.columns
     kinds = {
         "constant": sum(c.constant for c in columns),
-        "0 or 1": sum(c.binary and not c.constant for c in columns),
-        "whole numbers": sum(c.whole and not c.binary and not c.constant for c in columns),
-        "one-hot groups": len(figures.columns.one_hot),
-        "clocks": sum(c.grows for c in columns),
-        "fixed in episodes": sum(c.fixed_in_episodes for c in columns),
+        "binary": sum(c.binary and not c.constant for c in columns),
+        "integer": sum(c.integer and not c.binary and not c.constant for c in columns),
+        "one-hot groups": len(observations.one_hot_groups),
+        "increasing": sum(c.increasing for c in columns),
+        "constant per episode": sum(c.constant_per_episode for c in columns),
     }
     text = ", ".join(f"{count} {name}" for name, count in kinds.items() if count)
-    size = figures.columns.total
-    some = f"{size:,}" if len(columns) == size else f"{size:,} ({len(columns)} looked at)"
+    total = f"{observations.total:,}"
+    if len(columns) < observations.total:
+        total += f" ({len(columns)} of them read)"
     scales = [c.std for c in columns if not c.constant]
-    range_ = f"{figure(min(scales))} … {figure(max(scales))}" if scales else "–"
     return [
-        Line("columns", f"{some}: {text or 'all are measurements'}"),
-        Line("standard deviations", range_),
-        Line("beyond 20 std", f"{sum(c.far for c in columns):,} values"),
+        Line("columns", f"{total}: {text or 'all real-valued'}"),
+        Line(
+            "standard deviations",
+            f"{format_number(min(scales))} … {format_number(max(scales))}" if scales else "–",
+        ),
+        Line("outliers (> 20 std)", f"{sum(c.outliers for c in columns):,} values"),
     ]
 
 
-def _actions(figures: Figures) -> list[Line]:
-    found = figures.actions
-    result = []
-    if figures.identity.discrete:
-        count = sum(choice.count for choice in found.choices)
-        top = sorted(found.choices, key=lambda choice: -choice.count)[:5]
-        taken = ", ".join(f"{c.name}: {share(c.count / count)}" for c in top)
-        used = sum(choice.count > 0 for choice in found.choices)
-        result = [
-            Line("used", f"{used} of {len(found.choices)}"),
-            Line("most frequent", taken),
-            Line("entropy", f"{figure(found.entropy or 0.0)} nats"),
-        ]
-    else:
-        low = min(d.evenness for d in found.dimensions)
-        high = max(d.evenness for d in found.dimensions)
-        most = max(found.dimensions, key=lambda d: d.saturated)
-        result = [
-            Line("bounds", _bounds(figures)),
-            Line("at a bound", f"at most {share(most.saturated)} (action {most.name})"),
-            Line("evenness", f"{figure(low)} … {figure(high)} (1: equal use of 20 intervals)"),
-        ]
-        if found.pairs is not None and found.pairs_min is not None:
-            cells = f"{share(found.pairs)} of cells, least {share(found.pairs_min)}"
-            result.append(Line("pairs of dimensions", cells))
-    if (logged := figures.propensities) is not None:
-        range_ = f"{figure(logged.values.min)} … {figure(logged.values.max)}"
-        text = f"{range_}; {share(logged.effective)} of the steps count under random actions"
-        result.append(Line("propensities", text))
-    return result
+def _actions(statistics: DatasetStatistics) -> list[Line]:
+    discrete = statistics.identity.discrete
+    lines = _discrete_actions(statistics) if discrete else _continuous_actions(statistics)
+    if (propensities := statistics.propensities) is not None:
+        low, high = format_number(propensities.values.min), format_number(propensities.values.max)
+        share = format_share(propensities.effective_sample_share)
+        text = f"{low} … {high}; effective sample {share} of the steps (uniform policy)"
+        lines.append(Line("propensities", text))
+    return lines
 
 
-def _bounds(figures: Figures) -> str:
-    low, high = figures.identity.action_low, figures.identity.action_high
+def _discrete_actions(statistics: DatasetStatistics) -> list[Line]:
+    actions = statistics.actions.discrete_actions
+    count = sum(action.count for action in actions)
+    top = sorted(actions, key=lambda action: -action.count)[:5]
+    used = sum(action.count > 0 for action in actions)
+    return [
+        Line("used", f"{used} of {len(actions)}"),
+        Line("most frequent", ", ".join(f"{a.name}: {format_share(a.count / count)}" for a in top)),
+        Line("entropy", f"{format_number(statistics.actions.entropy or 0.0)} nats"),
+    ]
+
+
+def _continuous_actions(statistics: DatasetStatistics) -> list[Line]:
+    actions = statistics.actions
+    entropies = [d.normalized_entropy for d in actions.dimensions]
+    most = max(actions.dimensions, key=lambda d: d.at_bounds)
+    low, high = format_number(min(entropies)), format_number(max(entropies))
+    lines = [
+        Line("bounds", _bounds(statistics)),
+        Line("at the action bounds", f"max {format_share(most.at_bounds)} (action {most.name})"),
+        Line("normalized entropy", f"{low} … {high} (1: uniform over 20 bins)"),
+    ]
+    if actions.pair_coverage is not None and actions.pair_coverage_min is not None:
+        mean, lowest = format_share(actions.pair_coverage), format_share(actions.pair_coverage_min)
+        lines.append(Line("pairwise coverage", f"{mean} of 20 × 20 cells, min {lowest}"))
+    return lines
+
+
+def _bounds(statistics: DatasetStatistics) -> str:
+    low, high = statistics.identity.action_low, statistics.identity.action_high
     pairs = list(dict.fromkeys(zip(low, high, strict=True)))
-    text = ", ".join(f"{figure(a)} … {figure(b)}" for a, b in pairs[:3])
+    text = ", ".join(f"{format_number(a)} … {format_number(b)}" for a, b in pairs[:3])
     return f"{text} and more" if len(pairs) > 3 else text
 
 
-def _similar(figures: Figures) -> list[Line]:
-    found = figures.neighbors
-    if found is None:
+def _similar_states(statistics: DatasetStatistics) -> list[Line]:
+    neighbors = statistics.neighbors
+    if neighbors is None:
         return []
-    where = "in other episodes" if found.other_episodes else "in the same log"
-    looked = f"{found.states:,} states, {found.nearest} nearest of {found.among:,} {where}"
-    action = f"{figure(found.action)} of all (0: the state decides, 1: it says nothing)"
-    if found.action_entropy is not None and found.action_entropy_of_all is not None:
-        entropies = f"{figure(found.action_entropy)} of {figure(found.action_entropy_of_all)}"
-        action += f"; {entropies} nats"
-    returns = "–" if found.returns is None else f"{figure(found.returns)} of all"
+    source = "other episodes" if neighbors.other_episodes else "the same log"
+    search = f"{neighbors.k} nearest of {neighbors.candidates:,} from {source}"
+    action = f"{format_number(neighbors.action_spread)} of the total (0: the state decides it)"
+    if neighbors.action_entropy is not None and neighbors.action_entropy_total is not None:
+        local = format_number(neighbors.action_entropy)
+        action += f"; {local} of {format_number(neighbors.action_entropy_total)} nats"
+    spread = neighbors.return_spread
+    returns = "–" if spread is None else f"{format_number(spread)} of the total"
+    distance = f"{format_share(neighbors.relative_distance)} of that of random states"
     return [
-        Line("looked at", looked),
-        Line("distance", f"{share(found.distance)} of that between random states"),
+        Line("compared", f"{neighbors.states:,} states, {search}"),
+        Line("distance", distance),
         Line("spread of actions", action),
         Line("spread of returns", returns),
     ]

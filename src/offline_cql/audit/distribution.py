@@ -1,4 +1,4 @@
-"""Summaries of many numbers: quantiles and histograms as plain values. Pure functions."""
+"""Summaries of many numbers as plain values: moments, quantiles, histograms, entropy."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BINS = 40
 
 @dataclass(frozen=True)
 class Distribution:
-    """Of numbers in one unit: moments (std of the population), quantiles, and a histogram.
+    """Moments, quantiles and a histogram of numbers in one unit; std is the population's.
 
     counts [BINS] lie between edges [BINS + 1].
     """
@@ -34,8 +34,8 @@ class Distribution:
     counts: list[int]
 
 
-def distribution(values: Array) -> Distribution:
-    """Of values [n], n > 0, all finite."""
+def summarize(values: Array) -> Distribution:
+    """Return the distribution of `values` [n], n > 0, all finite."""
     numbers = np.asarray(values, np.float64)
     counts, edges = np.histogram(numbers, BINS)
     q05, q25, median, q75, q95 = np.quantile(numbers, QUANTILES).tolist()
@@ -55,7 +55,7 @@ def distribution(values: Array) -> Distribution:
 
 
 def entropy(counts: Array) -> float:
-    """Of the shares that counts [n] are of their sum, in nats: 0 for one, log n for equal ones."""
+    """Return −Σ p log p in nats for p = counts / Σ counts: 0 for one outcome, log n for n equal."""
     total = counts.sum()
     shares = counts[counts > 0] / total
     return float(-(shares * np.log(shares)).sum())

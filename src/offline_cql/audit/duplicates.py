@@ -1,4 +1,4 @@
-"""Transitions and episodes that occur more than once. Pure functions over Transitions."""
+"""Exact copies of transitions and of whole episodes, found by hashing."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from offline_cql.audit.block_reader import Array, Reading
+from offline_cql.audit.block_reader import Array, BlockReader
 
 Hashes = npt.NDArray[np.uint64]
 
@@ -17,56 +17,61 @@ SHIFT = np.uint64(32)
 
 @dataclass(frozen=True)
 class Duplicates:
-    """Exact copies: every number of a step is the same, or every step of an episode.
+    """Counts of exact copies: transitions equal in every number, episodes equal in every step.
 
-    Each copy counts, its original does not. first: (copy, original), numbers of episodes.
+    Copies count, their original does not. first: numbers of the first copied episode and of its
+    original, None without a copied episode.
     """
 
     transitions: int
     episodes: int
-    transitions_of_episodes: int  # in copied episodes
+    transitions_in_copied_episodes: int
     first: list[int] | None
 
 
-def duplicates(reading: Reading) -> Duplicates:
-    """Of all rows, whatever the reading samples. By hashes of 64 bits: two different ones of a
-    billion would share one with a probability of 3 %. Of images, the looked-at pixels count."""
-    data = reading.transitions
+def find_duplicates(reader: BlockReader) -> Duplicates:
+    """Count copies by 64-bit hashes of every row; requires a reader of all rows.
+
+    Two different rows of a billion share a hash with a probability of 3 %. Of images, the pixels
+    that the reader reads are compared.
+    """
+    data = reader.transitions
     hashes = np.empty(len(data), np.uint64)
-    for rows in reading.blocks():
-        hashes[rows] = _row_hashes(reading, rows)
+    for rows in reader.blocks():
+        hashes[rows] = _hash_rows(reader, rows)
     starts = data.starts
     step = (np.arange(len(data)) - np.repeat(starts, data.lengths)).astype(np.uint64)
-    episodes = np.add.reduceat(_mixed(hashes ^ _mixed(step)), starts)
+    episodes = np.add.reduceat(_mix(hashes ^ _mix(step)), starts)
     order = np.argsort(episodes, kind="stable")
-    again = np.flatnonzero(episodes[order][1:] == episodes[order][:-1]) + 1
-    copies = np.sort(order[again])
+    repeated = np.flatnonzero(episodes[order][1:] == episodes[order][:-1]) + 1
+    copies = np.sort(order[repeated])
     first = None
     if len(copies):
         first = [int(copies[0]), int(np.flatnonzero(episodes == episodes[copies[0]])[0])]
     return Duplicates(
         transitions=len(hashes) - len(np.unique(hashes)),
         episodes=len(copies),
-        transitions_of_episodes=int(data.lengths[copies].sum()),
+        transitions_in_copied_episodes=int(data.lengths[copies].sum()),
         first=first,
     )
 
 
-def _row_hashes(reading: Reading, rows: slice) -> Hashes:
-    data = reading.transitions
-    # Adding 0 makes one zero of the two that floats have.
+def _hash_rows(reader: BlockReader, rows: slice) -> Hashes:
+    data = reader.transitions
+    # Adding 0 makes 0.0 and -0.0 equal.
     bits = (np.asarray(data.rows[rows]) + np.float32(0)).view(np.uint32)
     columns = [bits[:, k] for k in range(bits.shape[1])]
     if data.images is not None:
-        for following in (False, True):
-            columns += list(reading.observations(rows, following=following).T)
+        columns += list(reader.observations(rows).T)
+        columns += list(reader.next_observations(rows).T)
     hashes = np.zeros(len(bits), np.uint64)
     for column in columns:
-        hashes = _mixed(hashes ^ column)
+        hashes = _mix(hashes ^ column)
     return hashes
 
 
-def _mixed(values: Array) -> Hashes:
+def _mix(values: Array) -> Hashes:
+    """Return hashes in which every bit of `values` reaches the low bits (Fibonacci hashing)."""
     with np.errstate(over="ignore"):
         mixed: Hashes = values.astype(np.uint64) * FACTOR + FACTOR
     return mixed ^ (mixed >> SHIFT)

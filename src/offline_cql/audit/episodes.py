@@ -1,4 +1,4 @@
-"""Figures of episodes and rewards. Pure functions over Transitions."""
+"""Statistics of episodes (lengths, returns, ends) and of rewards."""
 
 from __future__ import annotations
 
@@ -6,62 +6,66 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from offline_cql.audit.distribution import Array, Distribution, distribution
+from offline_cql.audit.distribution import Array, Distribution, summarize
 from offline_cql.transitions import Transitions
 
-MOST_POINTS = 200  # of the return over the log
-MOST_VALUES = 20  # of different rewards that are counted
+MAX_POINTS = 200  # of the returns over the log
+MAX_DISTINCT = 20  # distinct rewards that are counted
 
 
 @dataclass(frozen=True)
-class Episodes:
-    """Lengths in steps, returns in the environment's units. over_the_log: in groups of
-    consecutive episodes, the first one's number and the returns' mean, minimum and maximum."""
+class EpisodeStatistics:
+    """Lengths in steps, returns in the environment's units, and how the episodes end.
+
+    longest: episodes of the largest length; longest_terminated: those of them that terminate.
+    over_log: per group of consecutive episodes the number of its first one, then the mean, minimum
+    and maximum of the returns.
+    """
 
     count: int
     length: Distribution
     undiscounted: Distribution
     discounted: Distribution
     gamma: float
-    terminal: int
+    terminated: int
     truncated: int
-    of_one_step: int
-    longest: int  # episodes of the largest length
-    longest_terminal: int  # of those, how many end terminal
-    over_the_log: list[list[float]]
+    single_step: int
+    longest: int
+    longest_terminated: int
+    over_log: list[list[float]]
 
 
-def episodes(transitions: Transitions, *, gamma: float) -> Episodes:
-    """Of all episodes; `discounted` is the sum of gamma^t · r_t from an episode's first step."""
+def compute_episodes(transitions: Transitions, *, gamma: float) -> EpisodeStatistics:
+    """Return the statistics of all episodes; `discounted` is Σ_t gamma^t · r_t of an episode."""
     lengths, returns = transitions.lengths, transitions.episode_returns()
-    ended = transitions.rows[transitions.ends - 1, transitions.columns.terminated] != 0
+    terminated = transitions.rows[transitions.ends - 1, transitions.columns.terminated] != 0
     longest = lengths == lengths.max()
-    return Episodes(
+    return EpisodeStatistics(
         count=len(lengths),
-        length=distribution(lengths),
-        undiscounted=distribution(returns),
-        discounted=distribution(discounted_returns(transitions, gamma=gamma)),
+        length=summarize(lengths),
+        undiscounted=summarize(returns),
+        discounted=summarize(discounted_returns(transitions, gamma=gamma)),
         gamma=gamma,
-        terminal=int(ended.sum()),
-        truncated=int((~ended).sum()),
-        of_one_step=int((lengths == 1).sum()),
+        terminated=int(terminated.sum()),
+        truncated=int((~terminated).sum()),
+        single_step=int((lengths == 1).sum()),
         longest=int(longest.sum()),
-        longest_terminal=int((longest & ended).sum()),
-        over_the_log=_over_the_log(returns),
+        longest_terminated=int((longest & terminated).sum()),
+        over_log=_returns_over_log(returns),
     )
 
 
 def discounted_returns(transitions: Transitions, *, gamma: float) -> Array:
-    """Σ_t gamma^t · r_t of each episode, [E]."""
+    """Return Σ_t gamma^t · r_t per episode, [E]."""
     starts = transitions.starts
     step = np.arange(len(transitions)) - np.repeat(starts, transitions.lengths)
     weights = gamma ** np.arange(transitions.lengths.max(), dtype=np.float64)
-    found: Array = np.add.reduceat(transitions.rewards * weights[step], starts)
-    return found
+    returns: Array = np.add.reduceat(transitions.rewards * weights[step], starts)
+    return returns
 
 
-def _over_the_log(returns: Array) -> list[list[float]]:
-    count = min(len(returns), MOST_POINTS)
+def _returns_over_log(returns: Array) -> list[list[float]]:
+    count = min(len(returns), MAX_POINTS)
     starts = np.linspace(0, len(returns), count, endpoint=False).astype(int)
     sums = np.add.reduceat(returns, starts)
     sizes = np.diff(np.append(starts, len(returns)))
@@ -70,37 +74,41 @@ def _over_the_log(returns: Array) -> list[list[float]]:
 
 
 @dataclass(frozen=True)
-class Rewards:
-    """Of single steps, in the environment's units."""
+class RewardStatistics:
+    """Rewards of single steps, in the environment's units.
+
+    zero: share of the steps with reward 0. on_last_steps: share of Σ|r| on the last steps of
+    episodes. distinct: number of distinct values, None above MAX_DISTINCT.
+    """
 
     step: Distribution
-    zero: float  # share of the steps
-    at_ends: float  # share of Σ|r| that falls on the last steps of episodes
-    values: int | None  # how many different ones; None: more than are counted
+    zero: float
+    on_last_steps: float
+    distinct: int | None
 
 
-def rewards(transitions: Transitions) -> Rewards:
-    """Of all steps."""
-    found = np.ascontiguousarray(transitions.rewards)
-    size = np.abs(found)
-    total = float(size.sum(dtype=np.float64))
-    last = float(size[transitions.ends - 1].sum(dtype=np.float64))
-    # Looking at some first spares most data sets a sort of all.
-    few = len(np.unique(found[: 10 * MOST_VALUES])) <= MOST_VALUES
-    values = len(np.unique(found)) if few else MOST_VALUES + 1
-    return Rewards(
-        step=distribution(found),
-        zero=float((found == 0).mean()),
-        at_ends=last / total if total else 0.0,
-        values=values if values <= MOST_VALUES else None,
+def compute_rewards(transitions: Transitions) -> RewardStatistics:
+    """Return the statistics of the rewards of all steps."""
+    rewards = np.ascontiguousarray(transitions.rewards)
+    sizes = np.abs(rewards)
+    total = float(sizes.sum(dtype=np.float64))
+    on_last_steps = float(sizes[transitions.ends - 1].sum(dtype=np.float64))
+    # A glance at the first rows spares most data sets a sort of all.
+    few = len(np.unique(rewards[: 10 * MAX_DISTINCT])) <= MAX_DISTINCT
+    distinct = len(np.unique(rewards)) if few else MAX_DISTINCT + 1
+    return RewardStatistics(
+        step=summarize(rewards),
+        zero=float((rewards == 0).mean()),
+        on_last_steps=on_last_steps / total if total else 0.0,
+        distinct=distinct if distinct <= MAX_DISTINCT else None,
     )
 
 
-def value_size(episodes: Episodes, rewards: Rewards) -> float:
-    """How large values are that critics have to learn, in the environment's units.
+def value_scale(episodes: EpisodeStatistics, rewards: RewardStatistics) -> float:
+    """Return the order of magnitude of the values that critics learn, in the environment's units.
 
-    The larger of the 95 % of |discounted return| over episodes and the largest |reward|: an
-    order of magnitude, not a bound.
+    The larger of the 5 % and 95 % quantiles of the discounted returns in absolute value and the
+    largest |reward|. Not a bound.
     """
     returns = max(abs(episodes.discounted.q05), abs(episodes.discounted.q95))
     return max(returns, abs(rewards.step.min), abs(rewards.step.max))

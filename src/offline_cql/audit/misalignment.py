@@ -1,8 +1,7 @@
-"""Whether actions and rewards stand in the row of the step that they belong to.
+"""Check that actions and rewards are logged in the row of the step that they belong to.
 
-A column that was logged a step late or early passes every check of shapes. What follows a state
-depends on the action taken there: of three shifts of a column the right one explains it best.
-Pure functions over Transitions.
+A column that was logged one row late or early passes every check of shapes. The next state depends
+on the action, so among three shifts of a column the right one predicts it best.
 """
 
 from __future__ import annotations
@@ -11,90 +10,98 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from offline_cql.audit.block_reader import Array, Reading
+from offline_cql.audit.block_reader import Array, BlockReader
 
 LAGS = (-1, 0, 1)
-ROWS = 10_000
-FEWEST = 500  # with fewer the explained shares are chance
-OUTERMOST = (0.005, 0.995)
-TINY = 1e-12
-WIDEST = 64  # observation columns, and discrete actions, that take part
+MAX_ROWS = 10_000
+MIN_ROWS = 500  # with fewer the explained variance is chance
+CLIP_QUANTILES = (0.005, 0.995)
+MIN_VARIANCE = 1e-12
+MAX_WIDTH = 64  # observation columns, and discrete actions, that take part
 
 
 @dataclass(frozen=True)
-class Lags:
-    """Shares of variance explained in steps not fitted to, for the column one step earlier in the
-    log, in place, one step later.
+class Misalignment:
+    """Explained variance (R² on steps that were not fitted) for a column at lags −1, 0, 1 rows.
 
-    action: what the action adds to the state in explaining the change of the observation (of the
-    column where it adds most); reward: how well state, action and next state explain it.
+    action_r2_gain: what the action adds to the state when predicting the change of the
+    observation, for the observation column where it adds most. reward_r2: how well state, action
+    and next state predict the reward.
     """
 
-    action: list[float]
-    reward: list[float]
+    action_r2_gain: list[float]
+    reward_r2: list[float]
 
 
-def lags(reading: Reading) -> Lags | None:
-    """By least squares on the observation's columns and their squares, fitted to every other one
-    of up to 10,000 steps; None with fewer than 500, and for images.
+def compute_misalignment(reader: BlockReader) -> Misalignment | None:
+    """Fit least squares on observation columns and their squares at each lag.
 
-    Linear: where it explains nothing it says nothing.
+    Fits every other one of up to 10,000 steps and scores the rest. None with fewer than 500 steps,
+    and for images. The model is linear: where it explains nothing, it cannot find a shift.
     """
-    data = reading.transitions
-    rows = _middle(reading)
-    if len(rows) < FEWEST or data.images is not None:
+    data = reader.transitions
+    rows = _inner_rows(reader)
+    if len(rows) < MIN_ROWS or data.images is not None:
         return None
-    now, after = (reading.observations(rows + k)[:, :WIDEST] for k in (0, 1))
-    state, change = _features(now), _scaled(after.astype(np.float64) - now)
-    actions = {lag: _encoded(reading, rows + lag) for lag in LAGS}
-    alone = _explained(state, change)
-    gain = [_explained(np.hstack([state, actions[lag]]), change) - alone for lag in LAGS]
-    outcome = np.hstack([state, _features(after), actions[0], actions[0] ** 2])  # efforts cost
-    rewards = (_scaled(data.rewards[rows + lag][:, None]) for lag in LAGS)
-    return Lags(
-        action=[float(g.max(initial=0.0)) for g in gain],
-        reward=[float(_explained(outcome, r).max(initial=0.0)) for r in rewards],
+    now, after = (reader.observations(rows + k)[:, :MAX_WIDTH] for k in (0, 1))
+    state, change = _features(now), _standardize(after.astype(np.float64) - now)
+    actions = {lag: _encode_actions(reader, rows + lag) for lag in LAGS}
+    state_only = _explained_variance(state, change)
+    gains = [
+        _explained_variance(np.hstack([state, actions[lag]]), change) - state_only for lag in LAGS
+    ]
+    # The squared action: many rewards hold a quadratic control cost.
+    features = np.hstack([state, _features(after), actions[0], actions[0] ** 2])
+    rewards = [_standardize(data.rewards[rows + lag][:, None]) for lag in LAGS]
+    scores = [_explained_variance(features, reward) for reward in rewards]
+    return Misalignment(
+        action_r2_gain=[float(gain.max(initial=0.0)) for gain in gains],
+        reward_r2=[float(score.max(initial=0.0)) for score in scores],
     )
 
 
-def _middle(reading: Reading) -> Array:
-    """Rows whose predecessor and successor are in the same episode; a sample of them."""
-    data = reading.transitions
+def _inner_rows(reader: BlockReader) -> Array:
+    """Return a sample of the rows whose previous and next row are in the same episode."""
+    data = reader.transitions
     inner = np.ones(len(data), bool)
     inner[data.ends - 1] = inner[data.starts] = False
     rows = np.flatnonzero(inner)
-    return rows[:: max(1, len(rows) // ROWS)]
+    return rows[:: max(1, len(rows) // MAX_ROWS)]
 
 
-def _scaled(values: Array) -> Array:
-    """Centred columns of unit variance, their outermost 1 % cut; constant ones are dropped."""
+def _standardize(values: Array) -> Array:
+    """Return standardized columns, clipped at the outer 1%; constant columns are dropped."""
     numbers = values.astype(np.float64)
-    # One outlier would be all that is fitted.
-    numbers = np.clip(numbers, *np.quantile(numbers, OUTERMOST, axis=0))
+    # A single outlier would otherwise dominate the fit.
+    numbers = np.clip(numbers, *np.quantile(numbers, CLIP_QUANTILES, axis=0))
     std = numbers.std(axis=0)
     scaled: Array = (numbers - numbers.mean(axis=0))[:, std > 0] / std[std > 0]
     return scaled
 
 
 def _features(values: Array) -> Array:
-    scaled = _scaled(values)
+    """Return standardized columns, their squares and a constant."""
+    scaled = _standardize(values)
     return np.hstack([scaled, scaled**2, np.ones((len(scaled), 1))])
 
 
-def _encoded(reading: Reading, rows: Array) -> Array:
-    """Actions [n, A], or one column for each choice."""
-    data = reading.transitions
+def _encode_actions(reader: BlockReader, rows: Array) -> Array:
+    """Return continuous actions [n, A], or discrete ones one-hot encoded."""
+    data = reader.transitions
     actions = data.rows[rows][:, data.columns.action].astype(np.float64)
     if not data.spaces.discrete:
         return actions
-    encoded: Array = (actions == np.arange(min(data.spaces.action_dim, WIDEST))).astype(np.float64)
-    return encoded
+    one_hot: Array = actions == np.arange(min(data.spaces.action_dim, MAX_WIDTH))
+    return one_hot.astype(np.float64)
 
 
-def _explained(features: Array, targets: Array) -> Array:
-    """1 − squared error / variance of each target column, in the half that was not fitted; 0 where
-    the fit is worse than none."""
+def _explained_variance(features: Array, targets: Array) -> Array:
+    """Return R² per target column on the odd rows after a fit to the even ones, clipped to [0, 1].
+
+    A fit that is worse than the mean scores 0.
+    """
     weights = np.linalg.lstsq(features[::2], targets[::2], rcond=1e-6)[0]
     error = targets[1::2] - features[1::2] @ weights
-    share: Array = 1 - (error**2).mean(axis=0) / np.maximum(targets[1::2].var(axis=0), TINY)
-    return np.clip(share, 0.0, 1.0)
+    variance = np.maximum(targets[1::2].var(axis=0), MIN_VARIANCE)
+    r2: Array = 1 - (error**2).mean(axis=0) / variance
+    return np.clip(r2, 0.0, 1.0)

@@ -1,17 +1,17 @@
-"""An audit as one HTML page that needs nothing else: its style and its plots stand in it."""
+"""The audit as one HTML page that contains its style and plots and needs no network."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
 
-from offline_cql.audit.describe import kind, lines
-from offline_cql.audit.finding import Finding, figure
-from offline_cql.audit.plots import plots
-from offline_cql.audit.statistics import Figures
+from offline_cql.audit.columns import ColumnStatistics
+from offline_cql.audit.describe import describe, describe_spaces
+from offline_cql.audit.finding import Finding, format_number
+from offline_cql.audit.plots import draw_plots
+from offline_cql.audit.statistics import DatasetStatistics
 
-MOST_ROWS = 200  # of the table of columns
-
+MAX_ROWS = 200  # of the table of columns
 STYLE = """
 :root { color-scheme: light; --ink: #1f2328; --soft: #5b636d; --line: #dfe3e8; --paper: #f6f7f9; }
 * { box-sizing: border-box; }
@@ -44,28 +44,29 @@ tr:last-child td { border-bottom: 0; }
 """.strip()
 
 
-def page(figures: Figures, found: Sequence[Finding]) -> str:
-    """The whole document."""
-    own = figures.identity
-    size = f"{own.transitions:,} transitions · {own.episodes:,} episodes · {kind(figures)}"
+def render_page(statistics: DatasetStatistics, findings: Sequence[Finding]) -> str:
+    """Return the whole document."""
+    identity = statistics.identity
+    size = f"{identity.transitions:,} transitions · {identity.episodes:,} episodes"
     body = [
-        f"<h1>{escape(own.dataset_id)}</h1>",
-        f'<p class="soft">{escape(size)}<br>sha256 {own.sha256[:16]}…</p>',
-        "<h2>What was found</h2>",
-        *(_finding(finding) for finding in found),
-        *(["<p>Nothing was found wrong.</p>"] if not found else []),
-        "<h2>Figures</h2>",
-        f'<div class="grid">{"".join(_groups(figures))}</div>',
+        f"<h1>{escape(identity.dataset_id)}</h1>",
+        f'<p class="soft">{size} · {escape(describe_spaces(statistics))}<br>'
+        f"sha256 {identity.sha256[:16]}…</p>",
+        "<h2>Findings</h2>",
+        *(_finding(finding) for finding in findings),
+        *(["<p>None.</p>"] if not findings else []),
+        "<h2>Statistics</h2>",
+        f'<div class="grid">{"".join(_groups(statistics))}</div>',
         "<h2>Plots</h2>",
-        f'<div class="grid">{"".join(_plots(figures))}</div>',
+        f'<div class="grid">{"".join(_plots(statistics))}</div>',
         "<h2>Observation columns</h2>",
-        _columns(figures),
-        '<p class="soft">docs/data.md explains every line; audit.json holds all figures.</p>',
+        _columns(statistics),
+        '<p class="soft">docs/data.md explains every line; audit.json holds all numbers.</p>',
     ]
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>Audit of {escape(own.dataset_id)}</title><style>{STYLE}</style></head>\n"
+        f"<title>Audit of {escape(identity.dataset_id)}</title><style>{STYLE}</style></head>\n"
         f"<body><main>{chr(10).join(body)}</main></body></html>\n"
     )
 
@@ -77,46 +78,51 @@ def _finding(finding: Finding) -> str:
     )
 
 
-def _groups(figures: Figures) -> list[str]:
+def _groups(statistics: DatasetStatistics) -> list[str]:
     return [
         f'<section class="card"><h3>{escape(heading)}</h3><dl>'
-        + "".join(f"<dt>{escape(x.label)}</dt><dd>{escape(x.value)}</dd>" for x in group)
+        + "".join(f"<dt>{escape(x.label)}</dt><dd>{escape(x.value)}</dd>" for x in lines)
         + "</dl></section>"
-        for heading, group in lines(figures).items()
-        if group
+        for heading, lines in describe(statistics).items()
+        if lines
     ]
 
 
-def _plots(figures: Figures) -> list[str]:
+def _plots(statistics: DatasetStatistics) -> list[str]:
     return [
         f'<section class="card"><h3>{escape(title)}</h3>{svg}</section>'
-        for title, svg in plots(figures).items()
+        for title, svg in draw_plots(statistics).items()
     ]
 
 
-def _columns(figures: Figures) -> str:
-    headings = ("column", "mean", "std", "min", "median", "max", "> 20 std", "what it is")
-    head = "".join(f"<th>{heading}</th>" for heading in headings)
-    hot = {name for group in figures.columns.one_hot for name in group}
+def _columns(statistics: DatasetStatistics) -> str:
+    headings = ("column", "mean", "std", "min", "median", "max", "> 20 std", "kind")
+    head = "".join(f"<th>{escape(heading)}</th>" for heading in headings)
+    one_hot = {name for group in statistics.observations.one_hot_groups for name in group}
     rows = []
-    for column in figures.columns.columns[:MOST_ROWS]:
-        kinds = {
-            "constant": column.constant,
-            "nearly constant": column.nearly_constant,
-            "one-hot": column.name in hot,
-            "0 or 1": column.binary and not column.constant and column.name not in hot,
-            "whole numbers": column.whole and not column.binary and not column.constant,
-            "grows": column.grows,
-            "fixed in episodes": column.fixed_in_episodes,
-            f"repeats {column.same_as}": column.same_as is not None,
-        }
-        what = ", ".join(name for name, true in kinds.items() if true)
+    for column in statistics.observations.columns[:MAX_ROWS]:
         numbers = (column.mean, column.std, column.min, column.quantiles[2], column.max)
-        cells = [escape(column.name), *map(figure, numbers), f"{column.far:,}", escape(what)]
-        rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
-    left = figures.columns.total - len(rows)
-    more = f'<p class="soft">and {left:,} more</p>' if left else ""
+        kinds = ", ".join(column_kinds(column, one_hot=column.name in one_hot))
+        texts = [column.name, *map(format_number, numbers), f"{column.outliers:,}", kinds]
+        rows.append("<tr>" + "".join(f"<td>{escape(text)}</td>" for text in texts) + "</tr>")
+    others = statistics.observations.total - len(rows)
+    more = f'<p class="soft">and {others:,} more</p>' if others else ""
     return (
         f'<div class="card wide"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}'
         f"</tbody></table></div>{more}"
     )
+
+
+def column_kinds(column: ColumnStatistics, *, one_hot: bool) -> list[str]:
+    """Return what is special about an observation column, in words."""
+    kinds = {
+        "constant": column.constant,
+        "nearly constant": column.nearly_constant,
+        "one-hot": one_hot,
+        "binary": column.binary and not column.constant and not one_hot,
+        "integer": column.integer and not column.binary and not column.constant,
+        "increasing": column.increasing,
+        "constant per episode": column.constant_per_episode,
+        f"repeats {column.same_as}": column.same_as is not None,
+    }
+    return [name for name, applies in kinds.items() if applies]

@@ -1,4 +1,4 @@
-"""The plots of an audit as SVG text that stands in an HTML page. Knows figures, not data.
+"""The plots of an audit as SVG elements for an HTML page.
 
 Text stays text, so that the page's font is used and the files are small.
 """
@@ -15,11 +15,12 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from offline_cql.audit.columns import Column
-from offline_cql.audit.statistics import Figures
+from offline_cql.audit.columns import ColumnStatistics
+from offline_cql.audit.distribution import Distribution
+from offline_cql.audit.statistics import DatasetStatistics
 
-MOST_DIMENSIONS = 12
-MOST_COLUMNS = 40
+MAX_DIMENSIONS = 12
+MAX_COLUMNS = 40
 FILL, LINE, SOFT, GRID = "#4c78a8", "#2b4a6b", "#b9cde3", "#e3e6ea"
 STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
@@ -37,30 +38,30 @@ STYLE: dict[str, Any] = {
     "xtick.labelsize": 9,
     "ytick.labelsize": 9,
 }
-PLAIN: dict[str, Any] = {"parse_math": False}  # a name with $ is no formula
+PLAIN: dict[str, Any] = {"parse_math": False}  # a name that contains $ is not a formula
 Draw = Callable[[Figure], None]
 
 
-def plots(figures: Figures) -> dict[str, str]:
-    """SVG by title, in the order in which they are looked at."""
-    episodes, rewards = figures.episodes, figures.rewards
+def draw_plots(statistics: DatasetStatistics) -> dict[str, str]:
+    """Return SVG text by title, in reading order."""
+    episodes, rewards = statistics.episodes, statistics.rewards
     drawn: dict[str, tuple[tuple[float, float], Draw]] = {
         "Returns of the episodes": ((5, 2.8), _histogram(episodes.undiscounted, "return")),
         "Lengths of the episodes": ((5, 2.8), _histogram(episodes.length, "steps")),
-        "Return in the order of the log": ((5, 2.8), _over_the_log(figures)),
+        "Returns in the order of the log": ((5, 2.8), _returns_over_log(statistics)),
         "Rewards of the steps": ((5, 2.8), _histogram(rewards.step, "reward", log=True)),
     }
-    if figures.identity.discrete:
-        rows = min(len(figures.actions.choices), MOST_COLUMNS)
-        drawn["Actions taken"] = ((5, 0.8 + 0.26 * max(rows, 6)), _choices(figures))
+    if statistics.identity.discrete:
+        rows = min(len(statistics.actions.discrete_actions), MAX_COLUMNS)
+        drawn["Actions taken"] = ((5, 0.8 + 0.26 * max(rows, 6)), _discrete_actions(statistics))
     else:
-        rows = -(-min(len(figures.actions.dimensions), MOST_DIMENSIONS) // 3)
-        drawn["Actions, from bound to bound"] = ((5, 0.9 + 1.25 * rows), _dimensions(figures))
-    if columns := _shown(figures.columns.columns):
+        rows = -(-min(len(statistics.actions.dimensions), MAX_DIMENSIONS) // 3)
+        drawn["Actions, from bound to bound"] = ((5, 0.9 + 1.25 * rows), _dimensions(statistics))
+    if columns := _varying_columns(statistics):
         height = 0.8 + 0.24 * max(len(columns), 6)
         drawn["Observation columns, in standard deviations"] = ((5, height), _boxes(columns))
-    if figures.neighbors is not None:
-        drawn["Spread of actions among similar states"] = ((5, 2.8), _local_spread(figures))
+    if statistics.neighbors is not None:
+        drawn["Spread of actions among similar states"] = ((5, 2.8), _action_spread(statistics))
     return {title: _svg(size, draw) for title, (size, draw) in drawn.items()}
 
 
@@ -83,25 +84,25 @@ def _svg(size: tuple[float, float], draw: Draw) -> str:
     return re.sub(r' id="([^"]+)"', lambda m: m[0] if m[1] in used else "", text)
 
 
-def _histogram(found: Any, label: str, *, log: bool = False) -> Draw:
+def _histogram(distribution: Distribution, label: str, *, log: bool = False) -> Draw:
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
-        axes.stairs(found.counts, found.edges, fill=True, color=FILL)
-        filled = [count for count in found.counts if count]
+        axes.stairs(distribution.counts, distribution.edges, fill=True, color=FILL)
+        filled = [count for count in distribution.counts if count]
         if log and max(filled) > 100 * min(filled):
             axes.set_yscale("log")
-        axes.axvline(found.median, color=LINE, linewidth=1.2, linestyle="--")
+        axes.axvline(distribution.median, color=LINE, linewidth=1.2, linestyle="--")
         axes.set(xlabel=f"{label} (dashed: median)", ylabel="steps" if log else "episodes")
 
     return draw
 
 
-def _over_the_log(figures: Figures) -> Draw:
+def _returns_over_log(statistics: DatasetStatistics) -> Draw:
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
-        first, mean, low, high = np.array(figures.episodes.over_the_log).T
-        if len(first) < figures.episodes.count:
-            axes.fill_between(first, low, high, color=SOFT, linewidth=0, label="lowest to highest")
+        first, mean, low, high = np.array(statistics.episodes.over_log).T
+        if len(first) < statistics.episodes.count:
+            axes.fill_between(first, low, high, color=SOFT, linewidth=0, label="min to max")
             axes.plot(first, mean, color=LINE, linewidth=1.2, label="mean")
             axes.legend(frameon=False, fontsize=8, loc="upper left")
         else:
@@ -111,21 +112,21 @@ def _over_the_log(figures: Figures) -> Draw:
     return draw
 
 
-def _choices(figures: Figures) -> Draw:
+def _discrete_actions(statistics: DatasetStatistics) -> Draw:
     def draw(figure: Figure) -> None:
-        choices = figures.actions.choices[:MOST_COLUMNS]
+        actions = statistics.actions.discrete_actions[:MAX_COLUMNS]
         axes = figure.subplots()
-        axes.barh(range(len(choices)), [c.count for c in choices], color=FILL)
-        axes.set_yticks(range(len(choices)), [c.name[:16] for c in choices], **PLAIN)
-        axes.set(xlabel="steps", ylabel="action", ylim=(max(len(choices), 6) - 0.5, -0.5))
+        axes.barh(range(len(actions)), [c.count for c in actions], color=FILL)
+        axes.set_yticks(range(len(actions)), [c.name[:16] for c in actions], **PLAIN)
+        axes.set(xlabel="steps", ylabel="action", ylim=(max(len(actions), 6) - 0.5, -0.5))
         axes.grid(axis="y", visible=False)
 
     return draw
 
 
-def _dimensions(figures: Figures) -> Draw:
+def _dimensions(statistics: DatasetStatistics) -> Draw:
     def draw(figure: Figure) -> None:
-        dimensions = figures.actions.dimensions[:MOST_DIMENSIONS]
+        dimensions = statistics.actions.dimensions[:MAX_DIMENSIONS]
         rows, width = -(-len(dimensions) // 3), min(3, len(dimensions))
         grid = np.atleast_1d(figure.subplots(rows, width, sharex=True, squeeze=False).ravel())
         for axes, dimension in zip(grid, dimensions, strict=False):
@@ -140,11 +141,12 @@ def _dimensions(figures: Figures) -> Draw:
     return draw
 
 
-def _shown(columns: list[Column]) -> list[Column]:
-    return [column for column in columns if not column.constant][:MOST_COLUMNS]
+def _varying_columns(statistics: DatasetStatistics) -> list[ColumnStatistics]:
+    columns = statistics.observations.columns
+    return [column for column in columns if not column.constant][:MAX_COLUMNS]
 
 
-def _boxes(columns: list[Column]) -> Draw:
+def _boxes(columns: list[ColumnStatistics]) -> Draw:
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
         for row, column in enumerate(columns):
@@ -160,13 +162,16 @@ def _boxes(columns: list[Column]) -> Draw:
     return draw
 
 
-def _local_spread(figures: Figures) -> Draw:
+def _action_spread(statistics: DatasetStatistics) -> Draw:
     def draw(figure: Figure) -> None:
-        found = figures.neighbors
-        assert found is not None
+        neighbors = statistics.neighbors
+        assert neighbors is not None
         axes = figure.subplots()
-        axes.stairs(found.counts, found.edges, fill=True, color=FILL)
-        axes.axvline(found.action, color=LINE, linewidth=1.2, linestyle="--")
-        axes.set(xlabel="0: the state decides; 1: it says nothing (dashed: mean)", ylabel="states")
+        axes.stairs(neighbors.counts, neighbors.edges, fill=True, color=FILL)
+        axes.axvline(neighbors.action_spread, color=LINE, linewidth=1.2, linestyle="--")
+        axes.set(
+            xlabel="0: the state decides the action; 1: it does not matter (dashed: mean)",
+            ylabel="states",
+        )
 
     return draw

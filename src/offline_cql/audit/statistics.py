@@ -1,6 +1,6 @@
-"""Everything that is measured about a data set, as plain values: what audit.json holds.
+"""The statistics of a data set as plain values: the content of audit.json.
 
-Pure functions over Transitions; nothing here judges. Knows nothing of files and of training.
+Computes and does not judge; `rules.py` does that.
 """
 
 from __future__ import annotations
@@ -9,26 +9,36 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from offline_cql.audit.actions import Actions, Propensities, actions, propensities
-from offline_cql.audit.alignment import Alignment, alignment
-from offline_cql.audit.block_reader import Reading
-from offline_cql.audit.columns import Columns, columns
-from offline_cql.audit.duplicates import Duplicates, duplicates
-from offline_cql.audit.episodes import Episodes, Rewards, episodes, rewards
-from offline_cql.audit.misalignment import Lags, lags
-from offline_cql.audit.neighbors import Neighbors, neighbors
+from offline_cql.audit.actions import (
+    ActionStatistics,
+    PropensityStatistics,
+    compute_actions,
+    compute_propensities,
+)
+from offline_cql.audit.alignment import Alignment, compute_alignment
+from offline_cql.audit.block_reader import BlockReader
+from offline_cql.audit.columns import ObservationStatistics, compute_columns
+from offline_cql.audit.duplicates import Duplicates, find_duplicates
+from offline_cql.audit.episodes import (
+    EpisodeStatistics,
+    RewardStatistics,
+    compute_episodes,
+    compute_rewards,
+)
+from offline_cql.audit.misalignment import Misalignment, compute_misalignment
+from offline_cql.audit.neighbors import NeighborStatistics, compute_neighbors
 from offline_cql.config import DatasetConfig
 from offline_cql.data.split import split_episodes
 from offline_cql.transitions import Transitions
 
-FORMAT = 1  # of audit.json; another number when a key changes its meaning
-SHORT = 50_000  # rows that the short audit looks at for columns, actions and alignment
-FULL_PASSES = 4  # over all rows, in which a full audit tells how far it is
+FORMAT = 1  # version of audit.json; increase when a key changes its meaning
+SHORT_ROWS = 50_000  # rows that the short audit reads for columns, actions and alignment
+FULL_PASSES = 4  # passes over all rows for which a full audit reports progress
 
 
 @dataclass(frozen=True)
 class Identity:
-    """Which data they are."""
+    """Name, content hash, size and spaces of the data set."""
 
     dataset_id: str
     sha256: str
@@ -43,8 +53,8 @@ class Identity:
 
 
 @dataclass(frozen=True)
-class Split:
-    """What dataset.fraction, dataset.validation_fraction and dataset.top_fraction leave, and the rewards' transform."""
+class SplitSummary:
+    """Sizes of the training and validation split, and how a run transforms the rewards."""
 
     training_episodes: int
     training_transitions: int
@@ -56,7 +66,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Scores:
-    """The behavior's mean return and the references that normalize it, with their source."""
+    """Mean return of the behavior policy, and the reference returns that normalize it."""
 
     behavior_return: float
     normalized_score: float | None
@@ -66,51 +76,88 @@ class Scores:
 
 
 @dataclass(frozen=True)
-class Figures:
-    """All figures of one data set; None where they were not taken (short) or do not apply.
+class DatasetStatistics:
+    """All statistics of one data set.
 
-    looked_at: rows from which columns, actions and alignment come. found: what was mended.
+    rows_read: rows that alignment, observations and actions are based on. repairs: what was
+    repaired while reading, with counts. misalignment, duplicates and neighbors are None in a short
+    audit; they and propensities also where they do not apply.
     """
 
     format: int
     short: bool
-    looked_at: int
+    rows_read: int
     identity: Identity
-    found: dict[str, int]
-    split: Split
+    repairs: dict[str, int]
+    split: SplitSummary
     scores: Scores
-    episodes: Episodes
-    rewards: Rewards
+    episodes: EpisodeStatistics
+    rewards: RewardStatistics
     alignment: Alignment
-    lags: Lags | None
-    columns: Columns
-    actions: Actions
-    propensities: Propensities | None
+    misalignment: Misalignment | None
+    observations: ObservationStatistics
+    actions: ActionStatistics
+    propensities: PropensityStatistics | None
     duplicates: Duplicates | None
-    neighbors: Neighbors | None
+    neighbors: NeighborStatistics | None
 
-    def plain(self) -> dict[str, Any]:
-        """As nested dicts and lists."""
+    def to_dict(self) -> dict[str, Any]:
+        """Return the statistics as nested dicts and lists."""
         return asdict(self)
 
 
-def measured(
+def compute_statistics(
     transitions: Transitions,
     dataset: DatasetConfig,
     scores: Scores,
     *,
     gamma: float,
     short: bool,
-    advance: Callable[[int], None] = lambda rows: None,
-) -> Figures:
-    """The figures of all transitions, whatever the split.
+    on_rows: Callable[[int], None] = lambda rows: None,
+) -> DatasetStatistics:
+    """Return the statistics of all transitions, whatever the split.
 
-    short: counts, lengths, returns and rewards of all; columns, actions and alignment of a sample;
-    no lags, duplicates and neighbors. advance is told of rows, FULL_PASSES times each.
+    short: skip misalignment, duplicates and neighbors, and sample SHORT_ROWS rows for alignment,
+    observations and actions. on_rows is called with the number of rows per block, for progress:
+    FULL_PASSES times all rows in total. Raises DataError when the split leaves nothing to train on.
     """
-    reading = Reading(transitions, most=SHORT if short else None, advance=advance)
+    reader = BlockReader(transitions, max_rows=SHORT_ROWS if short else None, on_rows=on_rows)
+    return DatasetStatistics(
+        format=FORMAT,
+        short=short,
+        rows_read=reader.size,
+        identity=_identity(transitions),
+        repairs=dict(transitions.repairs),
+        split=summarize_split(transitions, dataset),
+        scores=scores,
+        episodes=compute_episodes(transitions, gamma=gamma),
+        rewards=compute_rewards(transitions),
+        alignment=compute_alignment(reader),
+        misalignment=None if short else compute_misalignment(reader),
+        observations=compute_columns(reader),
+        actions=compute_actions(reader),
+        propensities=compute_propensities(transitions),
+        duplicates=None if short else find_duplicates(reader),
+        neighbors=None if short else compute_neighbors(reader, gamma=gamma),
+    )
+
+
+def summarize_split(transitions: Transitions, dataset: DatasetConfig) -> SplitSummary:
+    """Return what a run with these settings trains on; raises DataError when nothing remains."""
+    split = split_episodes(transitions, dataset)
+    return SplitSummary(
+        training_episodes=len(split.training),
+        training_transitions=split.size,
+        validation_episodes=len(split.validation),
+        reward_scale=dataset.reward_scale,
+        reward_shift=dataset.reward_shift,
+        return_range=dataset.return_range,
+    )
+
+
+def _identity(transitions: Transitions) -> Identity:
     spaces = transitions.spaces
-    identity = Identity(
+    return Identity(
         dataset_id=transitions.dataset_id,
         sha256=transitions.sha256,
         transitions=len(transitions),
@@ -121,35 +168,4 @@ def measured(
         images=transitions.images is not None,
         action_low=list(spaces.action_low),
         action_high=list(spaces.action_high),
-    )
-    return Figures(
-        format=FORMAT,
-        short=short,
-        looked_at=reading.size,
-        identity=identity,
-        found=dict(transitions.repairs),
-        split=split(transitions, dataset),
-        scores=scores,
-        episodes=episodes(transitions, gamma=gamma),
-        rewards=rewards(transitions),
-        alignment=alignment(reading),
-        lags=None if short else lags(reading),
-        columns=columns(reading),
-        actions=actions(reading),
-        propensities=propensities(transitions),
-        duplicates=None if short else duplicates(reading),
-        neighbors=None if short else neighbors(reading, gamma=gamma),
-    )
-
-
-def split(transitions: Transitions, dataset: DatasetConfig) -> Split:
-    """What a run with these settings trains on. Raises DataError when nothing is left."""
-    selection = split_episodes(transitions, dataset)
-    return Split(
-        training_episodes=len(selection.training),
-        training_transitions=selection.size,
-        validation_episodes=len(selection.validation),
-        reward_scale=dataset.reward_scale,
-        reward_shift=dataset.reward_shift,
-        return_range=dataset.return_range,
     )

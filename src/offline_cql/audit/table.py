@@ -1,4 +1,4 @@
-"""An audit in the terminal: the table, the findings, and the short form before a run."""
+"""The audit in the terminal: the full table with findings, and the summary before a run."""
 
 from __future__ import annotations
 
@@ -8,56 +8,60 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from offline_cql.audit.describe import kind, lines
-from offline_cql.audit.finding import Finding, figure, plural, share
-from offline_cql.audit.statistics import Figures
+from offline_cql.audit.describe import describe, describe_spaces
+from offline_cql.audit.finding import Finding, format_count, format_number, format_share
+from offline_cql.audit.statistics import DatasetStatistics
 
 COLORS = {"error": "bold red", "warning": "yellow", "note": "cyan"}
-MOST_SHOWN = 3  # findings of the short form
+MAX_FINDINGS = 3  # of the summary
 
 
-def print_audit(console: Console, figures: Figures, found: Sequence[Finding]) -> None:
-    """All lines in groups, then each finding with its remedy."""
-    table = Table(title=Text(f"audit of {figures.identity.dataset_id}"), show_header=False)
+def print_audit(
+    console: Console, statistics: DatasetStatistics, findings: Sequence[Finding]
+) -> None:
+    """Print all lines in groups, then each finding with its remedy."""
+    title = Text(f"audit of {statistics.identity.dataset_id}")
+    table = Table(title=title, show_header=False)
     table.add_column("", no_wrap=True)
     table.add_column("", overflow="fold")
-    for heading, group in lines(figures).items():
-        if group:
+    for heading, lines in describe(statistics).items():
+        if lines:
             table.add_section()
             table.add_row(Text(heading, style="bold"), "")
-        for line in group:
+        for line in lines:
             table.add_row(Text(f"  {line.label}"), Text(line.value))
     console.print(table)
-    for finding in found:
-        console.print(worded(finding), soft_wrap=True)
+    for finding in findings:
+        console.print(format_finding(finding), soft_wrap=True)
         console.print(Text(f"         {finding.remedy}", style="dim"), soft_wrap=True)
-    if not found:
-        console.print("nothing was found wrong")
+    if not findings:
+        console.print("no findings")
 
 
-def print_short(console: Console, figures: Figures, found: Sequence[Finding]) -> None:
-    """Two lines of figures, then the first errors and warnings: at most six lines."""
-    own, episodes = figures.identity, figures.episodes
-    size = f"{own.transitions:,} transitions in {plural(own.episodes, 'episode')}"
-    returns, score = episodes.undiscounted, figures.scores.normalized_score
-    spread = f"return {figure(returns.mean)} ± {figure(returns.std)}"
-    scored = f" (score {figure(score)})" if score is not None else ""
-    length = f"length {figure(episodes.length.mean)}"
-    ends = f"{share(episodes.terminal / episodes.count)} end terminal"
+def print_summary(
+    console: Console, statistics: DatasetStatistics, findings: Sequence[Finding]
+) -> None:
+    """Print two lines of statistics, then the first errors and warnings: at most six lines."""
+    identity, episodes = statistics.identity, statistics.episodes
+    size = f"{identity.transitions:,} transitions in {format_count(identity.episodes, 'episode')}"
+    returns, score = episodes.undiscounted, statistics.scores.normalized_score
+    spread = f"return {format_number(returns.mean)} ± {format_number(returns.std)}"
+    normalized = f" (score {format_number(score)})" if score is not None else ""
+    length = f"length {format_number(episodes.length.mean)}"
+    ends = f"{format_share(episodes.terminated / episodes.count)} terminated"
     texts = [
-        Text(f"data     {own.dataset_id} · {size} · {kind(figures)}"),
-        Text(f"         {spread}{scored} · {length} · {ends}"),
+        Text(f"data     {identity.dataset_id} · {size} · {describe_spaces(statistics)}"),
+        Text(f"         {spread}{normalized} · {length} · {ends}"),
     ]
-    wrong = [finding for finding in found if finding.level != "note"]
-    texts += [worded(finding) for finding in wrong[:MOST_SHOWN]]
-    if more := len(wrong) - MOST_SHOWN:
-        hint = f"and {more} more, in audit.json; python audit.py shows all"
-        texts += [Text(f"         {hint}")] if more > 0 else []
+    problems = [finding for finding in findings if finding.level != "note"]
+    texts += [format_finding(finding) for finding in problems[:MAX_FINDINGS]]
+    if (others := len(problems) - MAX_FINDINGS) > 0:
+        texts.append(Text(f"         and {others} more in audit.json; python audit.py shows all"))
     for text in texts:
         console.print(text, soft_wrap=True, highlight=False)
 
 
-def worded(finding: Finding) -> Text:
-    """The level in its color, then the message."""
+def format_finding(finding: Finding) -> Text:
+    """Return the level in its color, then the message."""
     level = Text(f"{finding.level:<9}", style=COLORS[finding.level])
     return level.append(finding.message, style="default")

@@ -1,18 +1,24 @@
-"""`python audit.py`: the audit of a data set, and its short form at the start of a run."""
+"""`python audit.py`: the audit of a data set; and the short audit at the start of a run."""
 
 from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from omegaconf import DictConfig
 from rich.console import Console
 
-from offline_cql.audit.finding import Finding, plural
-from offline_cql.audit.rules import findings
-from offline_cql.audit.statistics import FULL_PASSES, Figures, Scores, measured
-from offline_cql.audit.table import print_audit, print_short
+from offline_cql.audit.finding import Finding, format_count
+from offline_cql.audit.rules import apply_rules
+from offline_cql.audit.statistics import (
+    FULL_PASSES,
+    DatasetStatistics,
+    Scores,
+    compute_statistics,
+)
+from offline_cql.audit.table import print_audit, print_summary
 from offline_cql.commands.load_data import load_transitions
 from offline_cql.config import AuditConfig, EnvConfig, TrainConfig, typed_as
 from offline_cql.errors import DataError
@@ -23,77 +29,102 @@ from offline_cql.simulation.evaluation import behavior_return, normalized_score
 from offline_cql.transitions import Transitions
 
 JSON, HTML = "audit.json", "audit.html"
-OWN = ("gamma", "out", "infer", "strict")  # keys that train.py does not have
+AUDIT_KEYS = ("gamma", "out", "infer", "strict")  # keys that train.py does not have
 
 
 def audit(config: DictConfig) -> None:
-    """Measure, print the table, write audit.json and audit.html.
+    """Audit the data set: print the table, write audit.json and audit.html.
 
-    Raises DataError for data that the gate refuses, for an error that was found, and with
-    strict=true for a warning; the files are written before.
+    Raises DataError when the data cannot be read, when an error is found, and with strict=true when
+    a warning is found; the files are written before the last two.
     """
     settings = typed_as(AuditConfig, config)
     if settings.infer:
-        from offline_cql.readers.table.inference import inferred
-
-        assert settings.dataset.path is not None  # the schema wants one of a table
-        print(inferred(settings.dataset.path).text())
+        print_inferred_columns(settings)
         return
     transitions = load_transitions(settings.env, settings.dataset)
+    statistics = compute_with_progress(transitions, settings)
+    findings = apply_rules(statistics)
+    folder = write_audit(Path(settings.out), statistics, findings)
+    console = Console()
+    print_audit(console, statistics, findings)
+    console.print(f"page    {folder / HTML}", soft_wrap=True, highlight=False)
+    console.print(f"json    {folder / JSON}", soft_wrap=True, highlight=False)
+    raise_for(findings, transitions.dataset_id, strict=settings.strict)
+    console.print(f"next    {next_command(sys.argv[1:])}", soft_wrap=True, highlight=False)
+
+
+def print_inferred_columns(settings: AuditConfig) -> None:
+    """Print which columns of a table would become observation, action, reward and so on."""
+    from offline_cql.readers.table.inference import inferred
+
+    assert settings.dataset.path is not None  # required by the config of a table
+    print(inferred(settings.dataset.path).text())
+
+
+def compute_with_progress(transitions: Transitions, settings: AuditConfig) -> DatasetStatistics:
+    """Return all statistics; shows a progress bar."""
     title = f"auditing {transitions.dataset_id}"
     with ProgressBar(title, FULL_PASSES * len(transitions)) as bar:
-        figures = measured(
+        return compute_statistics(
             transitions,
             settings.dataset,
             scores(transitions, settings.env),
             gamma=settings.gamma,
             short=False,
-            advance=bar.advance,
+            on_rows=bar.advance,
         )
-    from offline_cql.audit.page import page  # late: a run's short audit needs no plots
 
-    found = findings(figures)
-    folder = create_run_dir(Path(settings.out))
-    write(folder, figures, found)
-    write_atomically(folder / HTML, page(figures, found).encode())
-    console = Console()
-    print_audit(console, figures, found)
-    console.print(f"page    {folder / HTML}", soft_wrap=True, highlight=False)
-    console.print(f"figures {folder / JSON}", soft_wrap=True, highlight=False)
-    refused = ("error", "warning") if settings.strict else ("error",)
-    if bad := [finding for finding in found if finding.level in refused]:
+
+def write_audit(out: Path, statistics: DatasetStatistics, findings: Sequence[Finding]) -> Path:
+    """Write audit.json and audit.html to a new folder at `out` and return it."""
+    from offline_cql.audit.page import render_page  # imported late: a run needs no plots
+
+    folder = create_run_dir(out)
+    write_statistics(folder, statistics, findings)
+    write_atomically(folder / HTML, render_page(statistics, findings).encode())
+    return folder
+
+
+def write_statistics(
+    folder: Path, statistics: DatasetStatistics, findings: Sequence[Finding]
+) -> None:
+    """Write audit.json: the statistics, and the findings under `findings`."""
+    content = statistics.to_dict() | {"findings": [vars(finding) for finding in findings]}
+    write_json(folder / JSON, content)
+
+
+def raise_for(findings: Sequence[Finding], dataset_id: str, *, strict: bool) -> None:
+    """Raise DataError when there is an error, with `strict` also when there is a warning."""
+    levels = ("error", "warning") if strict else ("error",)
+    if problems := [finding for finding in findings if finding.level in levels]:
+        first = problems[0]
+        count = sum(finding.level == first.level for finding in problems)
         raise DataError(
-            f"{transitions.dataset_id}: {plural(len(bad), bad[0].level)}, the first: "
-            f"{bad[0].message}; {bad[0].remedy}"
+            f"{dataset_id}: {format_count(count, first.level)}, the first: "
+            f"{first.message}; {first.remedy}"
         )
-    console.print(f"next    {following(sys.argv[1:])}", soft_wrap=True, highlight=False)
 
 
 def short_audit(
     settings: TrainConfig, transitions: Transitions, folder: Path, *, shown: bool
 ) -> None:
-    """The fast figures of a new run into its folder; with `shown` a few lines on stderr too."""
-    figures = measured(
+    """Write the short audit of a new run to its folder; with `shown` print a summary to stderr."""
+    statistics = compute_statistics(
         transitions,
         settings.dataset,
         scores(transitions, settings.env),
         gamma=settings.cql.gamma,
         short=True,
     )
-    found = findings(figures)
-    write(folder, figures, found)
+    findings = apply_rules(statistics)
+    write_statistics(folder, statistics, findings)
     if shown:
-        print_short(Console(stderr=True), figures, found)
-
-
-def write(folder: Path, figures: Figures, found: list[Finding]) -> None:
-    """audit.json: the figures, and under `findings` what was found."""
-    listed = [vars(finding) for finding in found]
-    write_json(folder / JSON, figures.plain() | {"findings": listed})
+        print_summary(Console(stderr=True), statistics, findings)
 
 
 def scores(transitions: Transitions, env: EnvConfig) -> Scores:
-    """The behavior's return, and its score where the task has references."""
+    """Return the behavior policy's mean return, normalized where the task has references."""
     mean = behavior_return(transitions)
     return Scores(
         behavior_return=mean,
@@ -104,7 +135,7 @@ def scores(transitions: Transitions, env: EnvConfig) -> Scores:
     )
 
 
-def following(words: list[str]) -> str:
-    """The command that trains on the audited data: what was typed, without the audit's own keys."""
-    kept = [word for word in words if "=" in word and word.partition("=")[0] not in OWN]
+def next_command(arguments: Sequence[str]) -> str:
+    """Return the training command for the audited data: the arguments without AUDIT_KEYS."""
+    kept = [word for word in arguments if "=" in word and word.partition("=")[0] not in AUDIT_KEYS]
     return shlex.join(["python", "train.py", *kept])
