@@ -23,13 +23,13 @@ from offline_cql.render.table import Table, to_markdown
 from offline_cql.report.load_runs import read_runs
 from offline_cql.report.model_selection import (
     Candidate,
+    GridRun,
     Limits,
-    Policy,
     Selection,
     best_by_return,
-    best_pair,
+    best_point,
     by_alpha,
-    candidates,
+    grid_runs,
     last_of_alpha,
     select,
 )
@@ -53,14 +53,14 @@ class Task:
     behavior: float
 
     @property
-    def grid(self) -> tuple[Candidate, ...]:
-        return candidates(self.runs)
+    def grid(self) -> tuple[GridRun, ...]:
+        return grid_runs(self.runs)
 
-    def scores_of(self, grid: Sequence[Candidate]) -> dict[Kept, float]:
-        names = {run.run for run in grid}
+    def scores_of(self, grid: Sequence[GridRun]) -> dict[Kept, float]:
+        names = {run.name for run in grid}
         return {kept: score for kept, score in self.scores.items() if kept[0] in names}
 
-    def choose(self, grid: Sequence[Candidate]) -> Selection:
+    def choose(self, grid: Sequence[GridRun]) -> Selection:
         cloning = [run.offline for run in self.runs if run.alpha is None]
         return select(grid, cloning, LIMITS)
 
@@ -131,12 +131,12 @@ class Outcome:
         return self.best - self.baseline
 
 
-def judge(task: Task, grid: Sequence[Candidate]) -> Outcome:
+def judge(task: Task, grid: Sequence[GridRun]) -> Outcome:
     """What the rule chose among these runs, beside the last checkpoints of alpha 5 and the best."""
     selection = task.choose(grid)
     own = task.scores_of(grid)
     baseline = fmean(own[key] for key in last_of_alpha(grid, BASELINE))
-    policy = selection.policy
+    policy = selection.chosen
     # Where nothing is recommended, what is there now stays in use.
     score = task.behavior if policy is None else own[policy.run, policy.updates]
     chosen = "none" if policy is None else f"{policy.alpha:g} at {policy.updates:,}"
@@ -145,7 +145,7 @@ def judge(task: Task, grid: Sequence[Candidate]) -> Outcome:
     return Outcome(task.name, chosen, verdict, score, baseline, best, task.behavior)
 
 
-def estimated(policies: Iterable[Policy], task: Task) -> list[tuple[float, float, float]]:
+def estimated(policies: Iterable[Candidate], task: Task) -> list[tuple[float, float, float]]:
     """Lower bound, estimate and true score of each policy; one that alphas share counts once."""
     found = [(p.estimate.low, p.estimate.value, task.scores[p.run, p.updates]) for p in policies]
     return list(dict.fromkeys(found))
@@ -177,9 +177,9 @@ def choices(title: str, outcomes: Sequence[Outcome]) -> Table:
 def ranks(found: Sequence[Task]) -> Table:
     rows = []
     for task in found:
-        pairs = task.choose(task.grid).pairs
-        every = estimated((p for pair in pairs for p in pair.policies), task)
-        left = estimated((p for pair in pairs if pair.eligible for p in pair.policies), task)
+        points = task.choose(task.grid).points
+        every = estimated((p for point in points for p in point.candidates), task)
+        left = estimated((p for point in points if point.eligible for p in point.candidates), task)
         sizes = (str(len(every)), str(len(left)))
         rows.append((task.name, sizes[0], *_ranked(every), sizes[1], *_ranked(left)))
     columns = ("policies", "estimate", "lower bound", "not struck out", "estimate", "bound")
@@ -211,18 +211,18 @@ TURNS: dict[str, tuple[str, Callable[..., int]]] = {
 }
 
 
-def regret_before(turn: str, task: Task, grid: Sequence[Candidate]) -> float:
+def regret_before(turn: str, task: Task, grid: Sequence[GridRun]) -> float:
     """Regret of the largest bound among the checkpoints up to a turn of their alpha's figure."""
     column, which = TURNS[turn]
     turns = {}
     for alpha, runs in by_alpha(grid).items():
         figures = mean_by_update([run.offline for run in runs], column)
         turns[alpha] = which(figures, key=figures.__getitem__)
-    pair = best_pair([p for p in task.choose(grid).pairs if p.updates <= turns[p.alpha]])
+    point = best_point([p for p in task.choose(grid).points if p.updates <= turns[p.alpha]])
     own = task.scores_of(grid)
-    if pair is None:
+    if point is None:
         return max(own.values()) - task.behavior
-    return max(own.values()) - own[pair.best_policy.run, pair.updates]
+    return max(own.values()) - own[point.best.run, point.updates]
 
 
 def turning(found: Sequence[Task], alone: Sequence[Outcome], together: Sequence[Outcome]) -> Table:
@@ -236,7 +236,7 @@ def turning(found: Sequence[Task], alone: Sequence[Outcome], together: Sequence[
     return Table(title=title, columns=("checkpoints", "one seed", "all seeds"), rows=rows)
 
 
-def by_seed(task: Task) -> list[list[Candidate]]:
+def by_seed(task: Task) -> list[list[GridRun]]:
     seeds = sorted({run.seed for run in task.grid})
     return [[run for run in task.grid if run.seed == seed] for seed in seeds]
 
@@ -263,17 +263,17 @@ def _panel(axes: Any, task: Task) -> None:
     assert offline.best_return is not None
     earned, most = offline.behavior.value, offline.best_return
     left = earned - max(2 * (most - earned), abs(earned))
-    alphas = sorted({pair.alpha for pair in selection.pairs})
+    alphas = sorted({point.alpha for point in selection.points})
     labeled = set()
-    for pair in selection.pairs:
-        color = COLORS[alphas.index(pair.alpha) % len(COLORS)]
-        x = np.clip([policy.estimate.low for policy in pair.policies], left, most)
-        y = [task.scores[policy.run, policy.updates] for policy in pair.policies]
-        label = None if pair.alpha in labeled else f"alpha {pair.alpha:g}"
-        labeled.add(pair.alpha)
-        face = color if pair.eligible else "none"
+    for point in selection.points:
+        color = COLORS[alphas.index(point.alpha) % len(COLORS)]
+        x = np.clip([policy.estimate.low for policy in point.candidates], left, most)
+        y = [task.scores[policy.run, policy.updates] for policy in point.candidates]
+        label = None if point.alpha in labeled else f"alpha {point.alpha:g}"
+        labeled.add(point.alpha)
+        face = color if point.eligible else "none"
         axes.plot(x, y, "o", color=color, mfc=face, markersize=4, label=label)
-    if (chosen := selection.policy) is not None:
+    if (chosen := selection.chosen) is not None:
         y = [task.scores[chosen.run, chosen.updates]]
         axes.plot([chosen.estimate.low], y, "*", color="black", markersize=12, label="chosen")
     axes.axhline(task.behavior, color=SOFT, linestyle="--", linewidth=1)

@@ -47,7 +47,7 @@ def test_the_recommendation_is_the_first_thing_said(tmp_path: Path):
     lines = done.stdout.splitlines()
     assert lines[:2] == [
         "cart · sim/cart/mixed-v0",
-        "  ship alpha=5 after 100 updates, seed 1",
+        "  Ship alpha=5 after 100 updates, seed 1",
     ]
     first = lines[: lines.index("")]
     assert first[-2:] == [
@@ -70,9 +70,9 @@ def test_report_json_holds_the_choice_and_its_grounds(tmp_path: Path):
     assert selection["chosen"]["estimate"]["low"] == 61
     assert selection["too_small"].keys() == {"0"}
     assert selection["too_large"].keys() == {"20"}
-    assert len(selection["pairs"]) == 6
+    assert len(selection["grid_points"]) == 6
     assert len(found["runs"]) == 8
-    assert [each["method"] for each in found["over_tasks"]] == [
+    assert [each["method"] for each in found["aggregates"]] == [
         "alpha=0",
         "alpha=5",
         "alpha=20",

@@ -16,7 +16,7 @@ from offline_cql.render.svg import (
     render_plot,
     series_styles,
     set_log_scale,
-    set_symlog_scale,
+    set_wide_scale,
 )
 
 HOSTILE = "</title><script>alert('$x$')</script>&"
@@ -114,7 +114,7 @@ def test_series_differ_in_color_marker_and_line_style():
 def scale_of(values: list[float]) -> str:
     axes = Figure().subplots()
     axes.plot(values)
-    set_symlog_scale(axes, np.array(values))
+    set_wide_scale(axes, np.array(values))
     return axes.get_yscale()
 
 
@@ -122,7 +122,8 @@ def scale_of(values: list[float]) -> str:
     ("values", "scale"),
     [
         ([1.0, 2, 20], "linear"),  # the largest is 10 times the median
-        ([1.0, 2, 41], "symlog"),  # 20.5 times
+        ([1.0, 2, 41], "log"),  # 20.5 times
+        ([-1.0, 2, 41], "symlog"),
         ([0.0, 0.0, 100.0], "linear"),  # a single value that is not 0
         ([np.nan, np.inf, 1.0, 2.0, -100.0], "symlog"),
     ],

@@ -1,5 +1,5 @@
-"""Promise: the recommended alpha and checkpoint follow from the data alone, by the rule of
-docs/selection.md; what the rule says is in the words."""
+"""Guarantee: the recommended alpha and checkpoint follow from the data alone, by the rule of
+docs/selection.md."""
 
 import json
 import math
@@ -14,7 +14,7 @@ from offline_cql.report.model_selection import (
     Limits,
     Selection,
     best_by_return,
-    candidates,
+    grid_runs,
     last_of_alpha,
     select,
 )
@@ -24,21 +24,21 @@ LIMITS = Limits(above_best_share=0.05, bc_margin=0.1)
 
 
 def selected(root: Path) -> Selection:
-    """What is said about the only grid under a folder."""
-    found = summarize(read_runs(str(root)), LIMITS, resamples=100, seed=0)
-    (selection,) = found.selections.values()
+    """Return the recommendation for the only grid under a folder."""
+    summary = summarize(read_runs(str(root)), LIMITS, resamples=100, seed=0)
+    (selection,) = summary.selections.values()
     return selection
 
 
 def chosen(selection: Selection) -> tuple[float, int, int] | None:
-    policy = selection.policy
+    policy = selection.chosen
     return None if policy is None else (policy.alpha, policy.updates, policy.seed)
 
 
 # --- The choice ----------------------------------------------------------------------------------
 
 
-def test_the_pair_with_the_largest_mean_lower_bound_is_chosen_and_of_it_the_best_run(
+def test_the_point_with_the_largest_mean_lower_bound_is_chosen_and_its_best_run(
     tmp_path: Path,
 ):
     """alpha=1 has the single best bound, 70, but a mean of 60; alpha=5 at 100 updates has 63, of
@@ -47,11 +47,11 @@ def test_the_pair_with_the_largest_mean_lower_bound_is_chosen_and_of_it_the_best
         write_run(tmp_path / f"one{seed}", alpha=1, seed=seed, bounds={100: (one, 90)})
         bounds = {100: (five, high), 200: (five - 4, 95.0)}
         write_run(tmp_path / f"five{seed}", alpha=5, seed=seed, bounds=bounds)
-    found = selected(tmp_path)
-    assert chosen(found) == (5, 100, 0)
-    assert found.pair is not None
-    assert found.pair.low == 63
-    assert checkpoint_file(found) == f"{tmp_path}/five0/checkpoints/100.ckpt"
+    selection = selected(tmp_path)
+    assert chosen(selection) == (5, 100, 0)
+    assert selection.point is not None
+    assert selection.point.low == 63
+    assert checkpoint_file(selection) == f"{tmp_path}/five0/checkpoints/100.ckpt"
 
 
 def test_a_wide_interval_loses_to_a_narrow_one_with_a_smaller_estimate(tmp_path: Path):
@@ -72,60 +72,66 @@ def test_shipping_needs_a_lower_bound_above_what_the_data_s_policy_earned(
 ):
     """The behavior's estimate is 50; its own interval, 45 to 55, plays no part."""
     write_run(tmp_path / "run", bounds={200: (low, 80)})
-    found = selected(tmp_path)
-    assert found.ship is ship
-    first, second, *_ = sentences(found)
-    assert first.startswith("ship alpha=5" if ship else "do not ship: the best is alpha=5")
-    assert ("is above the 50" in second) == ship
-    assert (export_command(found) is not None) == ship
+    selection = selected(tmp_path)
+    assert selection.ship is ship
+    first, second, *_ = sentences(selection)
+    assert first.startswith(
+        "Ship alpha=5" if ship else "Do not ship; the best candidate is alpha=5"
+    )
+    assert ("is above the return of the data, 50 (" in second) == ship
+    assert (export_command(selection) is not None) == ship
 
 
 def test_a_single_run_is_judged_too(tmp_path: Path):
     write_run(tmp_path / "run", alpha=5, seed=3, bounds={100: (60, 70)})
-    found = selected(tmp_path)
-    assert chosen(found) == (5, 100, 3)
-    assert export_command(found) == f"python export.py run={tmp_path}/run checkpoint=100"
-    assert "there is no choice: it is one pair of alpha and checkpoint" in sentences(found)
+    selection = selected(tmp_path)
+    assert chosen(selection) == (5, 100, 3)
+    assert export_command(selection) == f"python export.py run={tmp_path}/run checkpoint=100"
+    assert "It is the only grid point (alpha and checkpoint): there was no choice." in sentences(
+        selection
+    )
 
 
-def test_what_is_left_alone_was_no_choice(tmp_path: Path):
+def test_a_single_eligible_point_is_named_as_such(tmp_path: Path):
     bounds = {100: (60.0, 70.0), 200: (80.0, 130.0)}  # the middle is above the best episode, 100
     write_run(tmp_path / "run", bounds=bounds)
-    said = "there is no choice: it is one pair of alpha and checkpoint, 1 other struck out"
-    assert said in sentences(selected(tmp_path))
+    choice = "It is the only eligible grid point (alpha and checkpoint) of 2."
+    assert choice in sentences(selected(tmp_path))
 
 
-def test_the_words_name_figures_and_assumptions(tmp_path: Path):
-    found = selected(write_grid(tmp_path))
-    assert sentences(found) == [
-        "ship alpha=5 after 100 updates, seed 1",
-        "because its lower bound 61 is above the 50 of the data's policy (+11); fqe 65 [61, 69]",
-        "chosen for the largest lower bound, the mean over 2 runs, 60.5, among 4 of 6 pairs of "
-        "alpha and checkpoint, the others struck out; the largest of many is somewhat optimistic",
-        "validation TD error of alpha=5 falls until the last look, at 200 updates; it strikes "
-        "nothing out",
-        "alpha=0 is too small: seed 0: 90% of validation states are valued above all returns in "
-        "the data (limit 5%); alpha=20 is close to cloning: action distance 0.1, cloning's 0.1",
-        "if the data cover the actions that the policy takes",
+def test_the_sentences_name_numbers_and_assumptions(tmp_path: Path):
+    selection = selected(write_grid(tmp_path))
+    assert sentences(selection) == [
+        "Ship alpha=5 after 100 updates, seed 1",
+        "Its lower bound 61 is above the return of the data, 50 (+11). The estimate is 65 "
+        "[61, 69] (fqe).",
+        "It has the largest lower bound (60.5, the mean over 2 runs) of 4 of 6 grid points, the "
+        "others being excluded. The maximum over many is biased upwards.",
+        "The validation TD error of alpha=5 is lowest at the last evaluation, 200 updates. This "
+        "excludes nothing.",
+        "alpha=0 is too small: seed 0: 90% of validation states are valued above every return in "
+        "the data (limit 5%).",
+        "alpha=20 is close to behavior cloning: action distance 0.1, that of behavior cloning 0.1.",
+        "This holds if the data cover the actions that the policy takes.",
     ]
 
 
 # --- Too small -----------------------------------------------------------------------------------
 
 
-def test_values_above_the_data_strike_a_checkpoint_out_and_its_neighbor_stays(tmp_path: Path):
+def test_values_above_the_data_exclude_a_checkpoint_and_not_its_neighbor(tmp_path: Path):
     """At 200 updates 6 % of the states: over the limit; at 100 exactly 5 %: not over it."""
     share = {"validation/above_best_share": (0.05, 0.06)}
     write_run(tmp_path / "run", bounds={100: (60, 70), 200: (80, 90)}, validation=share)
-    found = selected(tmp_path)
-    assert chosen(found) == (5, 100, 0)
-    assert found.too_small == {}
-    (struck,) = [pair for pair in found.pairs if pair.too_small]
-    assert (struck.updates, struck.eligible) == (200, False)
-    assert "6% of validation states" in struck.too_small[0]
+    selection = selected(tmp_path)
+    assert chosen(selection) == (5, 100, 0)
+    assert selection.too_small == {}
+    (excluded,) = [point for point in selection.points if point.too_small]
+    assert (excluded.updates, excluded.eligible) == (200, False)
+    assert "6% of validation states" in excluded.too_small[0]
 
 
-def test_one_seed_is_enough_to_strike_out(tmp_path: Path):
+def test_one_seed_is_enough_to_exclude_a_point(tmp_path: Path):
     for seed in (0, 1):
         share = {"validation/above_best_share": (0.0, 0.5 * seed)}
         bounds = {100: (55.0, 70.0), 200: (80.0, 90.0)}
@@ -133,52 +139,52 @@ def test_one_seed_is_enough_to_strike_out(tmp_path: Path):
     assert chosen(selected(tmp_path)) == (5, 100, 0)
 
 
-def test_an_estimate_above_the_best_episode_is_struck_out(tmp_path: Path):
+def test_an_estimate_above_the_best_episode_excludes_a_point(tmp_path: Path):
     """The best episode returned 100; 101 is the middle of 95 to 107, 100 of 95 to 105."""
     write_run(tmp_path / "run", bounds={100: (95, 107), 200: (95, 105)})
-    found = selected(tmp_path)
-    assert chosen(found) == (5, 200, 0)
-    assert found.pairs[0].too_small == (
-        "seed 0: the estimate 101.0 is above the best episode in the data, 100.0",
+    selection = selected(tmp_path)
+    assert chosen(selection) == (5, 200, 0)
+    assert selection.points[0].too_small == (
+        "seed 0: the estimate 101 exceeds the best episode in the data, 100",
     )
 
 
-def test_an_estimate_that_is_no_number_is_struck_out(tmp_path: Path):
+def test_an_estimate_that_is_not_finite_excludes_a_point(tmp_path: Path):
     write_run(tmp_path / "run", bounds={100: (math.nan, math.nan), 200: (10, 20)})
-    found = selected(tmp_path)
-    assert chosen(found) == (5, 200, 0)
-    assert found.pairs[0].too_small == ("seed 0: the estimate is not finite",)
+    selection = selected(tmp_path)
+    assert chosen(selection) == (5, 200, 0)
+    assert selection.points[0].too_small == ("seed 0: the estimate is not finite",)
 
 
-def test_a_seed_that_diverged_speaks_against_its_alpha(tmp_path: Path):
+def test_a_seed_that_diverged_excludes_its_alpha(tmp_path: Path):
     write_run(tmp_path / "a", alpha=1, seed=0, bounds={100: (80, 90)})
     write_run(tmp_path / "b", alpha=1, seed=1, bounds={100: (80, 90)}, status="diverged")
     write_run(tmp_path / "c", alpha=5, bounds={100: (60, 70)})
-    found = selected(tmp_path)
-    assert chosen(found) == (5, 100, 0)
-    assert found.too_small == {1: "seed 1: the run diverged after 200 updates"}
+    selection = selected(tmp_path)
+    assert chosen(selection) == (5, 100, 0)
+    assert selection.too_small == {1: "seed 1: the run diverged after 200 updates"}
 
 
-def test_nothing_is_recommended_when_all_is_struck_out(tmp_path: Path):
+def test_nothing_is_recommended_when_every_point_is_excluded(tmp_path: Path):
     share = {"validation/above_best_share": (0.5, 0.5)}
     write_run(tmp_path / "run", bounds={100: (60, 70)}, validation=share)
-    found = selected(tmp_path)
-    assert (chosen(found), found.ship, checkpoint_file(found)) == (None, None, None)
-    first, second, *_ = sentences(found)
-    assert first == "no recommendation: every pair of alpha and checkpoint was struck out"
+    selection = selected(tmp_path)
+    assert (chosen(selection), selection.ship, checkpoint_file(selection)) == (None, None, None)
+    first, second, *_ = sentences(selection)
+    assert first == "No recommendation: every grid point (alpha and checkpoint) is excluded"
     assert "50% of validation states" in second
-    assert commands(found) == []
+    assert commands(selection) == []
 
 
-def test_what_could_not_be_looked_at_is_said(tmp_path: Path):
+def test_notes_name_what_could_not_be_checked(tmp_path: Path):
     folder = write_run(tmp_path / "run", bounds={100: (60, 70)}, best_return=None)
     (folder / "validation.csv").unlink()
-    found = selected(tmp_path)
-    assert chosen(found) == (5, 100, 0)
-    assert [note.partition(":")[0] for note in found.notes] == [
-        "runs without validation episodes",
-        "an ope.json without best_return",
-        "no validation episodes",
+    selection = selected(tmp_path)
+    assert chosen(selection) == (5, 100, 0)
+    assert [note.partition(":")[0] for note in selection.notes] == [
+        "Some runs have no validation episodes",
+        "Some ope.json have no best_return",
+        "No validation episodes",
     ]
 
 
@@ -195,34 +201,36 @@ def distances(root: Path, by_alpha: dict[float, float], cloning: float | None = 
     return selected(root)
 
 
-def test_an_alpha_that_acts_as_cloning_does_is_labelled_and_not_struck_out(tmp_path: Path):
+def test_an_alpha_that_acts_like_behavior_cloning_is_labeled_and_stays_eligible(tmp_path: Path):
     """Cloning is 0.1 away from the data; 0.11 is within its margin of a tenth, 0.12 is not."""
-    found = distances(tmp_path, {1: 0.3, 5: 0.12, 20: 0.1099}, cloning=0.1)
-    assert found.too_large == {20: "action distance 0.11, cloning's 0.1"}
-    assert chosen(found) == (20, 100, 0)
-    assert "the chosen one among them: expect about what cloning earns" in sentences(found)[4]
+    selection = distances(tmp_path, {1: 0.3, 5: 0.12, 20: 0.1099}, cloning=0.1)
+    assert selection.too_large == {20: "action distance 0.11, that of behavior cloning 0.1"}
+    assert chosen(selection) == (20, 100, 0)
+    assert sentences(selection)[4].endswith(" Expect about the return of behavior cloning.")
 
 
-def test_without_cloning_an_alpha_is_too_large_when_more_of_it_changes_nothing(tmp_path: Path):
-    found = distances(tmp_path, {1: 0.3, 5: 0.105, 20: 0.1})
-    assert set(found.too_large) == {5, 20}
-    assert "that of alpha=20 0.1" in found.too_large[5]
+def test_without_behavior_cloning_an_alpha_is_too_large_when_a_larger_one_acts_like_it(
+    tmp_path: Path,
+):
+    selection = distances(tmp_path, {1: 0.3, 5: 0.105, 20: 0.1})
+    assert set(selection.too_large) == {5, 20}
+    assert "that of alpha=20 0.1" in selection.too_large[5]
 
 
-def test_without_cloning_the_largest_alpha_alone_says_nothing(tmp_path: Path):
+def test_without_behavior_cloning_the_largest_alpha_alone_is_not_labeled(tmp_path: Path):
     assert distances(tmp_path, {1: 0.3, 5: 0.2, 20: 0.1}).too_large == {}
 
 
-def test_when_no_alpha_makes_a_difference_it_is_said_that_nobody_can_tell(tmp_path: Path):
-    found = distances(tmp_path, {1: 0.1, 5: 0.1})
-    assert found.too_large == {}
-    assert found.notes == (
-        "the same action distance at every alpha and no run of algorithm=bc: "
-        "whether alpha is too large cannot be told",
+def test_when_all_alphas_act_alike_a_note_says_that_the_check_is_missing(tmp_path: Path):
+    selection = distances(tmp_path, {1: 0.1, 5: 0.1})
+    assert selection.too_large == {}
+    assert selection.notes == (
+        "The same action distance at every alpha and no run of algorithm=bc: it was not checked "
+        "whether alpha is too large.",
     )
 
 
-def test_cloning_of_other_data_is_no_reference(tmp_path: Path):
+def test_behavior_cloning_of_other_data_is_not_a_reference(tmp_path: Path):
     own = {"validation/action_distance": (9.0, 0.3)}
     write_run(tmp_path / "other", algorithm="bc", sha256="b" * 64, validation=own)
     split = {"dataset.split_seed": 1}
@@ -233,46 +241,46 @@ def test_cloning_of_other_data_is_no_reference(tmp_path: Path):
 # --- Without estimates ---------------------------------------------------------------------------
 
 
-def test_without_estimates_it_says_so_and_what_to_type(tmp_path: Path):
+def test_without_estimates_the_command_that_computes_them_is_named(tmp_path: Path):
     rising = {"validation/td_error": (1.0, 4.0)}
     write_run(tmp_path / "a", alpha=0, validation=rising)
     write_run(tmp_path / "b", alpha=5)
-    found = selected(tmp_path)
-    assert chosen(found) is None
-    assert sentences(found) == [
-        "no recommendation: no estimates are there of what these policies would earn",
-        "validation TD error: alpha=0 turns at 100 updates: from 1 to 4 at 200; "
-        "alpha=5 falls until the last look, at 200 updates",
+    selection = selected(tmp_path)
+    assert chosen(selection) is None
+    assert sentences(selection) == [
+        "No recommendation: there are no estimates of what these policies would earn",
+        "The validation TD error of alpha=0 is lowest at 100 updates (1) and 4 at 200.",
+        "The validation TD error of alpha=5 is lowest at the last evaluation, 200 updates.",
     ]
-    assert commands(found) == [
+    assert commands(selection) == [
         f"python evaluate.py -m run={tmp_path}/a,{tmp_path}/b ope=fqe evaluation.episodes=0 "
         "checkpoint=all"
     ]
 
 
-def test_a_pair_that_not_all_seeds_have_an_estimate_for_is_not_chosen(tmp_path: Path):
+def test_a_point_without_the_estimate_of_one_seed_is_not_chosen(tmp_path: Path):
     """At 200 updates seed 0 alone is there: it may be the one that did well."""
     write_run(tmp_path / "0", seed=0, bounds={100: (60, 70), 200: (90, 95)})
     write_run(tmp_path / "1", seed=1, bounds={100: (60, 70)})
-    found = selected(tmp_path)
-    assert chosen(found) == (5, 100, 0)
-    assert [pair.incomplete for pair in found.pairs] == [None, "no estimate for seed 1"]
+    selection = selected(tmp_path)
+    assert chosen(selection) == (5, 100, 0)
+    assert [point.incomplete for point in selection.points] == [None, "no estimate for seed 1"]
 
 
 def test_runs_without_estimates_are_named_beside_a_recommendation(tmp_path: Path):
     write_run(tmp_path / "a", alpha=1)
     write_run(tmp_path / "b", alpha=5, bounds={100: (60, 70)})
-    found = selected(tmp_path)
-    assert chosen(found) == (5, 100, 0)
-    assert commands(found) == [
+    selection = selected(tmp_path)
+    assert chosen(selection) == (5, 100, 0)
+    assert commands(selection) == [
         f"python evaluate.py run={tmp_path}/a ope=fqe evaluation.episodes=0 checkpoint=all"
     ]
 
 
-# --- What it must not see ------------------------------------------------------------------------
+# --- Simulator returns ---------------------------------------------------------------------------
 
 
-def test_what_a_simulator_said_changes_nothing(tmp_path: Path):
+def test_simulator_returns_change_nothing(tmp_path: Path):
     """Absurd returns and scores that would favor another run: the same choice, word by word."""
     before = selected(write_grid(tmp_path))
     for number, folder in enumerate(sorted(tmp_path.iterdir())):
@@ -287,8 +295,8 @@ def test_what_a_simulator_said_changes_nothing(tmp_path: Path):
     assert read_runs(str(tmp_path)).runs[0].simulated.behavior_return == 0  # it was replaced
     assert sentences(after) == sentences(before)
     assert chosen(after) == chosen(before)
-    assert [(p.low, p.too_small) for p in after.pairs] == [
-        (p.low, p.too_small) for p in before.pairs
+    assert [(p.low, p.too_small) for p in after.points] == [
+        (p.low, p.too_small) for p in before.points
     ]
 
 
@@ -297,15 +305,15 @@ def test_what_a_simulator_said_changes_nothing(tmp_path: Path):
 
 def test_the_baselines_of_a_study(tmp_path: Path):
     write_grid(tmp_path)
-    grid = candidates(read_runs(str(tmp_path)).runs)
+    grid = grid_runs(read_runs(str(tmp_path)).runs)
     last = [(f"{tmp_path}/alpha5-seed{seed}", 200) for seed in (0, 1)]
     assert last_of_alpha(grid, 5) == last
     assert last_of_alpha(grid, 7) == []
     assert best_by_return({("a", 100): 3.0, ("a", 200): 5.0, ("b", 100): 4.0}) == ("a", 200)
 
 
-def test_cloning_alone_is_no_grid(tmp_path: Path):
+def test_behavior_cloning_alone_is_not_a_grid(tmp_path: Path):
     write_run(tmp_path / "bc", algorithm="bc")
     assert summarize(read_runs(str(tmp_path)), LIMITS, resamples=100, seed=0).selections == {}
-    assert candidates(read_runs(str(tmp_path)).runs) == ()
-    assert select((), (), LIMITS).policy is None
+    assert grid_runs(read_runs(str(tmp_path)).runs) == ()
+    assert select((), (), LIMITS).chosen is None

@@ -104,7 +104,7 @@ def test_the_same_runs_give_the_same_page(tmp_path: Path):
 def test_the_recommendation_comes_first(tmp_path: Path):
     write_grid(tmp_path / "runs")
     text = written(tmp_path / "runs", tmp_path / "out")
-    assert text.index("ship alpha=5") < text.index("<svg") < text.index('<h2 id="runs">')
+    assert text.index("Ship alpha=5") < text.index("<svg") < text.index('<h2 id="runs">')
 
 
 def test_links_lead_to_the_runs_and_the_documents(tmp_path: Path):
@@ -191,7 +191,7 @@ def test_markdown_has_the_words_and_tables_of_equal_width(tmp_path: Path):
     several(tmp_path)
     found = overviewed(tmp_path)
     text = markdown(found)
-    assert "- ship alpha=5 after 100 updates, seed 1\n" in text
+    assert "- Ship alpha=5 after 100 updates, seed 1\n" in text
     for heading in ("Recommendation", "Normalized scores of the last policies", "Runs", "Left out"):
         assert f"\n## {heading}\n\n| " in text
     rows = [line for line in text.splitlines() if line.startswith("|")]

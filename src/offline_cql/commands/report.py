@@ -54,7 +54,7 @@ def print_selection(console: Console, name: str, selection: Selection) -> None:
     if (command := export_command(selection)) is not None:
         console.print(Text(f"  {command}"), soft_wrap=True, highlight=False)
     for command in commands(selection):
-        console.print(Text("  make the estimates that are missing:"))
+        console.print(Text("  compute the missing estimates:"))
         console.print(Text(f"  {command}"), soft_wrap=True, highlight=False)
     console.print()
 

@@ -38,8 +38,8 @@ def format_share(part: float) -> str:
         return "<0.1%"
     if 99.9 < percent < 100:
         return ">99.9%"
-    whole = percent in (0, 100) or 9.95 < percent < 99.5
-    return f"{percent:.0f}%" if whole else f"{percent:.1f}%"
+    decimals = 0 if 9.95 < percent < 99.5 else 1
+    return f"{percent:.{decimals}f}".removesuffix(".0") + "%"
 
 
 def format_count(count: int, noun: str) -> str:

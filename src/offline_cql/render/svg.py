@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ from markupsafe import Markup, escape
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from offline_cql.render import colors
 from offline_cql.render.numbers import format_number
@@ -28,7 +28,7 @@ from offline_cql.render.numbers import format_number
 Array = npt.NDArray[np.float64]
 
 DPI = 110
-WIDTH = 4.8  # inches; the page scales a plot to its column
+WIDTH = 4.3  # inches; the page scales a plot to its column
 WIDE = 20  # largest over median absolute value: more needs a logarithmic axis
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")  # with six colors: 42 distinct combinations
 LINE_STYLES = ("-", "--", "-.", (0, (6, 1, 1, 1, 1, 1)), (0, (8, 2)))
@@ -56,6 +56,7 @@ STYLE: dict[str, Any] = {
     "ytick.labelsize": 9,
     "lines.markersize": 4,
     "lines.linewidth": 1.4,
+    "hatch.linewidth": 0.5,
     "legend.frameon": False,
     "legend.fontsize": 8.5,
     "legend.handlelength": 3,  # long enough to show a line style
@@ -186,20 +187,48 @@ def draw_reference(axes: Any, value: float) -> None:
     axes.axhline(value, color=colors.REFERENCE, linewidth=1.2, linestyle="--")
 
 
+def add_legend(figure: Figure, *, columns: int = 3) -> None:
+    """List the labeled lines below the plot, where they cover no data."""
+    handles: dict[str, Any] = {}
+    for axes in figure.axes:
+        handles |= dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+    if handles:
+        figure.legend(
+            list(handles.values()),
+            list(handles),
+            loc="outside lower center",
+            ncols=min(columns, len(handles)),
+        )
+
+
+def set_update_axis(axes: Any, updates: Collection[float]) -> None:
+    """Label the horizontal axis with whole numbers of updates."""
+    axes.set_xlabel("updates")
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    if len(updates) == 1:
+        axes.set_xticks(list(updates))
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+
+
 def set_log_scale(axes: Any) -> None:
     """Make the vertical axis logarithmic, with plain labels: 0.01, 100."""
     axes.set_yscale("log")
     _set_plain_labels(axes)
 
 
-def set_symlog_scale(axes: Any, values: Array) -> None:
-    """Make the vertical axis logarithmic, linear near 0, where a few values would flatten others.
+def set_wide_scale(axes: Any, values: Array) -> None:
+    """Make the vertical axis logarithmic where a few of the values would flatten the others.
 
-    The axis stays linear unless the largest absolute value exceeds WIDE times the median one.
+    The axis stays linear unless the largest absolute value exceeds WIDE times the median one. With
+    values that are not positive it is linear near 0.
     """
     sizes = np.sort(np.abs(values[np.isfinite(values) & (values != 0)]))
     if len(sizes) > 1 and sizes[-1] > WIDE * (median := float(sizes[len(sizes) // 2])):
-        axes.set_yscale("symlog", linthresh=median)
+        if values[np.isfinite(values)].min() > 0:
+            axes.set_yscale("log")
+        else:
+            axes.set_yscale("symlog", linthresh=median)
         _set_plain_labels(axes)
 
 

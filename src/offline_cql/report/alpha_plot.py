@@ -8,8 +8,15 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from offline_cql.render.colors import CHOSEN, HIGH_ZONE, LOW_ZONE
-from offline_cql.render.svg import WIDTH, Plot, draw_reference, series_styles, set_symlog_scale
+from offline_cql.render.colors import AXIS, CHOSEN, HIGH_ZONE, LOW_ZONE
+from offline_cql.render.svg import (
+    WIDTH,
+    Plot,
+    add_legend,
+    draw_reference,
+    series_styles,
+    set_wide_scale,
+)
 from offline_cql.report.model_selection import Selection
 from offline_cql.report.run import Run, validation_rows
 from offline_cql.report.summary import Task
@@ -24,7 +31,7 @@ def compared_alphas(task: Task, selection: Selection) -> list[float]:
 
 
 def _grid_runs(task: Task, selection: Selection) -> list[Run]:
-    names = {each.run for each in selection.candidates}
+    names = {run.name for run in selection.runs}
     return [run for run in task.finished if run.name in names]
 
 
@@ -35,8 +42,8 @@ def alpha_plot(task: Task, selection: Selection, number: int) -> Plot:
         "return": {"return": lambda run: run.simulated.return_mean},
         "gap": {"gap": _last("validation/gap")},
         "Q": {
-            "Q of the policy's actions": _last("validation/q_policy"),
-            "Q of logged actions": _last("validation/q_logged"),
+            "policy's actions": _last("validation/q_policy"),
+            "logged actions": _last("validation/q_logged"),
         },
     }
     panels = {
@@ -47,29 +54,29 @@ def alpha_plot(task: Task, selection: Selection, number: int) -> Plot:
 
     def draw(figure: Figure) -> None:
         axes_list = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
-        for axes, (label, lines) in zip(axes_list, panels.items(), strict=True):
+        for axes, (title, lines) in zip(axes_list, panels.items(), strict=True):
             for (name, style), value in zip(
                 series_styles(list(lines)).items(), lines.values(), strict=True
             ):
-                _draw_against_alpha(axes, runs, alphas, value, label=name, **style)
+                label = name if len(lines) > 1 else None
+                _draw_against_alpha(axes, runs, alphas, value, label=label, **style)
             _draw_zones(axes, alphas, selection)
-            set_symlog_scale(axes, np.concatenate([line.get_ydata() for line in axes.lines]))
-            axes.set_ylabel(f"{label} [reward]")
-            if len(lines) > 1:
-                axes.legend(loc="best")
-            if label == "return":
+            set_wide_scale(axes, np.concatenate([line.get_ydata() for line in axes.lines]))
+            axes.set_ylabel(f"{title} [reward]")
+            if title == "return":
                 draw_behavior_return(axes, runs)
         axes_list[-1].set_xticks(range(len(alphas)), [f"{alpha:g}" for alpha in alphas])
         axes_list[-1].set_xlabel("alpha")
-        axes_list[0].set_title(zone_legend(selection), fontsize=9)
+        if "Q" in panels:
+            add_legend(figure)
 
     return Plot(
         stem=f"{task.stem}-alpha" + (f"-{number + 1}" if number else ""),
         title="The effect of alpha",
-        caption="After the last update: a dot per run, the line is the mean. Where alpha is too "
-        "small, Q exceeds what the data support; where it is too large, the policy clones the "
-        "data.",
-        description=zone_legend(selection),
+        caption=" ".join(
+            ["After the last update: a dot per run, the line is the mean.", *_zones(selection)]
+        ),
+        description=" ".join(_zones(selection)),
         size=(WIDTH, 1.0 + 1.6 * len(panels)),
         draw=draw,
         metrics=("validation/gap", "validation/q_policy", "validation/q_logged"),
@@ -84,16 +91,20 @@ def draw_behavior_return(axes: Any, runs: Sequence[Run]) -> None:
         draw_reference(axes, value)
 
 
-def zone_legend(selection: Selection) -> str:
-    """Return the meaning of the shaded alphas and of the dotted line."""
-    parts = []
-    if selection.too_small:
-        parts.append("hatched: too small")
-    if selection.too_large:
-        parts.append("shaded: close to behavior cloning")
-    if selection.pair is not None:
-        parts.append("dotted: recommended")
-    return " · ".join(parts)
+def _zones(selection: Selection) -> list[str]:
+    """Return the meaning of hatched and shaded alphas and of the dotted line."""
+    small, large = (
+        ", ".join(f"{alpha:g}" for alpha in alphas)
+        for alphas in (selection.too_small, selection.too_large)
+    )
+    texts = []
+    if small:
+        texts.append(f"Hatched: alpha is too small, values exceed what the data support ({small}).")
+    if large:
+        texts.append(f"Shaded: the policy acts like behavior cloning ({large}).")
+    if selection.point is not None:
+        texts.append(f"Dotted line: the recommended alpha ({selection.point.alpha:g}).")
+    return texts
 
 
 def _last(column: str) -> Value:
@@ -120,9 +131,10 @@ def _draw_zones(axes: Any, alphas: Sequence[float], selection: Selection) -> Non
     for position, alpha in enumerate(alphas):
         span = (position - 0.5, position + 0.5)
         if alpha in selection.too_small:
-            axes.axvspan(*span, facecolor=LOW_ZONE, edgecolor=CHOSEN, hatch="//", linewidth=0)
+            axes.axvspan(*span, color=LOW_ZONE, linewidth=0)
+            axes.axvspan(*span, facecolor="none", edgecolor=AXIS, hatch="//", linewidth=0)
         elif alpha in selection.too_large:
             axes.axvspan(*span, color=HIGH_ZONE, linewidth=0)
-        if selection.pair is not None and alpha == selection.pair.alpha:
+        if selection.point is not None and alpha == selection.point.alpha:
             axes.axvline(position, color=CHOSEN, linewidth=1.2, linestyle=":")
     axes.set_xlim(-0.5, len(alphas) - 0.5)

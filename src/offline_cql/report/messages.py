@@ -1,98 +1,115 @@
-"""What the selection says, in sentences; numbers as they are written in a report."""
+"""The recommendation in sentences, and the commands that follow from it."""
 
 from __future__ import annotations
 
 import shlex
 from pathlib import PurePath
 
-from offline_cql.render.numbers import format_count, format_interval, format_number
-from offline_cql.report.model_selection import Selection
+from offline_cql.ope.estimate import Estimate
+from offline_cql.render.numbers import format_interval, format_number
+from offline_cql.report.model_selection import Candidate, GridPoint, Selection, TdErrorMinimum
 
 
 def sentences(selection: Selection) -> list[str]:
-    """The recommendation: three to seven lines, the first is the verdict."""
-    if selection.policy is None:
-        return _none(selection)
-    pair, policy, behavior = selection.pair, selection.policy, selection.behavior
-    assert pair is not None
-    assert behavior is not None
-    estimate = policy.estimate
-    chosen = f"alpha={policy.alpha:g} after {policy.updates:,} updates, seed {policy.seed}"
-    distance = estimate.low - behavior.value
-    side = "above" if selection.ship else "not above"
-    eligible, every = sum(each.eligible for each in selection.pairs), len(selection.pairs)
-    others = every - eligible
-    left = f"{eligible} of {every}" if others else f"all {every}"
-    struck = ", the others struck out" if others else ""
-    many = len(pair.policies) > 1
-    over = f", the mean over {len(pair.policies)} runs," if many else ""
+    """Return the verdict, then its reasons."""
+    chosen, point, behavior = selection.chosen, selection.point, selection.behavior
+    if chosen is None or point is None or behavior is None:
+        return _no_recommendation(selection)
+    policy = f"alpha={chosen.alpha:g} after {chosen.updates:,} updates, seed {chosen.seed}"
     lines = [
-        f"ship {chosen}" if selection.ship else f"do not ship: the best is {chosen}",
-        f"because its lower bound {format_number(estimate.low)} is {side} the "
-        f"{format_number(behavior.value)} of the data's policy ({distance:+,.3g}); "
-        f"{estimate.method} {format_interval(estimate.value, estimate.low, estimate.high)}",
+        f"Ship {policy}" if selection.ship else f"Do not ship; the best candidate is {policy}",
+        _bound(chosen, behavior),
+        _choice(selection, point),
     ]
-    if eligible > 1:
-        lines.append(
-            f"chosen for the largest lower bound{over} {format_number(pair.low)}, among {left} "
-            f"pairs of alpha and checkpoint{struck}; the largest of many is somewhat optimistic"
-        )
-    else:
-        remains = f", {format_count(others, 'other')} struck out" if others else ""
-        lines.append(f"there is no choice: it is one pair of alpha and checkpoint{remains}")
-    if (turn := selection.turns.get(policy.alpha)) is not None:
-        lines.append(
-            f"validation TD error of alpha={policy.alpha:g} {turn}; it strikes nothing out"
-        )
-    lines += _alphas(selection)
-    assumptions = (*estimate.assumptions, *behavior.assumptions)
-    return [*lines, f"if {'; '.join(dict.fromkeys(assumptions))}"]
+    if (minimum := selection.td_error_minimum.get(chosen.alpha)) is not None:
+        lines.append(f"{_td_error(chosen.alpha, minimum)} This excludes nothing.")
+    lines += _labeled_alphas(selection)
+    assumptions = dict.fromkeys((*chosen.estimate.assumptions, *behavior.assumptions))
+    return [*lines, f"This holds if {'; '.join(assumptions)}."]
 
 
-def _none(selection: Selection) -> list[str]:
-    if selection.pairs:
-        lines = ["no recommendation: every pair of alpha and checkpoint was struck out"]
-        last = selection.pairs[-1]
-        reason = last.too_small[0] if last.too_small else str(last.incomplete)
-        lines.append(f"alpha={last.alpha:g} after {last.updates:,} updates: {reason}")
-        lines += _alphas(selection)
-    else:
-        lines = ["no recommendation: no estimates are there of what these policies would earn"]
-    if selection.turns:
-        told = (f"alpha={alpha:g} {words}" for alpha, words in selection.turns.items())
-        lines.append(f"validation TD error: {'; '.join(told)}")
+def _bound(chosen: Candidate, behavior: Estimate) -> str:
+    estimate = chosen.estimate
+    distance = estimate.low - behavior.value
+    relation = "above" if distance > 0 else "not above"
+    interval = format_interval(estimate.value, estimate.low, estimate.high)
+    return (
+        f"Its lower bound {format_number(estimate.low)} is {relation} the return of the data, "
+        f"{format_number(behavior.value)} ({distance:+,.3g}). The estimate is {interval} "
+        f"({estimate.method})."
+    )
+
+
+def _choice(selection: Selection, point: GridPoint) -> str:
+    total = len(selection.points)
+    eligible = sum(each.eligible for each in selection.points)
+    excluded = total - eligible
+    if total == 1:
+        return "It is the only grid point (alpha and checkpoint): there was no choice."
+    if eligible == 1:
+        return f"It is the only eligible grid point (alpha and checkpoint) of {total}."
+    among = f"{eligible} of {total} grid points, the others being excluded" if excluded else ""
+    runs = len(point.candidates)
+    mean = f", the mean over {runs} runs" if runs > 1 else ""
+    return (
+        f"It has the largest lower bound ({format_number(point.low)}{mean}) of "
+        f"{among or f'all {total} grid points'}. The maximum over many is biased upwards."
+    )
+
+
+def _td_error(alpha: float, minimum: TdErrorMinimum) -> str:
+    name = f"The validation TD error of alpha={alpha:g}"
+    if minimum.updates == minimum.last_updates:
+        return f"{name} is lowest at the last evaluation, {minimum.last_updates:,} updates."
+    return (
+        f"{name} is lowest at {minimum.updates:,} updates ({format_number(minimum.value)}) and "
+        f"{format_number(minimum.last_value)} at {minimum.last_updates:,}."
+    )
+
+
+def _labeled_alphas(selection: Selection) -> list[str]:
+    lines = [f"alpha={a:g} is too small: {why}." for a, why in selection.too_small.items()]
+    for alpha, reason in selection.too_large.items():
+        recommended = selection.point is not None and alpha == selection.point.alpha
+        advice = " Expect about the return of behavior cloning." if recommended else ""
+        lines.append(f"alpha={alpha:g} is close to behavior cloning: {reason}.{advice}")
     return lines
 
 
-def _alphas(selection: Selection) -> list[str]:
-    small = [f"alpha={a:g} is too small: {why}" for a, why in selection.too_small.items()]
-    large = [f"alpha={a:g} is close to cloning: {why}" for a, why in selection.too_large.items()]
-    chosen = selection.pair.alpha if selection.pair is not None else None
-    if chosen in selection.too_large:
-        large.append("the chosen one among them: expect about what cloning earns")
-    return ["; ".join(small + large)] if small + large else []
+def _no_recommendation(selection: Selection) -> list[str]:
+    if selection.points:
+        lines = ["No recommendation: every grid point (alpha and checkpoint) is excluded"]
+        lines += [
+            f"alpha={point.alpha:g} after {point.updates:,} updates: {point.incomplete}."
+            for point in selection.points
+            if not point.too_small
+        ]
+        lines += _labeled_alphas(selection)
+    else:
+        lines = ["No recommendation: there are no estimates of what these policies would earn"]
+    return lines + [_td_error(*item) for item in selection.td_error_minimum.items()]
 
 
 def commands(selection: Selection) -> list[str]:
-    """What makes the estimates that are missing."""
-    if not selection.without:
+    """Return the command that computes the missing estimates; [] where none are missing."""
+    runs = selection.without_estimates
+    if not runs:
         return []
-    runs = selection.without
-    grid = ["-m"] if len(runs) > 1 else []
-    kind = ["ope=fqe", "evaluation.episodes=0", "checkpoint=all"]
-    return [shlex.join(["python", "evaluate.py", *grid, f"run={','.join(runs)}", *kind])]
+    multirun = ["-m"] if len(runs) > 1 else []
+    settings = [f"run={','.join(runs)}", "ope=fqe", "evaluation.episodes=0", "checkpoint=all"]
+    return [shlex.join(["python", "evaluate.py", *multirun, *settings])]
 
 
 def checkpoint_file(selection: Selection) -> str | None:
-    """The file of the recommended policy."""
-    policy = selection.policy
-    return None if policy is None else f"{policy.run}/{policy.file}"
+    """Return the path of the recommended policy."""
+    chosen = selection.chosen
+    return None if chosen is None else f"{chosen.run}/{chosen.file}"
 
 
 def export_command(selection: Selection) -> str | None:
-    """What makes the policy usable elsewhere, when it is one to ship."""
-    policy = selection.policy
-    if policy is None or not selection.ship:
+    """Return the command that exports the recommended policy; None unless it is one to ship."""
+    chosen = selection.chosen
+    if chosen is None or not selection.ship:
         return None
-    name = PurePath(policy.file).stem
-    return shlex.join(["python", "export.py", f"run={policy.run}", f"checkpoint={name}"])
+    name = PurePath(chosen.file).stem
+    return shlex.join(["python", "export.py", f"run={chosen.run}", f"checkpoint={name}"])

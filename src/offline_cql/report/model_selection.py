@@ -1,7 +1,7 @@
-"""Which alpha and checkpoint to ship, from the data alone: the rule of docs/selection.md.
+"""The recommended alpha and checkpoint, from the data alone: the rule of docs/selection.md.
 
-Pure functions. A Candidate has no field for what a simulator said, so that the choice cannot look
-at it; the baselines at the end are for studies, and take true returns by name.
+The types here have no field for simulator returns, so that the choice cannot depend on them. The
+two baselines at the end serve studies of the rule; one of them takes simulator returns explicitly.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from offline_cql.ope.estimate import Estimate
+from offline_cql.render.numbers import format_number, format_share
 from offline_cql.report.run import Offline, Run, mean_by_update, validation_rows
 
 SHARE, DISTANCE = "validation/above_best_share", "validation/action_distance"
@@ -20,18 +21,22 @@ TD_ERROR = "validation/td_error"
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """above_best_share: of validation states, more is too small an alpha; bc_margin: relative
-    to cloning's action distance, nearer is too large an alpha."""
+    """The thresholds of the rule.
+
+    above_best_share: the largest share of validation states that may be valued above every return
+    in the data; a larger one means that alpha is too small. bc_margin: the relative margin above
+    behavior cloning's action distance within which alpha counts as too large.
+    """
 
     above_best_share: float
     bc_margin: float
 
 
 @dataclass(frozen=True, kw_only=True)
-class Candidate:
-    """A run as the selection sees it."""
+class GridRun:
+    """One run of a grid, without simulator returns. name: its folder."""
 
-    run: str
+    name: str
     alpha: float
     seed: int
     diverged_at: int | None
@@ -39,8 +44,12 @@ class Candidate:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Policy:
-    """One kept policy of a run that has an estimate. file: in the run's folder."""
+class Candidate:
+    """One kept policy with its estimate.
+
+    run: the folder; file: the checkpoint in it. above_best: share of validation states valued
+    above every return in the data; None without validation episodes.
+    """
 
     run: str
     file: str
@@ -48,69 +57,90 @@ class Policy:
     seed: int
     updates: int
     estimate: Estimate
-    above_best: float | None  # validation share; None without validation episodes
+    above_best: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pair:
-    """An alpha at a number of updates, over its runs. too_small, incomplete: why it is not chosen;
-    low, value: means over the runs of the bound and of the estimate."""
+class GridPoint:
+    """One alpha at one number of updates, over all seeds.
+
+    too_small: reasons why alpha is too small here. incomplete: the seeds without an estimate, in
+    words. Either one excludes the point.
+    """
 
     alpha: float
     updates: int
-    policies: tuple[Policy, ...]
+    candidates: tuple[Candidate, ...]
     too_small: tuple[str, ...]
     incomplete: str | None
 
     @property
     def low(self) -> float:
-        """The mean of the runs' bounds, not the bound of their mean: the estimates share the
-        data, so that their errors do not average out over seeds."""
-        return fmean(policy.estimate.low for policy in self.policies)
+        """The mean of the candidates' lower bounds.
+
+        Not the bound of their mean: the estimates share the data, so that their errors do not
+        average out over seeds.
+        """
+        return fmean(candidate.estimate.low for candidate in self.candidates)
 
     @property
     def value(self) -> float:
-        return fmean(policy.estimate.value for policy in self.policies)
+        """The mean of the candidates' estimates."""
+        return fmean(candidate.estimate.value for candidate in self.candidates)
 
     @property
     def eligible(self) -> bool:
+        """True unless the point is excluded."""
         return not self.too_small and self.incomplete is None
 
     @property
-    def best_policy(self) -> Policy:
-        """That of the run with the largest bound of its own."""
-        return max(self.policies, key=lambda policy: policy.estimate.low)
+    def best(self) -> Candidate:
+        """The candidate with the largest lower bound."""
+        return max(self.candidates, key=lambda candidate: candidate.estimate.low)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TdErrorMinimum:
+    """The smallest validation TD error of an alpha (mean over runs) and the last one."""
+
+    updates: int
+    value: float
+    last_updates: int
+    last_value: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:
-    """What the rule says about one grid of alphas. pair, policy, behavior, ship: None when
-    nothing can be recommended; without: runs that have no estimates; labels: alpha -> words."""
+    """The result of the rule for one grid of alphas and seeds.
 
-    candidates: tuple[Candidate, ...]
-    pairs: tuple[Pair, ...]
-    pair: Pair | None
-    policy: Policy | None
+    point, chosen, behavior, ship: None where nothing can be recommended. too_small, too_large:
+    reason by alpha. without_estimates: names of runs. notes: what could not be checked.
+    """
+
+    runs: tuple[GridRun, ...]
+    points: tuple[GridPoint, ...]
+    point: GridPoint | None
+    chosen: Candidate | None
     behavior: Estimate | None
     too_small: Mapping[float, str]
     too_large: Mapping[float, str]
-    turns: Mapping[float, str]
-    without: tuple[str, ...]
+    td_error_minimum: Mapping[float, TdErrorMinimum]
+    without_estimates: tuple[str, ...]
     notes: tuple[str, ...]
 
     @property
     def ship(self) -> bool | None:
-        """Whether the policy's lower bound is above what the data's policy earned."""
-        if self.policy is None or self.behavior is None:
+        """True if the chosen policy's lower bound is above the return of the data."""
+        if self.chosen is None or self.behavior is None:
             return None
-        return self.policy.estimate.low > self.behavior.value
+        return self.chosen.estimate.low > self.behavior.value
 
 
-def candidates(runs: Sequence[Run]) -> tuple[Candidate, ...]:
-    """The runs of a grid, without what a simulator said."""
+def grid_runs(runs: Sequence[Run]) -> tuple[GridRun, ...]:
+    """Return the runs with an alpha, in the order of alpha and seed, without simulator returns."""
     return tuple(
-        Candidate(
-            run=run.name,
+        GridRun(
+            name=run.name,
             alpha=run.alpha,
             seed=run.seed,
             diverged_at=run.updates if run.status == "diverged" else None,
@@ -121,55 +151,63 @@ def candidates(runs: Sequence[Run]) -> tuple[Candidate, ...]:
     )
 
 
-def select(grid: Sequence[Candidate], cloning: Sequence[Offline], limits: Limits) -> Selection:
-    """Apply the rule to runs that differ in alpha and seed; cloning: runs of bc on their data."""
-    found = pairs(grid, limits)
-    best = best_pair(found)
-    policy = None if best is None else best.best_policy
-    behaviors = {each.run: each.offline.behavior for each in grid}
-    too_large, notes = close_to_cloning(grid, cloning, limits)
+def select(
+    grid: Sequence[GridRun], behavior_cloning: Sequence[Offline], limits: Limits
+) -> Selection:
+    """Apply the rule to runs that differ in alpha and seed.
+
+    behavior_cloning: runs of behavior cloning on the same data, the reference for "too large".
+    """
+    points = grid_points(grid, limits)
+    point = best_point(points)
+    chosen = None if point is None else point.best
+    behaviors = {run.name: run.offline.behavior for run in grid}
+    too_large, notes = close_to_behavior_cloning(grid, behavior_cloning, limits)
     return Selection(
-        candidates=tuple(grid),
-        pairs=found,
-        pair=best,
-        policy=policy,
-        behavior=None if policy is None else behaviors[policy.run],
-        too_small=too_small(found),
+        runs=tuple(grid),
+        points=points,
+        point=point,
+        chosen=chosen,
+        behavior=None if chosen is None else behaviors[chosen.run],
+        too_small=too_small(points),
         too_large=too_large,
-        turns=turning_points(grid),
-        without=tuple(each.run for each in grid if not each.offline.estimates),
+        td_error_minimum=td_error_minimum(grid),
+        without_estimates=tuple(run.name for run in grid if not run.offline.estimates),
         notes=(*unchecked(grid), *notes),
     )
 
 
-def best_pair(found: Sequence[Pair]) -> Pair | None:
-    """The largest bound of the eligible; ties: the larger alpha, then the earlier checkpoint."""
-    eligible = (pair for pair in found if pair.eligible)
+def best_point(points: Sequence[GridPoint]) -> GridPoint | None:
+    """Return the eligible point with the largest mean lower bound.
+
+    Ties go to the larger alpha, then to the earlier checkpoint.
+    """
+    eligible = (point for point in points if point.eligible)
     return max(eligible, key=lambda p: (p.low, p.alpha, -p.updates), default=None)
 
 
-def pairs(grid: Sequence[Candidate], limits: Limits) -> tuple[Pair, ...]:
-    """Every alpha at every number of updates at which one of its runs has an estimate."""
-    result = []
+def grid_points(grid: Sequence[GridRun], limits: Limits) -> tuple[GridPoint, ...]:
+    """Return a point per alpha and number of updates at which a run of it has an estimate."""
+    points = []
     for alpha, runs in by_alpha(grid).items():
         for updates in sorted({k for run in runs for k in run.offline.estimates}):
-            having = [run for run in runs if updates in run.offline.estimates]
-            lacking = [f"seed {run.seed}" for run in runs if run not in having]
+            estimated = [run for run in runs if updates in run.offline.estimates]
+            missing = [f"seed {run.seed}" for run in runs if run not in estimated]
             reasons = [reason for run in runs for reason in faults(run, updates, limits)]
-            pair = Pair(
+            point = GridPoint(
                 alpha=alpha,
                 updates=updates,
-                policies=tuple(_policy(run, updates) for run in having),
+                candidates=tuple(_candidate(run, updates) for run in estimated),
                 too_small=tuple(reasons),
-                incomplete=f"no estimate for {', '.join(lacking)}" if lacking else None,
+                incomplete=f"no estimate for {', '.join(missing)}" if missing else None,
             )
-            result.append(pair)
-    return tuple(result)
+            points.append(point)
+    return tuple(points)
 
 
-def _policy(run: Candidate, updates: int) -> Policy:
-    return Policy(
-        run=run.run,
+def _candidate(run: GridRun, updates: int) -> Candidate:
+    return Candidate(
+        run=run.name,
         file=run.offline.kept[updates],
         alpha=run.alpha,
         seed=run.seed,
@@ -179,121 +217,131 @@ def _policy(run: Candidate, updates: int) -> Policy:
     )
 
 
-def by_alpha(grid: Sequence[Candidate]) -> dict[float, list[Candidate]]:
-    found: dict[float, list[Candidate]] = {}
+def by_alpha(grid: Sequence[GridRun]) -> dict[float, list[GridRun]]:
+    """Return the runs by alpha, in increasing order."""
+    result: dict[float, list[GridRun]] = {}
     for run in sorted(grid, key=lambda run: run.alpha):
-        found.setdefault(run.alpha, []).append(run)
-    return found
-
-
-def faults(run: Candidate, updates: int, limits: Limits) -> list[str]:
-    """Signs that alpha is too small for this run at this checkpoint, in words."""
-    who = f"seed {run.seed}"
-    found = []
-    if run.diverged_at is not None:
-        found.append(f"{who}: the run diverged after {run.diverged_at:,} updates")
-    share = validation_rows(run.offline, SHARE).get(updates)
-    if share is not None and not share <= limits.above_best_share:
-        valued = f"{share:.0%} of validation states are valued above all returns in the data"
-        found.append(f"{who}: {valued} (limit {limits.above_best_share:.0%})")
-    estimate, best = run.offline.estimates.get(updates), run.offline.best_return
-    if estimate is None:
-        return found
-    if not all(map(math.isfinite, (estimate.value, estimate.low, estimate.high))):
-        found.append(f"{who}: the estimate is not finite")
-    elif best is not None and estimate.value > best:
-        above = f"the estimate {estimate.value:,.1f} is above the best episode in the data"
-        found.append(f"{who}: {above}, {best:,.1f}")
-    return found
-
-
-def too_small(found: Sequence[Pair]) -> dict[float, str]:
-    """Alphas of which every checkpoint was struck out, with the last one's first reason."""
-    alphas = dict.fromkeys(pair.alpha for pair in found)
-    result = {}
-    for alpha in alphas:
-        own = [pair for pair in found if pair.alpha == alpha]
-        if all(pair.too_small for pair in own):
-            result[alpha] = own[-1].too_small[0]
+        result.setdefault(run.alpha, []).append(run)
     return result
 
 
-def close_to_cloning(
-    grid: Sequence[Candidate], cloning: Sequence[Offline], limits: Limits
+def faults(run: GridRun, updates: int, limits: Limits) -> list[str]:
+    """Return the signs that alpha is too small for this run at this checkpoint, in words."""
+    seed = f"seed {run.seed}"
+    reasons = []
+    if run.diverged_at is not None:
+        reasons.append(f"{seed}: the run diverged after {run.diverged_at:,} updates")
+    share = validation_rows(run.offline, SHARE).get(updates)
+    if share is not None and not share <= limits.above_best_share:
+        reasons.append(
+            f"{seed}: {format_share(share)} of validation states are valued above every return in "
+            f"the data (limit {format_share(limits.above_best_share)})"
+        )
+    estimate, best = run.offline.estimates.get(updates), run.offline.best_return
+    if estimate is None:
+        return reasons
+    if not all(map(math.isfinite, (estimate.value, estimate.low, estimate.high))):
+        reasons.append(f"{seed}: the estimate is not finite")
+    elif best is not None and estimate.value > best:
+        reasons.append(
+            f"{seed}: the estimate {format_number(estimate.value)} exceeds the best episode in the "
+            f"data, {format_number(best)}"
+        )
+    return reasons
+
+
+def too_small(points: Sequence[GridPoint]) -> dict[float, str]:
+    """Return the alphas that are too small at every checkpoint, with a reason at the last one."""
+    result = {}
+    for alpha in dict.fromkeys(point.alpha for point in points):
+        checkpoints = [point for point in points if point.alpha == alpha]
+        if all(point.too_small for point in checkpoints):
+            result[alpha] = checkpoints[-1].too_small[0]
+    return result
+
+
+def close_to_behavior_cloning(
+    grid: Sequence[GridRun], behavior_cloning: Sequence[Offline], limits: Limits
 ) -> tuple[dict[float, str], list[str]]:
-    """Alphas whose policy takes the data's actions, by the last validation action distance: as bc
-    does, or without a bc run as the largest alpha does; and what could not be told."""
-    distances = {
+    """Return the alphas whose policy acts like behavior cloning, with the reason, and notes.
+
+    The reference is the last validation action distance of behavior cloning or, without such a
+    run, of the largest alpha.
+    """
+    last = {
         alpha: _last_distance([run.offline for run in runs])
         for alpha, runs in by_alpha(grid).items()
     }
-    known = {alpha: value for alpha, value in distances.items() if value is not None}
-    if not known:
-        return {}, ["no validation episodes: whether alpha is too large was not looked at"]
-    reference = _last_distance(cloning)
-    name = "cloning's"
+    distances = {alpha: value for alpha, value in last.items() if value is not None}
+    if not distances:
+        return {}, ["No validation episodes: it was not checked whether alpha is too large."]
+    reference, name = _last_distance(behavior_cloning), "behavior cloning"
+    cloned = reference is not None
     if reference is None:
-        largest = max(known)
-        reference, name = known[largest], f"that of alpha={largest:g}"
+        largest = max(distances)
+        reference, name = distances[largest], f"alpha={largest:g}"
     limit = (1.0 + limits.bc_margin) * reference
     near = {
-        alpha: f"action distance {value:.3g}, {name} {reference:.3g}"
-        for alpha, value in known.items()
+        alpha: f"action distance {value:.3g}, that of {name} {reference:.3g}"
+        for alpha, value in distances.items()
         if value <= limit
     }
-    if name == "cloning's":
+    if cloned:
         return near, []
-    if len(near) == len(known):
-        same = "one alpha" if len(known) == 1 else "the same action distance at every alpha"
-        unknown = "whether alpha is too large cannot be told"
-        return {}, [f"{same} and no run of algorithm=bc: {unknown}"]
-    # The largest alpha alone is near itself, which says nothing.
+    if len(near) == len(distances):
+        cause = "Only one alpha" if len(near) == 1 else "The same action distance at every alpha"
+        unknown = "it was not checked whether alpha is too large"
+        return {}, [f"{cause} and no run of algorithm=bc: {unknown}."]
+    # The largest alpha is always near itself; that alone means nothing.
     return (near if len(near) > 1 else {}), []
 
 
 def _last_distance(runs: Sequence[Offline]) -> float | None:
-    """The mean over runs at the last update that they share."""
+    """Return the mean over runs at the last update that they share."""
     return next(reversed(mean_by_update(runs, DISTANCE).values()), None)
 
 
-def turning_points(grid: Sequence[Candidate]) -> dict[float, str]:
-    """Where the validation TD error of each alpha, its mean over runs, is smallest."""
+def td_error_minimum(grid: Sequence[GridRun]) -> dict[float, TdErrorMinimum]:
+    """Return by alpha where the mean validation TD error is smallest; it excludes no point."""
     result = {}
     for alpha, runs in by_alpha(grid).items():
         errors = mean_by_update([run.offline for run in runs], TD_ERROR)
-        if not errors:
-            continue
-        least, last = min(errors, key=errors.__getitem__), max(errors)
-        if least == last:
-            result[alpha] = f"falls until the last look, at {last:,} updates"
-        else:
-            rise = f"{errors[least]:.3g} to {errors[last]:.3g} at {last:,}"
-            result[alpha] = f"turns at {least:,} updates: from {rise}"
+        if errors:
+            updates, last = min(errors, key=errors.__getitem__), max(errors)
+            result[alpha] = TdErrorMinimum(
+                updates=updates,
+                value=errors[updates],
+                last_updates=last,
+                last_value=errors[last],
+            )
     return result
 
 
-def unchecked(grid: Sequence[Candidate]) -> list[str]:
-    """What the rule could not look at."""
+def unchecked(grid: Sequence[GridRun]) -> list[str]:
+    """Return notes about what the rule could not check."""
     notes = []
     if any(SHARE not in run.offline.validation for run in grid):
         notes.append(
-            "runs without validation episodes: whether their critics value states above the data "
-            "was not looked at; train with dataset.validation_fraction=0.1"
+            "Some runs have no validation episodes: it was not checked whether they value states "
+            "above the data. Train with dataset.validation_fraction=0.1."
         )
     if any(run.offline.estimates and run.offline.best_return is None for run in grid):
         notes.append(
-            "an ope.json without best_return: estimates were not held against the best episode in "
-            "the data; make it again with evaluate.py"
+            "Some ope.json have no best_return: estimates were not compared with the best episode "
+            "in the data. Run evaluate.py again."
         )
     return notes
 
 
-def last_of_alpha(grid: Sequence[Candidate], alpha: float) -> list[tuple[str, int]]:
-    """`alpha 5, last`: run and updates of the last kept policy of each run with this alpha."""
-    own = [run for run in grid if run.alpha == alpha and run.offline.kept]
-    return [(run.run, max(run.offline.kept)) for run in own]
+# --- Baselines for studies -----------------------------------------------------------------------
+
+
+def last_of_alpha(grid: Sequence[GridRun], alpha: float) -> list[tuple[str, int]]:
+    """Return folder and updates of the last kept policy of each run with this alpha."""
+    runs = [run for run in grid if run.alpha == alpha and run.offline.kept]
+    return [(run.name, max(run.offline.kept)) for run in runs]
 
 
 def best_by_return(returns: Mapping[tuple[str, int], float]) -> tuple[str, int]:
-    """Run and updates of the largest true return: what only a simulator can tell."""
+    """Return folder and updates of the largest simulator return."""
     return max(returns, key=returns.__getitem__)

@@ -48,7 +48,7 @@ def report_page(
                 "points": [
                     tables.grid_points(each, name)
                     for name, each in task.selections.items()
-                    if each.pairs
+                    if each.points
                 ],
             }
             for number, task in enumerate(summary.tasks, start=1)

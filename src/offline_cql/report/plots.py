@@ -14,18 +14,20 @@ from offline_cql.render.svg import (
     BASELINE_STYLE,
     WIDTH,
     Plot,
+    add_legend,
     draw_line,
     draw_reference,
     series_styles,
     set_log_scale,
-    set_symlog_scale,
+    set_update_axis,
+    set_wide_scale,
 )
 from offline_cql.report.alpha_plot import alpha_plot, compared_alphas, draw_behavior_return
 from offline_cql.report.run import Array, Run, true_returns, validation_rows
 from offline_cql.report.statistics import band, rank_correlation
 from offline_cql.report.summary import Task
 
-SIZE = (WIDTH, 3.1)
+LEGEND_COLUMNS = 3
 MAX_IN_LEGEND = 12
 TD_ERROR, Q_LOGGED = "validation/td_error", "validation/q_logged"
 RETURN_TO_GO, SHARE = "validation/return_to_go", "validation/above_best_share"
@@ -62,7 +64,7 @@ def task_plots(task: Task, *, share_limit: float, resamples: int, seed: int) -> 
     plots = []
     if any(true_returns(run) for run in task.finished):
         plots.append(_returns(task, bands))
-    if any(selection.pairs for selection in task.selections.values()):
+    if any(selection.points for selection in task.selections.values()):
         plots.append(_bounds(task, bands))
     for number, selection in enumerate(task.selections.values()):
         if compared_alphas(task, selection):
@@ -80,17 +82,30 @@ def task_plots(task: Task, *, share_limit: float, resamples: int, seed: int) -> 
 def draw_curves(axes: Any, task: Task, values: Values, bands: Bands) -> None:
     """Draw a line over updates per method, with its interval over runs."""
     groups = task.by_method()
-    styles = method_styles(task)
+    styles, evaluated = method_styles(task), set[int]()
     for method, runs in groups.items():
         rows = [row for row in map(values, runs) if row]
         shared = sorted(set.intersection(*map(set, rows))) if rows else []
         if not shared:
             continue
+        evaluated.update(shared)
         table = np.array([[row[updates] for updates in shared] for row in rows])
         draw_line(axes, np.array(shared, np.float64), bands(table), label=method, **styles[method])
-    axes.set_xlabel("updates")
-    if 1 < len(groups) <= MAX_IN_LEGEND:
-        axes.legend(loc="best", ncols=2 if len(groups) > 4 else 1)
+    set_update_axis(axes, evaluated)
+
+
+def _legend_rows(task: Task) -> int:
+    methods = len(task.by_method())
+    return -(-methods // LEGEND_COLUMNS) if 1 < methods <= MAX_IN_LEGEND else 0
+
+
+def _size(task: Task) -> tuple[float, float]:
+    return WIDTH, 2.9 + 0.18 * _legend_rows(task)
+
+
+def _add_legend(figure: Figure, task: Task) -> None:
+    if _legend_rows(task):
+        add_legend(figure, columns=LEGEND_COLUMNS)
 
 
 def method_styles(task: Task) -> dict[str, dict[str, Any]]:
@@ -109,14 +124,15 @@ def _returns(task: Task, bands: Bands) -> Plot:
         axes = figure.subplots()
         draw_curves(axes, task, _mean_returns, bands)
         draw_behavior_return(axes, task.finished)
-        axes.set_ylabel("return")
+        axes.set_ylabel("return [reward]")
+        _add_legend(figure, task)
 
     return Plot(
         stem=f"{task.stem}-returns",
         title="Return in the simulator",
         caption="Mean over runs with its 95% bootstrap interval. Dashed: the return of the data. "
         "The recommendation does not use these returns.",
-        size=SIZE,
+        size=_size(task),
         draw=draw,
         metrics=("evaluation/return_mean",),
     )
@@ -132,13 +148,14 @@ def _curve(task: Task, column: str, share_limit: float, bands: Bands) -> Plot:
         if column == TD_ERROR and (values > 0).all():
             set_log_scale(axes)
         elif column != SHARE:
-            set_symlog_scale(axes, values)
+            set_wide_scale(axes, values)
         if column == Q_LOGGED:
             for value in list(validation_rows(task.finished[0].offline, RETURN_TO_GO).values())[:1]:
                 draw_reference(axes, value)
         if column == SHARE:
             draw_reference(axes, share_limit)
         axes.set_ylabel(label)
+        _add_legend(figure, task)
 
     name = column.partition("/")[2]
     metrics = (column, RETURN_TO_GO) if column == Q_LOGGED else (column,)
@@ -146,7 +163,7 @@ def _curve(task: Task, column: str, share_limit: float, bands: Bands) -> Plot:
         stem=f"{task.stem}-{name}",
         title=title,
         caption=caption,
-        size=SIZE,
+        size=_size(task),
         draw=draw,
         metrics=metrics,
     )
@@ -159,21 +176,22 @@ def _bounds(task: Task, bands: Bands) -> Plot:
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
         draw_curves(axes, task, lower_bounds, bands)
-        set_symlog_scale(axes, np.concatenate([line.get_ydata() for line in axes.lines]))
+        set_wide_scale(axes, np.concatenate([line.get_ydata() for line in axes.lines]))
         for selection in task.selections.values():
             if selection.behavior is not None:
                 draw_reference(axes, selection.behavior.value)
-            if selection.pair is not None:
-                point = ([selection.pair.updates], [selection.pair.low])
-                axes.plot(*point, "*", color=CHOSEN, markersize=11, label="chosen")
+            if selection.point is not None:
+                position = ([selection.point.updates], [selection.point.low])
+                axes.plot(*position, "*", color=CHOSEN, markersize=11, label="recommended")
         axes.set_ylabel("lower bound of the return")
+        _add_legend(figure, task)
 
     return Plot(
         stem=f"{task.stem}-bounds",
         title="Estimated return, lower bound",
         caption="Lower 95% bound of fitted Q evaluation (discounted), mean over runs. Dashed: the "
         "discounted return of the data. Star: the recommended point. Excluded points are shown.",
-        size=SIZE,
+        size=_size(task),
         draw=draw,
     )
 
@@ -212,10 +230,9 @@ def _against_returns(task: Task) -> Plot:
                 **styles[method] | {"linestyle": "none"},
             )
             labeled.add(method)
-        set_symlog_scale(axes, np.array([x for e in estimates for x in (e.low, e.value, e.high)]))
+        set_wide_scale(axes, np.array([x for e in estimates for x in (e.low, e.value, e.high)]))
         axes.set(xlabel="return in the simulator", ylabel="estimate (discounted)")
-        if 1 < len(labeled) <= MAX_IN_LEGEND:
-            axes.legend(loc="best")
+        _add_legend(figure, task)
 
     rank = rank_correlation(np.array([each.value for each in estimates]), means)
     order = "all of one value" if rank is None else f"Spearman's rank correlation {rank:.2f}"
@@ -225,7 +242,7 @@ def _against_returns(task: Task) -> Plot:
         caption=f"{len(policies)} policies, {order}, 95% intervals. The estimates are discounted "
         "and the returns are not: compare the order, not the size.",
         description=f"{len(policies)} policies, {order}.",
-        size=(WIDTH, 3.4),
+        size=_size(task),
         draw=draw,
         metrics=("evaluation/return_mean",),
     )

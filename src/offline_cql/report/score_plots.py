@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from offline_cql.render.svg import BASELINE_STYLE, WIDTH, Plot, draw_line, series_styles
+from offline_cql.render.svg import BASELINE_STYLE, WIDTH, Plot, add_legend, draw_line, series_styles
 from offline_cql.report.aggregate import Aggregate
 from offline_cql.report.run import CLONING
 from offline_cql.report.statistics import profile_band
@@ -78,4 +78,4 @@ def _draw_profiles(
         style = styles[each.method] | {"markevery": 12}
         draw_line(axes, thresholds, profile, label=each.method, **style)
     axes.set(xlabel="normalized score τ", ylabel="share of runs above τ", ylim=(-0.02, 1.02))
-    axes.legend(loc="best")
+    add_legend(figure)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from offline_cql.report.aggregate import Aggregate, aggregates
 from offline_cql.report.load_runs import Reading
-from offline_cql.report.model_selection import Limits, Selection, candidates, select
+from offline_cql.report.model_selection import Limits, Selection, grid_runs, select
 from offline_cql.report.run import CLONING, LeftOut, Run, by_task, grids, methods
 
 
@@ -87,7 +87,7 @@ def _selections(task: str, runs: Sequence[Run], limits: Limits) -> dict[str, Sel
     for settings, grid in grids(runs).items():
         cloning = [run.offline for run in runs if _clones(run, grid[0])]
         name = f"{task} · {settings}" if settings else task
-        result[name] = select(candidates(grid), cloning, limits)
+        result[name] = select(grid_runs(grid), cloning, limits)
     return result
 
 

@@ -8,7 +8,7 @@ from offline_cql.ope.estimate import Estimate
 from offline_cql.render.numbers import MISSING, format_interval, format_number, format_share
 from offline_cql.render.table import Table
 from offline_cql.report.aggregate import Aggregate
-from offline_cql.report.model_selection import Pair, Selection
+from offline_cql.report.model_selection import GridPoint, Selection
 from offline_cql.report.run import Array, LeftOut, Run, differences
 
 ESTIMATE = "fitted Q evaluation: discounted return [95% interval], in reward units"
@@ -20,15 +20,15 @@ def recommendations(selections: Mapping[str, Selection]) -> Table:
     """Return one row per grid with its recommendation."""
     rows = []
     for name, selection in selections.items():
-        policy, behavior = selection.policy, selection.behavior
-        if policy is None or behavior is None:
+        chosen, behavior = selection.chosen, selection.behavior
+        if chosen is None or behavior is None:
             rows.append((name, "no recommendation", *[MISSING] * 5))
             continue
         rows.append(
             (
-                *(name, "ship" if selection.ship else "do not ship", f"{policy.alpha:g}"),
-                *(f"{policy.updates:,}", str(policy.seed)),
-                *(estimate_text(policy.estimate), format_number(behavior.value)),
+                *(name, "ship" if selection.ship else "do not ship", f"{chosen.alpha:g}"),
+                *(f"{chosen.updates:,}", str(chosen.seed)),
+                *(estimate_text(chosen.estimate), format_number(behavior.value)),
             )
         )
     return Table(
@@ -44,11 +44,11 @@ def grid_points(selection: Selection, name: str) -> Table:
     """Return one row per alpha and checkpoint of a grid with the values that the rule uses."""
     rows = [
         (
-            *(f"{pair.alpha:g}", f"{pair.updates:,}", str(len(pair.policies))),
-            *(format_number(pair.value), format_number(pair.low), _above_best(pair)),
-            _result(selection, pair),
+            *(f"{point.alpha:g}", f"{point.updates:,}", str(len(point.candidates))),
+            *(format_number(point.value), format_number(point.low), _above_best(point)),
+            _result(selection, point),
         )
-        for pair in selection.pairs
+        for point in selection.points
     ]
     return Table(
         title=f"{name}: alphas and checkpoints",
@@ -64,19 +64,19 @@ def grid_points(selection: Selection, name: str) -> Table:
     )
 
 
-def _above_best(pair: Pair) -> str:
-    shares = [p.above_best for p in pair.policies if p.above_best is not None]
+def _above_best(point: GridPoint) -> str:
+    shares = [each.above_best for each in point.candidates if each.above_best is not None]
     return format_share(max(shares)) if shares else MISSING
 
 
-def _result(selection: Selection, pair: Pair) -> str:
-    if pair == selection.pair:
+def _result(selection: Selection, point: GridPoint) -> str:
+    if point == selection.point:
         return "recommended"
-    if pair.too_small:
-        return f"too small: {pair.too_small[0]}"
-    if pair.incomplete:
-        return pair.incomplete
-    return "close to behavior cloning" if pair.alpha in selection.too_large else ""
+    if point.too_small:
+        return f"too small: {point.too_small[0]}"
+    if point.incomplete:
+        return point.incomplete
+    return "close to behavior cloning" if point.alpha in selection.too_large else ""
 
 
 def scores(aggregates: Sequence[Aggregate]) -> Table:

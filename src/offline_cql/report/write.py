@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from offline_cql.render.svg import RenderedPlot, render_plot
 from offline_cql.render.table import Table, to_latex, to_markdown
 from offline_cql.report import tables
 from offline_cql.report.messages import checkpoint_file, commands, sentences
-from offline_cql.report.model_selection import Limits, Pair, Selection
+from offline_cql.report.model_selection import GridPoint, Limits, Selection
 from offline_cql.report.page import report_page
 from offline_cql.report.plots import task_plots
 from offline_cql.report.score_plots import score_plots
@@ -32,7 +33,7 @@ def write(
     texts = {HTML: page, MARKDOWN: markdown(summary), LATEX: latex(summary)}
     for name, text in texts.items():
         write_atomically(folder / name, text.encode())
-    write_json(folder / JSON, replace_non_finite(as_dict(summary)))
+    write_json(folder / JSON, replace_non_finite(report_json(summary)))
 
 
 def _render_plots(
@@ -56,7 +57,7 @@ def markdown(summary: Summary) -> str:
         lines = [*sentences(selection), *selection.notes]
         if (file := checkpoint_file(selection)) is not None:
             lines.append(f"`{file}`")
-        lines += [f"compute the missing estimates: `{line}`" for line in commands(selection)]
+        lines += [f"Compute the missing estimates: `{line}`" for line in commands(selection)]
         parts.append(f"**{name}**\n\n" + "\n".join(f"- {line}" for line in lines) + "\n")
     all_tables = [
         tables.recommendations(summary.selections),
@@ -83,7 +84,7 @@ def _grid_points(summary: Summary) -> list[Table]:
     return [tables.grid_points(each, name) for name, each in summary.selections.items()]
 
 
-def as_dict(summary: Summary) -> dict[str, Any]:
+def report_json(summary: Summary) -> dict[str, Any]:
     """Return the content of report.json."""
     return {
         "runs": [
@@ -101,9 +102,9 @@ def as_dict(summary: Summary) -> dict[str, Any]:
             }
             for run in summary.runs
         ],
-        "left_out": [vars(each) for each in summary.left_out],
+        "left_out": [asdict(each) for each in summary.left_out],
         "selections": {name: _selection(each) for name, each in summary.selections.items()},
-        "over_tasks": [
+        "aggregates": [
             {
                 "method": each.method,
                 "scores": {task: scores.tolist() for task, scores in each.scores.items()},
@@ -116,44 +117,37 @@ def as_dict(summary: Summary) -> dict[str, Any]:
 
 
 def _selection(selection: Selection) -> dict[str, Any]:
-    policy, behavior = selection.policy, selection.behavior
-    chosen = None
-    if policy is not None and behavior is not None:
-        chosen = {
-            "run": policy.run,
-            "file": policy.file,
-            "alpha": policy.alpha,
-            "seed": policy.seed,
-            "updates": policy.updates,
-            "estimate": vars(policy.estimate),
-            "behavior": vars(behavior),
-        }
+    chosen, behavior = selection.chosen, selection.behavior
     return {
-        "words": sentences(selection),
+        "sentences": sentences(selection),
         "ship": selection.ship,
-        "chosen": chosen,
+        "chosen": None
+        if chosen is None or behavior is None
+        else asdict(chosen) | {"behavior": asdict(behavior)},
         "too_small": _by_alpha(selection.too_small),
         "too_large": _by_alpha(selection.too_large),
-        "turns": _by_alpha(selection.turns),
-        "without_estimates": selection.without,
+        "td_error_minimum": {
+            alpha: asdict(each) for alpha, each in _by_alpha(selection.td_error_minimum).items()
+        },
+        "without_estimates": selection.without_estimates,
         "notes": selection.notes,
-        "pairs": [_pair(each) for each in selection.pairs],
+        "grid_points": [_grid_point(point) for point in selection.points],
     }
 
 
-def _by_alpha(values: Mapping[float, str]) -> dict[str, str]:
+def _by_alpha(values: Mapping[float, Any]) -> dict[str, Any]:
     return {f"{alpha:g}": value for alpha, value in values.items()}
 
 
-def _pair(pair: Pair) -> dict[str, Any]:
+def _grid_point(point: GridPoint) -> dict[str, Any]:
     return {
-        "alpha": pair.alpha,
-        "updates": pair.updates,
-        "runs": [policy.run for policy in pair.policies],
-        "value": pair.value,
-        "low": pair.low,
-        "too_small": pair.too_small,
-        "incomplete": pair.incomplete,
+        "alpha": point.alpha,
+        "updates": point.updates,
+        "runs": [candidate.run for candidate in point.candidates],
+        "value": point.value,
+        "low": point.low,
+        "too_small": point.too_small,
+        "incomplete": point.incomplete,
     }
 
 
