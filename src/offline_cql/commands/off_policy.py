@@ -123,13 +123,9 @@ def _importance_estimates(
 
 def internal_policy(agent: Agent) -> DeterministicPolicy:
     """Return the deterministic policy with actions in [-1, 1], or their indices."""
-    spaces = agent.spaces
-    if spaces.discrete:
+    if agent.spaces.discrete:
         return agent.act
-    low, high = torch.tensor(spaces.action_low), torch.tensor(spaces.action_high)
-    return lambda observation: (2.0 * (agent.act(observation) - low) / (high - low) - 1.0).clamp(
-        -1.0, 1.0
-    )
+    return lambda observation: agent.bounds.inverse(agent.act(observation)).clamp(-1.0, 1.0)
 
 
 def write_estimates(
