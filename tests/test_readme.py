@@ -1,6 +1,6 @@
-"""Promise: every command in the README is one that exists and whose settings are accepted.
+"""Guarantee: every command in the README exists and its settings are accepted.
 
-The entry_points' own tests run them in full; here each is composed and checked as its entry point does first.
+Each is composed and validated here; tests/commands/ runs the entry points.
 """
 
 import re
@@ -17,11 +17,11 @@ BLOCKS = re.findall(r"^```\w*\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 LINES = [line.removeprefix("$ ") for block in BLOCKS for line in block.splitlines()]
 INLINE = re.findall(r"`((?:python|make) [^`]+)`", README)
 COMMANDS = sorted({line for line in LINES + INLINE if re.match(r"(python|make) ", line)})
-MISTYPED = {"python train.py cql.alhpa=5"}  # shown for its error
+MISTYPED = {"python train.py cql.alhpa=5"}  # the README shows its error
 VARIABLE = {"ENV": "hopper", "QUALITY": "medium", "…": "x"}
 
 
-def test_the_readme_names_both_commands_and_each_door():
+def test_the_readme_names_both_make_targets_and_each_entry_point():
     assert {"make train", "make test"} <= set(COMMANDS)
     entry_points = {command.split()[1] for command in COMMANDS if command.startswith("python ")}
     assert {f"{entry_point}.py" for entry_point in ENTRY_POINTS} <= entry_points

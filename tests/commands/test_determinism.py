@@ -1,7 +1,4 @@
-"""Promise: the seed decides the weights, and nothing else that one may want to change does.
-
-Evaluating, logging, saving or stepping in other portions changes no weight.
-"""
+"""Guarantee: the seed decides the weights; evaluation, logs, checkpoints, block size do not."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -18,14 +15,14 @@ ROLLOUTS = ("evaluation=default", "evaluation.episodes=1", "evaluation.environme
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Callable[[tuple[str, ...]], dict[str, Any]]:
-    """What a run with no extras learns, each made once."""
-    made: dict[tuple[str, ...], dict[str, Any]] = {}
+    """Return what a run without extras learned; each is trained once."""
+    states: dict[tuple[str, ...], dict[str, Any]] = {}
 
     def state(settings: tuple[str, ...]) -> dict[str, Any]:
-        if settings not in made:
+        if settings not in states:
             folder = tmp_path_factory.mktemp("plain") / "run"
-            made[settings] = learned(trained(folder, *settings, UPDATES))
-        return made[settings]
+            states[settings] = learned(trained(folder, *settings, UPDATES))
+        return states[settings]
 
     return state
 
@@ -51,17 +48,19 @@ def test_another_seed_gives_another_result(settings: tuple[str, ...], plain: Any
         pytest.param((*ROLLOUTS, "evaluation.every=40", "evaluation.seed=3"), id="other episodes"),
         pytest.param(("hardware.updates_per_step=1",), id="blocks of 1"),
         pytest.param(("hardware.updates_per_step=7",), id="blocks of 7"),
-        pytest.param(("log_every=1",), id="log always"),
+        pytest.param(("log_every=1",), id="log every update"),
         pytest.param(("log_every=100",), id="log never"),
-        pytest.param(("checkpoint_every=3",), id="save often"),
+        pytest.param(("checkpoint_every=3",), id="checkpoint often"),
     ],
 )
-def test_looking_changes_no_weight(change: tuple[str, ...], plain: Any, tmp_path: Path):
+def test_evaluation_logs_checkpoints_and_block_size_change_no_weight(
+    change: tuple[str, ...], plain: Any, tmp_path: Path
+):
     folder = trained(tmp_path / "run", *TINY, UPDATES, *change)
     assert differences(plain(TINY), learned(folder)) == []
 
 
-def test_looking_at_a_discrete_agent_changes_no_weight(plain: Any, tmp_path: Path):
+def test_evaluating_a_discrete_agent_changes_no_weight(plain: Any, tmp_path: Path):
     folder = trained(tmp_path / "run", *DISCRETE, UPDATES, *ROLLOUTS, "evaluation.every=9")
     assert differences(plain(DISCRETE), learned(folder)) == []
     updates = [row["update"] for row in rows(folder / "evaluation.csv")]

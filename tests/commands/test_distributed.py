@@ -1,6 +1,6 @@
-"""Promise: two processes with half a batch each learn what one process learns with the whole batch.
+"""Guarantee: two processes with half of each batch learn what one process learns with all of it.
 
-One backward, one all-reduce; ranks start and end equal; rank 0 alone writes; a grid stays a grid.
+Ranks start and end equal; only rank 0 writes; each job of a grid is a run of its own.
 """
 
 import os
@@ -31,35 +31,36 @@ SETTINGS = {
 
 
 def on_two(settings: tuple[str, ...]) -> tuple[str, ...]:
-    """The same settings for two processes."""
+    """Return the settings with hardware=ddp_cpu."""
     kept = [key for key in settings if key != "hardware=cpu"]
     return (*kept, "hardware=ddp_cpu")
 
 
 @pytest.fixture(scope="module")
-def pairs(tmp_path_factory: pytest.TempPathFactory, recorded: Path) -> dict[str, Any]:
-    """(run of one process, run of two) for each kind of agent; the two are real processes."""
+def runs_by_kind(tmp_path_factory: pytest.TempPathFactory, recorded: Path) -> dict[str, Any]:
+    """Train each kind of agent in this process and in two; return both run folders per kind."""
     base = tmp_path_factory.mktemp("ranks")
-    pairs = {}
+    runs = {}
     for name, settings in SETTINGS.items():
         config = composed(*on_two(settings), f"run_dir={base / name}")
         folder = create_run(config, *validate(config, []), grid_name=None)
-        pairs[name] = (trained(base / f"{name}-one", *settings), folder)
+        runs[name] = (trained(base / f"{name}-one", *settings), folder)
     command = ["torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    probe = [str(Path(__file__).parents[1] / "support" / "ddp_worker.py")]
-    folders = [str(two) for _, two in pairs.values()]
-    subprocess.run([sys.executable, "-m", *command, *probe, *folders], check=True, timeout=900)
-    return pairs
+    worker = [str(Path(__file__).parents[1] / "support" / "ddp_worker.py")]
+    folders = [str(two) for _, two in runs.values()]
+    subprocess.run([sys.executable, "-m", *command, *worker, *folders], check=True, timeout=900)
+    return runs
 
 
-def probed(folder: Path) -> list[dict[str, Any]]:
+def load_ranks(folder: Path) -> list[dict[str, Any]]:
+    """Return what both ranks saved of a run."""
     return [torch.load(folder / f"rank-{rank}.pt", weights_only=True) for rank in (0, 1)]
 
 
 @pytest.mark.parametrize("kind", SETTINGS)
-def test_two_processes_learn_what_one_learns(kind: str, pairs: Any):
-    one, two = (newest_checkpoint(folder) for folder in pairs[kind])
-    start = trained_start(kind)
+def test_two_processes_learn_what_one_learns(kind: str, runs_by_kind: Any):
+    one, two = (newest_checkpoint(folder) for folder in runs_by_kind[kind])
+    start = initial_weights(kind)
     moved = 0.0
     for name, value in one["agent"].items():
         torch.testing.assert_close(two["agent"][name], value, rtol=0, atol=1e-5, msg=name)
@@ -70,8 +71,8 @@ def test_two_processes_learn_what_one_learns(kind: str, pairs: Any):
     assert torch.equal(one["noise"], two["noise"])
 
 
-def trained_start(kind: str) -> dict[str, Any]:
-    """The weights before the first update."""
+def initial_weights(kind: str) -> dict[str, Any]:
+    """Return the weights before the first update."""
     from offline_cql.commands.fit import initial_agent
     from offline_cql.data.split import split_episodes
 
@@ -81,34 +82,34 @@ def trained_start(kind: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("kind", SETTINGS)
-def test_ranks_end_with_equal_weights(kind: str, pairs: Any):
-    first, second = probed(pairs[kind][1])
+def test_ranks_end_with_equal_weights(kind: str, runs_by_kind: Any):
+    first, second = load_ranks(runs_by_kind[kind][1])
     assert differences(first["agent"], second["agent"]) == []
     assert torch.equal(first["noise"], second["noise"])
 
 
 @pytest.mark.parametrize("kind", SETTINGS)
-def test_rank_0_alone_writes(kind: str, pairs: Any):
-    first, second = probed(pairs[kind][1])
+def test_only_rank_0_writes(kind: str, runs_by_kind: Any):
+    first, second = load_ranks(runs_by_kind[kind][1])
     assert second["wrote"] == []
     assert first["wrote"].count("append") == 4  # metrics at 10 and 20, evaluation at 10 and 20
 
 
 @pytest.mark.parametrize("kind", SETTINGS)
-def test_the_record_is_that_of_one_process(kind: str, pairs: Any):
-    """Means over the ranks, of maxima the largest: the numbers of the global batch."""
-    one, two = (rows(folder / "metrics.csv") for folder in pairs[kind])
+def test_metrics_are_those_of_one_process(kind: str, runs_by_kind: Any):
+    """Means are averaged over the ranks, maxima are the largest: those of the global batch."""
+    one, two = (rows(folder / "metrics.csv") for folder in runs_by_kind[kind])
     assert [row["update"] for row in two] == ["10", "20"]
-    for left, right in zip(one, two, strict=True):
-        for name, value in left.items():
-            assert float(right[name]) == pytest.approx(float(value), rel=1e-3, abs=1e-5), name
-    evaluated = [rows(folder / "evaluation.csv") for folder in pairs[kind]]
+    for expected, row in zip(one, two, strict=True):
+        for name, value in expected.items():
+            assert float(row[name]) == pytest.approx(float(value), rel=1e-3, abs=1e-5), name
+    evaluated = [rows(folder / "evaluation.csv") for folder in runs_by_kind[kind]]
     assert [row["seed"] for row in evaluated[0]] == [row["seed"] for row in evaluated[1]]
 
 
 @pytest.mark.slow
 def test_a_grid_of_distributed_runs_is_separate_runs(tmp_path: Path):
-    """Each job is a process tree of its own: other alphas, other weights, each finished."""
+    """Each job has its own alpha and weights and finishes."""
     arguments = (*on_two(SETTINGS["continuous"]), "cql.alpha=1,5", f"run_dir={tmp_path}/run")
     command = [sys.executable, "train.py", "-m", *arguments, f"hydra.sweep.dir={tmp_path}/grid"]
     subprocess.run(command, cwd=ROOT, check=True, timeout=500)
@@ -126,7 +127,7 @@ def test_a_grid_of_distributed_runs_is_separate_runs(tmp_path: Path):
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_run_whose_rank_is_killed_ends(number: signal.Signals, tmp_path: Path):
-    """In bounded time, with an exit code, without orphans, with its last checkpoint."""
+    """It ends in bounded time with an exit code and its last checkpoint, and leaves no process."""
     folder = tmp_path / "run"
     arguments = (*on_two(SETTINGS["discrete"]), "updates=1_000_000", "checkpoint_every=10")
     with entry_point(*arguments, f"run_dir={folder}") as process:
@@ -147,13 +148,13 @@ def test_a_run_whose_rank_is_killed_ends(number: signal.Signals, tmp_path: Path)
 
 
 def rank_processes(folder: Path) -> list[int]:
-    """The processes of the ranks over this folder, but not torchrun's own."""
-    found = []
+    """Return the process ids of the ranks that train in this folder, without torchrun's."""
+    processes = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             words = path.read_text().split("\0")
         except (FileNotFoundError, ProcessLookupError):
             continue
         if "offline_cql.commands.distributed" in words and str(folder) in words:
-            found.append((int(path.parent.name), "torch.distributed.run" in words))
-    return sorted(number for number, is_torchrun in found if not is_torchrun)
+            processes.append((int(path.parent.name), "torch.distributed.run" in words))
+    return sorted(number for number, is_torchrun in processes if not is_torchrun)

@@ -1,4 +1,4 @@
-"""Promise: a file of logs is enough to train on, without a simulator, for both kinds of actions."""
+"""Guarantee: a log file is enough to train on, without a simulator, for both kinds of actions."""
 
 import subprocess
 import sys
@@ -28,25 +28,25 @@ KINDS = {"logs": CONTINUOUS, "levels": ()}
 
 @pytest.fixture(scope="module")
 def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The example logs of the documentation, a few days of them."""
+    """Write six days of the documentation's example logs; return their folder."""
     folder = tmp_path_factory.mktemp("logs")
     command = [sys.executable, "scripts/make_example_logs.py", str(folder), "--days", "6"]
-    said = subprocess.run(command, cwd=CONF.parent, check=True, capture_output=True, text=True)
-    assert "576 steps" in said.stdout
+    done = subprocess.run(command, cwd=CONF.parent, check=True, capture_output=True, text=True)
+    assert "576 steps" in done.stdout
     return folder
 
 
-def of(logs: Path, name: str, *overrides: str) -> tuple[str, ...]:
-    """What is typed to train on a file, its columns as they were guessed."""
+def overrides_for(logs: Path, name: str, *overrides: str) -> tuple[str, ...]:
+    """Return the command line that trains on a file with its inferred columns."""
     path = logs / f"{name}.parquet"
-    own = KINDS[name] if "algorithm=bc" not in overrides else ()
-    return (*SHORT, *own, f"dataset.path={path}", *inferred(str(path)).overrides(), *overrides)
+    kind = KINDS[name] if "algorithm=bc" not in overrides else ()
+    return (*SHORT, *kind, f"dataset.path={path}", *inferred(str(path)).overrides(), *overrides)
 
 
 @pytest.fixture(scope="module", params=list(KINDS))
 def finished(request: Any, logs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp(request.param) / "run"
-    return trained(folder, *of(logs, request.param))
+    return trained(folder, *overrides_for(logs, request.param))
 
 
 def test_cql_learns_from_a_file(finished: Path):
@@ -60,14 +60,16 @@ def test_cql_learns_from_a_file(finished: Path):
 
 
 @pytest.mark.parametrize("name", list(KINDS))
-def test_cloning_learns_from_a_file(name: str, logs: Path, tmp_path: Path):
-    folder = trained(tmp_path / "run", *of(logs, name, "algorithm=bc"))
+def test_behavior_cloning_learns_from_a_file(name: str, logs: Path, tmp_path: Path):
+    folder = trained(tmp_path / "run", *overrides_for(logs, name, "algorithm=bc"))
     assert read_json(folder / "result.json")["status"] == "finished"
 
 
-def test_a_run_goes_on_exactly(finished: Path, logs: Path, tmp_path: Path):
+def test_a_run_resumes_exactly(finished: Path, logs: Path, tmp_path: Path):
     name = "logs" if "logs" in finished.parent.name else "levels"
-    folder = resumed(trained(tmp_path / "run", *of(logs, name, "updates=10")), "updates=20")
+    folder = resumed(
+        trained(tmp_path / "run", *overrides_for(logs, name, "updates=10")), "updates=20"
+    )
     assert differences(learned(folder), learned(finished)) == []
 
 
@@ -76,37 +78,37 @@ def test_the_table_at_the_end_has_no_return_of_the_policy(
 ):
     settings = typed(composed(*SHORT, "dataset.path=x"))
     print_run(finished, settings, read_json(finished / "result.json"))
-    said = capsys.readouterr().out
-    assert "behavior return (data)" in said
-    assert "policy return" not in said
-    assert f"next    python evaluate.py run={finished} ope=fqe evaluation.episodes=0" in said
+    output = capsys.readouterr().out
+    assert "behavior return (data)" in output
+    assert "policy return" not in output
+    assert f"next    python evaluate.py run={finished} ope=fqe evaluation.episodes=0" in output
 
 
-def test_there_is_nothing_to_roll_out_in(finished: Path):
+def test_rollouts_need_a_simulator(finished: Path):
     with pytest.raises(ConfigError, match="env=logged, which has no simulator"):
         evaluate(composed(f"run={finished}", entry_point="evaluate"))
 
 
-def test_evaluation_by_rollouts_cannot_be_asked_for(logs: Path):
+def test_evaluation_by_rollouts_is_refused(logs: Path):
     with pytest.raises(ConfigError, match="there is no simulator"):
-        typed(composed(*of(logs, "logs", "evaluation.episodes=10")))
+        typed(composed(*overrides_for(logs, "logs", "evaluation.episodes=10")))
 
 
 def settings_of(*overrides: str) -> TrainConfig:
     return validate(composed(*overrides), [])[0]
 
 
-def test_what_only_a_continuous_agent_has_is_refused_when_typed_and_no_trouble_else(logs: Path):
-    settings = settings_of(*of(logs, "levels"))
+def test_a_continuous_setting_of_a_discrete_agent_is_refused_only_when_typed(logs: Path):
+    settings = settings_of(*overrides_for(logs, "levels"))
     assert settings.cql.bc_updates > 0  # conf/env/logged.yaml: nobody typed it
-    reject_unused_overrides(settings, list(of(logs, "levels")), discrete=True)
+    reject_unused_overrides(settings, list(overrides_for(logs, "levels")), discrete=True)
     with pytest.raises(ConfigError, match=r"cql\.bc_updates=10 has no effect"):
         reject_unused_overrides(settings, ["cql.bc_updates=10"], discrete=True)
 
 
 def test_a_simulators_spaces_are_those_of_the_data(logs: Path):
-    """Three observations, one action within ±2: the logs of a heated room have four."""
-    pendulum = ("env=pendulum", "evaluation=none", *of(logs, "logs")[1:])
+    """Pendulum has three observations and one action within ±2; the logs have four columns."""
+    pendulum = ("env=pendulum", "evaluation=none", *overrides_for(logs, "logs")[1:])
     with pytest.raises(DataError, match=r"gives 4 columns .* the simulator has 3"):
         settings_of(*pendulum)
     three = "dataset.columns.observation=[temperature,hour_sin,hour_cos]"
@@ -114,15 +116,15 @@ def test_a_simulators_spaces_are_those_of_the_data(logs: Path):
     assert (data.spaces.action_low, data.spaces.action_high) == ((-2.0,), (2.0,))
 
 
-def test_the_door_trains_on_a_file_and_says_what_is_wrong_with_another(logs: Path, tmp_path: Path):
-    def typed_in(*overrides: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "train.py", *of(logs, "levels", *overrides)]
+def test_the_command_trains_on_a_file_and_names_a_wrong_column(logs: Path, tmp_path: Path):
+    def run(*overrides: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "train.py", *overrides_for(logs, "levels", *overrides)]
         return subprocess.run(command, cwd=CONF.parent, capture_output=True, text=True, check=False)
 
-    done = typed_in(f"run_dir={tmp_path}/run")
+    done = run(f"run_dir={tmp_path}/run")
     assert done.returncode == 0, done.stderr
     assert "policy return" not in done.stdout
-    wrong = typed_in("dataset.columns.reward=rewards")
+    wrong = run("dataset.columns.reward=rewards")
     assert wrong.returncode == 2
     assert "error: " in wrong.stderr
     assert "did you mean reward?" in wrong.stderr

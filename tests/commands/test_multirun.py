@@ -1,4 +1,4 @@
-"""Promise: a grid leaves one run folder a job and a table; one bad job does not stop the others."""
+"""Guarantee: a grid leaves one run folder per job and a table; a failing job stops no other."""
 
 import re
 import subprocess
@@ -19,16 +19,16 @@ from offline_cql.runs.folder import create_run_dir
 
 pytestmark = pytest.mark.usefixtures("recorded")
 
-# What both kinds of agents have: a setting without effect would be refused.
+# Settings that both kinds of agents have; one without effect would be refused.
 SMALL = [key for key in DISCRETE if key != "env=cartpole"]
 
 
 def grid(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """`python train.py -m …`, its folders below `folder`."""
+    """Run `python train.py -m …` with its folders below `folder`."""
     return subprocess.run(
         [
             *(sys.executable, "train.py", "-m", *SMALL, "updates=10", *arguments),
-            # All jobs ask for the same name: the runner keeps them apart.
+            # All jobs get the same name; each still gets a folder of its own.
             *(f"run_dir={folder}/run", f"hydra.sweep.dir={folder}/grid"),
         ],
         cwd=CONF.parent,
@@ -38,17 +38,18 @@ def grid(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_a_grid_leaves_a_folder_a_job_and_a_table(tmp_path: Path):
+@pytest.mark.slow
+def test_a_grid_leaves_a_folder_per_job_and_a_table(tmp_path: Path):
     done = grid(tmp_path, "env=pendulum,cartpole", "cql.alpha=0,1")
     assert done.returncode == 0, done.stderr
     jobs = rows(tmp_path / "grid")
-    found = []
+    settings = []
     for job in jobs:
         config = yaml.safe_load((Path(job["run"]) / "config.yaml").read_text())
-        found.append((config["env"]["name"], config["cql"]["alpha"]))
+        settings.append((config["env"]["name"], config["cql"]["alpha"]))
         assert config["run_dir"] == job["run"]
         assert read_json(Path(job["run"]) / "metadata.json")["grid"] == "grid"
-    assert found == [("pendulum", 0.0), ("pendulum", 1.0), ("cartpole", 0.0), ("cartpole", 1.0)]
+    assert settings == [("pendulum", 0.0), ("pendulum", 1.0), ("cartpole", 0.0), ("cartpole", 1.0)]
     assert [job["result"]["status"] for job in jobs] == ["finished"] * 4
     names = [f"{tmp_path}/run{suffix}" for suffix in ("", "-2", "-3", "-4")]
     assert [job["run"] for job in jobs] == names
@@ -78,28 +79,28 @@ def test_a_job_that_fails_does_not_stop_the_others(tmp_path: Path):
 
 
 def test_a_job_without_a_run_folder_is_listed(tmp_path: Path, capsys: Any):
-    """Its data could not be had, so it never began."""
+    """Its data was missing, so it never began."""
     from offline_cql.commands.multirun import Job
 
     Job(tmp_path, 0).write(["env=hopper"], None, "no such data")
     (job,) = rows(tmp_path)
     assert job["result"] == {}
     summary.print_grid(tmp_path, [job])
-    shown = capsys.readouterr().out
-    assert "1 of 1 jobs did not finish" in shown
-    assert "env=hopper: failed: no such data" in shown
+    output = capsys.readouterr().out
+    assert "1 of 1 jobs did not finish" in output
+    assert "env=hopper: failed: no such data" in output
 
 
-def test_five_claims_of_one_name_are_five_folders(tmp_path: Path):
+def test_five_runs_of_one_name_are_five_folders(tmp_path: Path):
     with ThreadPoolExecutor(5) as pool:
-        claimed = list(pool.map(lambda _: create_run_dir(tmp_path / "a" / "run"), range(5)))
+        folders = list(pool.map(lambda _: create_run_dir(tmp_path / "a" / "run"), range(5)))
     names = ["run", "run-2", "run-3", "run-4", "run-5"]
-    assert sorted(folder.name for folder in claimed) == names
+    assert sorted(folder.name for folder in folders) == names
     assert sorted(folder.name for folder in (tmp_path / "a").iterdir()) == names
 
 
 @pytest.mark.slow
-def test_the_joblib_launcher_runs_jobs_side_by_side(tmp_path: Path):
+def test_the_joblib_launcher_runs_jobs_in_parallel(tmp_path: Path):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     done = grid(tmp_path, "seed=0,1", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
     assert done.returncode == 0, done.stderr

@@ -1,6 +1,6 @@
-"""Promise: a run that was stopped and continued ends bit for bit as one that never stopped.
+"""Guarantee: a run that was stopped and resumed ends bit for bit like one that never stopped.
 
-And every saved item is needed for that: each is left out once, and the end differs.
+Every item of a checkpoint is needed for that: without any one of them the end differs.
 """
 
 from collections.abc import Callable
@@ -46,77 +46,77 @@ VARIANTS = {
 
 
 @pytest.fixture(scope="module")
-def golden(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Uninterrupted runs, each made once."""
-    made: dict[tuple[str, ...], Path] = {}
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Train without interruption and return the run folder; each is trained once."""
+    runs: dict[tuple[str, ...], Path] = {}
 
     def run(*overrides: str) -> Path:
-        if overrides not in made:
-            made[overrides] = trained(tmp_path_factory.mktemp("golden") / "run", *overrides)
-        return made[overrides]
+        if overrides not in runs:
+            runs[overrides] = trained(tmp_path_factory.mktemp("uninterrupted") / "run", *overrides)
+        return runs[overrides]
 
     return run
 
 
 @pytest.mark.parametrize("settings", [TINY, DISCRETE], ids=["continuous", "discrete"])
-def test_137_and_263_updates_are_400(settings: tuple[str, ...], golden: Any, tmp_path: Path):
-    whole = golden(*settings, "updates=400")
+def test_137_and_263_updates_are_400(settings: tuple[str, ...], uninterrupted: Any, tmp_path: Path):
+    whole = uninterrupted(*settings, "updates=400")
     part = trained(tmp_path / "run", *settings, "updates=137")
     at_137 = learned(part)
     resumed(part, "updates=400")
     assert differences(learned(whole), learned(part)) == []
-    assert differences(at_137["agent"], learned(part)["agent"]) != []  # it went on at all
+    assert differences(at_137["agent"], learned(part)["agent"]) != []  # it did train on
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_13_and_27_updates_are_40(variant: str, golden: Any, tmp_path: Path):
+def test_13_and_27_updates_are_40(variant: str, uninterrupted: Any, tmp_path: Path):
     settings = VARIANTS[variant]
     part = resumed(trained(tmp_path / "run", *settings, "updates=13"), "updates=40")
-    assert differences(learned(golden(*settings, "updates=40")), learned(part)) == []
+    assert differences(learned(uninterrupted(*settings, "updates=40")), learned(part)) == []
 
 
 @pytest.mark.parametrize("stop", [1, 10, 20, 39])
-def test_it_does_not_matter_where_a_run_is_stopped(stop: int, golden: Any, tmp_path: Path):
-    """At the first update, at a logging point, at the end of a block, one before the end."""
+def test_a_run_may_stop_at_any_update(stop: int, uninterrupted: Any, tmp_path: Path):
+    """Stop at the first update, at a logging point, at the end of a block, one before the end."""
     part = resumed(trained(tmp_path / "run", *TINY, f"updates={stop}"), "updates=40")
-    assert differences(learned(golden(*TINY, "updates=40")), learned(part)) == []
+    assert differences(learned(uninterrupted(*TINY, "updates=40")), learned(part)) == []
 
 
-def test_a_run_can_be_continued_again_and_again(golden: Any, tmp_path: Path):
+def test_a_run_can_be_resumed_repeatedly(uninterrupted: Any, tmp_path: Path):
     part = trained(tmp_path / "run", *TINY, "updates=7")
     for updates in (8, 25, 40):
         resumed(part, f"updates={updates}")
-    assert differences(learned(golden(*TINY, "updates=40")), learned(part)) == []
+    assert differences(learned(uninterrupted(*TINY, "updates=40")), learned(part)) == []
 
 
-def test_the_record_is_that_of_one_run(golden: Any, tmp_path: Path):
-    """Each logged update once, with the same numbers: only the clock differs."""
+def test_metrics_are_those_of_one_run(uninterrupted: Any, tmp_path: Path):
+    """Each logged update has one row with the same numbers; only times differ."""
     part = resumed(trained(tmp_path / "run", *TINY, "updates=25"), "updates=40")
-    expected = rows(golden(*TINY, "updates=40") / "metrics.csv")
+    expected = rows(uninterrupted(*TINY, "updates=40") / "metrics.csv")
     assert [row["update"] for row in expected] == ["10", "20", "30", "40"]
     assert rows(part / "metrics.csv") == expected
 
 
-def test_rows_after_the_checkpoint_are_written_once(golden: Any, tmp_path: Path):
-    """A run killed at update 30 had logged 30 when its last checkpoint was of update 20."""
+def test_rows_after_the_checkpoint_are_written_once(uninterrupted: Any, tmp_path: Path):
+    """A run was killed at update 30, which it had logged, after a checkpoint of update 20."""
     part = trained(tmp_path / "run", *TINY, "updates=20")
     with (part / "metrics.csv").open("a", newline="") as file:
         file.write("30,1.0,2.0\r\n40,half of a li")
     resumed(part, "updates=40")
-    assert rows(part / "metrics.csv") == rows(golden(*TINY, "updates=40") / "metrics.csv")
+    assert rows(part / "metrics.csv") == rows(uninterrupted(*TINY, "updates=40") / "metrics.csv")
 
 
 def test_the_schedule_is_that_of_the_run(tmp_path: Path):
-    """alpha's decay ends at 40 updates, as configured, though the run is continued to 60."""
+    """alpha's decay ends at 40 updates, as configured, though the run is resumed to 60."""
     settings = (*TINY, "alpha_schedule=linear", "alpha_schedule.final_factor=0")
     part = resumed(trained(tmp_path / "run", *settings, "updates=40"), "updates=60")
     alphas = {row["update"]: float(row["cql/alpha"]) for row in rows(part / "metrics.csv")}
-    # Update 10 is the one after 9 finished ones.
+    # Update 10 comes after 9 completed ones.
     assert alphas["10"] == pytest.approx(5.0 * (1 - 9 / 40))
     assert alphas["50"] == alphas["60"] == 0.0
 
 
-# --- Every saved item is needed -------------------------------------------------------------------
+# --- Every item of a checkpoint is needed ---------------------------------------------------------
 
 
 def without_targets(state: dict[str, Any]) -> None:
@@ -146,7 +146,7 @@ def without_multiplier(state: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "settings"),
+    ("remove", "settings"),
     [
         (without_targets, TINY),
         (without_targets, DISCRETE),
@@ -159,33 +159,33 @@ def without_multiplier(state: dict[str, Any]) -> None:
     ],
 )
 def test_each_item_of_the_state_decides_the_end(
-    spoil: Callable[..., None], settings: tuple[str, ...], golden: Any, tmp_path: Path
+    remove: Callable[..., None], settings: tuple[str, ...], uninterrupted: Any, tmp_path: Path
 ):
     part = trained(tmp_path / "run", *settings, "updates=13")
     state = newest_checkpoint(part)
-    spoil(state)
+    remove(state)
     write_checkpoint(part, state)
     resumed(part, "updates=40")
     different = differences(
-        learned(golden(*settings, "updates=40"))["agent"], learned(part)["agent"]
+        learned(uninterrupted(*settings, "updates=40"))["agent"], learned(part)["agent"]
     )
     assert any(name.startswith("/critic") for name in different)
 
 
-# --- What a checkpoint is -------------------------------------------------------------------------
+# --- Checkpoints -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("settings", [LAGRANGE, DISCRETE], ids=["continuous", "discrete"])
-def test_a_checkpoint_holds_tensors_and_plain_values_only(settings: Any, golden: Any):
-    path = golden(*settings, "updates=40") / "checkpoints" / LAST
+def test_a_checkpoint_holds_tensors_and_plain_values_only(settings: Any, uninterrupted: Any):
+    path = uninterrupted(*settings, "updates=40") / "checkpoints" / LAST
     state = torch.load(path, weights_only=True)
     plain = (Tensor, int, float, str, bool, type(None))
     assert {type(value) for _, value in leaves(state)} <= set(plain)
     assert {"agent", "optimizer", "noise", "updates", "config", "dataset", "lengths"} <= set(state)
 
 
-def test_a_continued_run_is_the_same_run_at_wandb(monkeypatch: Any, tmp_path: Path):
-    """The id is made before the first update and kept; both parts are logged under it."""
+def test_a_resumed_run_is_the_same_run_at_wandb(monkeypatch: Any, tmp_path: Path):
+    """The id is created before the first update and kept; both parts are logged under it."""
     monkeypatch.setenv("WANDB_MODE", "disabled")
     used: list[str] = []
 
@@ -200,25 +200,25 @@ def test_a_continued_run_is_the_same_run_at_wandb(monkeypatch: Any, tmp_path: Pa
     assert used[0] == used[1] == entry_point.read_json(part / "metadata.json")["wandb_id"]
 
 
-def test_a_run_killed_at_its_very_end_gets_its_result(golden: Any, tmp_path: Path):
-    """All updates are saved, but result.json is not there yet: the same command completes it."""
+def test_a_run_killed_at_its_very_end_gets_its_result(uninterrupted: Any, tmp_path: Path):
+    """All updates are saved but result.json is missing: resuming writes it."""
     settings = (*TINY, "evaluation=default", "evaluation.episodes=2", "evaluation.environments=2")
     part = trained(tmp_path / "run", *settings, "updates=10")
     expected = entry_point.read_json(part / "result.json")
     (part / "result.json").unlink()
     (part / "checkpoints" / ".last.ckpt.123.tmp").write_text("half")
     resumed(part)
-    found = entry_point.read_json(part / "result.json")
+    result = entry_point.read_json(part / "result.json")
     clock = ("wall_seconds", "updates_per_second")
-    assert {k: v for k, v in found.items() if k not in clock} == {
+    assert {k: v for k, v in result.items() if k not in clock} == {
         k: v for k, v in expected.items() if k not in clock
     }
-    assert found["episodes"] == 2
+    assert result["episodes"] == 2
     assert not list(part.rglob("*.tmp"))
 
 
-def test_updates_already_reached_are_nothing_to_do(golden: Any, capsys: Any):
-    run = golden(*TINY, "updates=40")
+def test_updates_already_reached_are_nothing_to_do(uninterrupted: Any, capsys: Any):
+    run = uninterrupted(*TINY, "updates=40")
     before = (run / "checkpoints" / LAST).read_bytes()
     resume(run, entry_point.OmegaConf.create({}), [])
     assert "nothing to do" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""Promise: what cannot be continued exactly is refused, in one line, and nothing is overwritten."""
+"""Guarantee: what cannot be resumed exactly is refused in one line, and nothing is overwritten."""
 
 import os
 import random
@@ -34,13 +34,13 @@ SETTINGS = (*TINY, "checkpoint_every=10")
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of 20 updates that saved at 10 and at 20."""
+    """Train 20 updates with checkpoints at 10 and 20; return the run folder."""
     return trained(tmp_path_factory.mktemp("finished") / "run", *SETTINGS, "updates=20")
 
 
 @pytest.fixture
 def run(finished: Path, tmp_path: Path) -> Path:
-    """A copy of it that a test may spoil."""
+    """Return a copy of the finished run, which a test may damage."""
     return Path(shutil.copytree(finished, tmp_path / "run"))
 
 
@@ -74,7 +74,7 @@ def test_an_edited_config(run: Path, old: str, new: str, section: str):
 
 
 def test_changed_data(run: Path, recorded: Path, tmp_path: Path, monkeypatch: Any):
-    """One reward of one step is another one."""
+    """The reward of one step differs."""
     store = Path(shutil.copytree(recorded, tmp_path / "store"))
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(store))
     path = store / "sim" / "pendulum" / f"mixed_{SIZE}-v0" / "data" / "main_data.hdf5"
@@ -95,7 +95,7 @@ def test_a_newer_format(run: Path, monkeypatch: Any):
 
 
 def test_code_inside_a_checkpoint(run: Path, tmp_path: Path):
-    """Whoever can change the file can change its sha256 too; reading still runs nothing."""
+    """A forged checkpoint with a valid sha256 runs no code when it is read."""
 
     class Evil:
         def __reduce__(self) -> Any:
@@ -118,7 +118,7 @@ def test_a_metrics_file_that_lost_rows(run: Path):
 
 
 def test_a_damaged_last_checkpoint_falls_back_loudly(finished: Path, run: Path, capsys: Any):
-    """From the checkpoint of update 10 the run comes to the same end, its rows written once."""
+    """From the checkpoint of update 10 the run reaches the same end, its rows written once."""
     path = run / "checkpoints" / LAST
     path.write_bytes(path.read_bytes()[:-100])
     (run / "result.json").unlink()
@@ -141,7 +141,7 @@ def test_both_checkpoints_damaged(run: Path):
 def test_a_failure_between_checkpoints_costs_only_what_came_after(
     finished: Path, tmp_path: Path, monkeypatch: Any
 ):
-    """The bar raises at update 15: rows up to then are there, the checkpoint is of update 10."""
+    """The progress bar raises at update 15: rows up to 15 are kept, the checkpoint is of 10."""
 
     def break_down(_bar: Any, _trainer: Any, agent: Any, *_args: Any) -> None:
         if agent.updates == 15:
@@ -159,8 +159,9 @@ def test_a_failure_between_checkpoints_costs_only_what_came_after(
     assert differences(learned(finished), learned(run)) == []
 
 
+@pytest.mark.slow
 def test_kill_9_at_a_random_moment(finished: Path, tmp_path: Path):
-    """The same command again until it is through: the same end, each row once, nothing left."""
+    """Resuming reaches the same end: each row once, no temporary file left."""
     folder, generator = tmp_path / "run", random.Random()
     arguments = [*SETTINGS, "updates=400", "log_every=5", f"run_dir={folder}"]
     with entry_point(*arguments) as process:

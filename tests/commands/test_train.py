@@ -1,4 +1,4 @@
-"""Promise: a run leaves a folder that says what it was and what it reached, however it ends."""
+"""Guarantee: a run leaves a folder with its settings and its result, however it ends."""
 
 import csv
 import importlib.metadata
@@ -40,14 +40,11 @@ from offline_cql.runs.folder import CsvFile
 pytestmark = pytest.mark.usefixtures("recorded")
 
 ROLLOUTS = ("evaluation=default", "evaluation.episodes=4", "evaluation.environments=2")
-RESULT = {
-    *("status", "updates", "updates_per_second", "wall_seconds", "return_mean", "return_std"),
-    *("normalized_score", "episodes", "behavior_return", "error", "signal"),
-}
+METRICS_PAGE = (CONF.parent / "docs" / "metrics.md").read_text()
 
 
 def typed_in(*overrides: str) -> float | None:
-    """What `python train.py <overrides>` does after its command line was checked."""
+    """Run `python train.py <overrides>`, without the check of its command line."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose("train", list(overrides), return_hydra_config=True)
     HydraConfig.instance().set_config(config)
@@ -61,7 +58,7 @@ def typed_in(*overrides: str) -> float | None:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory, recorded: Path) -> tuple[Path, float]:
-    """A run of 20 updates with two evaluations, and what train() returned."""
+    """Train 20 updates with two evaluations; return the run folder and what train() returned."""
     folder = tmp_path_factory.mktemp("finished") / "2026-11-21_00-00-00-seed0"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SEED", "7")
@@ -76,27 +73,28 @@ def finished(tmp_path_factory: pytest.TempPathFactory, recorded: Path) -> tuple[
 def test_the_config_is_kept_with_environment_variables_unresolved(finished: Any):
     text = (finished[0] / "config.yaml").read_text()
     assert "seed: ${oc.env:SEED}" in text
-    # Everything else is a value: nothing changes when the project's defaults do.
+    # Everything else is a value, so that later defaults cannot change the run.
     assert text.count("${") == 1
     assert f"run_dir: {finished[0]}" in text
 
 
-def test_the_record_says_how_to_repeat_the_run(finished: Any):
-    record = read_json(finished[0] / "metadata.json")
+def test_metadata_name_what_repeating_the_run_needs(finished: Any):
+    metadata = read_json(finished[0] / "metadata.json")
     assert {"created", "command", "grid", "commit", "versions", "hardware", "dataset"} <= set(
-        record
+        metadata
     )
-    assert record["versions"]["torch"] == importlib.metadata.version("torch")
-    assert record["dataset"]["id"] == "sim/pendulum/mixed_2000-v0"
-    assert re.fullmatch("[0-9a-f]{64}", record["dataset"]["sha256"])
-    assert record["wandb_id"] is None  # logger=csv
-    assert record["grid"] is None
+    assert metadata["versions"]["torch"] == importlib.metadata.version("torch")
+    assert metadata["dataset"]["id"] == "sim/pendulum/mixed_2000-v0"
+    assert re.fullmatch("[0-9a-f]{64}", metadata["dataset"]["sha256"])
+    assert metadata["wandb_id"] is None  # logger=csv
+    assert metadata["grid"] is None
 
 
 def test_the_result_is_that_of_the_last_evaluation(finished: Any):
     folder, value = finished
     result = read_json(folder / "result.json")
-    assert set(result) == RESULT
+    table = METRICS_PAGE.partition("## result.json\n")[2].partition("\n## ")[0]
+    assert list(result) == re.findall(r"(?m)^\| `(\w+)` \|", table)
     assert (result["status"], result["updates"], result["error"]) == ("finished", 20, None)
     last = [
         float(row["return"]) for row in rows(folder / "evaluation.csv") if row["update"] == "20"
@@ -131,9 +129,9 @@ def test_without_rollouts_there_is_no_metric(tmp_path: Path, capsys: Any):
     )
 
 
-@pytest.mark.parametrize("log_every", [1, 1000], ids=["seen in the log", "seen in the weights"])
+@pytest.mark.parametrize("log_every", [1, 1000], ids=["logged", "not logged"])
 def test_a_diverging_run_stops_and_keeps_what_was_good(log_every: int, tmp_path: Path):
-    """alpha explodes at update 7: the checkpoint of update 5 stays, none is made of update 10."""
+    """alpha explodes at update 7: the checkpoint of update 5 stays, none is written at 10."""
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     explosion = ("alpha_schedule=piecewise", "alpha_schedule.points=[[5,1],[6,1e300]]")
     every = ("checkpoint_every=5", f"log_every={log_every}")
@@ -146,7 +144,7 @@ def test_a_diverging_run_stops_and_keeps_what_was_good(log_every: int, tmp_path:
     kept = newest_checkpoint(folder)
     assert kept["updates"] == 5
     assert all(value.isfinite().all() for value in kept["agent"].values())
-    # Whoever runs the next job of a grid can stop it.
+    # The next job of a grid can be stopped.
     assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == handlers
 
 
@@ -156,16 +154,16 @@ def test_a_gpu_that_is_not_there_is_refused(monkeypatch: Any):
         validate(composed("hardware=gpu", *(key for key in TINY if key != "hardware=cpu")), [])
     assert error.value.exit_code == 2
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    asked = ("hardware=auto", "hardware.capture=true")
+    capture = ("hardware=auto", "hardware.capture=true")
     with pytest.raises(ConfigError, match="needs a GPU, found 0"):
-        validate(composed(*asked, *(key for key in TINY if key != "hardware=cpu")), [])
+        validate(composed(*capture, *(key for key in TINY if key != "hardware=cpu")), [])
 
 
 @pytest.mark.parametrize(
     ("units", "precision"),
     [({"avx512_bf16": True}, "bf16"), ({"amx_bf16": True}, "bf16"), ({"avx512_bf16": False}, "32")],
 )
-def test_precision_auto_is_settled_once_and_said(
+def test_precision_auto_is_resolved_once_and_printed(
     units: dict[str, bool], precision: str, tmp_path: Path, monkeypatch: Any, capsys: Any
 ):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: units)
@@ -173,14 +171,14 @@ def test_precision_auto_is_settled_once_and_said(
     assert f"precision {precision} (hardware.precision=auto)" in capsys.readouterr().out
     assert load_config(folder).hardware.precision == precision
     assert read_json(folder / "metadata.json")["hardware"]["precision"] == precision
-    # Another processor goes on with what the run began with.
+    # Another processor keeps the precision that the run began with.
     monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
     resumed(folder, f"resume={folder}", "updates=4")
     assert load_config(folder).hardware.precision == precision
 
 
 def test_a_batch_larger_than_the_data_is_refused():
-    """The data have 2,000 transitions whatever the config promises."""
+    """The data set has 2,000 transitions."""
     config = composed(*TINY, "batch_size=2000")
     validate(config, [])
     with pytest.raises(ConfigError, match=r"batch_size=2001 must be <= dataset.size=2000"):
@@ -204,7 +202,7 @@ def test_evaluating_a_finished_run_repeats_its_last_evaluation(finished: Any, mo
 
 
 def test_collecting_with_a_finished_run(finished: Any, tmp_path: Path, monkeypatch: Any):
-    """Its deterministic policy fills 250 steps, 25 in each of ten environments."""
+    """The deterministic policy plays 25 steps in each of ten environments."""
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
     monkeypatch.setenv("SEED", "7")
     folder = finished[0]
@@ -214,7 +212,7 @@ def test_collecting_with_a_finished_run(finished: Any, tmp_path: Path, monkeypat
     assert float(abs(data.actions).max()) <= 1.0
 
 
-def test_sigterm_saves_and_the_run_goes_on_from_there(tmp_path: Path):
+def test_sigterm_saves_a_checkpoint_that_resuming_starts_from(tmp_path: Path):
     folder = tmp_path / "run"
     with entry_point(*TINY, "updates=1_000_000", f"run_dir={folder}") as process:
         wait_for(lambda: CsvFile(folder / "metrics.csv").size() > 0, process)

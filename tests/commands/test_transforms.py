@@ -1,6 +1,6 @@
-"""Promise: splits and transforms of the data are trained with, for both kinds of action.
+"""Guarantee: splits and transforms of the data change what is learned, for both kinds of actions.
 
-Each runs to its end and changes what is learned; the data set on record stays the whole one.
+The metadata name the whole data set, whatever part of it a run trained on.
 """
 
 from pathlib import Path
@@ -21,7 +21,7 @@ TRANSFORMS = {
     "n_step": ("dataset.n_step=3",),
     "validation_fraction": ("dataset.validation_fraction=0.3",),
     "fraction": ("dataset.fraction=0.5",),
-    "best": ("dataset.top_fraction=0.3",),
+    "top_fraction": ("dataset.top_fraction=0.3",),
     "return_range": ("dataset.return_range=10",),
     "reward_shift": ("dataset.reward_shift=1",),
     "all": (
@@ -38,14 +38,14 @@ TRANSFORMS = {
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory, recorded: Path) -> dict[str, Path]:
-    """A run of each kind on all of the data as they are."""
+    """Train a run of each kind on all of the data, without transforms."""
     base = tmp_path_factory.mktemp("plain")
     return {kind: trained(base / kind, *settings, "updates=20") for kind, settings in KINDS.items()}
 
 
 @pytest.mark.parametrize("transform", TRANSFORMS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_run_ends_and_has_learned_from_other_data(
+def test_a_run_finishes_and_learns_from_other_data(
     kind: str, transform: str, plain: dict[str, Path], tmp_path: Path
 ):
     run = trained(tmp_path / "run", *KINDS[kind], *TRANSFORMS[transform], "updates=20")
@@ -57,7 +57,7 @@ def test_a_run_ends_and_has_learned_from_other_data(
 
 
 def test_a_batch_larger_than_the_training_part_is_refused():
-    """Of 2,000 transitions some are held out: what is left is the limit."""
+    """The validation episodes' transitions do not count."""
     overrides = (*TINY, "dataset.validation_fraction=0.2")
     settings, data = validate(composed(*overrides), [])
     size = split_episodes(data, settings.dataset).size

@@ -1,4 +1,4 @@
-"""Composes the project's config in a test, as Hydra does it for a entry point."""
+"""Compose the project's config in a test, as Hydra does for an entry point."""
 
 import functools
 from pathlib import Path
@@ -12,7 +12,7 @@ CONF = Path(__file__).resolve().parents[2] / "conf"
 
 
 def composed(*overrides: str, entry_point: str = "train") -> DictConfig:
-    """The config of `python <entry point>.py <overrides>`."""
+    """Return the config of `python <entry point>.py <overrides>`."""
     return _composed(overrides, entry_point).copy()
 
 
@@ -23,5 +23,5 @@ def _composed(overrides: tuple[str, ...], entry_point: str) -> DictConfig:
 
 
 def settings(*overrides: str) -> TrainConfig:
-    """The checked settings of `python train.py <overrides>`."""
+    """Return the validated settings of `python train.py <overrides>`."""
     return typed(composed(*overrides))

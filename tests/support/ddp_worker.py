@@ -1,7 +1,7 @@
-"""One rank of distributed runs, started by torchrun: `ddp_worker.py RUN_FOLDER …`.
+"""Train as one rank of distributed runs; started by torchrun: `ddp_worker.py RUN_FOLDER …`.
 
-It trains as `offline_cql.commands.distributed` does and leaves rank-<n>.pt in each run folder: what this
-rank learned and which files it wrote.
+It trains as `offline_cql.commands.distributed` does and saves rank-<n>.pt in each run folder: the
+weights of this rank and the files that it wrote.
 """
 
 import os

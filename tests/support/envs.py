@@ -10,8 +10,8 @@ import numpy as np
 class Marker(gym.Env[Any, Any]):
     """Observation (reset seed mod 1000, step); reward: the step; ends after `length(seed)` steps.
 
-    Actions lie in [-1, 3] x [0, 2]. Even seeds make 2 steps and terminate, odd ones 7 and are
-    truncated. `fault`: what step 1 does wrong.
+    Actions lie in [-1, 3] x [0, 2]. Episodes of even seeds terminate after 2 steps, those of odd
+    ones are truncated after 7. `fault`: what step 2 does wrong (raise, observation, reward).
     """
 
     observation_space = gym.spaces.Box(-np.inf, np.inf, (2,), np.float64)
@@ -44,7 +44,7 @@ class Marker(gym.Env[Any, Any]):
 
 
 def length(seed: int) -> int:
-    """Steps of an episode of Marker that was reset with this seed."""
+    """Return the number of steps of a Marker episode that was reset with this seed."""
     return 2 if seed % 2 == 0 else 7
 
 
@@ -53,7 +53,7 @@ if "Marker-v0" not in gym.registry:
 
 
 class Nested(gym.Env[Any, Any]):
-    """Every kind of observation that has a flat form, three levels deep, keys out of order.
+    """An environment with every kind of observation that can be flattened, three levels deep.
 
     Flat, in alphabetical order of keys: body/0 (2 x 2: seed, step, 0.5, -0.5), body/1 (3 bits of
     the step), goal/kind (one-hot of step mod 3, numbered from 5), goal/place (seed, seed + step);
@@ -99,7 +99,7 @@ class Nested(gym.Env[Any, Any]):
 
 
 def nested_row(seed: int, time: int) -> list[float]:
-    """What Nested's docstring says."""
+    """Return Nested's flat observation as its docstring lists it."""
     bits = [float(time >> bit & 1) for bit in range(3)]
     kind = [float(time % 3 == index) for index in range(3)]
     return [seed, time, 0.5, -0.5, *bits, *kind, seed, seed + time]
@@ -110,10 +110,10 @@ if "Nested-v0" not in gym.registry:
 
 
 def env_config(name: str, env_id: str) -> Any:
-    """What recording reads of an EnvConfig."""
+    """Return the part of an EnvConfig that recording reads."""
     return SimpleNamespace(name=name, id=env_id, reference_min=0.0, reference_max=10.0)
 
 
 def dataset_config(name: str, size: int, quality: str = "mixed") -> Any:
-    """What recording reads of a DatasetConfig."""
+    """Return the part of a DatasetConfig that recording reads."""
     return SimpleNamespace(id=f"sim/{name}/{quality}-v0", quality=quality, size=size)

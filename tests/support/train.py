@@ -1,4 +1,4 @@
-"""Trains in a test: tiny networks, a small recorded data set, the run folder as the only result."""
+"""Train in a test: tiny networks, a small recorded data set; the result is a run folder."""
 
 import csv
 import subprocess
@@ -31,31 +31,31 @@ TINY = (
     "hardware=cpu",
     "hardware.updates_per_step=10",
 )
-# A setting that has no effect is refused, so a discrete agent is not told of proposals and actors.
+# Settings without effect are refused: a discrete agent has no action samples and no actor.
 DISCRETE = ("env=cartpole", *(k for k in TINY if not k.startswith(("cql.n_act", "network.act"))))
 LAGRANGE = (*TINY, "cql=lagrange", "network.log_std_affine=true")
-# Columns of metrics.csv that tell the time.
+# Columns of metrics.csv that differ between equal runs.
 CLOCK = {"time/updates_per_second"}
 
 
 def trained(folder: Path, *overrides: str) -> Path:
-    """Train as train.py does, without its tables; returns the run folder that was claimed."""
+    """Train as train.py does, without its tables; return the run folder."""
     config = composed(*overrides, f"run_dir={folder}")
     settings, transitions = validate(config, [])
-    claimed = create_run(config, settings, transitions, grid_name=None)
-    run_training(claimed, load_config(claimed), transitions, state=None)
-    return claimed
+    run = create_run(config, settings, transitions, grid_name=None)
+    run_training(run, load_config(run), transitions, state=None)
+    return run
 
 
 def resumed(folder: Path, *overrides: str) -> Path:
-    """Go on as `python train.py resume=FOLDER …` does."""
+    """Resume as `python train.py resume=FOLDER …` does."""
     resume(folder, composed(*overrides), list(overrides))
     return folder
 
 
 @contextmanager
 def entry_point(*arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """`python train.py <arguments>` as a process of its own, which does not outlive the test."""
+    """Start `python train.py <arguments>` as a process that does not outlive the test."""
     command = [sys.executable, "train.py", *arguments]
     with subprocess.Popen(command, cwd=CONF.parent, stderr=subprocess.PIPE, text=True) as process:
         try:
@@ -64,15 +64,15 @@ def entry_point(*arguments: str) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
-def wait_for(there: Callable[[], bool], process: subprocess.Popen[str]) -> None:
-    """Until something is there that a running process will make."""
-    while not there():
-        assert process.poll() is None, "the process ended before its time"
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    """Wait until a running process has made the condition true."""
+    while not condition():
+        assert process.poll() is None, "the process ended early"
         time.sleep(0.01)
 
 
 def rows(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV file, without the columns that tell the time."""
+    """Return the rows of a CSV file without the columns of CLOCK."""
     with path.open(newline="") as file:
         return [
             {name: value for name, value in row.items() if name not in CLOCK}
@@ -81,13 +81,13 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 
 def learned(folder: Path) -> dict[str, Any]:
-    """What the run's checkpoint says about learning: agent, optimizer, noise, counter."""
+    """Return agent, optimizer, noise generator and number of updates of the last checkpoint."""
     state = newest_checkpoint(folder)
     return {key: state[key] for key in ("agent", "optimizer", "noise", "updates")}
 
 
 def leaves(tree: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """Every value in nested dicts, lists and tuples, with its place."""
+    """Yield (path, value) for every value in nested dicts, lists and tuples."""
     if isinstance(tree, dict):
         for key, value in tree.items():
             yield from leaves(value, f"{name}/{key}")
@@ -99,11 +99,11 @@ def leaves(tree: Any, name: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def differences(one: Any, other: Any) -> list[str]:
-    """Where two nested states differ; tensors must be equal bit for bit."""
-    left, right = dict(leaves(one)), dict(leaves(other))
+    """Return the paths at which two nested states differ; tensors must be equal bit for bit."""
+    first, second = dict(leaves(one)), dict(leaves(other))
     return sorted(
-        {name for name in left.keys() & right.keys() if not equal(left[name], right[name])}
-        | (left.keys() ^ right.keys())
+        {name for name in first.keys() & second.keys() if not equal(first[name], second[name])}
+        | (first.keys() ^ second.keys())
     )
 
 
