@@ -1,9 +1,8 @@
-"""A plain textbook loop of continuous CQL, to be timed beside the project's update.
+"""A baseline for benchmarks/updates.py: continuous CQL written as single-file implementations are.
 
-Written the way single-file implementations are: separate critics, the actor run on observations
-repeated for every sampled action, one optimizer and one backward a network, targets averaged
-parameter by parameter, and 25 numbers fetched with `.item()` at every update. The losses are those
-of `cql=default` with a fixed alpha; nothing here is used by the project itself.
+Separate critics, the actor run on observations repeated for every sampled action, one optimizer and
+one backward pass per network, targets averaged parameter by parameter, and 25 numbers fetched with
+`.item()` at every update. The losses are those of `cql=default` with a fixed alpha.
 """
 
 from __future__ import annotations
@@ -52,8 +51,8 @@ class Critic(nn.Module):
         return value
 
 
-class TextbookCQL:
-    """`update` learns from one batch and returns 25 numbers."""
+class BaselineCQL:
+    """Twin critics, an actor and a temperature; `update` trains on one batch."""
 
     def __init__(
         self,
@@ -76,7 +75,8 @@ class TextbookCQL:
         self.n_action_samples, self.action_dim = n_action_samples, action_dim
 
     def update(self, batch: tuple[Tensor, Tensor, Tensor, Tensor, Tensor]) -> dict[str, float]:
-        observation, action, reward, following, done = batch
+        """Make one update; return 25 metrics."""
+        observation, action, reward, next_observation, done = batch
         new_action, log_pi = self.actor(observation)
         alpha_loss = -(self.log_alpha.exp() * (log_pi - self.action_dim).detach()).mean()
         temperature = self.log_alpha.exp().detach()
@@ -84,33 +84,35 @@ class TextbookCQL:
         actor_loss = (temperature * log_pi - torch.minimum(*q_new)).mean()
 
         with torch.no_grad():
-            next_action, next_log_pi = self.actor(following)
-            next_q = torch.minimum(*[target(following, next_action) for target in self.targets])
+            next_action, next_log_pi = self.actor(next_observation)
+            next_q = torch.minimum(
+                *[target(next_observation, next_action) for target in self.targets]
+            )
             y = reward + GAMMA * (1 - done) * next_q
         q_logged = [critic(observation, action) for critic in self.critics]
         td = [functional.mse_loss(q, y) for q in q_logged]
 
         shape = (len(reward), self.n_action_samples, self.action_dim)
         uniform = torch.empty(shape).uniform_(-1, 1)
-        current, current_density = self.actor(observation, repeat=self.n_action_samples)
-        ahead, ahead_density = self.actor(following, repeat=self.n_action_samples)
-        current, ahead = current.detach(), ahead.detach()
-        uniform_density = -self.action_dim * math.log(2.0)
-        gaps, parts = [], []
+        current, current_log_prob = self.actor(observation, repeat=self.n_action_samples)
+        next_sampled, next_log_prob = self.actor(next_observation, repeat=self.n_action_samples)
+        current, next_sampled = current.detach(), next_sampled.detach()
+        uniform_log_prob = -self.action_dim * math.log(2.0)
+        gaps, sampled = [], []
         for critic, q in zip(self.critics, q_logged, strict=True):
-            of_uniform = critic(observation, uniform)
-            of_current = critic(observation, current)
-            of_ahead = critic(observation, ahead)
+            q_uniform = critic(observation, uniform)
+            q_current = critic(observation, current)
+            q_next = critic(observation, next_sampled)
             joined = torch.cat(
                 [
-                    of_uniform - uniform_density,
-                    of_ahead - ahead_density.detach(),
-                    of_current - current_density.detach(),
+                    q_uniform - uniform_log_prob,
+                    q_next - next_log_prob.detach(),
+                    q_current - current_log_prob.detach(),
                 ],
                 dim=1,
             )
             gaps.append((torch.logsumexp(joined, dim=1) - q).mean())
-            parts.append((of_uniform, of_current, of_ahead))
+            sampled.append((q_uniform, q_current, q_next))
         critic_losses = [t + ALPHA * g for t, g in zip(td, gaps, strict=True)]
 
         self.alpha_optimizer.zero_grad()
@@ -144,8 +146,8 @@ class TextbookCQL:
                 f"q_{k}": q_logged[k].mean(),
                 f"q_std_{k}": q_logged[k].std(),
                 f"q_max_{k}": q_logged[k].max(),
-                f"uniform_{k}": parts[k][0].mean(),
-                f"current_{k}": parts[k][1].mean(),
-                f"ahead_{k}": parts[k][2].mean(),
+                f"uniform_{k}": sampled[k][0].mean(),
+                f"current_{k}": sampled[k][1].mean(),
+                f"next_{k}": sampled[k][2].mean(),
             }
         return {name: value.item() for name, value in metrics.items()}

@@ -1,7 +1,8 @@
-"""What `benchmarks/updates.py` times, one program a contender; it is told how many updates to do.
+"""The implementations that `benchmarks/updates.py` times, each in a process of its own.
 
-`python contenders.py NAME SIZES` answers each number of updates on its input with the seconds that
-they took. Sampling, losses, optimizers and targets are timed; evaluation and saving are not.
+`python implementations.py NAME SIZES` reads numbers of updates, one per line, and answers each with
+the seconds that they took. Sampling, losses, optimizers and targets are timed; evaluation and
+checkpoints are not.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ import numpy as np
 import torch
 
 CONF = Path(__file__).parent.parent / "conf"
-Contender = Callable[[int], float]  # updates to seconds
+Implementation = Callable[[int], float]  # updates -> seconds
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """One task and its networks. hidden: of actor and critics."""
+    """The sizes of a task and its networks; actor and critics have the same hidden layers."""
 
     task: str = "hopper"
     batch: int = 256
@@ -39,47 +40,47 @@ class Sizes:
 
     @property
     def spaces(self) -> tuple[int, int]:
-        """Numbers in an observation, numbers in an action or choices."""
+        """Return the dimension of observations and that of actions, or the number of actions."""
         return {"hopper": (11, 3), "pendulum": (3, 1), "cartpole": (4, 2)}[self.task]
 
     @property
     def flops(self) -> float:
-        """Operations of one update's matrix products, as the project does them; continuous."""
+        """Return the operations of one update's matrix products, continuous agent."""
         observation, action = self.spaces
         first_state, first_action = observation * self.width, action * self.width
         inner = (self.layers - 1) * self.width**2 + self.width  # with the head
-        states, pairs = self.batch, self.batch * (1 + 3 * self.n_action_samples)
+        states, actions = self.batch, self.batch * (1 + 3 * self.n_action_samples)
         # Forward, then gradients of weights and of inputs; the observation needs none.
-        scored = pairs * (2 * first_action + 3 * inner) + states * 2 * first_state
+        scored = actions * (2 * first_action + 3 * inner) + states * 2 * first_state
         target = states * (first_state + first_action + inner)
         frozen = states * (first_state + 2 * first_action + 2 * inner)
         actor = (self.layers - 1) * self.width**2 + self.width * 2 * action
-        policy = states * (3 * first_state + 4 * actor)  # here with gradients, there without
+        policy = states * (3 * first_state + 4 * actor)  # at s with gradients, at s' without
         return 2.0 * (self.critics * (scored + target + frozen) + policy)
 
 
 def arrays(sizes: Sizes) -> dict[str, np.ndarray]:
-    """Transitions without meaning: only their sizes matter here."""
+    """Return random transitions; only their sizes matter."""
     observation, action = sizes.spaces
-    draw, count = np.random.default_rng(0), sizes.transitions
-    continuous = draw.uniform(-1, 1, (count, action)).astype(np.float32)
-    choices = draw.integers(action, size=count)
-    observations = draw.standard_normal((count, observation), dtype=np.float32)
+    generator, count = np.random.default_rng(0), sizes.transitions
+    continuous = generator.uniform(-1, 1, (count, action)).astype(np.float32)
+    discrete = generator.integers(action, size=count)
+    observations = generator.standard_normal((count, observation), dtype=np.float32)
     return {
         "observations": observations,
-        "actions": choices if sizes.task == "cartpole" else continuous,
-        "rewards": draw.standard_normal(count, dtype=np.float32),
+        "actions": discrete if sizes.task == "cartpole" else continuous,
+        "rewards": generator.standard_normal(count, dtype=np.float32),
         "next_observations": np.roll(observations, -1, axis=0),
     }
 
 
-def textbook(sizes: Sizes) -> Contender:
-    from textbook import TextbookCQL
+def baseline(sizes: Sizes) -> Implementation:
+    from baseline import BaselineCQL
 
     # In the order of a batch: observations, actions, rewards, next observations.
     data = [torch.from_numpy(column) for column in arrays(sizes).values()]
     done = torch.zeros(sizes.transitions)
-    agent = TextbookCQL(
+    agent = BaselineCQL(
         *sizes.spaces, hidden=tuple(sizes.hidden), n_action_samples=sizes.n_action_samples
     )
 
@@ -93,14 +94,16 @@ def textbook(sizes: Sizes) -> Contender:
     return run
 
 
-def d3rlpy(sizes: Sizes) -> Contender:
+def d3rlpy(sizes: Sizes) -> Implementation:
     import d3rlpy as library
 
-    made = arrays(sizes)
+    columns = arrays(sizes)
     timeouts = np.zeros(sizes.transitions, np.float32)
     timeouts[999::1000] = 1.0
     data = library.dataset.MDPDataset(
-        made["observations"], made["actions"], made["rewards"], np.zeros_like(timeouts), timeouts
+        *(columns[name] for name in ("observations", "actions", "rewards")),
+        np.zeros_like(timeouts),
+        timeouts,
     )
     encoder = library.models.VectorEncoderFactory(sizes.hidden)
     algorithm = library.algos.CQLConfig(
@@ -122,13 +125,13 @@ def d3rlpy(sizes: Sizes) -> Contender:
     return run
 
 
-def prepared(sizes: Sizes, precision: str, *more: str) -> tuple[Any, ...]:
-    """The settings, the data, all of them selected, and an agent of the project."""
+def prepare(sizes: Sizes, precision: str, *more: str) -> tuple[Any, ...]:
+    """Return settings, transitions, split and a new agent of the project."""
     from hydra import compose, initialize_config_dir
 
     from offline_cql.commands.fit import initial_agent
     from offline_cql.config import typed
-    from offline_cql.data.split import select
+    from offline_cql.data.split import split_episodes
     from offline_cql.transitions import Spaces, Transitions
 
     observation, action = sizes.spaces
@@ -159,16 +162,16 @@ def prepared(sizes: Sizes, precision: str, *more: str) -> tuple[Any, ...]:
         spaces=Spaces(observation, action, discrete, tuple(-x for x in side), side),
         dataset_id="random",
     )
-    selection = select(data, config.dataset)
-    return config, data, selection, initial_agent(config, data, selection)
+    split = split_episodes(data, config.dataset)
+    return config, data, split, initial_agent(config, data, split)
 
 
-def bare(sizes: Sizes, precision: str) -> Contender:
-    """The project's losses in a loop of its own: no Lightning."""
+def bare(sizes: Sizes, precision: str) -> Implementation:
+    """Train with the project's losses in a plain loop, without Lightning."""
     from offline_cql.commands.fit import make_module
 
-    config, data, selection, agent = prepared(sizes, precision)
-    dataset = make_module(config, data, selection, agent).dataset
+    config, data, split, agent = prepare(sizes, precision)
+    dataset = make_module(config, data, split, agent).dataset
     optimizer = agent.configure_optimizers()
     generator = torch.Generator().manual_seed(0)
 
@@ -192,14 +195,14 @@ def bare(sizes: Sizes, precision: str) -> Contender:
     return run
 
 
-def lightning(sizes: Sizes, precision: str, *more: str) -> Contender:
-    """The whole path of training; what starts a fit is not timed, nor is a recording."""
+def lightning(sizes: Sizes, precision: str, *more: str) -> Implementation:
+    """Train as `python train.py` does; starting and graph capture are not timed."""
     import pytorch_lightning as pl
 
     from offline_cql.commands.fit import make_module, make_trainer
 
     def run(updates: int) -> float:
-        config, data, selection, agent = prepared(sizes, precision, *more)
+        config, data, split, agent = prepare(sizes, precision, *more)
         first = min(config.hardware.updates_per_step, updates)  # a block that warms up
         config.hardware.updates_per_step, config.updates = first, first + updates
         times: dict[int, float] = {}
@@ -210,16 +213,16 @@ def lightning(sizes: Sizes, precision: str, *more: str) -> Contender:
                     torch.cuda.synchronize()
                 times[agent.updates] = time.perf_counter()
 
-        module = make_module(config, data, selection, agent)
+        module = make_module(config, data, split, agent)
         make_trainer(config.hardware, [Timer()]).fit(agent, module)
         return times[first + updates] - times[first]
 
     return run
 
 
-RECORDED = ("hardware=gpu", "hardware.capture=true")
-CONTENDERS: dict[str, Callable[[Sizes], Contender]] = {
-    "textbook": textbook,
+CAPTURE = ("hardware=gpu", "hardware.capture=true")
+IMPLEMENTATIONS: dict[str, Callable[[Sizes], Implementation]] = {
+    "baseline": baseline,
     "d3rlpy": d3rlpy,
     "float32": lambda sizes: bare(sizes, "32"),
     "float32, Lightning": lambda sizes: lightning(sizes, "32"),
@@ -227,8 +230,8 @@ CONTENDERS: dict[str, Callable[[Sizes], Contender]] = {
     "bf16, Lightning": lambda sizes: lightning(sizes, "bf16"),
     "GPU, float32": lambda sizes: lightning(sizes, "32", "hardware=gpu"),
     "GPU, bf16": lambda sizes: lightning(sizes, "bf16", "hardware=gpu"),
-    "GPU, float32, recorded": lambda sizes: lightning(sizes, "32", *RECORDED),
-    "GPU, bf16, recorded": lambda sizes: lightning(sizes, "bf16", *RECORDED),
+    "GPU, float32, CUDA graph": lambda sizes: lightning(sizes, "32", *CAPTURE),
+    "GPU, bf16, CUDA graph": lambda sizes: lightning(sizes, "bf16", *CAPTURE),
 }
 
 
@@ -238,10 +241,10 @@ def main() -> None:
         from offline_cql.commands.fit import keep_freed_memory, quieten_lightning
 
         quieten_lightning()
-        if name != "textbook":
+        if name != "baseline":
             keep_freed_memory()
-    answers, sys.stdout = sys.stdout, sys.stderr  # whatever a library prints is no answer
-    run = CONTENDERS[name](sizes)
+    answers, sys.stdout = sys.stdout, sys.stderr  # what a library prints must not mix with answers
+    run = IMPLEMENTATIONS[name](sizes)
     run(3)
     for line in sys.stdin:
         print(json.dumps(run(int(line))), file=answers, flush=True)

@@ -1,8 +1,8 @@
-"""Loading a million Hopper-sized transitions from a Minari store: time and memory, side by side.
+"""Measure time and memory of loading a million Hopper-sized transitions from a Minari store.
 
-Compared with Minari's own iteration (joined to arrays) and with d3rlpy's loader, if --d3rlpy names
-a Python that has it (`make bench-loading` makes one). Each load is a process of its own; the
-contenders take turns; medians. The data set is random numbers in 1,000 episodes of 1,000 steps.
+Beside Minari's own iteration (joined to arrays) and, if --d3rlpy names a Python that has it (`make
+bench-loading` creates one), d3rlpy's loader. Each load is a process of its own; the loaders run
+alternately, and medians are printed. The data set: random numbers, 1,000 episodes of 1,000 steps.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from offline_cql.runs.provenance import processor
 
 EPISODES, STEPS, OBSERVATION, ACTION = 1_000, 1_000, 11, 3
 DATASET = "bench/hopper/random-v0"
-PACKED = 4 * EPISODES * STEPS * (2 * OBSERVATION + ACTION + 2)  # bytes of our rows
+PACKED = 4 * EPISODES * STEPS * (2 * OBSERVATION + ACTION + 2)  # bytes
 
 OURS = f"""
 from offline_cql.readers import load
@@ -34,7 +34,7 @@ import minari, numpy as np
 def run():
     episodes = list(minari.load_dataset({DATASET!r}).iterate_episodes())
     observations = np.concatenate([e.observations[:-1] for e in episodes])
-    following = np.concatenate([e.observations[1:] for e in episodes])
+    next_observations = np.concatenate([e.observations[1:] for e in episodes])
     actions = np.concatenate([e.actions for e in episodes])
     rewards = np.concatenate([e.rewards for e in episodes])
     terminated = np.concatenate([e.terminations for e in episodes])
@@ -47,7 +47,7 @@ def run():
     data, environment = get_minari({DATASET!r})
     return data.transition_count, float(sum(e.rewards.sum() for e in data.episodes))
 """
-# Peak memory is reset after the imports: what is reported is what loading needs.
+# Peak memory is reset after the imports, so that only loading counts.
 MEASURE = """
 import json, time, os
 def resident(name):
@@ -64,20 +64,20 @@ print(json.dumps({"seconds": took, "peak": peak, "size": size, "total": total}))
 
 
 def make_store() -> None:
-    """Random transitions as a Minari data set in $MINARI_DATASETS_PATH."""
+    """Write random transitions as a Minari data set to $MINARI_DATASETS_PATH."""
     import gymnasium as gym
     import minari
     import numpy as np
     from minari.data_collector import EpisodeBuffer
 
-    draw = np.random.default_rng(0)
+    generator = np.random.default_rng(0)
 
     def episode(number: int) -> EpisodeBuffer:
         last = np.arange(STEPS) == STEPS - 1
         return EpisodeBuffer(
-            observations=draw.standard_normal((STEPS + 1, OBSERVATION)),
-            actions=draw.uniform(-1, 1, (STEPS, ACTION)).astype(np.float32),
-            rewards=draw.standard_normal(STEPS),
+            observations=generator.standard_normal((STEPS + 1, OBSERVATION)),
+            actions=generator.uniform(-1, 1, (STEPS, ACTION)).astype(np.float32),
+            rewards=generator.standard_normal(STEPS),
             terminations=last & (number % 2 == 0),
             truncations=last & (number % 2 == 1),
             infos={},
@@ -96,13 +96,13 @@ def make_store() -> None:
     )
 
 
-def measured(python: str, program: str) -> dict[str, float]:
-    """One load in a process of its own."""
+def measure(python: str, program: str) -> dict[str, float]:
+    """Load once in a process of its own; return seconds, peak memory, size and sum of rewards."""
     done = subprocess.run(
         [python, "-W", "ignore", "-c", program + MEASURE], capture_output=True, text=True
     )
     if done.returncode:
-        sys.exit(f"a load failed:\n{done.stderr[-2_000:]}")
+        sys.exit(f"loading failed:\n{done.stderr[-2_000:]}")
     result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return result
 
@@ -112,35 +112,35 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--d3rlpy", help="a Python that has d3rlpy")
     arguments = parser.parse_args()
-    contenders = {
-        "ours, from the source": (sys.executable, OURS),
-        "ours, from the cache": (sys.executable, OURS),
+    loaders = {
+        "offline_cql, from the source": (sys.executable, OURS),
+        "offline_cql, from the cache": (sys.executable, OURS),
         "minari.iterate_episodes": (sys.executable, MINARI),
     }
     if arguments.d3rlpy:
-        contenders["d3rlpy.datasets.get_minari"] = (arguments.d3rlpy, D3RLPY)
-    found: dict[str, list[dict[str, float]]] = {name: [] for name in contenders}
+        loaders["d3rlpy.datasets.get_minari"] = (arguments.d3rlpy, D3RLPY)
+    results: dict[str, list[dict[str, float]]] = {name: [] for name in loaders}
     with tempfile.TemporaryDirectory() as folder:
         os.environ["MINARI_DATASETS_PATH"] = f"{folder}/datasets"
         print("writing the data set …", file=sys.stderr)
         make_store()
         for repeat in range(arguments.repeats):
             os.environ["OFFLINE_CQL_CACHE"] = f"{folder}/cache-{repeat}"
-            for name, (python, program) in contenders.items():
-                found[name].append(measured(python, program))
+            for name, (python, program) in loaders.items():
+                results[name].append(measure(python, program))
                 print(f"{repeat + 1}/{arguments.repeats} {name}", file=sys.stderr)
-    report(found)
+    report(results)
 
 
-def report(found: dict[str, list[dict[str, float]]]) -> None:
-    """The medians as a Markdown table; memory as a multiple of the packed transitions."""
-    base = statistics.median(run["seconds"] for run in found["minari.iterate_episodes"])
-    totals = {round(run["total"], 1) for runs in found.values() for run in runs}
+def report(results: dict[str, list[dict[str, float]]]) -> None:
+    """Print the medians as a Markdown table; memory as a multiple of the packed transitions."""
+    base = statistics.median(run["seconds"] for run in results["minari.iterate_episodes"])
+    totals = {round(run["total"], 1) for runs in results.values() for run in runs}
     print(f"{processor()}, {time.strftime('%Y-%m-%d')}")
     print(f"{EPISODES * STEPS:,} transitions, {PACKED / 1e6:.0f} MB packed; totals {totals}\n")
     print("| loader | seconds | rows/s | peak memory / packed | time / Minari's |")
     print("|---|--:|--:|--:|--:|")
-    for name, runs in found.items():
+    for name, runs in results.items():
         seconds = statistics.median(run["seconds"] for run in runs)
         peak = statistics.median(run["peak"] for run in runs) / PACKED
         rows = EPISODES * STEPS / seconds

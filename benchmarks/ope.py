@@ -1,7 +1,8 @@
-"""Coverage of fitted Q evaluation on a process with a known value: 100 data sets of each size.
+"""Measure the coverage of fitted Q evaluation on a tabular process whose value is known.
 
-A random table of 10 states and 3 actions, gamma 0.9; the behavior follows the policy with chance
-0.3. Prints how many 95 % intervals cover the truth, the error and the width, as a Markdown table.
+10 states, 3 actions, gamma 0.9; the behavior policy takes the policy's action with probability 0.3.
+Prints how many 95 % intervals cover the true value, the error and the width, over 100 data sets per
+size.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from offline_cql.ope.fqe import FittedQEvaluation, policy_actions
 
 
 def estimate(process: Process, *, seed: int, episodes: int, updates: int) -> Estimate:
-    """One data set, one estimate; a linear critic on one-hot states is a table."""
+    """Return the estimate from one data set; a linear critic on one-hot states is a table."""
     data, _ = log_episodes(process, seed=seed, episodes=episodes)
     policy = torch.from_numpy(process.policy)
     actions = policy_actions(data, lambda observation: policy[observation.argmax(dim=1)])
@@ -50,19 +51,22 @@ def main() -> None:
     torch.set_num_threads(1)
     process = random_process(0)
     print(f"true value {process.value:.3f}\n")
-    print("| episodes | covered | root mean square error | mean width | seconds each |")
+    print("| episodes | covered | root mean square error | mean width | seconds per estimate |")
     print("|--:|--:|--:|--:|--:|")
     for episodes in arguments.episodes:
-        start, found = time.perf_counter(), []
+        start, estimates = time.perf_counter(), []
         for seed in range(arguments.data_sets):
-            found.append(estimate(process, seed=seed, episodes=episodes, updates=arguments.updates))
+            estimates.append(
+                estimate(process, seed=seed, episodes=episodes, updates=arguments.updates)
+            )
             print(f"{episodes} episodes: {seed + 1}", end="\r", file=sys.stderr)
-        each = (time.perf_counter() - start) / len(found)
-        covered = sum(one.low <= process.value <= one.high for one in found)
-        error = np.sqrt(np.mean([(one.value - process.value) ** 2 for one in found]))
-        width = np.mean([one.high - one.low for one in found])
+        seconds = (time.perf_counter() - start) / len(estimates)
+        covered = sum(e.low <= process.value <= e.high for e in estimates)
+        error = np.sqrt(np.mean([(e.value - process.value) ** 2 for e in estimates]))
+        width = np.mean([e.high - e.low for e in estimates])
         print(
-            f"| {episodes} | {covered} of {len(found)} | {error:.3f} | {width:.3f} | {each:.1f} |"
+            f"| {episodes} | {covered} of {len(estimates)} | {error:.3f} | {width:.3f} "
+            f"| {seconds:.1f} |"
         )
 
 

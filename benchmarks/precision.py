@@ -1,10 +1,10 @@
-"""Does bf16 learn what float32 learns? Runs of both precisions, the same seeds, side by side.
+"""Compare what runs in bf16 and in float32 with the same seeds learn.
 
     python train.py -m env=hopper dataset.quality=medium-expert updates=20_000 \\
       hardware.precision=32,bf16 seed=0,1,2
     python benchmarks/precision.py 'RUNS' --plot docs/images/precision.png
 
-Prints, for each curve, how far the precisions' means over the seeds lie apart, as a share of the
+Prints, for each curve, the distance between the precisions' means over the seeds as a share of the
 spread of float32's seeds (largest minus smallest), over windows of updates; and the returns.
 """
 
@@ -25,24 +25,24 @@ from offline_cql.report.load_runs import read_runs
 from offline_cql.report.run import Run, true_returns
 from offline_cql.runs.folder import METRICS
 
-Curve = npt.NDArray[np.float64]  # a number a window
+Curve = npt.NDArray[np.float64]  # one value per window
 CURVES = {"Q of logged": "critic/q_logged", "gap": "critic/gap", "TD loss": "critic/td_loss"}
 COLORS = {"32": "#2b4a6b", "bf16": "#d98200"}
 
 
 def by_precision(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """Runs in order of seed; SystemExit unless both precisions have the same seeds."""
-    found: dict[str, list[Run]] = {"32": [], "bf16": []}
+    """Return the runs by precision and seed; raise SystemExit unless the seeds are the same."""
+    groups: dict[str, list[Run]] = {"32": [], "bf16": []}
     for run in sorted(runs, key=lambda run: run.seed):
-        found[str(run.settings["hardware.precision"])].append(run)
-    seeds = [[run.seed for run in own] for own in found.values()]
+        groups[str(run.settings["hardware.precision"])].append(run)
+    seeds = [[run.seed for run in group] for group in groups.values()]
     if seeds[0] != seeds[1] or len(seeds[0]) < 2:
-        raise SystemExit(f"seeds of float32 {seeds[0]}, of bf16 {seeds[1]}: the same are needed")
-    return found
+        raise SystemExit(f"seeds of float32 {seeds[0]} and of bf16 {seeds[1]} must be the same")
+    return groups
 
 
 def windows(run: Run, window: int) -> dict[str, Curve]:
-    """Means of each metric over each window of updates."""
+    """Return each curve's mean over each window of updates."""
     with (Path(run.name) / METRICS).open(newline="") as file:
         rows = list(csv.DictReader(file))
     number = np.array([(int(row["update"]) - 1) // window for row in rows])
@@ -53,20 +53,20 @@ def windows(run: Run, window: int) -> dict[str, Curve]:
 
 
 def returns(run: Run) -> Curve:
-    """Mean return of each evaluation."""
+    """Return the mean return of each evaluation."""
     return np.array([values.mean() for _, values in sorted(true_returns(run).items())])
 
 
-def apart(curves: Mapping[str, Curve]) -> Curve:
-    """|mean of bf16 − mean of float32| / spread of float32's seeds; curves [seeds, windows]."""
+def distance(curves: Mapping[str, Curve]) -> Curve:
+    """Return |bf16's mean − float32's mean| / spread of float32; curves [seeds, windows]."""
     plain, rounded = curves["32"], curves["bf16"]
     return np.abs(rounded.mean(axis=0) - plain.mean(axis=0)) / np.ptp(plain, axis=0)
 
 
 def curves_table(curves: Mapping[str, Mapping[str, Curve]]) -> Table:
     rows = []
-    for name, found in curves.items():
-        share = apart(found)
+    for name, by_precision in curves.items():
+        share = distance(by_precision)
         inside = f"{(share <= 1).sum()} of {len(share)}"
         rows.append((name, f"{np.median(share):.2f}", f"{share.max():.2f}", inside))
     columns = ("curve", "median", "largest", "windows within the spread")
@@ -87,8 +87,10 @@ def returns_table(runs: Mapping[str, Sequence[Run]]) -> Table:
 def draw(curves: Mapping[str, Mapping[str, Curve]], window: int, path: Path) -> None:
     figure = Figure(figsize=(10, 2.8), layout="constrained")
     FigureCanvasAgg(figure)
-    for axes, (name, found) in zip(figure.subplots(1, len(curves)), curves.items(), strict=True):
-        for precision, seeds in found.items():
+    for axes, (name, by_precision) in zip(
+        figure.subplots(1, len(curves)), curves.items(), strict=True
+    ):
+        for precision, seeds in by_precision.items():
             updates = window * np.arange(1, seeds.shape[1] + 1)
             label = "float32" if precision == "32" else precision
             for number, values in enumerate(seeds):
@@ -109,9 +111,13 @@ def main() -> None:
     parser.add_argument("--plot", type=Path, help="a PNG of the curves")
     arguments = parser.parse_args()
     runs = by_precision(read_runs(arguments.runs).runs)
-    means = {name: [windows(run, arguments.window) for run in own] for name, own in runs.items()}
+    means = {
+        name: [windows(run, arguments.window) for run in group] for name, group in runs.items()
+    }
     curves = {
-        name: {precision: np.array([run[name] for run in own]) for precision, own in means.items()}
+        name: {
+            precision: np.array([run[name] for run in group]) for precision, group in means.items()
+        }
         for name in CURVES
     }
     print(to_markdown(curves_table(curves)))

@@ -1,7 +1,7 @@
-"""Environment steps per second of an evaluation, beside one environment and a batch of one.
+"""Measure environment steps per second: several environments stepped together, and one alone.
 
-Untrained policies, the same network; both ways take turns, medians. --environments varies how many
-are stepped together.
+Untrained policies of the same network; both run alternately, and medians are printed.
+--environments sets how many are stepped together.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import gymnasium as gym
 import torch
-from contenders import Sizes, prepared
+from implementations import Sizes, prepare
 
 from offline_cql.agents import Agent
 from offline_cql.config import EnvConfig
@@ -25,7 +25,7 @@ STEPS = 2_000
 
 
 def alone(agent: Agent, env: EnvConfig) -> float:
-    """One environment, a batch of one: steps per second."""
+    """Return steps per second of one environment with a batch of one."""
     assert env.id is not None
     environment = gym.make(env.id)
     observation, _ = environment.reset(seed=0)
@@ -40,6 +40,7 @@ def alone(agent: Agent, env: EnvConfig) -> float:
 
 
 def together(agent: Agent, env: EnvConfig, count: int) -> float:
+    """Return steps per second of `count` environments with one forward pass."""
     environments = make_simulators(env, count)
     start = time.perf_counter()
     roll_out(environments, greedy_policy(agent), steps_each=STEPS // count, seed=0)
@@ -54,13 +55,13 @@ def main() -> None:
     counts = arguments.environments
     rows = []
     for task in ("cartpole", "pendulum", "hopper"):
-        config, _, _, agent = prepared(Sizes(task=task), "32")
-        ways: list[Callable[[], float]] = [lambda a=agent, e=config.env: alone(a, e)]
-        ways += [lambda a=agent, e=config.env, c=count: together(a, e, c) for count in counts]
-        rates = [[way() for way in ways] for _ in range(arguments.repeats)]
-        plain, *others = (statistics.median(each) for each in zip(*rates, strict=True))
-        cells = [cell for rate in others for cell in (f"{rate:,.0f}", f"{rate / plain:.1f}")]
-        rows.append((task, f"{plain:,.0f}", *cells))
+        config, _, _, agent = prepare(Sizes(task=task), "32")
+        runs: list[Callable[[], float]] = [lambda a=agent, e=config.env: alone(a, e)]
+        runs += [lambda a=agent, e=config.env, c=count: together(a, e, c) for count in counts]
+        rates = [[run() for run in runs] for _ in range(arguments.repeats)]
+        single, *others = (statistics.median(column) for column in zip(*rates, strict=True))
+        cells = [cell for rate in others for cell in (f"{rate:,.0f}", f"{rate / single:.1f}")]
+        rows.append((task, f"{single:,.0f}", *cells))
     names = [name for count in counts for name in (f"{count} together", "ratio")]
     columns = ("task", "alone", *names)
     print(to_markdown(Table(title="Environment steps/s", columns=columns, rows=rows)))

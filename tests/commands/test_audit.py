@@ -70,7 +70,7 @@ def run_audit(out: Path, *overrides: str) -> dict:
 # --- python audit.py -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("env", ["pendulum", "cartpole"])
+@pytest.mark.parametrize("env", ["pendulum", pytest.param("cartpole", marks=pytest.mark.slow)])
 def test_simulated_data_set_has_no_warnings(env: str, tmp_path: Path):
     process = run_entry_point(
         "audit", f"env={env}", f"dataset.size={SIZE}", f"out={tmp_path}/new/{env}"
@@ -93,6 +93,7 @@ def test_second_audit_creates_its_own_folder(tmp_path: Path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "out-2"]
 
 
+@pytest.mark.slow
 def test_unreadable_data_are_one_line_on_stderr(tmp_path: Path):
     broken = tmp_path / "logs.parquet"
     broken.write_text("<html>not found</html>")
@@ -187,6 +188,7 @@ def test_exit_depends_on_levels_and_strict():
 # --- The short audit of a run --------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_run_prints_the_summary_and_keeps_the_short_audit(tmp_path: Path):
     process = run_entry_point("train", *TINY, "updates=10", f"run_dir={tmp_path}/run")
     assert process.returncode == 0
@@ -206,6 +208,7 @@ def test_run_prints_the_summary_and_keeps_the_short_audit(tmp_path: Path):
     assert "data  " not in resumed.stderr
 
 
+@pytest.mark.slow
 def test_grid_prints_the_summary_once_and_every_run_keeps_the_audit(tmp_path: Path):
     process = run_entry_point(
         *("train", "-m", *TINY, "updates=10", "seed=0,1", f"run_dir={tmp_path}/run-${{seed}}"),
@@ -217,6 +220,7 @@ def test_grid_prints_the_summary_once_and_every_run_keeps_the_audit(tmp_path: Pa
         assert read_json(tmp_path / f"run-{seed}" / "audit.json")["short"]
 
 
+@pytest.mark.slow
 def test_warnings_are_printed_before_training(tmp_path: Path):
     process = run_entry_point(
         "train", *TINY, "updates=10", "dataset.reward_scale=1e-6", f"run_dir={tmp_path}/r"
