@@ -1,4 +1,4 @@
-"""Writes example logs of a heated room, for docs/data.md: bring your own logs.
+"""Write example logs of a heated room, the data of docs/data.md's section on log files.
 
 python scripts/make_example_logs.py example_logs
 """
@@ -21,57 +21,57 @@ LEVELS = {"off": 0.0, "half": 0.5, "full": 1.0}
 
 
 class Room(NamedTuple):
-    """Temperatures in degrees Celsius of several rooms at once, one a day, [N]."""
+    """Inside and outside temperatures in degrees Celsius, one room per day, [N]."""
 
     inside: Array
     outside: Array
 
 
 def outside_at(step: int, base: Array) -> Array:
-    """Coldest at four in the morning."""
+    """Return the outside temperature, coldest at four in the morning."""
     return base + 4 * np.sin(2 * np.pi * (step / STEPS - 10 / 24))
 
 
-def wanted_at(step: int) -> float:
-    """21 degrees from six to ten, 17 at night."""
+def target_at(step: int) -> float:
+    """Return the target temperature: 21 degrees from 6:00 to 22:00, 17 at night."""
     return 21.0 if 6 <= step * HOURS < 22 else 17.0
 
 
 def price_at(step: int) -> float:
-    """Of an hour of full heating; dear in the evening."""
+    """Return the price of one hour of full heating, which is highest in the evening."""
     return 1.0 if 17 <= step * HOURS < 20 else 0.4
 
 
-def stepped(
+def simulate_step(
     room: Room, heating: Array, step: int, base: Array, generator: np.random.Generator
 ) -> tuple[Room, Array]:
-    """The room a quarter of an hour later, and the reward: comfort minus the price of heating."""
-    loss, gain = 0.12, 4.0  # degrees an hour: per degree of difference, of full heating
+    """Return the room a quarter of an hour later and the reward: comfort minus the price."""
+    loss, gain = 0.12, 4.0  # degrees per hour: per degree of difference, and at full heating
     drift = loss * (room.outside - room.inside) + gain * heating
     noise = generator.normal(0, 0.1, room.inside.shape)
     inside = room.inside + HOURS * drift + noise
-    missing = np.maximum(wanted_at(step) - room.inside, 0)
-    reward = -HOURS * (missing**2 + price_at(step) * heating)
+    shortfall = np.maximum(target_at(step) - room.inside, 0)
+    reward = -HOURS * (shortfall**2 + price_at(step) * heating)
     return Room(inside, outside_at(step + 1, base)), reward
 
 
 def behavior(room: Room, step: int, good: npt.NDArray[np.bool_]) -> Array:
-    """The share of full heating that a careful and a careless controller choose, [N]."""
-    ahead = max(wanted_at(step), wanted_at(step + 8))  # two hours before it is needed
-    careful = np.clip(0.5 * (ahead - room.inside) + 0.3, 0, 1)
-    careless = np.where(room.inside < 19, 0.9, 0.3)  # by day and by night
+    """Return the share of full heating that a careful or a careless controller chooses, [N]."""
+    target = max(target_at(step), target_at(step + 8))  # heat two hours ahead
+    careful = np.clip(0.5 * (target - room.inside) + 0.3, 0, 1)
+    careless = np.where(room.inside < 19, 0.9, 0.3)  # the same by day and night
     return np.where(good, careful, careless)
 
 
 def simulate(days: int, *, discrete: bool, seed: int) -> dict[str, npt.NDArray[np.generic]]:
-    """The columns of the logs: `days` rooms for a day each, two thirds of them heated badly."""
+    """Return the columns of the logs: one room per day, two thirds carelessly heated."""
     generator = np.random.default_rng([seed, discrete])
     base = generator.uniform(-5, 12, days)
     room = Room(generator.uniform(16, 20, days), outside_at(0, base))
     good = np.arange(days) % 3 == 0
     rows = []
     for step in range(STEPS):
-        chosen = behavior(room, step, good)
+        share = behavior(room, step, good)
         row = {
             "temperature": room.inside,
             "outside": room.outside,
@@ -79,12 +79,12 @@ def simulate(days: int, *, discrete: bool, seed: int) -> dict[str, npt.NDArray[n
             "hour_cos": np.full(days, np.cos(2 * np.pi * step / STEPS)),
         }
         if discrete:
-            heating, probability = sampled_level(chosen, generator)
+            heating, probability = sample_level(share, generator)
             row["heating_level_command"], row["probability"] = heating, probability
         else:
-            heating = np.clip(chosen + generator.normal(0, 0.2, days), 0, 1)
+            heating = np.clip(share + generator.normal(0, 0.2, days), 0, 1)
             row["heating_command"] = heating
-        room, row["reward"] = stepped(room, heating, step, base, generator)
+        room, row["reward"] = simulate_step(room, heating, step, base, generator)
         rows.append(row)
     columns = {name: np.stack([row[name] for row in rows], axis=1).ravel() for name in rows[0]}
     if discrete:
@@ -98,14 +98,14 @@ def simulate(days: int, *, discrete: bool, seed: int) -> dict[str, npt.NDArray[n
     }
 
 
-def sampled_level(wanted: Array, generator: np.random.Generator) -> tuple[Array, Array]:
-    """One of the three levels near the wanted share, and the probability with which it was."""
+def sample_level(share: Array, generator: np.random.Generator) -> tuple[Array, Array]:
+    """Sample one of the three levels near a share; return it and its probability, [N] each."""
     values = np.array(list(LEVELS.values()))
-    scores = np.exp(-(((wanted[:, None] - values) / 0.3) ** 2))
-    chances = 0.9 * scores / scores.sum(axis=1, keepdims=True) + 0.1 / len(values)
-    drawn = (generator.random((len(wanted), 1)) > chances.cumsum(axis=1)).sum(axis=1)
-    drawn = np.minimum(drawn, len(values) - 1)
-    return values[drawn], chances[np.arange(len(wanted)), drawn]
+    scores = np.exp(-(((share[:, None] - values) / 0.3) ** 2))
+    probabilities = 0.9 * scores / scores.sum(axis=1, keepdims=True) + 0.1 / len(values)
+    index = (generator.random((len(share), 1)) > probabilities.cumsum(axis=1)).sum(axis=1)
+    index = np.minimum(index, len(values) - 1)
+    return values[index], probabilities[np.arange(len(share)), index]
 
 
 def main() -> None:
@@ -125,7 +125,7 @@ def main() -> None:
     returns = np.asarray(table["reward"]).reshape(options.days, STEPS).sum(axis=1)
     good = np.arange(options.days) % 3 == 0
     print(
-        f"reward of a day: careful {returns[good].mean():.1f}, careless {returns[~good].mean():.1f}"
+        f"reward per day: careful {returns[good].mean():.1f}, careless {returns[~good].mean():.1f}"
     )
 
 

@@ -1,4 +1,4 @@
-"""Draws the README's pictures from run folders; needs the `plots` extra.
+"""Draw the README's pictures from run folders.
 
 python scripts/plot_runs.py returns outputs/pendulum/*/*/* outputs/cartpole/*/*/* --to returns.png
 python scripts/plot_runs.py values outputs/hopper/*/cql/* --to overestimation.png
@@ -23,19 +23,19 @@ from offline_cql.commands.distributed import load_config
 from offline_cql.config import TrainConfig
 
 Line = tuple[np.ndarray, np.ndarray]
-COLOURS = {"behavior cloning": "#355070", "no penalty (alpha 0)": "#c44536"}
-CQL_COLOURS = ["#0b6e4f", "#e09f3e", "#6d597a"]
+COLORS = {"behavior cloning": "#355070", "no penalty (alpha 0)": "#c44536"}
+CQL_COLORS = ["#0b6e4f", "#e09f3e", "#6d597a"]
 
 
 def label(config: TrainConfig) -> str:
-    """What a run is called in a legend."""
+    """Return the name of a run in a legend."""
     if config.algorithm.name == "bc":
         return "behavior cloning"
     return f"CQL, alpha {config.cql.alpha:g}" if config.cql.alpha else "no penalty (alpha 0)"
 
 
 def read(path: Path, column: str) -> Line | None:
-    """Updates and the mean of a column at each; None when the file has no such column."""
+    """Return updates and the mean of a column at each; None when the file has no such column."""
     values: dict[int, list[float]] = defaultdict(list)
     with path.open(newline="") as file:
         rows = csv.DictReader(file)
@@ -48,15 +48,15 @@ def read(path: Path, column: str) -> Line | None:
 
 
 def draw(axes: Any, runs: list[Path], file: str, column: str) -> None:
-    """Mean over seeds as a thick line, each seed as a thin one."""
-    found: dict[str, list[Line]] = defaultdict(list)
+    """Draw the mean over seeds as a thick line and each seed as a thin one."""
+    by_label: dict[str, list[Line]] = defaultdict(list)
     for run in runs:
         line = read(run / file, column)
         if line is not None:
-            found[label(load_config(run))].append(line)
-    others = iter(CQL_COLOURS)
-    for name, lines in sorted(found.items()):
-        color = COLOURS.get(name) or next(others)
+            by_label[label(load_config(run))].append(line)
+    colors = iter(CQL_COLORS)
+    for name, lines in sorted(by_label.items()):
+        color = COLORS.get(name) or next(colors)
         for updates, values in lines:
             axes.plot(updates, values, color=color, alpha=0.3, linewidth=1)
         mean = np.mean([values for _, values in lines], axis=0)
@@ -64,38 +64,39 @@ def draw(axes: Any, runs: list[Path], file: str, column: str) -> None:
     axes.set_xlabel("update")
 
 
-def behavior(run: Path) -> float:
+def behavior_return(run: Path) -> float:
+    """Return the mean return of the data that a run was trained on."""
     return float(read_json(run / RESULT)["behavior_return"])
 
 
 def draw_returns(axes: Any, runs: list[Path]) -> None:
     draw(axes, runs, EVALUATION, "return")
-    axes.axhline(behavior(runs[0]), color="0.4", linestyle="--", label="behavior (data)")
+    axes.axhline(behavior_return(runs[0]), color="0.4", linestyle="--", label="behavior (data)")
     axes.set_ylabel("return")
     axes.legend(fontsize=8)
 
 
 def returns(runs: list[Path]) -> Any:
-    """Return of the policy over updates, one panel an environment."""
+    """Draw the policy's return over updates, one panel per environment."""
     by_env: dict[str, list[Path]] = defaultdict(list)
     for run in runs:
         by_env[load_config(run).env.name].append(run)
     figure, panels = plt.subplots(1, len(by_env), figsize=(5.2 * len(by_env), 3.6), squeeze=False)
-    for axes, (env, own) in zip(panels[0], sorted(by_env.items(), reverse=True), strict=True):
-        draw_returns(axes, own)
+    for axes, (env, env_runs) in zip(panels[0], sorted(by_env.items(), reverse=True), strict=True):
+        draw_returns(axes, env_runs)
         axes.set_title(env)
     return figure
 
 
 def values(runs: list[Path]) -> Any:
-    """What the critics believe of the policy's actions, and what the policy earns."""
+    """Draw the critics' values of the policy's actions beside the policy's return."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(10.4, 3.6))
     draw(left, runs, METRICS, "critic/q_policy")
     left.set_yscale("symlog", linthresh=100)
-    left.set_title("what the critics believe: Q(s, π(s))")
+    left.set_title("estimated value: Q(s, π(s))")
     left.legend(fontsize=8)
     draw_returns(right, runs)
-    right.set_title("what the policy earns in an episode")
+    right.set_title("return per episode")
     return figure
 
 
