@@ -1,29 +1,49 @@
-"""Promise: W&B and TensorBoard get what metrics.csv gets, and never stop or delay a run.
+"""Guarantee: loggers get what metrics.csv gets, and neither stop nor delay a run.
 
 W&B's runs are offline here and are read back with its own program.
 """
 
+import csv
+import importlib
 import json
 import subprocess
 import sys
-import time
+import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pytorch_lightning.loggers import Logger
 from support.config import settings
+from support.train import TINY, trained
 
-from offline_cql.callbacks.loggers import WandbMirror, make_mirrors, wandb_mode
-from offline_cql.commands.fit import rank_zero_mirrors
-from offline_cql.config import LoggerConfig
+from offline_cql.callbacks import loggers
+from offline_cql.callbacks.loggers import (
+    GuardedLogger,
+    RunInfo,
+    Service,
+    make_loggers,
+    wandb_mode,
+)
+from offline_cql.commands.fit import start_loggers
+from offline_cql.errors import ConfigError
 from offline_cql.io import write_json
 
 NETRC = "machine api.wandb.ai login user password {key}\n".format(key="0" * 40)
 
 
-def logger(kind: str = "wandb", **changes: Any) -> LoggerConfig:
-    given = {"project": "tests", "entity": None, "group": None, "tags": ["a", "b"]}
-    return LoggerConfig(kind=kind, **(given | changes))
+def info(folder: Path, **changes: Any) -> RunInfo:
+    values = {
+        "folder": folder,
+        "config": {},
+        "run_id": "00000001",
+        "project": "tests",
+        "entity": None,
+        "group": None,
+        "tags": ["a", "b"],
+    }
+    return RunInfo(**(values | changes))
 
 
 # --- Online or offline ----------------------------------------------------------------------------
@@ -39,7 +59,7 @@ def logger(kind: str = "wandb", **changes: Any) -> LoggerConfig:
         ({}, NETRC, "online"),
         ({}, NETRC.replace("api.wandb.ai", "other.host"), "offline"),
         ({"WANDB_BASE_URL": "https://other.host"}, NETRC, "offline"),
-        ({}, "this is no netrc file", "offline"),
+        ({}, "not a netrc file", "offline"),
     ],
 )
 def test_online_only_with_a_key(
@@ -64,37 +84,43 @@ def test_the_home_folder_is_searched_for_a_key(tmp_path: Path, monkeypatch: Any)
 # --- W&B ------------------------------------------------------------------------------------------
 
 
-def inspected(folder: Path) -> list[dict[str, Any]]:
-    """The records of the one offline run in a run folder."""
+def read_offline_run(folder: Path) -> list[dict[str, Any]]:
+    """Return the records of the one offline W&B run in a run folder."""
     (run,) = (folder / "wandb").glob("offline-run-*")
     program = Path(sys.executable).with_name("wandb")
-    found = subprocess.run(
+    process = subprocess.run(
         [program, "leet", "inspect", "--json", run], capture_output=True, text=True, check=True
     )
-    return [json.loads(line) for line in found.stdout.splitlines()]
+    return [json.loads(line) for line in process.stdout.splitlines()]
 
 
 def records(folder: Path, kind: str) -> list[dict[str, Any]]:
-    return [record[kind] for record in inspected(folder) if record["type"] == kind]
+    return [record[kind] for record in read_offline_run(folder) if record["type"] == kind]
+
+
+def points(folder: Path, metric: str) -> list[tuple[int, float]]:
+    """Return the (update, value) pairs of a metric in an offline W&B run."""
+    items = [row["item"] for row in records(folder, "history")]
+    return [(item["update"], item[metric]) for item in items if metric in item]
 
 
 def test_two_jobs_of_one_process_are_two_runs_at_wandb(tmp_path: Path):
-    """The first ends well, the second badly; each holds its own numbers."""
+    """The first succeeds, the second fails; each holds its own numbers."""
     for number, status in ((1, "finished"), (2, "failed")):
         folder = tmp_path / f"run{number}"
         folder.mkdir()
-        mirror = WandbMirror(
-            logger(),
+        run = info(
             folder,
             config={"seed": number},
             run_id=f"0000000{number}",
             group="grid",
-            tags=["hopper"],
+            tags=["a", "b", "hopper"],
         )
-        mirror.log({"critic/gap": 0.5 * number}, 100)
-        mirror.log({"critic/gap": 2.0}, 200)
-        mirror.finish({"status": status, "return_mean": 3.0}, exit_code=number - 1)
-    first, second = (inspected(tmp_path / f"run{number}") for number in (1, 2))
+        (logger,) = make_loggers(["wandb"], run)
+        logger.log_metrics({"critic/gap": 0.5 * number}, step=100)
+        logger.log_metrics({"critic/gap": 2.0}, step=200)
+        logger.finish({"status": status, "return_mean": 3.0}, succeeded=status == "finished")
+    first, second = (read_offline_run(tmp_path / f"run{number}") for number in (1, 2))
     run = next(record["run"] for record in first if record["type"] == "run")
     assert (run["run_id"], run["run_group"], run["tags"]) == (
         "00000001",
@@ -103,12 +129,8 @@ def test_two_jobs_of_one_process_are_two_runs_at_wandb(tmp_path: Path):
     )
     assert (run["display_name"], run["project"]) == ("run1", "tests")
     assert run["config"]["update"]["seed"] == 1
-    points = [
-        {key: row["history"]["item"][key] for key in ("update", "critic/gap")}
-        for row in first
-        if row["type"] == "history" and "critic/gap" in row["history"]["item"]
-    ]
-    assert points == [{"update": 100, "critic/gap": 0.5}, {"update": 200, "critic/gap": 2}]
+    assert points(tmp_path / "run1", "critic/gap") == [(100, 0.5), (200, 2.0)]
+    assert points(tmp_path / "run2", "critic/gap") == [(100, 1.0), (200, 2.0)]
     metrics = [record["metric"] for record in first if record["type"] == "metric"]
     assert {metric.get("step_metric") for metric in metrics} == {None, "update"}
     summaries = [record["summary"]["update"] for record in first if record["type"] == "summary"]
@@ -120,89 +142,222 @@ def test_two_jobs_of_one_process_are_two_runs_at_wandb(tmp_path: Path):
     assert next(r["run"] for r in second if r["type"] == "run")["run_id"] == "00000002"
 
 
-def test_a_configured_group_goes_before_the_grid(tmp_path: Path, monkeypatch: Any):
+def test_an_open_run_of_the_process_is_left_alone(tmp_path: Path, monkeypatch: Any):
+    """Lightning's logger would write into `wandb.run`, which belongs to somebody else."""
     import wandb
 
-    monkeypatch.setenv("WANDB_MODE", "disabled")
-    given: list[dict[str, Any]] = []
-    init = wandb.init
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    other, folder = tmp_path / "other", tmp_path / "run"
+    other.mkdir()
+    folder.mkdir()
+    with wandb.init(project="other", dir=other, mode="offline"):
+        (logger,) = make_loggers(["wandb"], info(folder))
+        logger.log_metrics({"critic/gap": 1.0}, step=100)
+        logger.finish({}, succeeded=True)
+    assert points(folder, "critic/gap") == [(100, 1.0)]
+    assert not [row for row in records(other, "history") if "critic/gap" in row["item"]]
 
-    def noted(**options: Any) -> Any:
-        given.append(options)
-        return init(**options)
 
-    monkeypatch.setattr(wandb, "init", noted)
-    for group in ("mine", None):
-        mirror = WandbMirror(
-            logger(group=group), tmp_path, config={}, run_id="00000001", group="grid", tags=[]
-        )
-        mirror.finish({}, exit_code=0)
-    assert [options["group"] for options in given] == ["mine", "grid"]
+@pytest.mark.usefixtures("recorded")
+def test_wandb_gets_the_rows_of_metrics_csv_in_a_run(tmp_path: Path, monkeypatch: Any):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    folder = trained(
+        tmp_path / "run",
+        *(key for key in TINY if key != "logger=csv"),
+        "logger=wandb",
+        "updates=20",
+    )
+    with (folder / "metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    expected = [(int(row["update"]), float(row["critic/gap"])) for row in rows]
+    assert points(folder, "critic/gap") == expected
+    items = [row["item"] for row in records(folder, "history")]
+    metrics = {name for item in items for name in item if not name.startswith(("_", "result"))}
+    assert metrics == set(rows[0])  # and nothing that Lightning added
+
+
+def test_a_configured_group_goes_before_the_grid(tmp_path: Path, monkeypatch: Any):
+    groups: list[str | None] = []
+    monkeypatch.setattr(
+        "offline_cql.commands.fit.make_loggers", lambda _names, info: groups.append(info.group)
+    )
+    write_json(tmp_path / "metadata.json", {"wandb_id": "00000001", "grid": "grid"})
+    for overrides in (["logger.group=mine"], []):
+        start_loggers(settings("hardware=cpu", "logger=wandb", *overrides), tmp_path)
+    assert groups == ["mine", "grid"]
 
 
 def test_a_server_that_cannot_be_reached_means_offline(
     tmp_path: Path, monkeypatch: Any, capsys: Any
 ):
-    """W&B waits as long as it was told to, then the run is logged offline under the same id."""
+    """W&B waits as long as configured, then the run is logged offline under the same id."""
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
-    monkeypatch.setattr("offline_cql.callbacks.loggers.INIT_TIMEOUT", 1.0)
-    started = time.monotonic()
-    mirror = WandbMirror(logger(), tmp_path, config={}, run_id="0000000a", group=None, tags=[])
-    mirror.log({"critic/gap": 1.0}, 100)
-    mirror.finish({"status": "finished"}, exit_code=0)
-    assert time.monotonic() - started < 100
+    monkeypatch.setattr(loggers, "WANDB_INIT_TIMEOUT", 1.0)
+    (logger,) = make_loggers(["wandb"], info(tmp_path, run_id="0000000a"))
+    logger.log_metrics({"critic/gap": 1.0}, step=100)
+    logger.finish({"status": "finished"}, succeeded=True)
     error = capsys.readouterr().err
     assert "warning: W&B could not be reached" in error
-    assert f"later: wandb sync {tmp_path}/wandb/offline-*" in error
+    assert f"Upload later with: wandb sync {tmp_path}/wandb/offline-*" in error
     assert [run["run_id"] for run in records(tmp_path, "run")] == ["0000000a"]
+    assert points(tmp_path, "critic/gap") == [(100, 1.0)]
 
 
 def test_a_malformed_key_means_offline(tmp_path: Path, monkeypatch: Any, capsys: Any):
     monkeypatch.setenv("WANDB_API_KEY", "not a key")
-    mirror = WandbMirror(logger(), tmp_path, config={}, run_id="0000000b", group=None, tags=[])
-    mirror.finish({"status": "finished"}, exit_code=0)
+    (logger,) = make_loggers(["wandb"], info(tmp_path, run_id="0000000b"))
+    logger.finish({"status": "finished"}, succeeded=True)
     assert "logging offline" in capsys.readouterr().err
     assert [run["run_id"] for run in records(tmp_path, "run")] == ["0000000b"]
 
 
-def test_a_service_that_dies_stops_no_run(tmp_path: Path, monkeypatch: Any, capsys: Any):
-    """Every call fails from the first on: one warning, and the run ends as it would have."""
-    monkeypatch.setenv("WANDB_MODE", "disabled")
-    mirror = WandbMirror(logger(), tmp_path, config={}, run_id="0000000c", group=None, tags=[])
-
-    def gone(*_args: Any, **_options: Any) -> None:
-        raise ConnectionResetError("Connection lost")
-
-    monkeypatch.setattr(mirror.run, "log", gone)
-    mirror.log({"critic/gap": 1.0}, 100)
-    mirror.log({"critic/gap": 1.0}, 200)
-    mirror.finish({"status": "finished"}, exit_code=0)
-    warning = "warning: W&B stopped (Connection lost); metrics.csv goes on\n"
-    assert capsys.readouterr().err == warning
+# --- The guard ------------------------------------------------------------------------------------
 
 
-# --- TensorBoard, csv, none -----------------------------------------------------------------------
+class Broken(Logger):
+    """A logger that raises in every method that Lightning or a callback calls."""
+
+    def fail(self, *_args: Any, **_options: Any) -> Any:
+        raise ConnectionResetError("connection lost\nand more lines")
+
+    name = version = experiment = save_dir = property(fail)
+    log_metrics = log_hyperparams = log_graph = save = finalize = after_save_checkpoint = fail
 
 
-def test_tensorboard_gets_an_event_file(tmp_path: Path):
+def fail_to_start(_info: RunInfo) -> Logger:
+    raise ConnectionRefusedError("no server")
+
+
+WARNING = "warning: Test failed ({}); the run continues, metrics.csv is complete\n"
+
+
+@pytest.mark.usefixtures("recorded")
+@pytest.mark.parametrize(
+    ("start", "reason"),
+    [(lambda _info: Broken(), "connection lost"), (fail_to_start, "no server")],
+    ids=["every call", "start"],
+)
+def test_a_logger_that_raises_stops_no_run(
+    start: Any, reason: str, tmp_path: Path, monkeypatch: Any, capsys: Any
+):
+    """One warning, and the run ends as it would have."""
+
+    def end(_logger: Any, result: Mapping[str, Any], succeeded: bool) -> None:
+        raise ConnectionResetError("connection lost")
+
+    service = Service("Test", "json", None, start, end)
+    monkeypatch.setattr(
+        "offline_cql.commands.fit.make_loggers",
+        lambda _names, info: [GuardedLogger(service, info)],
+    )
+    folder = trained(tmp_path / "run", *TINY, "updates=20")
+    assert json.loads((folder / "result.json").read_text())["status"] == "finished"
+    assert capsys.readouterr().err.count("warning: Test failed") == 1
+
+
+@pytest.mark.parametrize(
+    ("start", "reason"),
+    [(lambda _info: Broken(), "connection lost"), (fail_to_start, "no server")],
+    ids=["every call", "start"],
+)
+def test_the_first_failure_is_reported_in_one_line(
+    start: Any, reason: str, tmp_path: Path, capsys: Any
+):
+    logger = GuardedLogger(Service("Test", "json", None, start, Broken.fail), info(tmp_path))
+    logger.log_metrics({"critic/gap": 1.0}, step=100)
+    logger.log_metrics({"critic/gap": 1.0}, step=200)
+    logger.finish({}, succeeded=True)
+    assert capsys.readouterr().err == WARNING.format(reason)
+
+
+def test_a_logger_that_hangs_delays_only_the_end_of_a_run(
+    tmp_path: Path, monkeypatch: Any, capsys: Any
+):
+    """Neither the start nor a metric waits; the end waits for CLOSE_TIMEOUT."""
+    monkeypatch.setattr(loggers, "CLOSE_TIMEOUT", 0.05)
+    released = threading.Event()
+
+    def hang(_info: RunInfo) -> Logger:
+        released.wait()
+        return Broken()
+
+    logger = GuardedLogger(Service("Test", "json", None, hang, Broken.fail), info(tmp_path))
+    logger.log_metrics({"critic/gap": 1.0}, step=100)
+    logger.finish({}, succeeded=True)
+    assert capsys.readouterr().err == WARNING.format("no answer within 0 s")
+    released.set()
+
+
+def test_what_lightning_calls_on_its_own_reaches_no_logger(tmp_path: Path, capsys: Any):
+    logger = GuardedLogger(
+        Service("Test", "json", None, lambda _info: Broken(), lambda *_: None), info(tmp_path)
+    )
+    assert not hasattr(logger, "experiment")
+    logger.log_hyperparams({"seed": 1})
+    logger.log_graph(None)
+    logger.save()
+    logger.after_save_checkpoint(None)
+    logger.finalize("success")
+    logger.finish({}, succeeded=True)
+    assert capsys.readouterr().err == ""
+
+
+# --- The list of loggers --------------------------------------------------------------------------
+
+
+def test_an_unknown_logger_is_an_error(tmp_path: Path):
+    message = "logger neptune is unknown; choose from wandb, tensorboard, mlflow, comet"
+    with pytest.raises(ConfigError, match=message):
+        make_loggers(["neptune"], info(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["tensorboard", "mlflow", "comet"])
+def test_a_missing_package_names_its_extra(name: str, tmp_path: Path, monkeypatch: Any):
+    def missing(package: str) -> Any:
+        raise ModuleNotFoundError(package)
+
+    monkeypatch.setattr(importlib, "import_module", missing)
+    message = rf"logger={name} needs an extra: pip install 'offline-cql\[{name}\]'"
+    with pytest.raises(ConfigError, match=message):
+        make_loggers([name], info(tmp_path))
+
+
+def test_several_loggers_at_once(tmp_path: Path, monkeypatch: Any):
+    """W&B and TensorBoard side by side; TensorBoard holds values by update, and the result."""
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    (mirror,) = make_mirrors(
-        logger("tensorboard"), tmp_path, config={}, run_id=None, group=None, tags=[]
-    )
-    mirror.log({"critic/gap": 1.5}, 100)
-    mirror.log({"critic/gap": 2.5}, 200)
-    mirror.finish({"status": "finished"}, exit_code=0)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    both = make_loggers(["wandb", "tensorboard"], info(tmp_path, config={"seed": 1}))
+    for logger in both:
+        logger.log_metrics({"critic/gap": 1.5}, step=100)
+        logger.log_metrics({"critic/gap": 2.5}, step=200)
+    for logger in both:
+        logger.finish({"status": "finished"}, succeeded=True)
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
+    assert events.Tags()["scalars"] == ["critic/gap"]
     assert [(e.step, e.value) for e in events.Scalars("critic/gap")] == [(100, 1.5), (200, 2.5)]
+    assert points(tmp_path, "critic/gap") == [(100, 1.5), (200, 2.5)]
+
+
+def test_mlflow_logs_into_the_run_folder(tmp_path: Path, monkeypatch: Any):
+    mlflow = pytest.importorskip("mlflow")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    (logger,) = make_loggers(["mlflow"], info(tmp_path, config={"cql": {"alpha": 5.0}}))
+    logger.log_metrics({"critic/gap": 1.5}, step=100)
+    logger.finish({"status": "finished"}, succeeded=True)
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    (run,) = client.search_runs([client.get_experiment_by_name("tests").experiment_id])
+    assert (run.info.status, run.data.params["cql/alpha"]) == ("FINISHED", "5.0")
+    (point,) = client.get_metric_history(run.info.run_id, "critic/gap")
+    assert (point.step, point.value) == (100, 1.5)
 
 
 @pytest.mark.parametrize("kind", ["csv", "none"])
-def test_no_mirror_writes_nothing(kind: str, tmp_path: Path):
+def test_without_a_logger_nothing_is_written(kind: str, tmp_path: Path):
     config = settings("hardware=cpu", f"logger={kind}")
     write_json(tmp_path / "metadata.json", {"wandb_id": None, "grid": None})
-    assert rank_zero_mirrors(config, tmp_path) == []
+    assert start_loggers(config, tmp_path) == []
     assert [path.name for path in tmp_path.iterdir()] == ["metadata.json"]

@@ -189,11 +189,11 @@ def test_a_resumed_run_is_the_same_run_at_wandb(monkeypatch: Any, tmp_path: Path
     monkeypatch.setenv("WANDB_MODE", "disabled")
     used: list[str] = []
 
-    def noted(*_args: Any, run_id: str, **_options: Any) -> list[Any]:
-        used.append(run_id)
+    def note_id(_names: Any, info: Any) -> list[Any]:
+        used.append(info.run_id)
         return []
 
-    monkeypatch.setattr("offline_cql.commands.fit.make_mirrors", noted)
+    monkeypatch.setattr("offline_cql.commands.fit.make_loggers", note_id)
     part = trained(tmp_path / "run", *TINY, "logger=wandb", "updates=1")
     resumed(part, "updates=2")
     assert len(used) == 2

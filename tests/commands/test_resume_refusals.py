@@ -143,12 +143,12 @@ def test_a_failure_between_checkpoints_costs_only_what_came_after(
 ):
     """The progress bar raises at update 15: rows up to 15 are kept, the checkpoint is of 10."""
 
-    def break_down(_bar: Any, _trainer: Any, agent: Any, *_args: Any) -> None:
+    def break_down(_bar: Any, _trainer: Any, agent: Any) -> None:
         if agent.updates == 15:
             raise OSError("the terminal is gone")
 
     with monkeypatch.context() as patch:
-        patch.setattr("offline_cql.callbacks.progress.ProgressBar.on_train_batch_end", break_down)
+        patch.setattr("offline_cql.callbacks.progress.ProgressBar.after_block", break_down)
         with pytest.raises(OSError, match="the terminal is gone"):
             trained(tmp_path / "run", *SETTINGS, "updates=20", "log_every=5")
     run = tmp_path / "run"

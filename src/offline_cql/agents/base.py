@@ -6,7 +6,7 @@ It knows nothing about files, environments or loggers.
 """
 
 from abc import abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytorch_lightning as pl
@@ -17,7 +17,7 @@ from offline_cql import losses
 from offline_cql.agents.cuda_graph import GraphedUpdate, cuda_recorder
 from offline_cql.config import TrainConfig
 from offline_cql.networks import ActionBounds, ObservationStatistics, TanhGaussianActor
-from offline_cql.transitions import Batch, Spaces, ValidationBatch
+from offline_cql.transitions import Batch, Spaces
 
 NOISE_STREAM = 0x6E6F697365  # keeps the noise apart from every other use of the seed
 
@@ -33,6 +33,7 @@ Gaussian = tuple[Tensor, Tensor]  # mean and log standard deviation before tanh,
 class Agent(pl.LightningModule):
     """One Lightning training step is a block of updates; `updates_done` counts them."""
 
+    progress_metrics: ClassVar[tuple[str, ...]] = ()  # metrics that the progress bar shows
     updates_done: Tensor
 
     def __init__(
@@ -44,7 +45,7 @@ class Agent(pl.LightningModule):
         self.statistics = statistics
         self.bounds = ActionBounds(spaces.action_low, spaces.action_high)
         self.register_buffer("updates_done", torch.zeros((), dtype=torch.int64))
-        # A plain mirror of the buffer: reading the buffer would wait for the device.
+        # A plain copy of the buffer: reading the buffer would wait for the device.
         self.updates = 0
         self.noise: torch.Generator | None = None
         self.recorded: GraphedUpdate | None = None
@@ -112,9 +113,6 @@ class Agent(pl.LightningModule):
             )
         optimizer.step()
         self.after_step()
-
-    def validation_step(self, held: ValidationBatch, _index: int) -> dict[str, Tensor]:
-        return {**self.validation_metrics(held.batch), "return_to_go": held.return_to_go}
 
     @staticmethod
     def gradient_norms(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

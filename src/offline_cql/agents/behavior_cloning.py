@@ -21,6 +21,8 @@ from offline_cql.transitions import Batch, Spaces
 class ContinuousBehaviorCloning(Agent):
     """Maximum likelihood of a tanh-Gaussian policy; it acts by tanh of the mean."""
 
+    progress_metrics = ("actor/loss", "actor/action_distance")
+
     def __init__(
         self, config: TrainConfig, spaces: Spaces, statistics: ObservationStatistics
     ) -> None:
@@ -52,6 +54,8 @@ class ContinuousBehaviorCloning(Agent):
 
 class DiscreteBehaviorCloning(Agent):
     """Cross-entropy of the logged actions; it acts by the most likely one."""
+
+    progress_metrics = ("actor/loss", "actor/agreement")
 
     def __init__(
         self, config: TrainConfig, spaces: Spaces, statistics: ObservationStatistics

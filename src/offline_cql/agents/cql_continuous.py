@@ -40,6 +40,8 @@ class Noise(NamedTuple):
 class ContinuousCQL(Agent):
     """Tanh-Gaussian actor, E stacked critics, automatic temperature, conservative gap."""
 
+    progress_metrics = ("critic/td_loss", "critic/gap", "cql/alpha", "cql/multiplier")
+
     def __init__(
         self, config: TrainConfig, spaces: Spaces, statistics: ObservationStatistics
     ) -> None:

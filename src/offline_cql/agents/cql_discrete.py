@@ -17,6 +17,8 @@ from offline_cql.transitions import Batch, Spaces
 class DiscreteCQL(Agent):
     """TD + alpha · (logsumexp_a Q − Q(s, a)); the policy is greedy in the least of the critics."""
 
+    progress_metrics = ("critic/td_loss", "critic/gap", "cql/alpha", "cql/multiplier")
+
     def __init__(
         self, config: TrainConfig, spaces: Spaces, statistics: ObservationStatistics
     ) -> None:

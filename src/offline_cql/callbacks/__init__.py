@@ -1,1 +1,1 @@
-"""What happens around the updates: the record, rollouts, checkpoints, the bar."""
+"""Work around the updates: metrics, evaluation, validation, checkpoints, progress, loggers."""

@@ -1,4 +1,4 @@
-"""Checkpoints while training, and a clean stop when the process is asked to end."""
+"""Checkpoints during training, and an orderly stop on SIGTERM and SIGINT."""
 
 import signal
 from collections.abc import Callable
@@ -7,9 +7,10 @@ from types import FrameType
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.callbacks import Checkpoint
 
 from offline_cql.agents import Agent
+from offline_cql.callbacks.agent_callback import AgentCallback
 from offline_cql.callbacks.timer import Timer
 from offline_cql.errors import DivergedError, PreemptedError
 from offline_cql.runs.checkpoint import write_checkpoint, write_kept
@@ -18,73 +19,75 @@ from offline_cql.runs.folder import EVALUATION, METRICS, VALIDATION, CsvFile
 LOGS = (METRICS, EVALUATION, VALIDATION)
 
 
-class CheckpointCallback(Callback):
-    """Saves every `every` updates and at the end; on SIGTERM or SIGINT saves, then stops.
+class CheckpointCallback(AgentCallback, Checkpoint):
+    """Save every `every` updates and at the end; on SIGTERM or SIGINT, save and then stop.
 
-    At every multiple of `keep_every` the policy is also kept for good, to be chosen from later.
+    The policy is also kept, to choose from later, at every multiple of `keep_every`.
+    `identity` is what a resume compares: configuration, data set and spaces, as plain values.
 
-    `identity` is what a resume compares: configuration, data set and spaces, plain values.
+    A checkpoint notes the lengths of the CSV files, so this callback must run after those that
+    write them. Lightning guarantees it: the trainer moves every `Checkpoint` to the end.
     """
 
     def __init__(
         self,
         folder: Path,
-        clock: Timer,
+        timer: Timer,
         *,
         every: int,
         keep_every: int,
         updates: int,
         identity: dict[str, Any],
     ) -> None:
-        self.folder, self.clock, self.updates = folder, clock, updates
+        self.folder, self.timer, self.updates = folder, timer, updates
         self.every, self.keep_every = every, keep_every
         self.identity = identity
-        self.asked: int | None = None
-        self.former: dict[int, Any] = {}
+        self.received_signal: int | None = None
+        self.previous_handlers: dict[int, Any] = {}
 
-    def on_train_start(self, trainer: pl.Trainer, agent: pl.LightningModule) -> None:
-        handler: Callable[[int, FrameType | None], None] = self.ask
+    def before_training(self, trainer: pl.Trainer, agent: Agent) -> None:
+        handler: Callable[[int, FrameType | None], None] = self.note_signal
         for number in (signal.SIGTERM, signal.SIGINT):
-            self.former[number] = signal.signal(number, handler)
-        if trainer.received_sigterm:  # Lightning listens a moment earlier, and would exit with 0
-            self.asked = signal.SIGTERM
+            self.previous_handlers[number] = signal.signal(number, handler)
+        # Lightning's own handler is installed a moment earlier, and would exit with code 0.
+        if trainer.received_sigterm:
+            self.received_signal = signal.SIGTERM
 
-    def ask(self, number: int, _frame: FrameType | None) -> None:
-        self.asked = number
+    def note_signal(self, number: int, _frame: FrameType | None) -> None:
+        self.received_signal = number
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, agent: pl.LightningModule, *_args: Any
-    ) -> None:
-        assert isinstance(agent, Agent)
-        asked = trainer.strategy.reduce_boolean_decision(self.asked is not None, all=False)
-        due = asked or agent.updates % self.every == 0 or agent.updates == self.updates
-        kept = agent.updates % self.keep_every == 0 or agent.updates == self.updates
-        if due or kept:
-            with self.clock.paused():
-                refuse_unusable(agent)  # on every rank: their weights are equal
-                if trainer.is_global_zero and kept:
+    def after_block(self, trainer: pl.Trainer, agent: Agent) -> None:
+        stop = trainer.strategy.reduce_boolean_decision(self.received_signal is not None, all=False)
+        last = agent.updates == self.updates
+        due = stop or last or agent.updates % self.every == 0
+        keep = last or agent.updates % self.keep_every == 0
+        if due or keep:
+            with self.timer.paused():
+                raise_unless_finite(agent)  # on every rank: their weights are equal
+                if trainer.is_global_zero and keep:
                     write_kept(self.folder, {**agent.policy_state(), **self.identity})
                 if trainer.is_global_zero and due:
                     self.save(agent)
-                trainer.strategy.barrier("saving")
-        if asked and agent.updates < self.updates:
-            raise PreemptedError(self.asked or signal.SIGTERM)
+                trainer.strategy.barrier("checkpoint")
+        if stop and not last:
+            raise PreemptedError(self.received_signal or signal.SIGTERM)
 
     def save(self, agent: Agent) -> None:
+        """Write all that a resume needs, with the present lengths of the CSV files."""
         lengths = {name: CsvFile(self.folder / name).size() for name in LOGS}
         write_checkpoint(
             self.folder, {**agent.training_state(), **self.identity, "lengths": lengths}
         )
 
-    def teardown(self, trainer: pl.Trainer, agent: pl.LightningModule, stage: str) -> None:
-        # After an exception Lightning calls no teardown, but gives all signals back itself.
-        for number, handler in self.former.items():
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        # After an exception Lightning calls no teardown, but restores all signal handlers itself.
+        for number, handler in self.previous_handlers.items():
             signal.signal(number, handler)
-        self.former = {}
+        self.previous_handlers = {}
 
 
-def refuse_unusable(agent: Agent) -> None:
-    """Raises DivergedError for weights that are not finite: a kept checkpoint stays usable."""
-    bad = [name for name, value in agent.state_dict().items() if not value.isfinite().all()]
-    if bad:
-        raise DivergedError(agent.updates, bad)
+def raise_unless_finite(agent: Agent) -> None:
+    """Raise DivergedError if a weight is NaN or infinite, so that every checkpoint is usable."""
+    names = [name for name, value in agent.state_dict().items() if not value.isfinite().all()]
+    if names:
+        raise DivergedError(agent.updates, names)

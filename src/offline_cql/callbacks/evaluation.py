@@ -1,58 +1,54 @@
-"""Rollouts during training: evaluation.csv, the score of the policy at the last evaluation."""
+"""Rollouts during training: evaluation.csv, and the score of the last evaluation."""
 
 import csv
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import Callback
 
 from offline_cql.agents import Agent
-from offline_cql.callbacks.loggers import Mirror
+from offline_cql.callbacks.agent_callback import AgentCallback, log_metrics
 from offline_cql.callbacks.timer import Timer
 from offline_cql.config import EnvConfig, EvaluationConfig
 from offline_cql.runs.folder import EVALUATION, CsvFile
 from offline_cql.simulation.evaluation import EpisodeResult, Score, evaluate, score
 
 
-class EvaluationCallback(Callback):
-    """Evaluates at every multiple of `evaluation.every` and after the last update, on rank 0."""
+class EvaluationCallback(AgentCallback):
+    """Evaluate at every multiple of `evaluation.every` and after the last update, on rank 0."""
 
     def __init__(
         self,
         folder: Path,
-        clock: Timer,
-        mirrors: list[Mirror],
+        timer: Timer,
         env: EnvConfig,
         evaluation: EvaluationConfig,
+        *,
         updates: int,
     ) -> None:
         self.file = CsvFile(folder / EVALUATION)
-        self.clock, self.mirrors = clock, mirrors
-        self.env, self.evaluation, self.updates = env, evaluation, updates
+        self.timer, self.env, self.evaluation = timer, env, evaluation
+        self.updates = updates
         self.latest = last_score(folder / EVALUATION, env)
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, agent: pl.LightningModule, *_args: Any
-    ) -> None:
-        assert isinstance(agent, Agent)
+    def after_block(self, trainer: pl.Trainer, agent: Agent) -> None:
         if agent.updates % self.evaluation.every and agent.updates != self.updates:
             return
-        with self.clock.paused():
+        with self.timer.paused():
             if trainer.is_global_zero:
-                self.evaluate(agent)
-            trainer.strategy.barrier("rollouts")
+                self.evaluate(trainer, agent)
+            trainer.strategy.barrier("evaluation")
 
-    def evaluate(self, agent: Agent) -> None:
+    def evaluate(self, trainer: pl.Trainer, agent: Agent) -> None:
+        """Roll the policy out, append one row per episode and log the summary."""
         results = evaluate(agent, self.env, self.evaluation)
         self.latest = score(results, self.env)
         self.file.append(evaluation_rows(agent.updates, results))
-        for mirror in self.mirrors:
-            mirror.log(evaluation_metrics(self.latest), agent.updates)
+        log_metrics(trainer, evaluation_metrics(self.latest), update=agent.updates)
 
 
 def last_score(path: Path, env: EnvConfig) -> Score | None:
-    """The score of the last evaluation in evaluation.csv; None before the first one."""
+    """Return the score of the last evaluation in evaluation.csv; None before the first one."""
     if not path.exists() or not path.stat().st_size:
         return None
     with path.open(newline="") as file:
@@ -68,7 +64,7 @@ def last_score(path: Path, env: EnvConfig) -> Score | None:
 
 
 def evaluation_rows(update: int, results: list[EpisodeResult]) -> list[dict[str, Any]]:
-    """The rows of evaluation.csv: update, episode, seed, return, length."""
+    """Return the rows of evaluation.csv: update, episode, seed, return, length."""
     return [
         {
             "update": update,
@@ -82,6 +78,7 @@ def evaluation_rows(update: int, results: list[EpisodeResult]) -> list[dict[str,
 
 
 def evaluation_metrics(score: Score) -> dict[str, float]:
+    """Return a score by the metric names of docs/metrics.md."""
     metrics = {
         "evaluation/return_mean": score.return_mean,
         "evaluation/return_std": score.return_std,

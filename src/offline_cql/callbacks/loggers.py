@@ -1,117 +1,231 @@
-"""Mirrors of the record: Weights & Biases, TensorBoard. metrics.csv is the truth, these follow it.
+"""Lightning's loggers, each behind a guard; they receive the numbers of metrics.csv.
 
-A mirror that is slow, down or not logged in never stops a run. The x-axis is always the update.
+A logger that is slow, down or not logged in neither stops nor delays a run. The x-axis is always
+the number of updates.
 """
 
+import importlib
 import json
 import netrc
 import os
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from queue import SimpleQueue
+from typing import Any
 from urllib.parse import urlparse
 
-from offline_cql.config import LoggerConfig
+from pytorch_lightning.loggers import (
+    CometLogger,
+    Logger,
+    MLFlowLogger,
+    TensorBoardLogger,
+    WandbLogger,
+)
+
 from offline_cql.errors import ConfigError
 
-INIT_TIMEOUT, FINISH_TIMEOUT = 20.0, 30.0  # seconds that W&B may hold a run up
+WANDB_INIT_TIMEOUT = 20.0  # seconds until W&B logs offline instead
+WANDB_FINISH_TIMEOUT = 30.0  # seconds that W&B may upload at the end of a run
+CLOSE_TIMEOUT = 90.0  # seconds that a run waits for one logger at its end
 
 
-class Mirror(Protocol):
-    """Receives what the record writes."""
+@dataclass(frozen=True, kw_only=True)
+class RunInfo:
+    """The facts about a run that its loggers show.
 
-    def log(self, metrics: Mapping[str, float], update: int) -> None: ...
+    config: the settings as plain values; run_id: the run's id at W&B, kept when it is resumed.
+    """
 
-    def finish(self, result: Mapping[str, Any], exit_code: int) -> None: ...
+    folder: Path
+    config: Mapping[str, Any]
+    run_id: str | None
+    project: str | None
+    entity: str | None
+    group: str | None
+    tags: Sequence[str]
 
 
-class WandbMirror:
-    """One W&B run: online when a key is configured, offline otherwise; never a prompt."""
+@dataclass(frozen=True)
+class Service:
+    """One kind of logger: its package and extra, how a run starts there, and how it ends.
 
-    def __init__(
-        self,
-        logger: LoggerConfig,
-        folder: Path,
-        *,
-        config: Mapping[str, Any],
-        run_id: str,
-        group: str | None,
-        tags: list[str],
-    ) -> None:
-        import wandb
+    start returns Lightning's logger with a run of its own; end(logger, result, succeeded) adds the
+    result and closes the run.
+    """
 
-        self.lost = False
+    title: str
+    package: str
+    extra: str | None
+    start: Callable[[RunInfo], Logger]
+    end: Callable[[Any, Mapping[str, Any], bool], None]
 
-        def start(mode: Any) -> Any:
-            return wandb.init(
-                project=logger.project,
-                entity=logger.entity,
-                group=logger.group or group,
-                tags=[*logger.tags, *tags],
-                name=folder.name,
-                dir=folder,
-                id=run_id,
-                resume="allow" if mode == "online" else None,
-                config=dict(config),
-                mode=mode,
-                settings=wandb.Settings(
-                    init_timeout=INIT_TIMEOUT,
-                    finish_timeout=FINISH_TIMEOUT,
-                    console="off",
-                    silent=True,
-                ),
-            )
 
-        mode = wandb_mode()
-        if mode == "online":
-            try:
-                self.run = start("online")
-            except Exception as error:  # foreign code: whatever stops it must not stop the run
-                reason = str(error).partition("\n")[0]
-                print(
-                    f"warning: W&B could not be reached ({reason}); logging offline, "
-                    f"later: wandb sync {folder}/wandb/offline-*",
-                    file=sys.stderr,
-                )
-                wandb.teardown(exit_code=1)  # its service would go on and hold the run's id
-                mode = "offline"
-        if mode != "online":
-            self.run = start(mode)
-        self.run.define_metric("update")
-        self.run.define_metric("*", step_metric="update")
+class GuardedLogger(Logger):
+    """A logger that works on a thread of its own and reports its first failure on stderr.
 
-    def log(self, metrics: Mapping[str, float], update: int) -> None:
-        with self.at_a_distance():
-            self.run.log({**metrics, "update": update})
+    Lightning calls `experiment` and `finalize` unguarded. Here there is no `experiment`, and
+    `finalize` does nothing: the run is closed by `finish`, when its result is known. The settings
+    are sent once, at the start of the run; checkpoints and graphs never.
+    """
 
-    def finish(self, result: Mapping[str, Any], exit_code: int) -> None:
-        import wandb
+    def __init__(self, service: Service, info: RunInfo) -> None:
+        super().__init__()
+        self.service, self.info = service, info
+        self._failed = False
+        self._calls: SimpleQueue[Callable[[Logger], None] | None] = SimpleQueue()
+        # A daemon, because a logger that hangs must not keep the process alive.
+        self._thread = threading.Thread(target=self._work, name=service.title, daemon=True)
+        self._thread.start()
 
-        rows = [[key, value] for key, value in result.items()]
-        table = wandb.Table(columns=["figure", "value"], data=[[k, str(v)] for k, v in rows])
-        with self.at_a_distance():
-            self.run.log({"result": table})
-            self.run.summary.update({f"result/{key}": value for key, value in rows})
-            self.run.finish(exit_code=exit_code)
+    @property
+    def name(self) -> str | None:
+        return self.info.project
 
-    @contextmanager
-    def at_a_distance(self) -> Iterator[None]:
-        """W&B's service is a process of its own: when it dies the run goes on, and says so once."""
+    @property
+    def version(self) -> str:
+        return self.info.folder.name
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        values = dict(metrics)
+        self._calls.put(lambda logger: logger.log_metrics(values, step=step))
+
+    def log_hyperparams(self, *_args: Any, **_options: Any) -> None:
+        """Ignore Lightning's own call."""
+
+    def finalize(self, status: str) -> None:
+        """Ignore Lightning's own call: the result of the run is not known yet."""
+
+    def finish(self, result: Mapping[str, Any], *, succeeded: bool) -> None:
+        """Send the result, close the run and wait for both up to CLOSE_TIMEOUT."""
+        self._calls.put(lambda logger: self.service.end(logger, result, succeeded))
+        self._calls.put(None)
+        self._thread.join(CLOSE_TIMEOUT)
+        if self._thread.is_alive():
+            self._report(f"no answer within {CLOSE_TIMEOUT:.0f} s")
+
+    def _work(self) -> None:
+        logger: Logger | None = None
         try:
-            yield
-        except Exception as error:  # foreign code, as above
-            if not self.lost:
-                print(f"warning: W&B stopped ({error}); metrics.csv goes on", file=sys.stderr)
-            self.lost = True
+            logger = self.service.start(self.info)
+        except Exception as error:  # third-party code: no failure of it may stop the run
+            self._report(error)
+        while (call := self._calls.get()) is not None:
+            try:
+                if logger is not None:
+                    call(logger)
+            except Exception as error:  # third-party code, as above
+                self._report(error)
+
+    def _report(self, reason: object) -> None:
+        if not self._failed:
+            line = str(reason).partition("\n")[0]
+            print(
+                f"warning: {self.service.title} failed ({line}); the run continues, "
+                "metrics.csv is complete",
+                file=sys.stderr,
+            )
+        self._failed = True
+
+
+def make_loggers(names: Sequence[str], info: RunInfo) -> list[GuardedLogger]:
+    """Start one run per named logger; none for [].
+
+    Raises ConfigError for an unknown name and for a package that is not installed.
+    """
+    import_packages(names)
+    return [GuardedLogger(SERVICES[name], info) for name in names]
+
+
+def import_packages(names: Sequence[str]) -> None:
+    """Import the packages of the named loggers. Raises ConfigError as `make_loggers` does.
+
+    In the main thread, because loggers that import at the same time could see half a module.
+    """
+    for name in names:
+        if name not in SERVICES:
+            raise ConfigError(f"logger {name} is unknown; choose from {', '.join(SERVICES)}")
+        service = SERVICES[name]
+        try:
+            importlib.import_module(service.package)
+        except ImportError as error:
+            raise ConfigError(
+                f"logger={name} needs an extra: pip install 'offline-cql[{service.extra or name}]'"
+            ) from error
+
+
+# --- Weights & Biases -----------------------------------------------------------------------------
+
+
+class WandbUpdateLogger(WandbLogger):
+    """Lightning's W&B logger with the column `update` as step, instead of trainer/global_step."""
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        self.experiment.log({**metrics, "update": step})
+
+
+def start_wandb(info: RunInfo) -> WandbLogger:
+    """Start a W&B run: online when a key is configured and W&B answers, else offline."""
+    import wandb
+
+    def start(mode: Any) -> Any:
+        return wandb.init(
+            project=info.project,
+            entity=info.entity,
+            group=info.group,
+            tags=info.tags,
+            name=info.folder.name,
+            dir=info.folder,
+            id=info.run_id,
+            resume="allow" if mode == "online" else None,
+            config=dict(info.config),
+            mode=mode,
+            settings=wandb.Settings(
+                reinit="create_new",  # one run per training, not the open one of the process
+                init_timeout=WANDB_INIT_TIMEOUT,
+                finish_timeout=WANDB_FINISH_TIMEOUT,
+                console="off",
+                silent=True,
+            ),
+        )
+
+    mode = wandb_mode()
+    if mode == "online":
+        try:
+            run = start("online")
+        except Exception as error:  # third-party code: any failure means offline
+            reason = str(error).partition("\n")[0]
+            print(
+                f"warning: W&B could not be reached ({reason}); logging offline. "
+                f"Upload later with: wandb sync {info.folder}/wandb/offline-*",
+                file=sys.stderr,
+            )
+            wandb.teardown(exit_code=1)  # its service would go on and hold the run's id
+            mode = "offline"
+    if mode != "online":
+        run = start(mode)
+    run.define_metric("update")
+    run.define_metric("*", step_metric="update")
+    return WandbUpdateLogger(experiment=run)
+
+
+def end_wandb(logger: WandbLogger, result: Mapping[str, Any], succeeded: bool) -> None:
+    import wandb
+
+    run = logger.experiment
+    rows = [[key, str(value)] for key, value in result.items()]
+    run.log({"result": wandb.Table(columns=["figure", "value"], data=rows)})
+    run.summary.update({f"result/{key}": value for key, value in result.items()})
+    run.finish(exit_code=0 if succeeded else 1)
 
 
 def wandb_mode() -> str:
-    """$WANDB_MODE, else online when a key is configured, else offline."""
-    chosen = os.environ.get("WANDB_MODE")
-    if chosen:
-        return chosen
+    """Return $WANDB_MODE, else online when a key is configured, else offline."""
+    mode = os.environ.get("WANDB_MODE")
+    if mode:
+        return mode
     if os.environ.get("WANDB_API_KEY"):
         return "online"
     host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname
@@ -125,40 +239,67 @@ def wandb_mode() -> str:
     return "online" if login else "offline"
 
 
-class TensorboardMirror:
-    """Scalars for TensorBoard in the run folder: `tensorboard --logdir outputs`."""
-
-    def __init__(self, folder: Path) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            raise ConfigError(
-                "logger=tensorboard needs its extra: pip install 'offline-cql[tensorboard]'"
-            ) from error
-        self.writer = SummaryWriter(str(folder / "tensorboard"))
-
-    def log(self, metrics: Mapping[str, float], update: int) -> None:
-        for name, value in metrics.items():
-            self.writer.add_scalar(name, value, update)
-
-    def finish(self, result: Mapping[str, Any], exit_code: int) -> None:
-        self.writer.add_text("result", json.dumps(dict(result)))
-        self.writer.close()
+# --- TensorBoard, MLflow, Comet -------------------------------------------------------------------
 
 
-def make_mirrors(
-    logger: LoggerConfig,
-    folder: Path,
-    *,
-    config: Mapping[str, Any],
-    run_id: str | None,
-    group: str | None,
-    tags: list[str],
-) -> list[Mirror]:
-    """What `logger=…` names; csv and none have no mirror (metrics.csv is written always)."""
-    if logger.kind == "wandb":
-        assert run_id is not None
-        return [WandbMirror(logger, folder, config=config, run_id=run_id, group=group, tags=tags)]
-    if logger.kind == "tensorboard":
-        return [TensorboardMirror(folder)]
-    return []
+def start_tensorboard(info: RunInfo) -> TensorBoardLogger:
+    """Start event files in the run folder: `tensorboard --logdir outputs`."""
+    logger = TensorBoardLogger(info.folder, "tensorboard", version="", default_hp_metric=False)
+    logger.log_hyperparams(dict(info.config))
+    return logger
+
+
+def end_tensorboard(logger: TensorBoardLogger, result: Mapping[str, Any], succeeded: bool) -> None:
+    logger.experiment.add_text("result", json.dumps(dict(result)))
+    logger.finalize("success" if succeeded else "failed")
+
+
+def start_mlflow(info: RunInfo) -> MLFlowLogger:
+    """Start a run at $MLFLOW_TRACKING_URI, or in the run folder when that is not set."""
+    local = f"sqlite:///{info.folder.resolve()}/mlflow.db"
+    logger = MLFlowLogger(
+        experiment_name=info.project or "offline-cql",
+        run_name=info.folder.name,
+        tracking_uri=os.environ.get("MLFLOW_TRACKING_URI", local),
+        tags={tag: "" for tag in info.tags} | ({"group": info.group} if info.group else {}),
+    )
+    logger.log_hyperparams(dict(info.config))
+    return logger
+
+
+def end_mlflow(logger: MLFlowLogger, result: Mapping[str, Any], succeeded: bool) -> None:
+    for key, value in result.items():
+        logger.experiment.set_tag(logger.run_id, f"result.{key}", str(value))
+    logger.finalize("success" if succeeded else "failed")
+
+
+def start_comet(info: RunInfo) -> CometLogger:
+    """Start an experiment. Raises RuntimeError without a key, for which Comet would prompt."""
+    import comet_ml
+
+    if comet_ml.get_config("comet.api_key") is None:
+        raise RuntimeError("no API key is configured: set COMET_API_KEY")
+    logger = CometLogger(
+        project=info.project,
+        workspace=info.entity,
+        name=info.folder.name,
+        tags=[*info.tags, *([info.group] if info.group else [])],
+    )
+    logger.log_hyperparams(dict(info.config))
+    return logger
+
+
+def end_comet(logger: CometLogger, result: Mapping[str, Any], succeeded: bool) -> None:
+    logger.experiment.log_others({f"result/{key}": value for key, value in result.items()})
+    logger.finalize("success" if succeeded else "failed")
+    logger.experiment.end()
+
+
+SERVICES = {
+    "wandb": Service("W&B", "wandb", None, start_wandb, end_wandb),
+    "tensorboard": Service(
+        "TensorBoard", "tensorboard", "tensorboard", start_tensorboard, end_tensorboard
+    ),
+    "mlflow": Service("MLflow", "mlflow", "mlflow", start_mlflow, end_mlflow),
+    "comet": Service("Comet", "comet_ml", "comet", start_comet, end_comet),
+}

@@ -1,9 +1,6 @@
-"""The progress bar: updates, updates/s, TD loss, gap, alpha and the last return."""
-
-from typing import Any
+"""The progress bar: updates, updates per second, the agent's metrics and the last return."""
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import Callback
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -15,32 +12,30 @@ from rich.progress import (
 )
 
 from offline_cql.agents import Agent
+from offline_cql.callbacks.agent_callback import AgentCallback
 from offline_cql.callbacks.evaluation import EvaluationCallback
-from offline_cql.callbacks.metrics import Record
+from offline_cql.callbacks.metrics import MetricsWriter
 
-SHOWN = {
-    "critic/td_loss": "td",
-    "critic/gap": "gap",
-    "cql/alpha": "alpha",
-    "cql/multiplier": "multiplier",
-    "actor/agreement": "agreement",
-    "actor/action_distance": "distance",
-}
+SPEED = "time/updates_per_second"
 
 
-class ProgressBar(Callback):
-    """One line on stderr; without a terminal, a line of text at each tenth of the run."""
+class ProgressBar(AgentCallback):
+    """One line on stderr; without a terminal, one line of text per tenth of the run.
 
-    def __init__(self, updates: int, record: Record, rollouts: EvaluationCallback | None) -> None:
-        self.updates, self.record, self.rollouts = updates, record, rollouts
+    It shows the latest values of `agent.progress_metrics`.
+    """
+
+    def __init__(
+        self, updates: int, metrics: MetricsWriter, evaluation: EvaluationCallback | None
+    ) -> None:
+        self.updates, self.metrics, self.evaluation = updates, metrics, evaluation
         self.console = Console(stderr=True)
         self.bar: Progress | None = None
         self.task: TaskID | None = None
-        self.told = 0
+        self.last_tenth = 0
 
-    def on_train_start(self, trainer: pl.Trainer, agent: pl.LightningModule) -> None:
-        assert isinstance(agent, Agent)
-        self.told = agent.updates * 10 // self.updates
+    def before_training(self, trainer: pl.Trainer, agent: Agent) -> None:
+        self.last_tenth = agent.updates * 10 // self.updates
         if not trainer.is_global_zero or not self.console.is_terminal:
             return
         self.bar = Progress(
@@ -48,44 +43,47 @@ class ProgressBar(Callback):
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TimeRemainingColumn(compact=True),
-            TextColumn("{task.fields[numbers]}"),
+            TextColumn("{task.fields[metrics]}"),
             console=self.console,
         )
         self.task = self.bar.add_task(
-            "train", total=self.updates, completed=agent.updates, numbers=""
+            "train", total=self.updates, completed=agent.updates, metrics=""
         )
         self.bar.start()
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, agent: pl.LightningModule, *_args: Any
-    ) -> None:
-        assert isinstance(agent, Agent)
+    def after_block(self, trainer: pl.Trainer, agent: Agent) -> None:
         if not trainer.is_global_zero:
             return
         if self.bar is not None and self.task is not None:
-            self.bar.update(self.task, completed=agent.updates, numbers=self.numbers())
+            text = self.format_metrics(agent)
+            self.bar.update(self.task, completed=agent.updates, metrics=text)
             return
         tenth = agent.updates * 10 // self.updates
-        if tenth > self.told:
-            self.told = tenth
-            self.console.print(f"update {agent.updates}/{self.updates}  {self.numbers()}")
+        if tenth > self.last_tenth:
+            self.last_tenth = tenth
+            text = self.format_metrics(agent)
+            self.console.print(f"update {agent.updates}/{self.updates}  {text}")
 
-    def numbers(self) -> str:
-        latest = self.record.latest
-        parts = [f"{short} {latest[name]:.3g}" for name, short in SHOWN.items() if name in latest]
-        if "time/updates_per_second" in latest:
-            parts.insert(0, f"{latest['time/updates_per_second']:.0f} updates/s")
-        if self.rollouts is not None and self.rollouts.latest is not None:
-            parts.append(f"return {self.rollouts.latest.return_mean:.1f}")
+    def format_metrics(self, agent: Agent) -> str:
+        """Return the speed, the agent's metrics by the last part of their names, the return."""
+        latest = self.metrics.latest
+        parts = [f"{latest[SPEED]:.0f} updates/s"] if SPEED in latest else []
+        parts += [
+            f"{name.rpartition('/')[2]} {latest[name]:.3g}"
+            for name in agent.progress_metrics
+            if name in latest
+        ]
+        if self.evaluation is not None and self.evaluation.latest is not None:
+            parts.append(f"return {self.evaluation.latest.return_mean:.1f}")
         return "  ".join(parts)
 
-    def teardown(self, trainer: pl.Trainer, agent: pl.LightningModule, stage: str) -> None:
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         self.stop()
 
     def on_exception(
-        self, trainer: pl.Trainer, agent: pl.LightningModule, exception: BaseException
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
     ) -> None:
-        self.stop()  # Lightning calls no teardown then
+        self.stop()  # Lightning calls no teardown after an exception
 
     def stop(self) -> None:
         if self.bar is not None:

@@ -1,4 +1,4 @@
-"""The training clock: wall time of updates only, without evaluation, saving or start-up."""
+"""Wall time of updates only, without evaluation, validation, checkpoints and start-up."""
 
 import time
 from collections.abc import Iterator
@@ -6,20 +6,20 @@ from contextlib import contextmanager
 
 
 class Timer:
-    """Seconds since `start()`; `paused()` leaves out what is not an update."""
+    """Seconds since `start()`, without those spent inside `paused()`."""
 
     def __init__(self) -> None:
         self.start()
 
     def start(self) -> None:
-        self.started, self.left_out = time.perf_counter(), 0.0
+        self.start_time, self.paused_seconds = time.perf_counter(), 0.0
 
     @property
     def seconds(self) -> float:
-        return time.perf_counter() - self.started - self.left_out
+        return time.perf_counter() - self.start_time - self.paused_seconds
 
     @contextmanager
     def paused(self) -> Iterator[None]:
         start = time.perf_counter()
         yield
-        self.left_out += time.perf_counter() - start
+        self.paused_seconds += time.perf_counter() - start

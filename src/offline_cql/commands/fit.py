@@ -7,24 +7,26 @@ import ctypes
 import logging
 import time
 import warnings
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.callbacks import Callback, Checkpoint
+from pytorch_lightning.loggers import Logger
 from pytorch_lightning.strategies import DDPStrategy, Strategy
 
 from offline_cql.agents import Agent, make_agent
 from offline_cql.callbacks.checkpoints import CheckpointCallback
 from offline_cql.callbacks.evaluation import EvaluationCallback
-from offline_cql.callbacks.loggers import Mirror, make_mirrors
-from offline_cql.callbacks.metrics import Record
+from offline_cql.callbacks.loggers import GuardedLogger, RunInfo, make_loggers
+from offline_cql.callbacks.metrics import MetricsWriter
 from offline_cql.callbacks.progress import ProgressBar
 from offline_cql.callbacks.timer import Timer
 from offline_cql.callbacks.validation import ValidationCallback
-from offline_cql.config import HardwareConfig, TrainConfig
+from offline_cql.config import HardwareConfig, LoggerConfig, TrainConfig
 from offline_cql.data.dataset import make_dataset
 from offline_cql.data.module import TransitionDataModule
 from offline_cql.data.split import Split, split_episodes
@@ -58,28 +60,30 @@ def fit(
     agent = initial_agent(config, transitions, split)
     if state is not None:
         agent.restore(state)
-    mirrors = rank_zero_mirrors(config, folder) if rank == 0 else []
-    clock = Timer()
-    record = Record(folder, clock, mirrors)
-    rollouts = make_rollouts(config, folder, clock, mirrors)
-    saving = CheckpointCallback(
+    timer = Timer()
+    metrics = MetricsWriter(folder, timer)
+    evaluation = make_evaluation(config, folder, timer)
+    checkpoints = CheckpointCallback(
         folder,
-        clock,
+        timer,
         every=config.checkpoint_every,
         keep_every=config.evaluation.every,
         updates=config.updates,
         identity=identity(config, transitions),
     )
-    bar = ProgressBar(config.updates, record, rollouts)
-    judged = make_validation(config, transitions, split)
-    callbacks: list[Callback] = [record, *([rollouts] if rollouts else []), saving, bar]
-    if judged is not None:  # before the checkpoint, which notes the length of its file
-        callbacks.insert(1, ValidationCallback(folder, clock, mirrors, judged, config))
-    trainer = make_trainer(config.hardware, callbacks)
+    callbacks: list[Callback] = [metrics, checkpoints]
+    if evaluation is not None:
+        callbacks.append(evaluation)
+    if steps := make_validation(config, transitions, split):
+        every, updates = config.evaluation.every, config.updates
+        callbacks.append(ValidationCallback(folder, timer, steps, every=every, updates=updates))
+    callbacks.append(ProgressBar(config.updates, metrics, evaluation))
+    loggers = start_loggers(config, folder) if rank == 0 else []
+    trainer = make_trainer(config.hardware, callbacks, loggers)
     before, started = agent.updates, time.perf_counter()
     status, error, asked = "failed", "interrupted", None
     try:
-        trainer.fit(agent, make_module(config, transitions, split, agent, judged))
+        trainer.fit(agent, make_module(config, transitions, split, agent))
         status, error = "finished", ""
     except DivergedError as reason:
         status, error = "diverged", str(reason)
@@ -92,11 +96,11 @@ def fit(
         raise
     finally:
         if rank == 0:
-            score = rollouts.latest if rollouts else None
+            score = evaluation.latest if evaluation else None
             result = {
                 "status": status,
                 "updates": agent.updates,
-                "updates_per_second": round((agent.updates - before) / max(clock.seconds, 1e-9), 2),
+                "updates_per_second": round((agent.updates - before) / max(timer.seconds, 1e-9), 2),
                 "wall_seconds": round(time.perf_counter() - started, 2),
                 "return_mean": score.return_mean if score else None,
                 "return_std": score.return_std if score else None,
@@ -107,8 +111,8 @@ def fit(
                 "signal": asked,
             }
             write_json(folder / RESULT, result)
-            for mirror in mirrors:
-                mirror.finish(result, exit_code=0 if status == "finished" else 1)
+            for logger in loggers:
+                logger.finish(result, succeeded=status == "finished")
 
 
 def initial_agent(config: TrainConfig, transitions: Transitions, split: Split) -> Agent:
@@ -122,11 +126,7 @@ def initial_agent(config: TrainConfig, transitions: Transitions, split: Split) -
 
 
 def make_module(
-    config: TrainConfig,
-    transitions: Transitions,
-    split: Split,
-    agent: Agent,
-    validation: ValidationSteps | None = None,
+    config: TrainConfig, transitions: Transitions, split: Split, agent: Agent
 ) -> TransitionDataModule:
     boundaries = [config.log_every, config.checkpoint_every, config.evaluation.every]
     return TransitionDataModule(
@@ -137,7 +137,6 @@ def make_module(
         batch_size=config.batch_size,
         updates_per_step=config.hardware.updates_per_step,
         boundaries=boundaries,
-        validation=validation,
     )
 
 
@@ -154,16 +153,16 @@ def make_validation(
     )
 
 
-def make_rollouts(
-    config: TrainConfig, folder: Path, clock: Timer, mirrors: list[Mirror]
-) -> EvaluationCallback | None:
+def make_evaluation(config: TrainConfig, folder: Path, timer: Timer) -> EvaluationCallback | None:
     if config.evaluation.episodes == 0:
         return None
-    return EvaluationCallback(folder, clock, mirrors, config.env, config.evaluation, config.updates)
+    return EvaluationCallback(folder, timer, config.env, config.evaluation, updates=config.updates)
 
 
-def make_trainer(hardware: HardwareConfig, callbacks: list[Callback]) -> pl.Trainer:
-    """Lightning's Trainer: one epoch over the planned blocks; saving and logging are ours."""
+def make_trainer(
+    hardware: HardwareConfig, callbacks: list[Callback], loggers: Sequence[Logger] = ()
+) -> pl.Trainer:
+    """Lightning's Trainer: one epoch over the planned blocks; checkpoints are written by ours."""
     accelerator = chosen_accelerator(hardware)
     strategy: str | Strategy = "auto"
     if hardware.strategy == "ddp":
@@ -177,11 +176,9 @@ def make_trainer(hardware: HardwareConfig, callbacks: list[Callback]) -> pl.Trai
         devices=hardware.devices,
         strategy=strategy,
         max_epochs=1,
-        check_val_every_n_epoch=2,  # never by itself: callbacks/validation.py says when
-        num_sanity_val_steps=0,
         callbacks=callbacks,
-        logger=False,
-        enable_checkpointing=False,
+        logger=loggers or False,
+        enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
         enable_progress_bar=False,
         enable_model_summary=False,
         use_distributed_sampler=False,
@@ -217,16 +214,23 @@ def identity(config: TrainConfig, transitions: Transitions) -> dict[str, Any]:
     }
 
 
-def rank_zero_mirrors(config: TrainConfig, folder: Path) -> list[Mirror]:
-    record = read_json(folder / METADATA)
-    return make_mirrors(
-        config.logger,
-        folder,
+def start_loggers(config: TrainConfig, folder: Path) -> list[GuardedLogger]:
+    """Start a run at each configured logger, under the id and the grid of metadata.json."""
+    metadata, logger = read_json(folder / METADATA), config.logger
+    info = RunInfo(
+        folder=folder,
         config=asdict(config),
-        run_id=record["wandb_id"],
-        group=record["grid"],
-        tags=[config.env.name, config.dataset.name, config.algorithm.name],
+        run_id=metadata["wandb_id"],
+        project=logger.project,
+        entity=logger.entity,
+        group=logger.group or metadata["grid"],
+        tags=[*logger.tags, config.env.name, config.dataset.name, config.algorithm.name],
     )
+    return make_loggers(logger_names(logger), info)
+
+
+def logger_names(logger: LoggerConfig) -> list[str]:
+    return [] if logger.kind in ("csv", "none") else [logger.kind]
 
 
 def keep_freed_memory() -> None:

@@ -10,10 +10,17 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from offline_cql.callbacks.loggers import import_packages
 from offline_cql.commands import multirun, summary
 from offline_cql.commands.audit import short_audit
 from offline_cql.commands.distributed import launch, load_config
-from offline_cql.commands.fit import chosen_accelerator, chosen_precision, fit, identity
+from offline_cql.commands.fit import (
+    chosen_accelerator,
+    chosen_precision,
+    fit,
+    identity,
+    logger_names,
+)
 from offline_cql.commands.load_data import load_transitions
 from offline_cql.config import TrainConfig, reject_unused_overrides, typed
 from offline_cql.data.split import split_episodes
@@ -76,6 +83,7 @@ def validate(config: DictConfig, overrides: list[str]) -> tuple[TrainConfig, Tra
     """The settings and the data of a new run, after every check that needs no folder."""
     settings = typed(config)
     check_devices(settings)
+    import_packages(logger_names(settings.logger))
     if settings.hardware.precision == "auto":
         settings.hardware.precision = chosen_precision(settings.hardware)
         print(f"precision {settings.hardware.precision} (hardware.precision=auto)")

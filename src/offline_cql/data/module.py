@@ -10,8 +10,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from offline_cql.data.dataset import TransitionDataset
 from offline_cql.data.sampler import block_indices, plan_blocks
-from offline_cql.data.validation import ValidationSteps
-from offline_cql.transitions import Batch, ValidationBatch
+from offline_cql.transitions import Batch
 
 
 class BlockDataset(IterableDataset[Batch]):
@@ -75,10 +74,9 @@ class TransitionDataModule(pl.LightningDataModule):
         batch_size: int,
         updates_per_step: int,
         boundaries: list[int],
-        validation: ValidationSteps | None = None,
     ) -> None:
         super().__init__()
-        self.dataset, self.validation = dataset, validation
+        self.dataset = dataset
         self.seed, self.start, self.updates = seed, start, updates
         self.batch_size, self.updates_per_step = batch_size, updates_per_step
         self.boundaries = boundaries
@@ -98,6 +96,3 @@ class TransitionDataModule(pl.LightningDataModule):
             world_size=trainer.world_size,
         )
         return DataLoader(blocks, batch_size=None)
-
-    def val_dataloader(self) -> list[DataLoader[ValidationBatch]]:
-        return [] if self.validation is None else [DataLoader(self.validation, batch_size=None)]

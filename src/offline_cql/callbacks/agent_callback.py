@@ -1,0 +1,40 @@
+"""The base class of callbacks that work on an agent, and the way its metrics reach the loggers."""
+
+from collections.abc import Mapping
+from typing import Any, cast, final
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Callback
+
+from offline_cql.agents import Agent
+
+
+class AgentCallback(Callback):
+    """Lightning's training hooks with the module typed as an `Agent`.
+
+    One Lightning step is a block of updates; a block ends at every update at which a callback has
+    something to do. The order of callbacks does not matter, except that Lightning runs the
+    `CheckpointCallback` last.
+    """
+
+    def before_training(self, trainer: pl.Trainer, agent: Agent) -> None:
+        """Run once, before the first update."""
+
+    def after_block(self, trainer: pl.Trainer, agent: Agent) -> None:
+        """Run after each block of updates, on every rank."""
+
+    @final
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.before_training(trainer, cast(Agent, pl_module))
+
+    @final
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_args: Any
+    ) -> None:
+        self.after_block(trainer, cast(Agent, pl_module))
+
+
+def log_metrics(trainer: pl.Trainer, metrics: Mapping[str, float], *, update: int) -> None:
+    """Send metrics to all loggers of the trainer; only rank 0 has any."""
+    for logger in trainer.loggers:
+        logger.log_metrics(dict(metrics), step=update)
