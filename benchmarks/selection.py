@@ -1,7 +1,8 @@
-"""How right is the choice of alpha and checkpoint? Chosen without a simulator, judged by one.
+"""Judge the report's choice of alpha and checkpoint by simulator returns, which it does not see.
 
-Reads the runs of the study (docs/selection.md has the commands), applies the rule to each data
-set, and compares with what the policies earned. Prints Markdown tables; --plot draws them.
+Reads the runs of docs/studies/2026-11-21-choice-of-alpha.md, applies the rule of docs/selection.md
+to each data set and compares the choice with what the policies earned. Prints Markdown tables;
+--plot draws them.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ SOFT = "#8a929b"
 
 @dataclass(frozen=True)
 class Task:
-    """One data set: its runs, the true score of every kept policy, the score of the data."""
+    """The runs on one data set, the true score of every kept policy, and the score of the data."""
 
     name: str
     runs: Sequence[Run]
@@ -66,19 +67,19 @@ class Task:
 
 
 def read_tasks(pattern: str) -> list[Task]:
-    reading = read_runs(pattern)
-    for left in reading.left_out:
-        print(f"left out {left.name}: {left.reason}")
-    return [_task(own) for own in by_task(reading.runs).values()]
+    loaded = read_runs(pattern)
+    for skipped in loaded.left_out:
+        print(f"skipped {skipped.name}: {skipped.reason}")
+    return [_task(runs) for runs in by_task(loaded.runs).values()]
 
 
 def _task(runs: Sequence[Run]) -> Task:
     env = load_config(Path(runs[0].name)).env
 
     def points(value: float) -> float:
-        found = normalized_score(value, env)
-        assert found is not None
-        return found
+        score = normalized_score(value, env)
+        assert score is not None
+        return score
 
     scores = {
         (run.name, updates): points(float(returns.mean()))
@@ -92,22 +93,22 @@ def _task(runs: Sequence[Run]) -> Task:
     return Task(short, runs, scores, points(behavior))
 
 
-def spearman(left: Sequence[float], right: Sequence[float]) -> float:
-    """Correlation of ranks, equal values sharing their mean rank; nan where one is constant."""
-    ranks = [_ranks(np.asarray(values, np.float64)) for values in (left, right)]
+def spearman(x: Sequence[float], y: Sequence[float]) -> float:
+    """Return Spearman's rank correlation, ties at their mean rank; nan if one side is constant."""
+    ranks = [_ranks(np.asarray(values, np.float64)) for values in (x, y)]
     if any(np.ptp(rank) == 0 for rank in ranks):
         return float("nan")
     return float(np.corrcoef(*ranks)[0, 1])
 
 
 def _ranks(values: np.ndarray) -> np.ndarray:
-    _, place, count = np.unique(values, return_inverse=True, return_counts=True)
-    return (np.cumsum(count) - (count - 1) / 2)[place]
+    _, index, count = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(count) - (count - 1) / 2)[index]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """One choice: among the runs of one grid. Scores in normalized points."""
+    """One choice among the runs of one grid. Scores in normalized points."""
 
     task: str
     chosen: str
@@ -123,7 +124,7 @@ class Outcome:
 
     @property
     def regret_acted(self) -> float:
-        """With the data's policy in use where the verdict is not `ship`."""
+        """The regret with the behavior policy in use where the verdict is not `ship`."""
         return self.best - (self.score if self.verdict == "ship" else self.behavior)
 
     @property
@@ -132,23 +133,23 @@ class Outcome:
 
 
 def judge(task: Task, grid: Sequence[GridRun]) -> Outcome:
-    """What the rule chose among these runs, beside the last checkpoints of alpha 5 and the best."""
+    """Compare the rule's choice among these runs with alpha 5's last checkpoints and the best."""
     selection = task.choose(grid)
-    own = task.scores_of(grid)
-    baseline = fmean(own[key] for key in last_of_alpha(grid, BASELINE))
+    scores = task.scores_of(grid)
+    baseline = fmean(scores[key] for key in last_of_alpha(grid, BASELINE))
     policy = selection.chosen
-    # Where nothing is recommended, what is there now stays in use.
-    score = task.behavior if policy is None else own[policy.run, policy.updates]
+    # Where nothing is recommended, the behavior policy stays in use.
+    score = task.behavior if policy is None else scores[policy.run, policy.updates]
     chosen = "none" if policy is None else f"{policy.alpha:g} at {policy.updates:,}"
     verdict = {None: "–", True: "ship", False: "do not ship"}[selection.ship]
-    best = own[best_by_return(own)]
+    best = scores[best_by_return(scores)]
     return Outcome(task.name, chosen, verdict, score, baseline, best, task.behavior)
 
 
-def estimated(policies: Iterable[Candidate], task: Task) -> list[tuple[float, float, float]]:
-    """Lower bound, estimate and true score of each policy; one that alphas share counts once."""
-    found = [(p.estimate.low, p.estimate.value, task.scores[p.run, p.updates]) for p in policies]
-    return list(dict.fromkeys(found))
+def estimates(policies: Iterable[Candidate], task: Task) -> list[tuple[float, float, float]]:
+    """Return (lower bound, estimate, true score) of each policy; shared policies count once."""
+    rows = [(p.estimate.low, p.estimate.value, task.scores[p.run, p.updates]) for p in policies]
+    return list(dict.fromkeys(rows))
 
 
 # Columns of an outcome's scores, in normalized points.
@@ -164,47 +165,50 @@ SCORES = {
 
 
 def choices(title: str, outcomes: Sequence[Outcome]) -> Table:
-    scores = [[getattr(each, name) for name in SCORES.values()] for each in outcomes]
-    words = [(each.task, each.chosen, each.verdict) for each in outcomes]
-    words.append(("mean", "", ""))
+    """Return one row per choice and their mean."""
+    scores = [[getattr(outcome, name) for name in SCORES.values()] for outcome in outcomes]
+    labels = [(outcome.task, outcome.chosen, outcome.verdict) for outcome in outcomes]
+    labels.append(("mean", "", ""))
     scores.append([fmean(column) for column in zip(*scores, strict=True)])
-    lines = zip(words, scores, strict=True)
-    rows = [(*left, *(f"{score:.1f}" for score in right)) for left, right in lines]
+    lines = zip(labels, scores, strict=True)
+    rows = [(*label, *(f"{score:.1f}" for score in values)) for label, values in lines]
     columns = ("data set", "alpha, updates", "verdict", *SCORES)
     return Table(title=title, columns=columns, rows=rows, align="lllr")
 
 
-def ranks(found: Sequence[Task]) -> Table:
+def ranks(tasks: Sequence[Task]) -> Table:
+    """Return the rank correlations of estimate and lower bound with the true return, per task."""
     rows = []
-    for task in found:
+    for task in tasks:
         points = task.choose(task.grid).points
-        every = estimated((p for point in points for p in point.candidates), task)
-        left = estimated((p for point in points if point.eligible for p in point.candidates), task)
-        sizes = (str(len(every)), str(len(left)))
-        rows.append((task.name, sizes[0], *_ranked(every), sizes[1], *_ranked(left)))
-    columns = ("policies", "estimate", "lower bound", "not struck out", "estimate", "bound")
+        every = estimates((p for point in points for p in point.candidates), task)
+        eligible = (p for point in points if point.eligible for p in point.candidates)
+        row = [task.name]
+        for policies in (every, estimates(eligible, task)):
+            row += [str(len(policies)), *_correlations(policies)]
+        rows.append(tuple(row))
+    columns = ("policies", "estimate", "lower bound", "not rejected", "estimate", "bound")
     title = "Rank correlation (Spearman) with the true return"
     return Table(title=title, columns=("data set", *columns), rows=rows)
 
 
-def _ranked(policies: Sequence[tuple[float, float, float]]) -> list[str]:
-    """Of the estimate and of its lower bound."""
+def _correlations(policies: Sequence[tuple[float, float, float]]) -> list[str]:
+    """Return the rank correlation of the estimate and that of its lower bound."""
     low, value, true = (list(column) for column in zip(*policies, strict=True))
-    return [f"{spearman(each, true):.2f}" for each in (value, low)]
+    return [f"{spearman(column, true):.2f}" for column in (value, low)]
 
 
 def verdicts(outcomes: Sequence[Outcome]) -> Table:
-    """How often `ship` met a policy better than the data's, and `do not ship` a worse one."""
+    """Count the policies that were better than the data's, per verdict."""
     rows = []
     for verdict in ("ship", "do not ship"):
-        own = [each for each in outcomes if each.verdict == verdict]
-        better = sum(each.score > each.behavior for each in own)
-        rows.append((verdict, str(better), str(len(own) - better)))
+        better = [o.score > o.behavior for o in outcomes if o.verdict == verdict]
+        rows.append((verdict, str(sum(better)), str(len(better) - sum(better))))
     columns = ("verdict", "better than the data", "not better")
     return Table(title="What the chosen policy earned, one seed", columns=columns, rows=rows)
 
 
-# Other rules would trust no checkpoint after a turn: of which validation figure, at which value.
+# Other rules would trust no checkpoint after a turning point: of which metric, at which extreme.
 TURNS: dict[str, tuple[str, Callable[..., int]]] = {
     "not after the least validation TD error": ("validation/td_error", min),
     "not after the largest validation Q": ("validation/q_logged", max),
@@ -212,27 +216,30 @@ TURNS: dict[str, tuple[str, Callable[..., int]]] = {
 
 
 def regret_before(turn: str, task: Task, grid: Sequence[GridRun]) -> float:
-    """Regret of the largest bound among the checkpoints up to a turn of their alpha's figure."""
-    column, which = TURNS[turn]
+    """Return the regret of the best bound among checkpoints up to their alpha's turning point."""
+    column, extreme = TURNS[turn]
     turns = {}
     for alpha, runs in by_alpha(grid).items():
-        figures = mean_by_update([run.offline for run in runs], column)
-        turns[alpha] = which(figures, key=figures.__getitem__)
+        means = mean_by_update([run.offline for run in runs], column)
+        turns[alpha] = extreme(means, key=means.__getitem__)
     point = best_point([p for p in task.choose(grid).points if p.updates <= turns[p.alpha]])
-    own = task.scores_of(grid)
+    scores = task.scores_of(grid)
     if point is None:
-        return max(own.values()) - task.behavior
-    return max(own.values()) - own[point.best.run, point.updates]
+        return max(scores.values()) - task.behavior
+    return max(scores.values()) - scores[point.best.run, point.updates]
 
 
-def turning(found: Sequence[Task], alone: Sequence[Outcome], together: Sequence[Outcome]) -> Table:
-    regrets = {"the rule": [fmean(e.regret for e in each) for each in (alone, together)]}
+def turning_points(
+    tasks: Sequence[Task], alone: Sequence[Outcome], together: Sequence[Outcome]
+) -> Table:
+    """Return the regret of the rule and of those that trust no checkpoint after a turning point."""
+    regrets = {"the rule": [fmean(o.regret for o in outcomes) for outcomes in (alone, together)]}
     for turn in TURNS:
-        single = [regret_before(turn, task, grid) for task in found for grid in by_seed(task)]
-        every = [regret_before(turn, task, task.grid) for task in found]
+        single = [regret_before(turn, task, grid) for task in tasks for grid in by_seed(task)]
+        every = [regret_before(turn, task, task.grid) for task in tasks]
         regrets[turn] = [fmean(single), fmean(every)]
     rows = [(name, *(f"{value:.1f}" for value in values)) for name, values in regrets.items()]
-    title = "Regret where checkpoints after a turning point are left out, too"
+    title = "Regret where checkpoints after a turning point are left out"
     return Table(title=title, columns=("checkpoints", "one seed", "all seeds"), rows=rows)
 
 
@@ -241,22 +248,23 @@ def by_seed(task: Task) -> list[list[GridRun]]:
     return [[run for run in task.grid if run.seed == seed] for seed in seeds]
 
 
-def draw(found: Sequence[Task], path: Path) -> None:
-    """Lower bound against true score, a panel a data set."""
+def draw(tasks: Sequence[Task], path: Path) -> None:
+    """Draw lower bound against true score, one panel per data set."""
     columns = 3
-    figure = Figure(figsize=(10, 3.2 * -(-len(found) // columns)), layout="constrained")
+    n_rows = -(-len(tasks) // columns)
+    figure = Figure(figsize=(10, 3.2 * n_rows), layout="constrained")
     FigureCanvasAgg(figure)
-    panels = figure.subplots(-(-len(found) // columns), columns, squeeze=False).ravel()
-    for axes, task in zip(panels, found, strict=False):
+    panels = figure.subplots(n_rows, columns, squeeze=False).ravel()
+    for axes, task in zip(panels, tasks, strict=False):
         _panel(axes, task)
     panels[0].legend(fontsize=7, frameon=False)
-    for axes in panels[len(found) :]:
+    for axes in panels[len(tasks) :]:
         axes.set_visible(False)
     figure.savefig(path, dpi=110)
 
 
 def _panel(axes: Any, task: Task) -> None:
-    """Circles: what was struck out. Bounds far below what the data earn stand at the left edge."""
+    """Draw one data set: rejected points as circles, bounds far below the data at the left edge."""
     selection = task.choose(task.grid)
     offline = task.grid[0].offline
     assert offline.behavior is not None
@@ -292,19 +300,19 @@ def main() -> None:
     parser.add_argument("runs", help="a folder with run folders in it, or a pattern in quotes")
     parser.add_argument("--plot", type=Path, help="a PNG of lower bounds against true scores")
     arguments = parser.parse_args()
-    found = read_tasks(arguments.runs)
-    together = [judge(task, task.grid) for task in found]
-    alone = [judge(task, grid) for task in found for grid in by_seed(task)]
+    tasks = read_tasks(arguments.runs)
+    together = [judge(task, task.grid) for task in tasks]
+    alone = [judge(task, grid) for task in tasks for grid in by_seed(task)]
     for table in (
-        choices("One choice a data set, among all seeds", together),
-        choices("One choice a data set and seed", alone),
+        choices("One choice per data set, among all seeds", together),
+        choices("One choice per data set and seed", alone),
         verdicts(alone),
-        ranks(found),
-        turning(found, alone, together),
+        ranks(tasks),
+        turning_points(tasks, alone, together),
     ):
         print(to_markdown(table))
     if arguments.plot is not None:
-        draw(found, arguments.plot)
+        draw(tasks, arguments.plot)
 
 
 if __name__ == "__main__":
