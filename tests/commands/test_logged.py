@@ -116,6 +116,7 @@ def test_a_simulators_spaces_are_those_of_the_data(logs: Path):
     assert (data.spaces.action_low, data.spaces.action_high) == ((-2.0,), (2.0,))
 
 
+@pytest.mark.slow
 def test_the_command_trains_on_a_file_and_names_a_wrong_column(logs: Path, tmp_path: Path):
     def run(*overrides: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "train.py", *overrides_for(logs, "levels", *overrides)]
