@@ -181,10 +181,10 @@ def bare(sizes: Sizes, precision: str) -> Implementation:
         for k in range(updates):
             batch = type(block)(*(tensor[k] for tensor in block))
             if agent.spaces.discrete:
-                loss, _ = agent.losses(batch, measure=False)
+                loss, _ = agent.compute_losses(batch, log_metrics=False)
             else:
                 noise = agent.sample_noise(sizes.batch, generator)
-                loss, _ = agent.compute_losses(batch, noise, measure=False)
+                loss, _ = agent.compute_losses(batch, noise=noise, log_metrics=False)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()

@@ -53,7 +53,7 @@ def test_cloning_ends_after_so_many_updates(done: int):
         with torch.no_grad():
             for weight in agent.critic.mlp.weights:
                 weight.mul_(scale)
-        loss, _ = agent.losses(batch_of(data, range(8)), measure=False)
+        loss, _ = agent.compute_losses(batch_of(data, range(8)), log_metrics=False)
         loss.backward()
         gradients.append(torch.cat([p.grad.flatten() for p in agent.actor.parameters()]))
     assert torch.equal(*gradients) == (done < CLONING)

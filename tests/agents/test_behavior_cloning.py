@@ -54,7 +54,7 @@ def test_the_loss_is_the_negative_log_density_of_the_logged_action():
     with torch.no_grad():
         agent.actor.mlp.weights[-1].zero_()
         agent.actor.mlp.biases[-1].zero_()
-    loss, metrics = agent.losses(batch_of(data, range(8)), measure=True)
+    loss, metrics = agent.compute_losses(batch_of(data, range(8)), log_metrics=True)
     density = np.exp(-0.125) / np.sqrt(2 * np.pi) / (1 - np.tanh(0.5) ** 2)
     assert loss.item() == pytest.approx(-np.log(density), abs=1e-5)
     assert metrics["actor/action_distance"].item() == pytest.approx(np.tanh(0.5) ** 2, abs=1e-6)
@@ -66,7 +66,7 @@ def test_actions_at_the_bounds_give_finite_losses_and_gradients(action: float, p
     data = continuous_data()
     data = with_actions(data, np.full_like(data.actions, action))
     agent = build(settings(*BC, f"hardware.precision={precision}"), data.spaces)
-    loss, _ = agent.losses(batch_of(data, range(8)), measure=False)
+    loss, _ = agent.compute_losses(batch_of(data, range(8)), log_metrics=False)
     loss.backward()
     assert loss.isfinite()
     assert all(p.grad.isfinite().all() and p.grad.any() for p in agent.actor.parameters())
@@ -83,8 +83,9 @@ def test_the_most_frequent_action_of_each_situation_is_recovered():
     agent = cloned(data, "env=cartpole")
     observation = torch.tensor([[-1.0, 0.0, 0.0], [-0.5, 1.0, -1.0], [0.5, 1.0, 0.0]])
     assert agent.act(observation).tolist() == [0, 0, 2]
-    share = torch.softmax(agent.logits(observation), dim=1)[0]
-    torch.testing.assert_close(share, torch.tensor([0.7, 0.15, 0.15]), atol=0.1, rtol=0)
+    logits = agent.actor(agent.statistics(observation))[0]
+    probabilities = torch.softmax(logits, dim=1)[0]
+    torch.testing.assert_close(probabilities, torch.tensor([0.7, 0.15, 0.15]), atol=0.1, rtol=0)
 
 
 def test_discrete_loss_of_equal_logits_is_the_log_of_the_number_of_actions():
@@ -93,7 +94,7 @@ def test_discrete_loss_of_equal_logits_is_the_log_of_the_number_of_actions():
     with torch.no_grad():
         agent.actor.weights[-1].zero_()
         agent.actor.biases[-1].zero_()
-    loss, metrics = agent.losses(batch_of(data, range(8)), measure=True)
+    loss, metrics = agent.compute_losses(batch_of(data, range(8)), log_metrics=True)
     assert loss.item() == pytest.approx(np.log(4))
     agreed = (data.actions[:8] == 0).mean()
     assert metrics["actor/agreement"].item() == pytest.approx(agreed)

@@ -1,6 +1,6 @@
-"""Promise: the continuous agent's losses and gradients are those of the formulas, in every variant.
+"""Guarantee: the continuous agent's losses and gradients are those of the formulas, in every variant.
 
-Whole updates in float64 against tests/support/reference_update.py, from the agent's own weights and noise.
+Whole updates in float64 against tests/support/reference_update.py, from the same weights and noise.
 """
 
 import math

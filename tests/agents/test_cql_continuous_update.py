@@ -61,7 +61,7 @@ def textbook_gap(case: Case, dist: Tensor, next_dist: Tensor) -> Tensor:
 
 def textbook_losses(case: Case) -> dict[str, Tensor]:
     """Each loss on its own, with whatever gradients flow where: the optimizers keep them apart."""
-    agent, batch, cql = case.agent, case.batch, case.agent.config.cql
+    agent, batch, cql = case.agent, case.batch, case.agent.cql
     dist, next_dist = ((o - MEAN) / STD for o in (batch.observation, batch.next_observation))
     with torch.no_grad():
         value = agent.target_critic(next_dist, drawn(case, next_dist, case.noise.backup)[0])
@@ -86,7 +86,7 @@ def textbook_losses(case: Case) -> dict[str, Tensor]:
 
 def textbook_update(case: Case) -> None:
     """All losses at the same parameters, one Adam per network, then the target networks."""
-    agent, cql = case.agent, case.agent.config.cql
+    agent, cql = case.agent, case.agent.cql
     learners = {
         "critic": (list(agent.critic.parameters()), cql.critic_learning_rate),
         "actor": (list(agent.actor.parameters()), cql.actor_learning_rate),
@@ -162,7 +162,7 @@ def test_the_multiplier_comes_back_from_both_limits():
     limits = ("cql.multiplier_min=0.5", "cql.multiplier_max=4", "cql.multiplier_learning_rate=0.3")
     case = make_case(*LAGRANGE, *limits)
     agent, distance = case.agent, 1.0
-    agent.gap = lambda _q, _density, logged: 0 * logged + agent.config.cql.target_gap + distance
+    agent.gap = lambda _q, _density, logged: 0 * logged + agent.cql.target_gap + distance
     optimizer = attach(agent)
     agent.sample_rank_noise = lambda _: case.noise
 
@@ -220,7 +220,9 @@ def test_in_bf16_the_losses_of_one_batch_agree_to_a_hundredth():
         config = settings(*wide, "cql.n_action_samples=10", f"hardware.precision={precision}")
         agent = build(config, data.spaces)
         noise = agent.sample_noise(256, torch.Generator().manual_seed(0))
-        found.append(agent.compute_losses(batch_of(data, range(256)), noise, measure=True))
+        found.append(
+            agent.compute_losses(batch_of(data, range(256)), noise=noise, log_metrics=True)
+        )
     (full, exact), (half, rounded) = found
     assert half.item() == pytest.approx(full.item(), rel=0.01)
     for name in ("critic/td_loss", "critic/gap", "actor/loss", "actor/entropy"):
@@ -255,7 +257,8 @@ def test_noise_is_drawn_for_the_global_batch_and_sliced():
     drawn = []
     for rank, ranks in ((0, 1), (0, 2), (1, 2)):
         attach(agent, rank=rank, ranks=ranks)
-        drawn.append((agent.sample_rank_noise(8), agent.sample_rank_noise(8)))
+        states = 8 // ranks
+        drawn.append((agent.sample_rank_noise(states), agent.sample_rank_noise(states)))
     for whole, *halves in zip(*drawn, strict=True):
         for part, *shares in zip(whole, *halves, strict=True):
             assert shares[0].shape[1] == 4

@@ -66,7 +66,7 @@ def test_losses_equal_the_reference(overrides: list[str], target: str):
         gap_temperature=cql.gap_temperature,
         gap_limits=(cql.gap_min, cql.gap_max),
     )
-    total, metrics = agent.losses(batch, measure=True)
+    total, metrics = agent.compute_losses(batch, log_metrics=True)
     whole = expected["critic"] + (expected["multiplier"] if lagrange else 0.0)
     assert total.item() == pytest.approx(whole, abs=1e-9)
     assert metrics["critic/td_loss"].item() == pytest.approx(expected["td"], abs=1e-9)

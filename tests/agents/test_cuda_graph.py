@@ -27,7 +27,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from offline_cql.agents import Agent
-from offline_cql.agents.cuda_graph import AS_WRITTEN, GraphedUpdate, Replay
+from offline_cql.agents.cuda_graph import WARMUP_UPDATES, GraphedUpdate, Replay
 from offline_cql.transitions import Batch, Transitions
 
 CASES = {
@@ -158,7 +158,7 @@ def trained(case: str, updates: int, recorded: GraphedUpdate | None) -> tuple[Ag
     data, measured = data_for(case), []
     agent = build(settings(*CASES[case], "log_every=9"), data.spaces)
     optimizer = attach(agent)
-    agent.recorded = recorded
+    agent.graphed_update = recorded
     for batch in batches(data, updates):
         agent.update(batch, optimizer)
         measured.append(agent.last_metrics)
@@ -175,8 +175,10 @@ def test_replays_are_the_updates_as_written(case: str):
     assert differences(expected, found) == []
     phases = {"cloning first": 2, "alpha falls": 2}.get(case, 1)
     # A phase of one update (alpha is 0 in the first one) is never recorded.
-    assert len(recorded.done) == phases
-    assert len(recorded.replays) == sum(done == AS_WRITTEN for done in recorded.done.values())
+    assert len(recorded.eager_updates) == phases
+    assert len(recorded.replays) == sum(
+        done == WARMUP_UPDATES for done in recorded.eager_updates.values()
+    )
     assert recorded.replays
 
 

@@ -28,7 +28,7 @@ from offline_cql.commands import export as command
 from offline_cql.commands.load_run import load_agent, load_config, load_state
 from offline_cql.errors import ConfigError, ExportError
 from offline_cql.export.onnx_file import check_onnx, onnx_bytes
-from offline_cql.export.policy import policy_alone
+from offline_cql.export.policy import exportable_policy
 from offline_cql.io import read_json, write_json
 from offline_cql.readers.table.inference import inferred
 from offline_cql.simulation.environments import Array
@@ -137,7 +137,7 @@ def test_actions_never_exceed_the_bounds():
     """Where tanh saturates, the map to bounds like -0.4 and 0.3 rounds past some of them."""
     low, high = np.random.default_rng(0).uniform((-3, 0.1), (-0.1, 3), (100, 2)).T.tolist()
     agent = build(settings(), continuous_data(low=low, high=high).spaces)
-    policy = policy_alone(agent, sampled=False)
+    policy = exportable_policy(agent, sampled=False)
     action = policy(1e6 * torch.from_numpy(random_observations(agent, 100)))
     assert (action == torch.tensor(high)).any()
     assert (action <= torch.tensor(high)).all()
@@ -221,17 +221,17 @@ def test_a_file_with_other_weights_fails_the_check(
     agent = agent_of(folder)
     observation = torch.from_numpy(random_observations(agent, 50))
     content = (folder / "policy.onnx").read_bytes()
-    assert check_onnx(content, policy_alone(agent, sampled=bool(overrides)), observation) < 1e-5
+    assert check_onnx(content, exportable_policy(agent, sampled=bool(overrides)), observation) < 1e-5
     with torch.no_grad():
         network = agent.actor if hasattr(agent, "actor") else agent.critic
         mlp = network.mlp if hasattr(network, "mlp") else network
         mlp.biases[-1][..., 0] += 5.0  # the score of action 0, or the mean of dimension 0
     with pytest.raises(ExportError, match=r"differ from torch's by up to \d.*, more than 0.001"):
-        check_onnx(content, policy_alone(agent, sampled=bool(overrides)), observation)
+        check_onnx(content, exportable_policy(agent, sampled=bool(overrides)), observation)
 
 
 def test_nan_fails_the_check(run: Path):
-    policy = policy_alone(agent_of(run), sampled=False)
+    policy = exportable_policy(agent_of(run), sampled=False)
     with pytest.raises(ExportError, match="by up to nan"):
         check_onnx((run / "policy.onnx").read_bytes(), policy, torch.full((2, 3), torch.nan))
 
@@ -239,7 +239,7 @@ def test_nan_fails_the_check(run: Path):
 def test_rounding_at_large_observations_passes_the_check():
     """Unnormalized observations in the thousands."""
     agent = build(settings("network.actor_hidden=[256,256]"), continuous_data().spaces)
-    policy = policy_alone(agent, sampled=False)
+    policy = exportable_policy(agent, sampled=False)
     large = 3_000 * torch.from_numpy(random_observations(agent, 1_000))
     assert check_onnx(onnx_bytes(policy, 3), policy, large) < 1e-3
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from support.config import settings
 
-from offline_cql.agents import make_agent
+from offline_cql.commands.make_agent import make_agent
 from offline_cql.config import EnvConfig
 from offline_cql.errors import PolicyError
 from offline_cql.simulation.evaluation import (

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from support import config
 from torch import Tensor
 
-from offline_cql.agents import Agent, make_agent
+from offline_cql.agents import Agent
+from offline_cql.commands.make_agent import make_agent
 from offline_cql.config import TrainConfig
 from offline_cql.data.dataset import TransitionDataset
 from offline_cql.data.module import TransitionDataModule

@@ -30,8 +30,8 @@ class Case(NamedTuple):
     noise: Noise
 
     def loss(self, **changed: Any) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        noise = changed.get("noise", self.noise)
-        return self.agent.compute_losses(changed.get("batch", self.batch), noise, measure=True)
+        batch, noise = changed.get("batch", self.batch), changed.get("noise", self.noise)
+        return self.agent.compute_losses(batch, noise=noise, log_metrics=True)
 
     def gradients(self, **changed: Any) -> dict[str, torch.Tensor]:
         self.agent.zero_grad()
@@ -55,7 +55,8 @@ def make_case(*overrides: str) -> Case:
 
 def reference_arguments(case: Case) -> dict[str, Any]:
     """What the reference needs to know, in its own layout; observations normalized by hand."""
-    agent, cql, network = case.agent, case.agent.config.cql, case.agent.config.network
+    agent, cql = case.agent, case.agent.cql
+    n_critics = len(agent.critic.mlp.weights[0])
     arrays = {name: value.numpy() for name, value in case.batch._asdict().items()}
     for name in ("observation", "next_observation"):
         arrays[name] = (arrays[name] - MEAN) / STD
@@ -67,17 +68,15 @@ def reference_arguments(case: Case) -> dict[str, Any]:
         "batch": arrays,
         "noise": noise | {"actor": noise["actor"][:, 0]},
         "actor": as_reference(agent.actor.mlp),
-        "critics": [as_reference(agent.critic.mlp, e) for e in range(network.n_critics)],
-        "target_critics": [
-            as_reference(agent.target_critic.mlp, e) for e in range(network.n_critics)
-        ],
+        "critics": [as_reference(agent.critic.mlp, e) for e in range(n_critics)],
+        "target_critics": [as_reference(agent.target_critic.mlp, e) for e in range(n_critics)],
         "alpha": cql.alpha,
         "temperature": math.exp(agent.log_temperature.item()),
         "multiplier": math.exp(agent.penalty.log_multiplier.item()) if lagrange else 1.0,
         "target_gap": cql.target_gap if lagrange else 0.0,
-        "target_entropy": cql.target_entropy,
+        "target_entropy": agent.target_entropy,
         "gap_temperature": cql.gap_temperature,
         "gap_limits": (cql.gap_min, cql.gap_max),
         "backup": cql.backup,
-        "log_std_limits": (network.log_std_min, network.log_std_max),
+        "log_std_limits": (agent.actor.log_std_min, agent.actor.log_std_max),
     }

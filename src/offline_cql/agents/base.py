@@ -1,113 +1,142 @@
-"""What every agent shares: the block of updates, one optimizer, the counter, the noise generator.
+"""The base of all agents: the block of updates, one optimizer, the counter, the noise generator.
 
-An agent says what its losses are (`losses`), which parameters learn at which rate
-(`parameter_groups`), what follows a step (`after_step`) and how it acts (`act`).
-It knows nothing about files, environments or loggers.
+An agent defines its losses (`compute_losses`), which parameters learn at which rate
+(`parameter_groups`), its policy (`policy`) and its validation metrics; it may follow a schedule
+(`update_schedules`) and change parameters after a step (`after_step`).
 """
 
 from abc import abstractmethod
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
-from offline_cql import losses
-from offline_cql.agents.cuda_graph import GraphedUpdate, cuda_recorder
-from offline_cql.config import TrainConfig
+from offline_cql.agents.cuda_graph import GraphedUpdate
+from offline_cql.agents.distributions import TanhGaussian
+from offline_cql.config import NetworkConfig
 from offline_cql.networks import ActionBounds, ObservationStatistics, TanhGaussianActor
+from offline_cql.random_streams import RandomStream
 from offline_cql.transitions import Batch, Spaces
 
-NOISE_STREAM = 0x6E6F697365  # keeps the noise apart from every other use of the seed
 
-# Logged actions at ±1 have no pre-tanh value; float32 inverts 1 − 1e-5 well.
-LARGEST_ACTION = 1.0 - 1e-5
+class Policy(NamedTuple):
+    """The network that acts, and how its output for standardized observations is read.
 
-SATURATED = 0.99  # |action| beyond which a dimension counts as saturated
-VALIDATION_NOISE = 0x4E1D  # seed of the proposals with which the validation gap is estimated
+    - "tanh_gaussian": mean and log_std [B, A]
+    - "categorical": logits [1, B, K]
+    - "greedy": values [E, B, K]; the action with the largest minimum over E, no distribution
+    """
 
-Gaussian = tuple[Tensor, Tensor]  # mean and log standard deviation before tanh, each [B, A]
+    network: nn.Module
+    kind: Literal["tanh_gaussian", "categorical", "greedy"]
 
 
 class Agent(pl.LightningModule):
-    """One Lightning training step is a block of updates; `updates_done` counts them."""
+    """An algorithm with its networks. One Lightning training step is a block of updates.
+
+    precision "bf16" computes hidden layers in bfloat16; log_every: updates between two rows of
+    metrics; capture: replay updates as a CUDA graph. Weights come from torch's global generator.
+    """
 
     progress_metrics: ClassVar[tuple[str, ...]] = ()  # metrics that the progress bar shows
-    updates_done: Tensor
 
     def __init__(
-        self, config: TrainConfig, spaces: Spaces, statistics: ObservationStatistics
+        self,
+        spaces: Spaces,
+        statistics: ObservationStatistics,
+        *,
+        precision: str = "32",
+        seed: int = 0,
+        log_every: int = 100,
+        capture: bool = False,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
-        self.config, self.spaces = config, spaces
-        self.statistics = statistics
+        self.spaces, self.statistics = spaces, statistics
         self.bounds = ActionBounds(spaces.action_low, spaces.action_high)
-        self.register_buffer("updates_done", torch.zeros((), dtype=torch.int64))
-        # A plain copy of the buffer: reading the buffer would wait for the device.
-        self.updates = 0
+        self.bf16 = precision == "bf16"
+        self.seed, self.log_every, self.capture = seed, log_every, capture
+        self.updates = 0  # completed ones
+        self.rank, self.world_size = 0, 1
         self.noise: torch.Generator | None = None
-        self.recorded: GraphedUpdate | None = None
+        self.graphed_update: GraphedUpdate | None = None
         self.resume_state: dict[str, Any] | None = None
         self.last_metrics: dict[str, Tensor] = {}
 
     @abstractmethod
-    def losses(self, batch: Batch, *, measure: bool) -> tuple[Tensor, dict[str, Tensor]]:
-        """The summed loss of one update [] and, if measured, what it is made of, by metric name."""
+    def compute_losses(
+        self, batch: Batch, *, log_metrics: bool
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the summed loss [] of one update and, if asked for, its metrics [] by name."""
 
     @abstractmethod
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """Adam's groups: name, params, lr."""
+        """Return Adam's groups: name, params, lr."""
 
     @abstractmethod
-    def act(self, observation: Tensor) -> Tensor:
-        """The deterministic policy: observations [K, D] to actions in the environment's units."""
+    def policy(self) -> Policy:
+        """Return the network that acts."""
 
     @abstractmethod
     def validation_metrics(self, batch: Batch) -> dict[str, Tensor]:
-        """What the agent makes of each validation step [B], by the names of docs/metrics.md.
+        """Return a value per validation step [B], by the names of docs/metrics.md.
 
         Draws nothing from the training's noise.
         """
 
     def update_schedules(self, optimizer: torch.optim.Optimizer) -> None:
-        """What is a function of the update: rates, alpha. Nothing by default."""
+        """Set what is a function of the update: learning rates, alpha. Nothing by default."""
 
     def graph_key(self) -> tuple[bool, ...]:
-        """What decides on the host which operations an update is made of. Nothing by default."""
+        """Return the host's decisions about which operations an update consists of."""
         return ()
 
     def after_step(self) -> None:
-        """What follows the optimizer's step: target networks, clamps. Nothing by default."""
+        """Follow the optimizer's step: target networks, clamps. Nothing by default."""
+
+    def act(self, observation: Tensor) -> Tensor:
+        """Return the deterministic policy's actions, in the environment's units.
+
+        Observations [B, D] give [B, A], or an int64 index [B].
+        """
+        network, kind = self.policy()
+        output = network(self.statistics(observation))
+        if kind == "tanh_gaussian":
+            action: Tensor = self.bounds(TanhGaussian(*output).mode())
+        else:
+            action = output.amin(dim=0).argmax(dim=-1)
+        return action
 
     # -- the block ------------------------------------------------------------------------------
 
     def training_step(self, block: Batch, _index: int) -> None:
-        # The optimizer itself, not Lightning's wrapper: the wrapper costs 0.1 ms an update.
+        """Do K updates: every tensor of the block is [K, B, …], B states of this rank's batch."""
+        # The optimizer itself, not Lightning's wrapper: the wrapper costs 0.1 ms per update.
         optimizer = self.optimizers(use_pl_optimizer=False)
         assert isinstance(optimizer, torch.optim.Optimizer)
         for k in range(len(block.reward)):
             self.update(Batch(*(tensor[k] for tensor in block)), optimizer)
-        self.updates_done.fill_(self.updates)
 
     def update(self, batch: Batch, optimizer: torch.optim.Optimizer) -> None:
-        """One update, replayed from a recording where there is one; a measured one never is."""
+        """Update once; from a captured graph if there is one and no metrics are due."""
         self.update_schedules(optimizer)
-        if (self.updates + 1) % self.config.log_every == 0:
-            self.step(batch, optimizer, measure=True)
-        elif self.recorded is not None:
-            self.recorded(batch, self.graph_key(), lambda b: self.step(b, optimizer, measure=False))
+        log_metrics = (self.updates + 1) % self.log_every == 0
+        if self.graphed_update is None or log_metrics:
+            self.step(batch, optimizer, log_metrics=log_metrics)
         else:
-            self.step(batch, optimizer, measure=False)
+            self.graphed_update(
+                batch, self.graph_key(), lambda b: self.step(b, optimizer, log_metrics=False)
+            )
         self.updates += 1
 
-    def step(self, batch: Batch, optimizer: torch.optim.Optimizer, *, measure: bool) -> None:
-        """One loss, one backward, one step of one optimizer: the device's part of an update."""
-        loss, metrics = self.losses(batch, measure=measure)
+    def step(self, batch: Batch, optimizer: torch.optim.Optimizer, *, log_metrics: bool) -> None:
+        """Do the device's part of an update: one loss, one backward pass, one optimizer step."""
+        loss, metrics = self.compute_losses(batch, log_metrics=log_metrics)
         optimizer.zero_grad(set_to_none=True)
         self.manual_backward(loss)
-        if measure:
+        if log_metrics:
             self.last_metrics = (
                 metrics | {"loss/total": loss.detach()} | self.gradient_norms(optimizer)
             )
@@ -116,7 +145,7 @@ class Agent(pl.LightningModule):
 
     @staticmethod
     def gradient_norms(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-        """Euclidean norm of each network's gradient, after the all-reduce."""
+        """Return the Euclidean norm of each network's gradient, after the all-reduce."""
         return {
             f"gradient_norm/{group['name']}": nn.utils.get_total_norm(
                 [p.grad for p in group["params"] if p.grad is not None]
@@ -125,36 +154,41 @@ class Agent(pl.LightningModule):
         }
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        capture = self.config.hardware.capture
-        optimizer = torch.optim.Adam(self.parameter_groups(), fused=True, capturable=capture)
+        optimizer = torch.optim.Adam(self.parameter_groups(), fused=True, capturable=self.capture)
         if self.resume_state is not None:
             optimizer.load_state_dict(self.resume_state["optimizer"])
         return optimizer
 
+    def validation_step(self, validation: ValidationBatch, _index: int) -> dict[str, Tensor]:
+        return {
+            **self.validation_metrics(validation.batch),
+            "return_to_go": validation.return_to_go,
+        }
+
     # -- noise and ranks ------------------------------------------------------------------------
 
     def on_fit_start(self) -> None:
+        self.rank, self.world_size = self.trainer.global_rank, self.trainer.world_size
         self.noise = torch.Generator(self.device)
         # Mixed, because torch's CPU generator reads the lowest 32 bits only.
-        mixed = np.random.SeedSequence([self.config.seed, NOISE_STREAM])
+        mixed = np.random.SeedSequence([self.seed, RandomStream.NOISE])
         self.noise.manual_seed(int(mixed.generate_state(1)[0]))
         if self.resume_state is not None:
             self.noise.set_state(self.resume_state["noise"])
-        if self.config.hardware.capture:
-            self.recorded = GraphedUpdate(cuda_recorder(self.noise))
+        if self.capture:
+            self.graphed_update = GraphedUpdate.on_cuda(self.noise)
 
     def rank_slice(self, noise: Tensor, *, dim: int) -> Tensor:
-        """This rank's slice of noise that was drawn for the global batch."""
-        ranks = self.trainer.world_size
-        if ranks == 1:
+        """Return this rank's slice of noise that was drawn for the global batch."""
+        if self.world_size == 1:
             return noise
-        share = noise.shape[dim] // ranks
-        return noise.narrow(dim, self.trainer.global_rank * share, share)
+        size = noise.shape[dim] // self.world_size
+        return noise.narrow(dim, self.rank * size, size)
 
     # -- saving ---------------------------------------------------------------------------------
 
     def training_state(self) -> dict[str, Any]:
-        """Everything that decides the next update: tensors and plain values only."""
+        """Return everything that the next update depends on: tensors and plain values only."""
         optimizer = self.optimizers(use_pl_optimizer=False)
         assert isinstance(optimizer, torch.optim.Optimizer)
         assert self.noise is not None
@@ -165,19 +199,18 @@ class Agent(pl.LightningModule):
         }
 
     def policy_state(self) -> dict[str, Any]:
-        """What it takes to act and to judge, not to train on."""
+        """Return what acting and evaluating need; not enough to continue training."""
         return {"updates": self.updates, "agent": self.state_dict()}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from a training state: weights now; optimizer and noise when a fit makes them."""
+        """Continue from a training state; optimizer and noise follow when a fit creates them."""
         self.load_state_dict(state["agent"], strict=True)
         self.updates = int(state["updates"])
         self.resume_state = state
 
 
-def gaussian_actor(config: TrainConfig, spaces: Spaces) -> TanhGaussianActor:
-    """The tanh-Gaussian policy network that the settings describe."""
-    network = config.network
+def gaussian_actor(spaces: Spaces, network: NetworkConfig, *, bf16: bool) -> TanhGaussianActor:
+    """Return a tanh-Gaussian policy network with the settings of `network`."""
     return TanhGaussianActor(
         spaces.observation_dim,
         spaces.action_dim,
@@ -186,28 +219,5 @@ def gaussian_actor(config: TrainConfig, spaces: Spaces) -> TanhGaussianActor:
         log_std_max=network.log_std_max,
         log_std_affine=network.log_std_affine,
         orthogonal=network.orthogonal_actor,
-        bf16=config.hardware.precision == "bf16",
+        bf16=bf16,
     )
-
-
-def gaussian_policy_metrics(gaussian: Gaussian, batch: Batch) -> dict[str, Tensor]:
-    """How near the deterministic action is to each logged one, and to the bounds, [B]."""
-    action = torch.tanh(gaussian[0])
-    return {
-        "log_likelihood": logged_log_prob(gaussian, batch.action),
-        "action_distance": (action - batch.action).square().mean(dim=1),
-        "saturation": (action.abs() > SATURATED).float().mean(dim=1),
-    }
-
-
-def categorical_policy_metrics(logits: Tensor, batch: Batch) -> dict[str, Tensor]:
-    """How likely each logged action is under a softmax, and whether the greedy one differs, [B]."""
-    likely = losses.chosen(logits.log_softmax(dim=1), batch.action)
-    differs = (logits.argmax(dim=1) != batch.action).float()
-    return {"log_likelihood": likely, "action_distance": differs}
-
-
-def logged_log_prob(gaussian: Gaussian, action: Tensor) -> Tensor:
-    """Log-density [B] in nats of logged actions [B, A] under the tanh-Gaussian policy."""
-    pre_tanh = action.clamp(-LARGEST_ACTION, LARGEST_ACTION).atanh()
-    return losses.tanh_gaussian_log_prob(pre_tanh, *gaussian)

@@ -1,21 +1,23 @@
-"""Behavior cloning: the policy that makes the logged actions most likely. The baseline of CQL."""
+"""Behavior cloning: the policy under which the logged actions are most likely. CQL's baseline."""
 
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from offline_cql import losses
-from offline_cql.agents.base import (
-    Agent,
-    categorical_policy_metrics,
-    gaussian_actor,
-    gaussian_policy_metrics,
-    logged_log_prob,
-)
-from offline_cql.config import TrainConfig
+from offline_cql.agents.base import Agent, Policy, gaussian_actor
+from offline_cql.agents.distributions import Categorical, TanhGaussian
+from offline_cql.config import NetworkConfig
 from offline_cql.networks import ObservationStatistics, StackedMLP
 from offline_cql.transitions import Batch, Spaces
+
+
+class BehaviorCloningSettings(Protocol):
+    """The settings of behavior cloning, `config.BcConfig`."""
+
+    @property
+    def learning_rate(self) -> float: ...
 
 
 class ContinuousBehaviorCloning(Agent):
@@ -24,32 +26,39 @@ class ContinuousBehaviorCloning(Agent):
     progress_metrics = ("actor/loss", "actor/action_distance")
 
     def __init__(
-        self, config: TrainConfig, spaces: Spaces, statistics: ObservationStatistics
+        self,
+        spaces: Spaces,
+        statistics: ObservationStatistics,
+        bc: BehaviorCloningSettings,
+        network: NetworkConfig,
+        **options: Any,  # of Agent
     ) -> None:
-        super().__init__(config, spaces, statistics)
-        self.actor = gaussian_actor(config, spaces)
+        super().__init__(spaces, statistics, **options)
+        self.bc = bc
+        self.actor = gaussian_actor(spaces, network, bf16=self.bf16)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        return cloning_group(self.actor, self.config)
+        return actor_group(self.actor, self.bc.learning_rate)
 
-    def act(self, observation: Tensor) -> Tensor:
-        mean, _ = self.actor(self.statistics(observation))
-        action: Tensor = self.bounds(torch.tanh(mean))
-        return action
+    def policy(self) -> Policy:
+        return Policy(self.actor, "tanh_gaussian")
 
-    def losses(self, batch: Batch, *, measure: bool) -> tuple[Tensor, dict[str, Tensor]]:
-        policy = self.actor(self.statistics(batch.observation))
-        loss = losses.behavior_cloning_loss(logged_log_prob(policy, batch.action))
-        if not measure:
+    def compute_losses(
+        self, batch: Batch, *, log_metrics: bool
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        dist = self.distribution(batch)
+        loss = losses.behavior_cloning_loss(dist.log_prob(batch.action))
+        if not log_metrics:
             return loss, {}
-        distance = (torch.tanh(policy[0].detach()) - batch.action).square().mean()
-        return loss, {
-            "actor/loss": loss.detach(),
-            "actor/action_distance": distance,
-        }
+        distance = (dist.mode().detach() - batch.action).square().mean()
+        return loss, {"actor/loss": loss.detach(), "actor/action_distance": distance}
 
     def validation_metrics(self, batch: Batch) -> dict[str, Tensor]:
-        return gaussian_policy_metrics(self.actor(self.statistics(batch.observation)), batch)
+        return self.distribution(batch).policy_metrics(batch)
+
+    def distribution(self, batch: Batch) -> TanhGaussian:
+        """Return the policy's distribution in the batch's states."""
+        return TanhGaussian(*self.actor(self.statistics(batch.observation)))
 
 
 class DiscreteBehaviorCloning(Agent):
@@ -58,47 +67,48 @@ class DiscreteBehaviorCloning(Agent):
     progress_metrics = ("actor/loss", "actor/agreement")
 
     def __init__(
-        self, config: TrainConfig, spaces: Spaces, statistics: ObservationStatistics
+        self,
+        spaces: Spaces,
+        statistics: ObservationStatistics,
+        bc: BehaviorCloningSettings,
+        network: NetworkConfig,
+        **options: Any,  # of Agent
     ) -> None:
-        super().__init__(config, spaces, statistics)
+        super().__init__(spaces, statistics, **options)
+        self.bc = bc
         self.actor = StackedMLP(
             1,
             spaces.observation_dim,
-            config.network.actor_hidden,
+            network.actor_hidden,
             spaces.action_dim,
-            orthogonal=config.network.orthogonal_actor,
-            bf16=config.hardware.precision == "bf16",
+            orthogonal=network.orthogonal_actor,
+            bf16=self.bf16,
         )
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        return cloning_group(self.actor, self.config)
+        return actor_group(self.actor, self.bc.learning_rate)
 
-    def act(self, observation: Tensor) -> Tensor:
-        return self.logits(observation).argmax(dim=-1)
+    def policy(self) -> Policy:
+        return Policy(self.actor, "categorical")
 
-    def logits(self, observation: Tensor) -> Tensor:
-        """Unnormalized log-probabilities of the actions [B, K]."""
-        logits: Tensor = self.actor(self.statistics(observation))
-        return logits.squeeze(0)
-
-    def losses(self, batch: Batch, *, measure: bool) -> tuple[Tensor, dict[str, Tensor]]:
-        logits = self.logits(batch.observation)
-        loss = losses.discrete_behavior_cloning_loss(logits, batch.action)
-        if not measure:
+    def compute_losses(
+        self, batch: Batch, *, log_metrics: bool
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        dist = self.distribution(batch)
+        loss = losses.discrete_behavior_cloning_loss(dist.logits, batch.action)
+        if not log_metrics:
             return loss, {}
-        agreement = (logits.argmax(dim=-1) == batch.action).float().mean()
+        agreement = (dist.mode() == batch.action).float().mean()
         return loss, {"actor/loss": loss.detach(), "actor/agreement": agreement}
 
     def validation_metrics(self, batch: Batch) -> dict[str, Tensor]:
-        return categorical_policy_metrics(self.logits(batch.observation), batch)
+        return self.distribution(batch).policy_metrics(batch)
+
+    def distribution(self, batch: Batch) -> Categorical:
+        """Return the policy's distribution in the batch's states."""
+        return Categorical(self.actor(self.statistics(batch.observation)).squeeze(0))
 
 
-def cloning_group(actor: torch.nn.Module, config: TrainConfig) -> list[dict[str, Any]]:
-    """The one parameter group of cloning: the actor at the algorithm's learning rate."""
-    return [
-        {
-            "name": "actor",
-            "params": list(actor.parameters()),
-            "lr": config.algorithm.learning_rate,
-        }
-    ]
+def actor_group(actor: torch.nn.Module, learning_rate: float) -> list[dict[str, Any]]:
+    """Return the one parameter group of behavior cloning."""
+    return [{"name": "actor", "params": list(actor.parameters()), "lr": learning_rate}]

@@ -7,57 +7,66 @@ import torch
 from torch import Tensor
 
 from offline_cql import losses
-from offline_cql.agents.base import Agent, categorical_policy_metrics
+from offline_cql.agents.base import Agent, Policy
+from offline_cql.agents.distributions import Categorical
 from offline_cql.agents.penalty import ConservativePenalty, lerp_targets
-from offline_cql.config import TrainConfig
+from offline_cql.config import AlphaScheduleConfig, CqlConfig, NetworkConfig
 from offline_cql.networks import ObservationStatistics, StackedMLP
 from offline_cql.transitions import Batch, Spaces
 
 
 class DiscreteCQL(Agent):
-    """TD + alpha · (logsumexp_a Q − Q(s, a)); the policy is greedy in the least of the critics."""
+    """TD + alpha · (logsumexp_a Q − Q(s, a)); the policy is greedy in the minimum over critics."""
 
     progress_metrics = ("critic/td_loss", "critic/gap", "cql/alpha", "cql/multiplier")
 
     def __init__(
-        self, config: TrainConfig, spaces: Spaces, statistics: ObservationStatistics
+        self,
+        spaces: Spaces,
+        statistics: ObservationStatistics,
+        cql: CqlConfig,
+        network: NetworkConfig,
+        *,
+        alpha_schedule: AlphaScheduleConfig | None = None,
+        **options: Any,  # of Agent
     ) -> None:
-        super().__init__(config, spaces, statistics)
-        network = config.network
+        super().__init__(spaces, statistics, **options)
+        self.cql = cql
         self.critic = StackedMLP(
             network.n_critics,
             spaces.observation_dim,
             network.critic_hidden,
             spaces.action_dim,
             orthogonal=network.orthogonal_critic,
-            bf16=config.hardware.precision == "bf16",
+            bf16=self.bf16,
         )
         self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
-        self.penalty = ConservativePenalty(config)
+        self.penalty = ConservativePenalty(cql, alpha_schedule)
+
+    def policy(self) -> Policy:
+        return Policy(self.critic, "greedy")
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         critic = {
             "name": "critic",
             "params": list(self.critic.parameters()),
-            "lr": self.config.cql.critic_learning_rate,
+            "lr": self.cql.critic_learning_rate,
         }
         return [critic, *self.penalty.parameter_groups()]
 
     def update_schedules(self, optimizer: torch.optim.Optimizer) -> None:
         self.penalty.set_alpha(self.updates)
 
-    def act(self, observation: Tensor) -> Tensor:
-        q: Tensor = self.critic(self.statistics(observation))
-        return q.amin(dim=0).argmax(dim=-1)
-
-    def losses(self, batch: Batch, *, measure: bool) -> tuple[Tensor, dict[str, Tensor]]:
+    def compute_losses(
+        self, batch: Batch, *, log_metrics: bool
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         q = self.critic(self.statistics(batch.observation))
         target = self.bellman_target(batch)
         q_logged = losses.chosen(q, batch.action)
         td = losses.critic_td_loss(q_logged, target)
         gap = self.gap(q, batch.action)
         total = td + self.penalty.loss(gap)
-        if not measure:
+        if not log_metrics:
             return total, {}
         return total, {
             "critic/td_loss": td.detach(),
@@ -72,19 +81,19 @@ class DiscreteCQL(Agent):
 
     @torch.no_grad()
     def bellman_target(self, batch: Batch) -> Tensor:
-        """y [B] from the target critics, by cql.target."""
+        """Return y [B] from the target critics, as `cql.target` says."""
         next_observation = self.statistics(batch.next_observation)
         value = losses.discrete_value(
             self.target_critic(next_observation),
             self.critic(next_observation),
-            target=self.config.cql.target,
-            temperature=self.config.cql.gap_temperature,
+            target=self.cql.target,
+            temperature=self.cql.gap_temperature,
         )
         return losses.bellman_target(batch.reward, batch.discount, value)
 
     def gap(self, q: Tensor, action: Tensor) -> Tensor:
-        """The conservative gap [E, B], clipped if so configured, not scaled by alpha."""
-        cql = self.config.cql
+        """Return the conservative gap [E, B], clipped if so configured, not scaled by alpha."""
+        cql = self.cql
         return losses.clipped_gap(
             losses.discrete_gap(q, action, temperature=cql.gap_temperature),
             minimum=cql.gap_min,
@@ -93,17 +102,17 @@ class DiscreteCQL(Agent):
 
     def validation_metrics(self, batch: Batch) -> dict[str, Tensor]:
         q = self.critic(self.statistics(batch.observation))
-        least = q.amin(dim=0)
+        minimum = q.amin(dim=0)
         q_logged = losses.chosen(q, batch.action)
         return {
             "td_error": (q_logged - self.bellman_target(batch)).square().mean(dim=0),
             "gap": self.gap(q, batch.action).mean(dim=0),
             "q_logged": q_logged.mean(dim=0),
-            "q_policy": losses.chosen(q, least.argmax(dim=1)).mean(dim=0),
-            **categorical_policy_metrics(least / self.config.cql.gap_temperature, batch),
+            "q_policy": losses.chosen(q, minimum.argmax(dim=1)).mean(dim=0),
+            **Categorical(minimum / self.cql.gap_temperature).policy_metrics(batch),
         }
 
     @torch.no_grad()
     def after_step(self) -> None:
-        lerp_targets(self.target_critic, self.critic, self.config.cql.polyak)
+        lerp_targets(self.target_critic, self.critic, self.cql.polyak)
         self.penalty.clamp()

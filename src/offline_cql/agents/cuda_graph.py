@@ -1,8 +1,11 @@
-"""An update that is recorded once and replayed: the host says "again" and has nothing else to do.
+"""An update captured once as a CUDA graph and replayed.
 
-On a GPU an update is some 270 small kernels, and starting them one by one from Python takes longer
-than running them. A CUDA graph holds all of them with their arguments, memory included.
+On a GPU an update is some 270 small kernels, and launching them one by one from Python takes longer
+than running them. A CUDA graph launches all of them, arguments and memory included, in one call.
+`base.Agent.update` is the only place that uses it.
 """
+
+from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
@@ -12,52 +15,57 @@ import torch
 from offline_cql.transitions import Batch
 
 Replay = Callable[[], None]
-Recorder = Callable[[Callable[[], None]], Replay]  # does an update, returns what repeats it
+Capture = Callable[[Callable[[], None]], Replay]  # runs an update, returns what repeats it
+GraphKey = tuple[bool, ...]
 
-AS_WRITTEN = 3  # updates of a phase before its recording: they allocate state and choose kernels
+WARMUP_UPDATES = 3  # eager updates per key before the capture: they allocate state, choose kernels
 
 
 class GraphedUpdate:
-    """Replays the recording of an update, one recording for each phase of the training.
+    """Replays a captured update, one graph per key.
 
-    What changes between replays is read from memory that stays where it is: the batch (copied
-    dist), alpha, parameters, the optimizer's state and the noise generator's.
+    What changes between replays is read from memory that stays in place: the batch (copied there),
+    alpha, parameters, the optimizer's state and the noise generator's. The key holds every decision
+    that the host takes about which operations an update consists of.
     """
 
-    def __init__(self, recorder: Recorder) -> None:
-        self.recorder = recorder
-        self.done: Counter[tuple[bool, ...]] = Counter()  # updates as written
-        self.replays: dict[tuple[bool, ...], Replay] = {}
+    def __init__(self, capture: Capture) -> None:
+        self.capture = capture
+        self.eager_updates: Counter[GraphKey] = Counter()
+        self.replays: dict[GraphKey, Replay] = {}
         self.batch: Batch | None = None
 
-    def __call__(
-        self, batch: Batch, phase: tuple[bool, ...], step: Callable[[Batch], None]
-    ) -> None:
-        """One update with this batch; `step` is the update as written."""
-        if self.done[phase] < AS_WRITTEN:
-            self.done[phase] += 1
+    @classmethod
+    def on_cuda(cls, noise: torch.Generator) -> GraphedUpdate:
+        """Return one that captures CUDA graphs, through which this generator advances."""
+        return cls(cuda_capture(noise))
+
+    def __call__(self, batch: Batch, key: GraphKey, step: Callable[[Batch], None]) -> None:
+        """Update once with this batch; `step` is the eager update."""
+        if self.eager_updates[key] < WARMUP_UPDATES:
+            self.eager_updates[key] += 1
             step(batch)
             return
         if self.batch is None:
             self.batch = Batch(*(tensor.clone() for tensor in batch))
-        own = self.batch
-        for mine, given in zip(own, batch, strict=True):
-            mine.copy_(given)
-        if phase in self.replays:
-            self.replays[phase]()
+        static = self.batch
+        for memory, tensor in zip(static, batch, strict=True):
+            memory.copy_(tensor)
+        if key in self.replays:
+            self.replays[key]()
         else:
-            self.replays[phase] = self.recorder(lambda: step(own))
+            self.replays[key] = self.capture(lambda: step(static))
 
 
-def cuda_recorder(noise: torch.Generator) -> Recorder:
-    """Records a CUDA graph, in which this generator goes on from replay to replay."""
+def cuda_capture(noise: torch.Generator) -> Capture:
+    """Return a function that captures an update as a CUDA graph and runs it once."""
 
-    def record(update: Callable[[], None]) -> Replay:
+    def capture(update: Callable[[], None]) -> Replay:
         graph = torch.cuda.CUDAGraph()
         graph.register_generator_state(noise)
-        with torch.cuda.graph(graph):  # the kernels are noted, not run
+        with torch.cuda.graph(graph):  # kernels are recorded here, not run
             update()
         graph.replay()
         return graph.replay
 
-    return record
+    return capture

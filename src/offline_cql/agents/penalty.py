@@ -1,7 +1,4 @@
-"""How strong the conservative penalty is: alpha's schedule and the Lagrange multiplier.
-
-Shared by the discrete and the continuous agent. Knows nothing about networks or batches.
-"""
+"""The weight of the conservative penalty: alpha's schedule and the Lagrange multiplier."""
 
 import math
 from itertools import pairwise
@@ -11,38 +8,40 @@ import torch
 from torch import Tensor, nn
 
 from offline_cql import losses
-from offline_cql.config import AlphaScheduleConfig, TrainConfig
+from offline_cql.config import AlphaScheduleConfig, CqlConfig
 
-LARGEST = torch.finfo(torch.float32).max  # beyond it alpha is infinite, and the run diverges
+LARGEST_ALPHA = torch.finfo(torch.float32).max  # beyond it alpha is infinite: the run diverges
 
 
 class ConservativePenalty(nn.Module):
     """alpha(update), and with a `target_gap` the multiplier whose *log* is the parameter.
 
-    The losses read alpha from the device: an update that was recorded is replayed with another.
+    alpha is a tensor in place, because a captured update is replayed with other values of it.
     """
 
     alpha: Tensor
 
-    def __init__(self, config: TrainConfig) -> None:
+    def __init__(self, cql: CqlConfig, schedule: AlphaScheduleConfig | None = None) -> None:
         super().__init__()
-        self.cql, self.schedule = config.cql, config.alpha_schedule
-        self.lagrange = config.cql.target_gap is not None
+        self.cql, self.schedule = cql, schedule
+        self.lagrange = cql.target_gap is not None
         if self.lagrange:
-            assert config.cql.multiplier_initial is not None
-            initial = math.log(config.cql.multiplier_initial)
+            assert cql.multiplier_initial is not None
+            initial = math.log(cql.multiplier_initial)
             self.log_multiplier = nn.Parameter(torch.tensor(initial))
         self.register_buffer("alpha", torch.zeros(()), persistent=False)
         self.set_alpha(0)
 
     def set_alpha(self, updates: int) -> None:
-        """That of the update which follows so many finished ones."""
-        alpha = alpha_at(updates, alpha=self.cql.alpha, schedule=self.schedule)
+        """Set alpha for the update after `updates` completed ones."""
+        alpha = self.cql.alpha
+        if self.schedule is not None:
+            alpha = alpha_at(updates, alpha=alpha, schedule=self.schedule)
         self.penalized = alpha > 0.0 or self.lagrange
-        self.alpha.fill_(alpha if alpha <= LARGEST else math.inf)
+        self.alpha.fill_(alpha if alpha <= LARGEST_ALPHA else math.inf)
 
     def loss(self, gap: Tensor) -> Tensor:
-        """What the gap [E, B] adds to the summed loss: the critics' part and the multiplier's."""
+        """Return the conservative loss of a gap [E, B], and the multiplier's loss if there is one."""
         alpha = self.alpha
         if not self.lagrange:
             return losses.conservative_loss(gap, alpha=alpha)
@@ -56,6 +55,7 @@ class ConservativePenalty(nn.Module):
         )
 
     def metrics(self) -> dict[str, Tensor]:
+        """Return alpha and the multiplier, by the names of docs/metrics.md."""
         values = {"cql/alpha": self.alpha.clone()}
         if self.lagrange:
             values["cql/multiplier"] = self.log_multiplier.detach().exp()
@@ -64,19 +64,15 @@ class ConservativePenalty(nn.Module):
     def parameter_groups(self) -> list[dict[str, Any]]:
         if not self.lagrange:
             return []
-        return [
-            {
-                "name": "multiplier",
-                "params": [self.log_multiplier],
-                "lr": self.cql.multiplier_learning_rate,
-            }
-        ]
+        learning_rate = self.cql.multiplier_learning_rate
+        return [{"name": "multiplier", "params": [self.log_multiplier], "lr": learning_rate}]
 
     @torch.no_grad()
     def clamp(self) -> None:
-        """Keep the log multiplier within its bounds, in place, after the step.
+        """Clamp the log multiplier to its bounds, in place, after the step.
 
-        A clamp of exp(log multiplier) inside the loss has no gradient beyond the bound and latches.
+        Clamping exp(log multiplier) inside the loss has no gradient beyond the bound: it would stay
+        there.
         """
         if self.lagrange:
             assert self.cql.multiplier_min is not None
@@ -88,15 +84,15 @@ class ConservativePenalty(nn.Module):
 
 @torch.no_grad()
 def lerp_targets(target: nn.Module, online: nn.Module, polyak: float) -> None:
-    """target ← (1 − polyak) · target + polyak · online, in place, in float32."""
+    """Set target ← (1 − polyak) · target + polyak · online, in place, in float32."""
     torch._foreach_lerp_(list(target.parameters()), list(online.parameters()), polyak)
 
 
 def alpha_at(update: int, *, alpha: float, schedule: AlphaScheduleConfig) -> float:
-    """alpha * ramp(update) * factor(update) for the update with this number, from 0.
+    """Return alpha * ramp(update) * factor(update) for the update with this number, from 0.
 
-    ramp = min(1, update / warmup), 1 without a warmup. With p the share of the way from warmup to
-    until, within [0, 1], and F = final_factor:
+    ramp = min(1, update / warmup), 1 without a warmup. With p the fraction of the way from warmup
+    to until, within [0, 1], and F = final_factor:
 
     - constant     factor = 1
     - linear       factor = 1 + (F - 1) p
@@ -106,27 +102,29 @@ def alpha_at(update: int, *, alpha: float, schedule: AlphaScheduleConfig) -> flo
     """
     ramp = min(1.0, update / schedule.warmup) if schedule.warmup else 1.0
     if schedule.points is not None:
-        return alpha * ramp * _interpolated(update, schedule.points)
-    return alpha * ramp * _decayed(update, schedule)
+        return alpha * ramp * interpolate(update, schedule.points)
+    return alpha * ramp * decay_factor(update, schedule)
 
 
-def _decayed(update: int, schedule: AlphaScheduleConfig) -> float:
+def decay_factor(update: int, schedule: AlphaScheduleConfig) -> float:
+    """Return the factor of a schedule without points."""
     final, until = schedule.final_factor, schedule.until
     if final is None or until is None:
         return 1.0
-    share = (update - schedule.warmup) / (until - schedule.warmup)
-    share = min(1.0, max(0.0, share))
+    progress = (update - schedule.warmup) / (until - schedule.warmup)
+    progress = min(1.0, max(0.0, progress))
     if schedule.kind == "linear":
-        return 1.0 + (final - 1.0) * share
+        return 1.0 + (final - 1.0) * progress
     if schedule.kind == "cosine":
-        return final + (1.0 - final) * (1.0 + math.cos(math.pi * share)) / 2.0
-    return math.pow(final, share)
+        return final + (1.0 - final) * (1.0 + math.cos(math.pi * progress)) / 2.0
+    return math.pow(final, progress)
 
 
-def _interpolated(update: int, points: list[list[float]]) -> float:
+def interpolate(update: int, points: list[list[float]]) -> float:
+    """Return the factor on the straight lines between the points [update, factor]."""
     if update <= points[0][0]:
         return points[0][1]
-    for (start, left), (end, right) in pairwise(points):
+    for (start, before), (end, after) in pairwise(points):
         if update <= end:
-            return left + (right - left) * (update - start) / (end - start)
+            return before + (after - before) * (update - start) / (end - start)
     return points[-1][1]

@@ -28,7 +28,7 @@ from offline_cql.export.onnx_file import (
     onnx_bytes,
     require_packages,
 )
-from offline_cql.export.policy import ExportablePolicy, policy_alone
+from offline_cql.export.policy import ExportablePolicy, exportable_policy
 from offline_cql.io import read_json, write_atomically, write_json
 from offline_cql.readers.d4rl import task_path
 from offline_cql.readers.minari.store import is_stored
@@ -56,7 +56,7 @@ def export(config: DictConfig) -> None:
     run = load_config(folder)
     state = load_state(folder, settings.checkpoint)
     agent = restore_agent(run, state)
-    policy = policy_alone(agent, sampled=settings.sampled)
+    policy = exportable_policy(agent, sampled=settings.sampled)
     transitions = load_local_data(run, state)
     content = onnx_bytes(policy, agent.spaces.observation_dim)
     observations = check_observations(policy, transitions)

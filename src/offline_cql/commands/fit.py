@@ -18,7 +18,7 @@ from pytorch_lightning.callbacks import Callback, Checkpoint
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.strategies import DDPStrategy, Strategy
 
-from offline_cql.agents import Agent, make_agent
+from offline_cql.agents import Agent
 from offline_cql.callbacks.checkpoints import CheckpointCallback
 from offline_cql.callbacks.evaluation import EvaluationCallback
 from offline_cql.callbacks.loggers import GuardedLogger, RunInfo, make_loggers
@@ -26,6 +26,7 @@ from offline_cql.callbacks.metrics import MetricsWriter
 from offline_cql.callbacks.progress import ProgressBar
 from offline_cql.callbacks.timer import Timer
 from offline_cql.callbacks.validation import ValidationCallback
+from offline_cql.commands.make_agent import make_agent
 from offline_cql.config import HardwareConfig, LoggerConfig, TrainConfig
 from offline_cql.data.dataset import make_dataset
 from offline_cql.data.module import TransitionDataModule

@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 
-from offline_cql.agents import Agent, make_agent
+from offline_cql.agents import Agent
 from offline_cql.commands import distributed
+from offline_cql.commands.make_agent import make_agent
 from offline_cql.config import TrainConfig
 from offline_cql.errors import ConfigError
 from offline_cql.runs.checkpoint import LAST, kept_updates, newest_checkpoint, read_checkpoint

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-SAMPLING_STREAM = 0x5A4D
+from offline_cql.random_streams import RandomStream
 
 
 def batch_indices(seed: int, update: int, *, batch_size: int, size: int) -> NDArray[np.int64]:
@@ -19,7 +19,7 @@ def batch_indices(seed: int, update: int, *, batch_size: int, size: int) -> NDAr
     streams of two updates never overlap and none has to be generated to reach another.
     """
     generator = np.random.Generator(
-        np.random.Philox(key=[seed, SAMPLING_STREAM], counter=[0, 0, 0, update])
+        np.random.Philox(key=[seed, RandomStream.SAMPLING], counter=[0, 0, 0, update])
     )
     return generator.integers(0, size, size=batch_size, dtype=np.int64)
 

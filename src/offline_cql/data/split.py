@@ -9,9 +9,8 @@ import numpy.typing as npt
 
 from offline_cql.config import DatasetConfig
 from offline_cql.errors import DataError
+from offline_cql.random_streams import RandomStream
 from offline_cql.transitions import Transitions
-
-SPLIT_STREAM = 0x5B117  # keeps the split apart from every other use of its seed
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +32,7 @@ def split_episodes(transitions: Transitions, dataset: DatasetConfig) -> Split:
     requested has no episode.
     """
     count = len(transitions.ends)
-    order = np.random.default_rng([dataset.split_seed, SPLIT_STREAM]).permutation(count)
+    order = np.random.default_rng([dataset.split_seed, RandomStream.SPLIT]).permutation(count)
     sample = order[: _at_least_one(count, dataset.fraction)]
     validation_count = round(len(sample) * dataset.validation_fraction)
     validation, training = sample[:validation_count], sample[validation_count:]

@@ -13,10 +13,10 @@ from torch.utils.data import IterableDataset
 from offline_cql.data.dataset import TransitionDataset
 from offline_cql.data.returns import continued_returns
 from offline_cql.data.split import Split, episode_rows
+from offline_cql.random_streams import RandomStream
 from offline_cql.transitions import Transitions, ValidationBatch
 
 MAX_STEPS, BATCH_SIZE = 10_000, 1_000  # of one validation
-SAMPLE_STREAM = 0x40
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +55,7 @@ def validation_steps(
     returns = continued_returns(rewards, transitions.terminated, transitions.ends, gamma=gamma)
     rows = episode_rows(transitions, split.validation)
     if len(rows) > MAX_STEPS:
-        generator = np.random.default_rng([seed, SAMPLE_STREAM])
+        generator = np.random.default_rng([seed, RandomStream.VALIDATION_SAMPLE])
         rows = np.sort(generator.choice(rows, MAX_STEPS, replace=False))
     dataset = TransitionDataset(
         transitions,

@@ -13,9 +13,9 @@ from offline_cql.data.returns import continued_returns
 from offline_cql.errors import DataError
 from offline_cql.networks import StackedMLP
 from offline_cql.ope.estimate import Estimate, bootstrap_counts, bootstrap_interval
+from offline_cql.random_streams import RandomStream
 from offline_cql.transitions import Transitions
 
-PROBABILITY_STREAM, VALUE_STREAM = 0xBE, 0xBE4A
 N_REPLICATES = 100
 HIDDEN, BATCH_SIZE, LEARNING_RATE, WEIGHT_DECAY = [64, 64], 512, 1e-3, 1e-4
 MIN_PROBABILITY = 1e-3  # a logged action did happen; bounds the importance ratios by 1,000
@@ -35,7 +35,7 @@ def discounted_returns(transitions: Transitions, *, gamma: float) -> npt.NDArray
 
 def behavior_value(returns: npt.NDArray[np.float64], *, seed: int) -> Estimate:
     """Return the mean of the logged episodes' returns [E], with a bootstrap interval."""
-    rng = np.random.default_rng([seed, VALUE_STREAM])
+    rng = np.random.default_rng([seed, RandomStream.LOGGED_RETURNS])
     counts = bootstrap_counts(len(returns), N_REPLICATES, rng)
     _, low, high = bootstrap_interval(counts @ returns / len(returns))
     return Estimate(
@@ -59,7 +59,7 @@ def fit_behavior_probabilities(
     spaces = transitions.spaces
     if not spaces.discrete:
         raise DataError("behavior probabilities can be fitted for discrete actions only")
-    rng = np.random.default_rng([seed, PROBABILITY_STREAM])
+    rng = np.random.default_rng([seed, RandomStream.FITTED_BEHAVIOR])
     generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
     n_episodes = len(transitions.ends)
     folds = torch.from_numpy(rng.permutation(n_episodes) % 2)

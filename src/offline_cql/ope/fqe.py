@@ -23,9 +23,9 @@ from offline_cql.data.returns import continued_returns
 from offline_cql.data.split import train_on_all
 from offline_cql.networks import ActionCritics, StackedMLP
 from offline_cql.ope.estimate import Estimate, bootstrap_counts, bootstrap_interval
+from offline_cql.random_streams import RandomStream
 from offline_cql.transitions import Transitions
 
-FQE_STREAM = 0xF9E
 ASSUMPTIONS = (
     "the data cover the actions that the policy takes",
     "the next state depends only on the logged observation and action",
@@ -93,7 +93,7 @@ class FittedQEvaluation:
         self.actions, self.discrete = actions, transitions.spaces.discrete
         self.updates, self.batch_size = updates, batch_size
         self.learning_rate, self.polyak = learning_rate, polyak
-        rng = np.random.default_rng([seed, FQE_STREAM])
+        rng = np.random.default_rng([seed, RandomStream.FITTED_Q])
         self.generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
         # [M, episodes]: how often each critic's replicate contains each episode.
         self.counts = torch.from_numpy(bootstrap_counts(len(transitions.ends), ensemble_size, rng))

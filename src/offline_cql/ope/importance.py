@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from offline_cql.ope.estimate import Estimate, bootstrap_counts, bootstrap_interval
+from offline_cql.random_streams import RandomStream
 
 Array = npt.NDArray[Any]
 N_REPLICATES = 100
-IS_STREAM = 0x15
 SMALLEST_WEIGHT = 1e-300  # avoids 0 / 0 where no episode of a replicate has weight
 ASSUMPTIONS = (
     "the behavior policy takes every action of the policy with a probability above 0",
@@ -118,7 +118,7 @@ def _bootstrap(
     method: str, value: Callable[[Array], float], n_episodes: int, seed: int
 ) -> Estimate:
     """Return the estimate from all episodes with the interval's width over replicates."""
-    generator = np.random.default_rng([seed, IS_STREAM])
+    generator = np.random.default_rng([seed, RandomStream.IMPORTANCE_SAMPLING])
     counts = bootstrap_counts(n_episodes, N_REPLICATES, generator)
     _, low, high = bootstrap_interval(np.array([value(replicate) for replicate in counts]))
     center, half_width = value(np.ones(n_episodes)), (high - low) / 2

@@ -23,6 +23,7 @@ from minari.dataset.minari_storage import MinariStorage
 from offline_cql.config import DatasetConfig, EnvConfig
 from offline_cql.errors import DataError
 from offline_cql.io import exclusive, flush
+from offline_cql.random_streams import RandomStream
 from offline_cql.readers.minari.store import dataset_path, ensure_namespace, hidden_path, is_stored
 from offline_cql.render.progress import ProgressBar
 from offline_cql.simulation.behavior import Behavior, Component, mixture
@@ -36,8 +37,6 @@ from offline_cql.simulation.environments import (
 
 ENVIRONMENTS = 10  # stepped side by side; each makes a tenth of the steps
 PLAIN_SIZE = 100_000  # transitions; any other size is named in the id
-# Keeps the recorded episodes' seeds apart from those of an evaluation with the same seed.
-RECORDING = 0x0FF
 
 
 def dataset_id(dataset: DatasetConfig) -> str:
@@ -129,7 +128,7 @@ def _rolled_out(
     with ProgressBar(f"recording {name}", size) as bar:
         for index, component in enumerate(components):
             steps = int(ends[index] - (ends[index - 1] if index else 0))
-            entropy = np.random.SeedSequence([seed, RECORDING, index])
+            entropy = np.random.SeedSequence([seed, RandomStream.COLLECTION, index])
             policy = component.build(spaces, count, np.random.default_rng(entropy))
             quotas = [steps // count + (i < steps % count) for i in range(count)]
             rolled = roll_out(
@@ -142,7 +141,7 @@ def _rolled_out(
             episodes += rolled
             parts.append(_part(component.name, steps, rolled))
     # Mixed, so that any run of episodes has something of each component.
-    order = np.random.default_rng([seed, RECORDING]).permutation(len(episodes))
+    order = np.random.default_rng([seed, RandomStream.COLLECTION]).permutation(len(episodes))
     return [episodes[index] for index in order], parts
 
 
