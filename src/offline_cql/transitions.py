@@ -290,7 +290,7 @@ class Batch(NamedTuple):
 
 
 class ValidationBatch(NamedTuple):
-    """Validation steps [B, ...] and the discounted return [B] that followed each, in reward units."""
+    """Validation steps [B, ...] and each one's discounted return-to-go [B], in reward units."""
 
     batch: Batch
     return_to_go: Tensor

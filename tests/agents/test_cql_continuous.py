@@ -1,4 +1,4 @@
-"""Guarantee: the continuous agent's losses and gradients are those of the formulas, in every variant.
+"""Guarantee: the continuous agent's losses and gradients are the formulas', in every variant.
 
 Whole updates in float64 against tests/support/reference_update.py, from the same weights and noise.
 """

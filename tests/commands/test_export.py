@@ -221,7 +221,9 @@ def test_a_file_with_other_weights_fails_the_check(
     agent = agent_of(folder)
     observation = torch.from_numpy(random_observations(agent, 50))
     content = (folder / "policy.onnx").read_bytes()
-    assert check_onnx(content, exportable_policy(agent, sampled=bool(overrides)), observation) < 1e-5
+    assert (
+        check_onnx(content, exportable_policy(agent, sampled=bool(overrides)), observation) < 1e-5
+    )
     with torch.no_grad():
         network = agent.actor if hasattr(agent, "actor") else agent.critic
         mlp = network.mlp if hasattr(network, "mlp") else network

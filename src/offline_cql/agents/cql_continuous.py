@@ -259,7 +259,7 @@ class ContinuousCQL(Agent):
         return {"critic/q_uniform": q_proposed[..., : cql.n_action_samples].detach().mean()}
 
     def validation_metrics(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the metrics with deterministic actions, also in the target; the gap as in training."""
+        """Return the metrics with deterministic actions, in the target too; the gap as trained."""
         observation = self.statistics(batch.observation)
         next_observation = self.statistics(batch.next_observation)
         dist = TanhGaussian(*self.actor(observation))

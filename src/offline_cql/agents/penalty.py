@@ -41,7 +41,7 @@ class ConservativePenalty(nn.Module):
         self.alpha.fill_(alpha if alpha <= LARGEST_ALPHA else math.inf)
 
     def loss(self, gap: Tensor) -> Tensor:
-        """Return the conservative loss of a gap [E, B], and the multiplier's loss if there is one."""
+        """Return the conservative loss of a gap [E, B], plus the multiplier's if there is one."""
         alpha = self.alpha
         if not self.lagrange:
             return losses.conservative_loss(gap, alpha=alpha)
