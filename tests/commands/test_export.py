@@ -196,7 +196,8 @@ def test_uniform_numbers_choose_actions_with_the_softmax_probabilities(
     uniform = (np.arange(1_000, dtype=np.float32) + 0.5) / 1_000
     actions = onnx_actions(folder, observation=observations, uniform=uniform)
     with torch.no_grad():
-        probabilities = agent.logits(torch.from_numpy(observations[:1])).softmax(dim=1)[0]
+        logits = agent.actor(agent.statistics(torch.from_numpy(observations[:1])))[0]
+        probabilities = logits.softmax(dim=1)[0]
     frequencies = np.bincount(actions, minlength=2) / 1_000
     np.testing.assert_allclose(frequencies, probabilities, atol=1e-3)
     assert 0.01 < frequencies[0] < 0.99
