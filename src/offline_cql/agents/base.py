@@ -159,12 +159,6 @@ class Agent(pl.LightningModule):
             optimizer.load_state_dict(self.resume_state["optimizer"])
         return optimizer
 
-    def validation_step(self, validation: ValidationBatch, _index: int) -> dict[str, Tensor]:
-        return {
-            **self.validation_metrics(validation.batch),
-            "return_to_go": validation.return_to_go,
-        }
-
     # -- noise and ranks ------------------------------------------------------------------------
 
     def on_fit_start(self) -> None:
