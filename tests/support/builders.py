@@ -110,7 +110,7 @@ def dataset_of(
     shift: float = 0.0,
     n_step: int = 1,
 ) -> TransitionDataset:
-    """TransitionDataset over all of the data, or a split; rewards as they are unless said otherwise."""
+    """Return a TransitionDataset over all of the data, or a split; rewards unscaled by default."""
     return TransitionDataset(
         data,
         split or train_on_all(data),
@@ -235,6 +235,6 @@ def _equal(left: Any, right: Any) -> bool:
 
 
 def as_reference(network: StackedMLP, member: int = 0) -> tuple[list[Any], list[Any]]:
-    """One member's weights and biases as tests/support/reference.py takes them: copies in float64."""
+    """Return copies of one member's weights and biases in float64, in the reference's layout."""
     weights = [w[member].detach().double().numpy().copy() for w in network.weights]
     return weights, [b[member, 0].detach().double().numpy().copy() for b in network.biases]
