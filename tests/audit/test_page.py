@@ -14,8 +14,8 @@ from support.pages import Checked
 
 from offline_cql.audit.describe import describe
 from offline_cql.audit.finding import Finding
-from offline_cql.audit.page import render_page
-from offline_cql.audit.plots import draw_plots
+from offline_cql.audit.page import audit_page
+from offline_cql.audit.plots import audit_plots
 from offline_cql.audit.rules import apply_rules
 from offline_cql.audit.table import print_audit, print_summary
 from offline_cql.transitions import Transitions
@@ -47,7 +47,7 @@ CASES: dict[str, Callable[[], Transitions]] = {
 @pytest.mark.parametrize("case", CASES)
 def test_page_is_one_small_file_without_external_requests(case: str):
     statistics = statistics_of(CASES[case]())
-    text = render_page(statistics, apply_rules(statistics))
+    text = audit_page(statistics, apply_rules(statistics))
     page = Checked(text)
     assert not re.search(r"https?:|//\w|<link|<script|<img|@import|url\((?!#)", text)
     assert len(text.encode()) < 1_000_000
@@ -59,7 +59,7 @@ def test_page_is_one_small_file_without_external_requests(case: str):
 @pytest.mark.parametrize("case", CASES)
 def test_page_shows_every_line_and_every_finding(case: str):
     statistics = statistics_of(CASES[case]())
-    words = Checked(render_page(statistics, apply_rules(statistics))).words
+    words = Checked(audit_page(statistics, apply_rules(statistics))).words
     for lines in describe(statistics).values():
         for line in lines:
             assert line.label in words
@@ -71,9 +71,15 @@ def test_page_shows_every_line_and_every_finding(case: str):
 
 def test_hostile_names_are_escaped_and_shown_unchanged():
     finding = Finding(level="note", name="x", message="<i>", remedy="&")
-    text = render_page(statistics_of(wide_data()), [finding])
+    text = audit_page(statistics_of(wide_data()), [finding])
     assert "<script" not in text
-    assert {*HOSTILE, "test/<b>bold</b>-v0", "<i>", "&"} - {"a&b"} <= set(Checked(text).words)
+    assert {*HOSTILE, "Audit of test/<b>bold</b>-v0", "<i>", "&"} - {"a&b"} <= set(
+        Checked(text).words
+    )
+
+
+def titles(data: Transitions, *, short: bool = False) -> list[str]:
+    return [plot.title for plot in audit_plots(statistics_of(data, short=short))]
 
 
 def test_each_kind_of_data_has_its_plots():
@@ -81,11 +87,22 @@ def test_each_kind_of_data_has_its_plots():
     episodes += ["Returns in the order of the log", "Rewards of the steps"]
     columns = "Observation columns, in standard deviations"
     neighbors = "Spread of actions among similar states"
-    continuous = draw_plots(statistics_of(cart_data()))
-    assert list(continuous) == [*episodes, "Actions, from bound to bound", columns, neighbors]
-    discrete = draw_plots(statistics_of(cart_data(discrete=True)))
-    assert list(discrete) == [*episodes, "Actions taken", columns, neighbors]
-    assert list(draw_plots(statistics_of(cart_data(), short=True)))[-1] == columns
+    actions = "Actions, from bound to bound"
+    assert titles(cart_data()) == [*episodes, actions, columns, neighbors]
+    assert titles(cart_data(discrete=True)) == [*episodes, "Actions taken", columns, neighbors]
+    assert titles(cart_data(), short=True) == [*episodes, actions, columns]
+
+
+def test_plots_are_described_in_words_for_screen_readers():
+    """Returns of three single-step episodes: 1, 2 and 6; the median is 2."""
+    data = continuous_data(3)
+    rows = data.rows.copy()
+    rows[:, data.columns.reward] = [1, 2, 6]
+    data = dataclasses.replace(data, rows=rows, ends=np.array([1, 2, 3]))
+    text = audit_page(statistics_of(data), [])
+    quantiles = "Minimum 1, 5% quantile 1.1, median 2, 95% quantile 5.6, maximum 6."
+    assert f'<desc id="returns-desc">Histogram. {quantiles} Horizontal axis: return' in text
+    assert text.count('role="img"') == text.count("</desc>") == 6
 
 
 def print_to_text(function: Callable, *arguments, width: int = 80) -> str:

@@ -23,8 +23,6 @@ from support.logged import (
 from offline_cql.audit.finding import (
     LEVELS,
     Finding,
-    format_number,
-    format_share,
     join_names,
 )
 from offline_cql.audit.rules import RULES, apply_rules
@@ -188,7 +186,7 @@ PROBLEMS: list[tuple[str, str, Change | Callable[[], Transitions], str]] = [
      lambda log: log.update(actions=np.column_stack([log["actions"], 0 * log["actions"]])),
      "action dimensions are constant: 1;"),
     ("warning", "action_narrow", scale("actions", 0.05),
-     "actions use a small part of their bounds: 0 (5.0%)"),
+     "actions use a small part of their bounds: 0 (5%)"),
     ("note", "action_saturated", lambda log: log.update(actions=np.sign(log["actions"])),
      "most actions are at the action bounds: 0 (100%)"),
     ("warning", "time_limit_as_terminated", time_limit(terminated=True),
@@ -328,28 +326,6 @@ def test_every_rule_is_tested_and_named_after_its_finding():
 
 
 # --- Formats -------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("part", "text"),
-    [
-        *((0, "0%"), (1, "100%"), (0.0004, "<0.1%"), (0.9996, ">99.9%"), (0.5, "50%")),
-        *((0.0123, "1.2%"), (0.0996, "10%"), (0.998, "99.8%")),
-    ],
-)
-def test_share_is_0_or_100_percent_only_when_exact(part: float, text: str):
-    assert format_share(part) == text
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        *((0, "0"), (1.5, "1.5"), (-20.272, "-20.27"), (329.0, "329"), (1234.6, "1,235")),
-        *((2e-7, "2e-07"), (3.2e9, "3.2e+09"), (100, "100"), (0.01, "0.01")),
-    ],
-)
-def test_numbers_have_about_four_significant_digits(value: float, text: str):
-    assert format_number(value) == text
 
 
 def test_long_lists_of_names_are_cut():

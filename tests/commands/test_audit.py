@@ -3,6 +3,7 @@
 A run starts with the short audit and keeps it in its folder.
 """
 
+import io
 import json
 import os
 import subprocess
@@ -13,11 +14,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from rich.console import Console
 from support.config import CONF, composed
 from support.train import SIZE, TINY
 
 from offline_cql.audit.finding import Finding
-from offline_cql.commands.audit import audit, next_command, raise_for
+from offline_cql.commands.audit import audit, next_command, print_verbatim, raise_for
 from offline_cql.config import AuditConfig, typed_as
 from offline_cql.errors import ConfigError, DataError
 from offline_cql.io import read_json
@@ -235,3 +237,12 @@ def test_next_command_repeats_the_arguments_without_the_keys_of_audit():
         next_command(typed)
         == "python train.py env=logged dataset=table 'dataset.path=my logs.parquet'"
     )
+
+
+def test_next_command_is_printed_with_its_brackets():
+    """rich would take [x,y] for markup and drop it."""
+    file = io.StringIO()
+    command = next_command(["dataset=table", "dataset.columns.observation=[x,y]"])
+    print_verbatim(Console(file=file, width=20), command)
+    expected = "python train.py dataset=table 'dataset.columns.observation=[x,y]'\n"
+    assert file.getvalue() == expected

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from offline_cql.audit.finding import (
-    Finding,
-    format_count,
-    format_number,
-    format_share,
-    join_names,
-)
+from offline_cql.audit.finding import Finding, join_names
 from offline_cql.audit.statistics import DatasetStatistics
+from offline_cql.render.numbers import format_count, format_number, format_share
 
 NARROW = 0.1  # of the bounds
 SATURATED = 0.5  # share of the steps at the bounds

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from offline_cql.audit.distribution import Distribution
 from offline_cql.audit.episodes import value_scale
-from offline_cql.audit.finding import format_count, format_number, format_share
 from offline_cql.audit.statistics import DatasetStatistics
+from offline_cql.render.numbers import format_count, format_number, format_share, format_spread
 
 
 class Line(NamedTuple):
@@ -35,9 +35,8 @@ def describe(statistics: DatasetStatistics) -> dict[str, list[Line]]:
 
 def format_distribution(distribution: Distribution) -> str:
     """Return mean ± standard deviation, and the interval of the middle 90%."""
-    mean, std = format_number(distribution.mean), format_number(distribution.std)
     low, high = format_number(distribution.q05), format_number(distribution.q95)
-    return f"{mean} ± {std}, 90% in {low} … {high}"
+    return f"{format_spread(distribution.mean, distribution.std)}, 90% in {low} … {high}"
 
 
 def describe_spaces(statistics: DatasetStatistics) -> str:

@@ -1,177 +1,206 @@
-"""The plots of an audit as SVG elements for an HTML page.
-
-Text stays text, so that the page's font is used and the files are small.
-"""
+"""The plots of an audit: distributions of returns, lengths, rewards, observations and actions."""
 
 from __future__ import annotations
 
-import io
-import re
-import warnings
 from collections.abc import Callable
-from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
 from offline_cql.audit.columns import ColumnStatistics
 from offline_cql.audit.distribution import Distribution
+from offline_cql.audit.neighbors import NeighborStatistics
 from offline_cql.audit.statistics import DatasetStatistics
+from offline_cql.render.colors import FILL, INK, SOFT_FILL
+from offline_cql.render.numbers import format_number, format_share
+from offline_cql.render.svg import WIDTH, Plot, set_log_scale
 
 MAX_DIMENSIONS = 12
-MAX_COLUMNS = 40
-FILL, LINE, SOFT, GRID = "#4c78a8", "#2b4a6b", "#b9cde3", "#e3e6ea"
-STYLE: dict[str, Any] = {
-    "svg.fonttype": "none",
-    "font.family": "sans-serif",
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": "#8a929b",
-    "axes.labelcolor": "#444b54",
-    "axes.axisbelow": True,
-    "axes.grid": True,
-    "grid.color": GRID,
-    "xtick.color": "#444b54",
-    "ytick.color": "#444b54",
-    "xtick.labelsize": 9,
-    "ytick.labelsize": 9,
-}
-PLAIN: dict[str, Any] = {"parse_math": False}  # a name that contains $ is not a formula
+MAX_ROWS = 40  # of plots with one row per column or per action
+LOG_RATIO = 100  # largest over smallest bin: more needs a logarithmic axis
 Draw = Callable[[Figure], None]
 
 
-def draw_plots(statistics: DatasetStatistics) -> dict[str, str]:
-    """Return SVG text by title, in reading order."""
+def audit_plots(statistics: DatasetStatistics) -> list[Plot]:
+    """Return the plots that the data have values for, in reading order."""
     episodes, rewards = statistics.episodes, statistics.rewards
-    drawn: dict[str, tuple[tuple[float, float], Draw]] = {
-        "Returns of the episodes": ((5, 2.8), _histogram(episodes.undiscounted, "return")),
-        "Lengths of the episodes": ((5, 2.8), _histogram(episodes.length, "steps")),
-        "Returns in the order of the log": ((5, 2.8), _returns_over_log(statistics)),
-        "Rewards of the steps": ((5, 2.8), _histogram(rewards.step, "reward", log=True)),
-    }
-    if statistics.identity.discrete:
-        rows = min(len(statistics.actions.discrete_actions), MAX_COLUMNS)
-        drawn["Actions taken"] = ((5, 0.8 + 0.26 * max(rows, 6)), _discrete_actions(statistics))
-    else:
-        rows = -(-min(len(statistics.actions.dimensions), MAX_DIMENSIONS) // 3)
-        drawn["Actions, from bound to bound"] = ((5, 0.9 + 1.25 * rows), _dimensions(statistics))
-    if columns := _varying_columns(statistics):
-        height = 0.8 + 0.24 * max(len(columns), 6)
-        drawn["Observation columns, in standard deviations"] = ((5, height), _boxes(columns))
+    plots = [
+        histogram("returns", "Returns of the episodes", episodes.undiscounted, "return [reward]"),
+        histogram("lengths", "Lengths of the episodes", episodes.length, "length [steps]"),
+        returns_over_log(statistics),
+        histogram("rewards", "Rewards of the steps", rewards.step, "reward", of="steps"),
+    ]
+    discrete = statistics.identity.discrete
+    plots.append(discrete_actions(statistics) if discrete else action_dimensions(statistics))
+    columns = [column for column in statistics.observations.columns if not column.constant]
+    if columns:
+        plots.append(observation_columns(columns[:MAX_ROWS]))
     if statistics.neighbors is not None:
-        drawn["Spread of actions among similar states"] = ((5, 2.8), _action_spread(statistics))
-    return {title: _svg(size, draw) for title, (size, draw) in drawn.items()}
+        plots.append(action_spread(statistics.neighbors))
+    return plots
 
 
-def _svg(size: tuple[float, float], draw: Draw) -> str:
-    with mpl.rc_context(STYLE), warnings.catch_warnings():
-        # The browser has the letters that matplotlib's own font lacks.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        figure = Figure(figsize=size, layout="constrained")
-        draw(figure)
-        file = io.StringIO()
-        figure.savefig(file, format="svg", transparent=True)
-    text = file.getvalue()
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)
-    # Inside HTML an SVG needs no name spaces, which look like addresses, and no size of its own.
-    text = re.sub(r' xmlns(:\w+)?="[^"]*"', "", text).replace("xlink:href", "href")
-    text = re.sub(r'<svg ([^>]*?)(?:width|height)="[^"]*" ?', r"<svg \1", text, count=1)
-    text = re.sub(r'<svg ([^>]*?)(?:width|height)="[^"]*" ?', r"<svg \1", text, count=1)
-    used = set(re.findall(r'(?:url\(#|href="#)([^)"]+)', text))
-    return re.sub(r' id="([^"]+)"', lambda m: m[0] if m[1] in used else "", text)
+def histogram(
+    stem: str, title: str, values: Distribution, label: str, *, of: str = "episodes"
+) -> Plot:
+    """Return the histogram of a distribution of episodes or steps, with its median."""
 
-
-def _histogram(distribution: Distribution, label: str, *, log: bool = False) -> Draw:
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
-        axes.stairs(distribution.counts, distribution.edges, fill=True, color=FILL)
-        filled = [count for count in distribution.counts if count]
-        if log and max(filled) > 100 * min(filled):
-            axes.set_yscale("log")
-        axes.axvline(distribution.median, color=LINE, linewidth=1.2, linestyle="--")
-        axes.set(xlabel=f"{label} (dashed: median)", ylabel="steps" if log else "episodes")
+        axes.stairs(values.counts, values.edges, fill=True, color=FILL)
+        filled = [count for count in values.counts if count]
+        if of == "steps" and max(filled) > LOG_RATIO * min(filled):
+            set_log_scale(axes)
+        _draw_center(figure, values.median)
+        axes.set(xlabel=label, ylabel=of)
 
-    return draw
+    return Plot(
+        stem=stem,
+        title=title,
+        caption="Dashed: the median.",
+        draw=draw,
+        description=f"Histogram. {describe_distribution(values)}",
+    )
 
 
-def _returns_over_log(statistics: DatasetStatistics) -> Draw:
+def describe_distribution(values: Distribution) -> str:
+    """Return minimum, quantiles and maximum in a sentence."""
+    low, median, high = map(format_number, (values.q05, values.median, values.q95))
+    return (
+        f"Minimum {format_number(values.min)}, 5% quantile {low}, median {median}, "
+        f"95% quantile {high}, maximum {format_number(values.max)}."
+    )
+
+
+def returns_over_log(statistics: DatasetStatistics) -> Plot:
+    """Return the plot of returns against the number of the episode."""
+    first, mean, low, high = np.array(statistics.episodes.over_log).T
+    grouped = len(first) < statistics.episodes.count
+
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
-        first, mean, low, high = np.array(statistics.episodes.over_log).T
-        if len(first) < statistics.episodes.count:
-            axes.fill_between(first, low, high, color=SOFT, linewidth=0, label="min to max")
-            axes.plot(first, mean, color=LINE, linewidth=1.2, label="mean")
-            axes.legend(frameon=False, fontsize=8, loc="upper left")
+        if grouped:
+            axes.fill_between(first, low, high, color=SOFT_FILL, linewidth=0)
+            axes.plot(first, mean, color=INK, label="mean return")
         else:
-            axes.plot(first, mean, ".", color=FILL, markersize=4)
-        axes.set(xlabel="episode", ylabel="return")
+            axes.plot(first, mean, ".", color=FILL, label="return")
+        axes.set(xlabel="episode, in the order of the log", ylabel="return [reward]")
 
-    return draw
+    caption = "A trend or a step means that the behavior policy changed while the data were logged."
+    if grouped:
+        caption += " Line and band: mean, minimum and maximum of consecutive episodes."
+    return Plot(
+        stem="returns-over-log",
+        title="Returns in the order of the log",
+        caption=caption,
+        draw=draw,
+    )
 
 
-def _discrete_actions(statistics: DatasetStatistics) -> Draw:
+def discrete_actions(statistics: DatasetStatistics) -> Plot:
+    """Return the bar plot of how often each action was taken."""
+    actions = statistics.actions.discrete_actions
+    shown = actions[:MAX_ROWS]
+
     def draw(figure: Figure) -> None:
-        actions = statistics.actions.discrete_actions[:MAX_COLUMNS]
         axes = figure.subplots()
-        axes.barh(range(len(actions)), [c.count for c in actions], color=FILL)
-        axes.set_yticks(range(len(actions)), [c.name[:16] for c in actions], **PLAIN)
-        axes.set(xlabel="steps", ylabel="action", ylim=(max(len(actions), 6) - 0.5, -0.5))
+        axes.barh(range(len(shown)), [action.count for action in shown], color=FILL)
+        axes.set_yticks(range(len(shown)), [action.name[:16] for action in shown])
+        axes.set(xlabel="steps", ylabel="action", ylim=(max(len(shown), 6) - 0.5, -0.5))
         axes.grid(axis="y", visible=False)
 
-    return draw
+    caption = "An action that never occurs is never learned."
+    if len(shown) < len(actions):
+        caption += f" The first {len(shown)} of {len(actions)}."
+    counts = ", ".join(f"{action.name}: {action.count:,}" for action in shown)
+    return Plot(
+        stem="actions",
+        title="Actions taken",
+        caption=caption,
+        draw=draw,
+        description=f"Bar plot of steps per action. {counts}.",
+        size=(WIDTH, 0.8 + 0.26 * max(len(shown), 6)),
+    )
 
 
-def _dimensions(statistics: DatasetStatistics) -> Draw:
+def action_dimensions(statistics: DatasetStatistics) -> Plot:
+    """Return a histogram per action dimension, scaled to [-1, 1] between its bounds."""
+    dimensions = statistics.actions.dimensions
+    shown = dimensions[:MAX_DIMENSIONS]
+    rows, width = -(-len(shown) // 3), min(3, len(shown))
+
     def draw(figure: Figure) -> None:
-        dimensions = statistics.actions.dimensions[:MAX_DIMENSIONS]
-        rows, width = -(-len(dimensions) // 3), min(3, len(dimensions))
-        grid = np.atleast_1d(figure.subplots(rows, width, sharex=True, squeeze=False).ravel())
-        for axes, dimension in zip(grid, dimensions, strict=False):
+        grid = figure.subplots(rows, width, sharex=True, squeeze=False).ravel()
+        for axes, dimension in zip(grid, shown, strict=False):
             edges = np.linspace(-1, 1, len(dimension.counts) + 1)
             axes.stairs(dimension.counts, edges, fill=True, color=FILL)
-            axes.set_title(f"action {dimension.name}"[:18], fontsize=9, **PLAIN)
+            axes.set_title(f"action {dimension.name}"[:18], fontsize=9)
             axes.set_yticks([])
             axes.set_xticks([-1, 0, 1])
-        for axes in grid[len(dimensions) :]:
+        for axes in grid[len(shown) :]:
             axes.set_visible(False)
 
-    return draw
+    caption = "Steps per interval, from the lower (-1) to the upper action bound (1)."
+    if len(shown) < len(dimensions):
+        caption += f" The first {len(shown)} of {len(dimensions)} dimensions."
+    numbers = "; ".join(
+        f"action {d.name}: mean {format_number(d.mean)}, standard deviation "
+        f"{format_number(d.std)}, {format_share(d.at_bounds)} at the bounds"
+        for d in shown
+    )
+    return Plot(
+        stem="actions",
+        title="Actions, from bound to bound",
+        caption=caption,
+        draw=draw,
+        description=f"Histograms. {numbers}.",
+        size=(WIDTH, 0.9 + 1.25 * rows),
+    )
 
 
-def _varying_columns(statistics: DatasetStatistics) -> list[ColumnStatistics]:
-    columns = statistics.observations.columns
-    return [column for column in columns if not column.constant][:MAX_COLUMNS]
+def observation_columns(columns: list[ColumnStatistics]) -> Plot:
+    """Return a box plot per observation column, in standard deviations from its mean."""
 
-
-def _boxes(columns: list[ColumnStatistics]) -> Draw:
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
         for row, column in enumerate(columns):
-            low, left, middle, right, high = (np.array(column.quantiles) - column.mean) / column.std
-            axes.plot([low, high], [row, row], color=LINE, linewidth=1)
-            axes.barh(row, right - left, left=left, height=0.6, color=SOFT, edgecolor=LINE)
-            axes.plot([middle, middle], [row - 0.3, row + 0.3], color=LINE, linewidth=2)
-        axes.set_yticks(range(len(columns)), [c.name[:18] for c in columns], fontsize=8, **PLAIN)
-        axes.set(xlabel="box: 25 to 75 %, line: 5 to 95 %, of a sample")
+            quantiles = (np.array(column.quantiles) - column.mean) / column.std
+            q05, q25, median, q75, q95 = quantiles
+            axes.plot([q05, q95], [row, row], color=INK, linewidth=1)
+            axes.barh(row, q75 - q25, left=q25, height=0.6, color=SOFT_FILL, edgecolor=INK)
+            axes.plot([median, median], [row - 0.3, row + 0.3], color=INK, linewidth=2)
+        axes.set_yticks(range(len(columns)), [c.name[:18] for c in columns], fontsize=8)
+        axes.set(xlabel="standard deviations from the mean")
         axes.set(ylim=(max(len(columns), 6) - 0.5, -0.7))
         axes.grid(axis="y", visible=False)
 
-    return draw
+    return Plot(
+        stem="columns",
+        title="Observation columns, in standard deviations",
+        caption="Box: 25 to 75%, line: 5 to 95%, of a sample. The table below has the numbers.",
+        draw=draw,
+        size=(WIDTH, 0.8 + 0.24 * max(len(columns), 6)),
+    )
 
 
-def _action_spread(statistics: DatasetStatistics) -> Draw:
+def action_spread(neighbors: NeighborStatistics) -> Plot:
+    """Return the histogram of states by the spread of actions among their neighbors."""
+
     def draw(figure: Figure) -> None:
-        neighbors = statistics.neighbors
-        assert neighbors is not None
         axes = figure.subplots()
         axes.stairs(neighbors.counts, neighbors.edges, fill=True, color=FILL)
-        axes.axvline(neighbors.action_spread, color=LINE, linewidth=1.2, linestyle="--")
-        axes.set(
-            xlabel="0: the state decides the action; 1: it does not matter (dashed: mean)",
-            ylabel="states",
-        )
+        _draw_center(figure, neighbors.action_spread)
+        axes.set(xlabel="spread of actions, relative to all data", ylabel="states")
 
-    return draw
+    return Plot(
+        stem="spread",
+        title="Spread of actions among similar states",
+        caption="0: the state decides the action; 1: it does not matter. Dashed: the mean.",
+        draw=draw,
+        description=f"Histogram. Mean {format_number(neighbors.action_spread)}.",
+    )
+
+
+def _draw_center(figure: Figure, value: float) -> None:
+    """Draw a dashed vertical line; the caption explains it."""
+    figure.axes[0].axvline(value, color=INK, linewidth=1.2, linestyle="--")

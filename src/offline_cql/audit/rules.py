@@ -11,15 +11,9 @@ from collections.abc import Callable, Sequence
 from offline_cql.audit import behavior_rules as behavior
 from offline_cql.audit.columns import ColumnStatistics
 from offline_cql.audit.episodes import value_scale
-from offline_cql.audit.finding import (
-    LEVELS,
-    Finding,
-    format_count,
-    format_number,
-    format_share,
-    join_names,
-)
+from offline_cql.audit.finding import LEVELS, Finding, join_names
 from offline_cql.audit.statistics import DatasetStatistics
+from offline_cql.render.numbers import format_count, format_number, format_share
 
 MIN_R2 = 0.05  # of an action in another row; below, the fit cannot tell
 MIN_REWARD_R2 = 0.5  # of a reward in another row

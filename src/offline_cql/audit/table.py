@@ -9,8 +9,9 @@ from rich.table import Table
 from rich.text import Text
 
 from offline_cql.audit.describe import describe, describe_spaces
-from offline_cql.audit.finding import Finding, format_count, format_number, format_share
+from offline_cql.audit.finding import Finding
 from offline_cql.audit.statistics import DatasetStatistics
+from offline_cql.render.numbers import format_count, format_number, format_share, format_spread
 
 COLORS = {"error": "bold red", "warning": "yellow", "note": "cyan"}
 MAX_FINDINGS = 3  # of the summary
@@ -45,7 +46,7 @@ def print_summary(
     identity, episodes = statistics.identity, statistics.episodes
     size = f"{identity.transitions:,} transitions in {format_count(identity.episodes, 'episode')}"
     returns, score = episodes.undiscounted, statistics.scores.normalized_score
-    spread = f"return {format_number(returns.mean)} ± {format_number(returns.std)}"
+    spread = f"return {format_spread(returns.mean, returns.std)}"
     normalized = f" (score {format_number(score)})" if score is not None else ""
     length = f"length {format_number(episodes.length.mean)}"
     ends = f"{format_share(episodes.terminated / episodes.count)} terminated"

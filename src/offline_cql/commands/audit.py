@@ -10,7 +10,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 from rich.console import Console
 
-from offline_cql.audit.finding import Finding, format_count
+from offline_cql.audit.finding import Finding
 from offline_cql.audit.rules import apply_rules
 from offline_cql.audit.statistics import (
     FULL_PASSES,
@@ -23,6 +23,7 @@ from offline_cql.commands.load_data import load_transitions
 from offline_cql.config import AuditConfig, EnvConfig, TrainConfig, typed_as
 from offline_cql.errors import DataError
 from offline_cql.io import write_atomically, write_json
+from offline_cql.render.numbers import format_count
 from offline_cql.render.progress import ProgressBar
 from offline_cql.runs.folder import create_run_dir
 from offline_cql.simulation.evaluation import behavior_return, normalized_score
@@ -48,10 +49,15 @@ def audit(config: DictConfig) -> None:
     folder = write_audit(Path(settings.out), statistics, findings)
     console = Console()
     print_audit(console, statistics, findings)
-    console.print(f"page    {folder / HTML}", soft_wrap=True, highlight=False)
-    console.print(f"json    {folder / JSON}", soft_wrap=True, highlight=False)
+    print_verbatim(console, f"page    {folder / HTML}")
+    print_verbatim(console, f"json    {folder / JSON}")
     raise_for(findings, transitions.dataset_id, strict=settings.strict)
-    console.print(f"next    {next_command(sys.argv[1:])}", soft_wrap=True, highlight=False)
+    print_verbatim(console, f"next    {next_command(sys.argv[1:])}")
+
+
+def print_verbatim(console: Console, text: str) -> None:
+    """Print text that can be pasted: no line breaks, and [brackets] are not rich's markup."""
+    console.print(text, soft_wrap=True, highlight=False, markup=False)
 
 
 def print_inferred_columns(settings: AuditConfig) -> None:
@@ -78,11 +84,11 @@ def compute_with_progress(transitions: Transitions, settings: AuditConfig) -> Da
 
 def write_audit(out: Path, statistics: DatasetStatistics, findings: Sequence[Finding]) -> Path:
     """Write audit.json and audit.html to a new folder at `out` and return it."""
-    from offline_cql.audit.page import render_page  # imported late: a run needs no plots
+    from offline_cql.audit.page import audit_page  # imported late: a run needs no plots
 
     folder = create_run_dir(out)
     write_statistics(folder, statistics, findings)
-    write_atomically(folder / HTML, render_page(statistics, findings).encode())
+    write_atomically(folder / HTML, audit_page(statistics, findings).encode())
     return folder
 
 

@@ -17,7 +17,7 @@ def format_number(value: float | None) -> str:
     if size != 0 and (size < 0.01 or size >= 1e7):
         return f"{value:.2g}"
     decimals = 2 if size < 100 else 1 if size < 1000 else 0
-    text = f"{value:,.{decimals}f}"
+    text = f"{value + 0.0:,.{decimals}f}"  # adding 0 turns -0 into 0
     return text.rstrip("0").rstrip(".") if decimals else text
 
 
