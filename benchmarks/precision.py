@@ -21,8 +21,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from offline_cql.render.table import Table, to_markdown
-from offline_cql.report.load_runs import read_runs
-from offline_cql.report.run import Run, true_returns
+from offline_cql.report.load_runs import load_runs
+from offline_cql.report.run import Run, simulated_returns
 from offline_cql.runs.folder import METRICS
 
 Curve = npt.NDArray[np.float64]  # one value per window
@@ -54,7 +54,7 @@ def windows(run: Run, window: int) -> dict[str, Curve]:
 
 def returns(run: Run) -> Curve:
     """Return the mean return of each evaluation."""
-    return np.array([values.mean() for _, values in sorted(true_returns(run).items())])
+    return np.array([values.mean() for _, values in sorted(simulated_returns(run).items())])
 
 
 def distance(curves: Mapping[str, Curve]) -> Curve:
@@ -74,7 +74,7 @@ def curves_table(curves: Mapping[str, Mapping[str, Curve]]) -> Table:
 
 
 def returns_table(runs: Mapping[str, Sequence[Run]]) -> Table:
-    updates = sorted(true_returns(runs["32"][0]))
+    updates = sorted(simulated_returns(runs["32"][0]))
     rows = [
         (str(run.seed), precision, *(f"{value:,.0f}" for value in returns(run)))
         for pair in zip(*runs.values(), strict=True)
@@ -110,7 +110,7 @@ def main() -> None:
     parser.add_argument("--window", type=int, default=1000, help="updates")
     parser.add_argument("--plot", type=Path, help="a PNG of the curves")
     arguments = parser.parse_args()
-    runs = by_precision(read_runs(arguments.runs).runs)
+    runs = by_precision(load_runs(arguments.runs).runs)
     means = {
         name: [windows(run, arguments.window) for run in group] for name, group in runs.items()
     }

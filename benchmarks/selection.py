@@ -21,7 +21,7 @@ from omegaconf import OmegaConf
 
 from offline_cql.commands.distributed import load_config
 from offline_cql.render.table import Table, to_markdown
-from offline_cql.report.load_runs import read_runs
+from offline_cql.report.load_runs import load_runs
 from offline_cql.report.model_selection import (
     Candidate,
     GridRun,
@@ -34,7 +34,7 @@ from offline_cql.report.model_selection import (
     last_of_alpha,
     select,
 )
-from offline_cql.report.run import Run, by_task, mean_by_update, true_returns
+from offline_cql.report.run import Run, by_task, mean_by_update, simulated_returns
 from offline_cql.simulation.evaluation import normalized_score
 
 CONF = OmegaConf.load(Path(__file__).parent.parent / "conf" / "report.yaml")
@@ -67,7 +67,7 @@ class Task:
 
 
 def read_tasks(pattern: str) -> list[Task]:
-    loaded = read_runs(pattern)
+    loaded = load_runs(pattern)
     for skipped in loaded.left_out:
         print(f"skipped {skipped.name}: {skipped.reason}")
     return [_task(runs) for runs in by_task(loaded.runs).values()]
@@ -84,7 +84,7 @@ def _task(runs: Sequence[Run]) -> Task:
     scores = {
         (run.name, updates): points(float(returns.mean()))
         for run in runs
-        for updates, returns in true_returns(run).items()
+        for updates, returns in simulated_returns(run).items()
         if updates in run.offline.kept
     }
     behavior = runs[0].simulated.behavior_return

@@ -17,7 +17,7 @@ from PIL import Image
 from support.run_dirs import write_grid
 
 from offline_cql.render.colors import css_variables
-from offline_cql.report.load_runs import read_runs
+from offline_cql.report.load_runs import load_runs
 from offline_cql.report.model_selection import Limits
 from offline_cql.report.summary import summarize
 from offline_cql.report.write import write
@@ -57,7 +57,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("report")
     limits = Limits(above_best_share=0.05, bc_margin=0.1)
     sampling = {"resamples": 200, "seed": 0}
-    summary = summarize(read_runs(str(write_grid(folder / "runs"))), limits, **sampling)
+    summary = summarize(load_runs(str(write_grid(folder / "runs"))), limits, **sampling)
     out = folder / "out"
     out.mkdir()
     write(out, summary, limits, docs=None, **sampling)

@@ -9,7 +9,7 @@ import pytest
 from support.run_dirs import UPDATES, write_run
 
 from offline_cql.errors import ConfigError
-from offline_cql.report.load_runs import read_runs
+from offline_cql.report.load_runs import load_runs
 from offline_cql.report.run import by_task, differences, grids, methods, validation_rows
 
 
@@ -18,7 +18,7 @@ def test_a_run_is_what_its_folder_says(tmp_path: Path):
     returns = {100: [1.0, 2.0], 200: [3.0, 5.0]}
     how = {"bounds": {100: (60, 70)}, "returns": returns, "score": 7.5, "findings": (finding,)}
     write_run(tmp_path / "run", alpha=2.5, seed=4, **how)
-    (run,) = read_runs(str(tmp_path)).runs
+    (run,) = load_runs(str(tmp_path)).runs
     assert (run.alpha, run.seed, run.updates, run.finished) == (2.5, 4, 200, True)
     assert run.task == ("cart", "a" * 64)
     assert run.task_name == "cart · sim/cart/mixed-v0"
@@ -35,16 +35,16 @@ def test_a_run_is_what_its_folder_says(tmp_path: Path):
 
 def test_cloning_has_no_alpha(tmp_path: Path):
     write_run(tmp_path / "run", algorithm="bc")
-    assert read_runs(str(tmp_path)).runs[0].alpha is None
+    assert load_runs(str(tmp_path)).runs[0].alpha is None
 
 
 def test_the_last_policy_counts_where_none_was_kept(tmp_path: Path):
     folder = write_run(tmp_path / "run", bounds={200: (60, 70)})
     for path in (folder / "checkpoints").iterdir():
         path.unlink()
-    assert read_runs(str(tmp_path)).runs[0].offline.estimates == {}  # nothing to ship
+    assert load_runs(str(tmp_path)).runs[0].offline.estimates == {}  # nothing to ship
     (folder / "checkpoints" / "last.ckpt").touch()
-    offline = read_runs(str(tmp_path)).runs[0].offline
+    offline = load_runs(str(tmp_path)).runs[0].offline
     assert offline.kept == {200: "checkpoints/last.ckpt"}
     assert list(offline.estimates) == [200]
 
@@ -108,7 +108,7 @@ def test_a_damaged_run_is_left_out_with_its_reason_and_the_others_stay(name: str
     bad = write_run(tmp_path / "bad", bounds={100: (60, 70)}, returns={100: [1.0]})
     damage, reason = DAMAGES[name]
     damage(bad)
-    found = read_runs(str(tmp_path))
+    found = load_runs(str(tmp_path))
     assert [run.name for run in found.runs] == [f"{tmp_path}/good"]
     (left,) = found.left_out
     assert left.name == f"{tmp_path}/bad"
@@ -118,13 +118,13 @@ def test_a_damaged_run_is_left_out_with_its_reason_and_the_others_stay(name: str
 
 def test_a_diverged_run_stays(tmp_path: Path):
     write_run(tmp_path / "run", status="diverged")
-    assert [run.finished for run in read_runs(str(tmp_path)).runs] == [False]
+    assert [run.finished for run in load_runs(str(tmp_path)).runs] == [False]
 
 
 def test_an_empty_file_of_figures_is_no_fault(tmp_path: Path):
     folder = write_run(tmp_path / "run")
     (folder / "evaluation.csv").write_text("update,episode,seed,return,length\n")
-    run = read_runs(str(tmp_path)).runs[0]
+    run = load_runs(str(tmp_path)).runs[0]
     assert run.simulated.evaluation["return"].shape == (0,)
 
 
@@ -136,19 +136,19 @@ def test_runs_are_found_at_any_depth_and_not_inside_runs(tmp_path: Path):
     write_run(tmp_path / "run")
     (tmp_path / "audits").mkdir()
     (tmp_path / "audits" / "audit.json").write_text("{}")
-    found = read_runs(str(tmp_path))
+    found = load_runs(str(tmp_path))
     names = [f"{tmp_path}/hopper/cql/run", f"{tmp_path}/run"]
     assert [run.name for run in found.runs] == sorted(names)
     assert found.left_out == []
-    assert [run.name for run in read_runs(f"{tmp_path}/hop*").runs] == names[:1]
-    assert [run.name for run in read_runs(f"{tmp_path}/run").runs] == names[1:]
+    assert [run.name for run in load_runs(f"{tmp_path}/hop*").runs] == names[:1]
+    assert [run.name for run in load_runs(f"{tmp_path}/run").runs] == names[1:]
 
 
 def test_no_runs_at_all_is_an_error_of_the_setting(tmp_path: Path):
     with pytest.raises(ConfigError, match=r"^runs=\S+ holds no run folder; train.py makes some"):
-        read_runs(str(tmp_path))
+        load_runs(str(tmp_path))
     with pytest.raises(ConfigError, match=r"^runs=\S+/none does not exist"):
-        read_runs(f"{tmp_path}/none")
+        load_runs(f"{tmp_path}/none")
 
 
 # --- How runs belong together --------------------------------------------------------------------
@@ -158,7 +158,7 @@ def test_runs_are_grouped_by_what_they_learned_from(tmp_path: Path):
     write_run(tmp_path / "a", sha256="a" * 64)
     write_run(tmp_path / "b", sha256="b" * 64)
     write_run(tmp_path / "c", env="pole")
-    found = by_task(read_runs(str(tmp_path)).runs)
+    found = by_task(load_runs(str(tmp_path)).runs)
     assert list(found) == [
         "cart · sim/cart/mixed-v0 aaaaaaaa",
         "cart · sim/cart/mixed-v0 bbbbbbbb",
@@ -171,7 +171,7 @@ def test_a_grid_differs_in_alpha_and_seed_and_in_what_does_not_matter(tmp_path: 
     write_run(tmp_path / "b", alpha=5, seed=1, settings={"evaluation.every": 50})
     write_run(tmp_path / "c", alpha=5, seed=1, settings={"cql.gamma": 0.9})
     write_run(tmp_path / "d", algorithm="bc")
-    found = grids(read_runs(str(tmp_path)).runs)
+    found = grids(load_runs(str(tmp_path)).runs)
     named = {apart: [Path(run.name).name for run in group] for apart, group in found.items()}
     assert named == {"cql.gamma=0.99": ["a", "b"], "cql.gamma=0.9": ["c"]}
 
@@ -181,7 +181,7 @@ def test_differences_and_methods_name_what_varies(tmp_path: Path):
     write_run(tmp_path / "b", alpha=5, seed=1)
     write_run(tmp_path / "c", alpha=5, settings={"cql.gamma": 0.9})
     write_run(tmp_path / "d", algorithm="bc")
-    runs = read_runs(str(tmp_path)).runs
+    runs = load_runs(str(tmp_path)).runs
     own = {Path(name).name: found for name, found in differences(runs).items()}
     assert own["a"] == {"algorithm.name": "cql", "cql.alpha": "1", "cql.gamma": "0.99"}
     assert {Path(name).name: method for name, method in methods(runs).items()} == {
@@ -195,5 +195,5 @@ def test_differences_and_methods_name_what_varies(tmp_path: Path):
 def test_numbers_are_read_as_they_were_written(tmp_path: Path):
     exact = 0.1 + 0.2
     write_run(tmp_path / "run", validation={"validation/td_error": (exact, 1e-300)})
-    run = read_runs(str(tmp_path)).runs[0]
+    run = load_runs(str(tmp_path)).runs[0]
     assert np.array_equal(run.offline.validation["validation/td_error"], [exact, 1e-300])

@@ -56,7 +56,7 @@ def point(
 
 
 def selection(*points: GridPoint, **values: object) -> Selection:
-    """Return a selection whose first point is the recommended one, unless it is excluded."""
+    """Return a selection whose first point is the recommended one, unless it is rejected."""
     best = points[0] if points and points[0].eligible else None
     base = Selection(
         runs=(),
@@ -128,7 +128,7 @@ def test_a_single_eligible_point_is_stated_with_the_number_of_points():
         ),
         (
             (point(), point(1), point(0, too_small=("x",))),
-            "It has the largest lower bound (60) of 2 of 3 grid points, the others being excluded.",
+            "It has the largest lower bound (60) of 2 of 3 grid points, the others being rejected.",
         ),
     ],
 )
@@ -139,11 +139,11 @@ def test_a_choice_among_several_states_among_how_many(points: tuple[GridPoint, .
 # --- What else is known --------------------------------------------------------------------------
 
 
-def test_a_td_error_that_rises_again_is_stated_and_excludes_nothing():
+def test_a_td_error_that_rises_again_is_stated_and_rejects_nothing():
     minimum = TdErrorMinimum(updates=100, value=1.25, last_updates=2000, last_value=4)
     assert sentences(selection(point(), td_error_minimum={5.0: minimum}))[3] == (
         "The validation TD error of alpha=5 is lowest at 100 updates (1.25) and 4 at 2,000. "
-        "This excludes nothing."
+        "This rejects nothing."
     )
 
 
@@ -151,7 +151,7 @@ def test_a_td_error_that_still_falls_is_stated():
     minimum = TdErrorMinimum(updates=2000, value=4, last_updates=2000, last_value=4)
     assert sentences(selection(point(), td_error_minimum={5.0: minimum}))[3] == (
         "The validation TD error of alpha=5 is lowest at the last evaluation, 2,000 updates. "
-        "This excludes nothing."
+        "This rejects nothing."
     )
 
 
@@ -186,14 +186,14 @@ def test_without_estimates_there_is_no_recommendation():
     ]
 
 
-def test_when_every_point_is_excluded_each_reason_is_stated_once():
+def test_when_every_point_is_rejected_each_reason_is_stated_once():
     result = selection(
         point(0, too_small=("seed 0: x",)),
         point(5, incomplete="no estimate for seed 1"),
         too_small={0.0: "seed 0: x"},
     )
     assert sentences(result) == [
-        "No recommendation: every grid point (alpha and checkpoint) is excluded",
+        "No recommendation: every grid point (alpha and checkpoint) is rejected",
         "alpha=5 after 100 updates: no estimate for seed 1.",
         "alpha=0 is too small: seed 0: x.",
     ]

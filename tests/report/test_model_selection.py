@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from support.run_dirs import write_grid, write_run
 
-from offline_cql.report.load_runs import read_runs
+from offline_cql.report.load_runs import load_runs
 from offline_cql.report.messages import checkpoint_file, commands, export_command, sentences
 from offline_cql.report.model_selection import (
     Limits,
@@ -25,7 +25,7 @@ LIMITS = Limits(above_best_share=0.05, bc_margin=0.1)
 
 def selected(root: Path) -> Selection:
     """Return the recommendation for the only grid under a folder."""
-    summary = summarize(read_runs(str(root)), LIMITS, resamples=100, seed=0)
+    summary = summarize(load_runs(str(root)), LIMITS, resamples=100, seed=0)
     (selection,) = summary.selections.values()
     return selection
 
@@ -106,9 +106,9 @@ def test_the_sentences_name_numbers_and_assumptions(tmp_path: Path):
         "Its lower bound 61 is above the return of the data, 50 (+11). The estimate is 65 "
         "[61, 69] (fqe).",
         "It has the largest lower bound (60.5, the mean over 2 runs) of 4 of 6 grid points, the "
-        "others being excluded. The maximum over many is biased upwards.",
+        "others being rejected. The maximum over many is biased upwards.",
         "The validation TD error of alpha=5 is lowest at the last evaluation, 200 updates. This "
-        "excludes nothing.",
+        "rejects nothing.",
         "alpha=0 is too small: seed 0: 90% of validation states are valued above every return in "
         "the data (limit 5%).",
         "alpha=20 is close to behavior cloning: action distance 0.1, that of behavior cloning 0.1.",
@@ -119,19 +119,19 @@ def test_the_sentences_name_numbers_and_assumptions(tmp_path: Path):
 # --- Too small -----------------------------------------------------------------------------------
 
 
-def test_values_above_the_data_exclude_a_checkpoint_and_not_its_neighbor(tmp_path: Path):
+def test_values_above_the_data_reject_a_checkpoint_and_not_its_neighbor(tmp_path: Path):
     """At 200 updates 6 % of the states: over the limit; at 100 exactly 5 %: not over it."""
     share = {"validation/above_best_share": (0.05, 0.06)}
     write_run(tmp_path / "run", bounds={100: (60, 70), 200: (80, 90)}, validation=share)
     selection = selected(tmp_path)
     assert chosen(selection) == (5, 100, 0)
     assert selection.too_small == {}
-    (excluded,) = [point for point in selection.points if point.too_small]
-    assert (excluded.updates, excluded.eligible) == (200, False)
-    assert "6% of validation states" in excluded.too_small[0]
+    (rejected,) = [point for point in selection.points if point.too_small]
+    assert (rejected.updates, rejected.eligible) == (200, False)
+    assert "6% of validation states" in rejected.too_small[0]
 
 
-def test_one_seed_is_enough_to_exclude_a_point(tmp_path: Path):
+def test_one_seed_is_enough_to_reject_a_point(tmp_path: Path):
     for seed in (0, 1):
         share = {"validation/above_best_share": (0.0, 0.5 * seed)}
         bounds = {100: (55.0, 70.0), 200: (80.0, 90.0)}
@@ -139,7 +139,7 @@ def test_one_seed_is_enough_to_exclude_a_point(tmp_path: Path):
     assert chosen(selected(tmp_path)) == (5, 100, 0)
 
 
-def test_an_estimate_above_the_best_episode_excludes_a_point(tmp_path: Path):
+def test_an_estimate_above_the_best_episode_rejects_a_point(tmp_path: Path):
     """The best episode returned 100; 101 is the middle of 95 to 107, 100 of 95 to 105."""
     write_run(tmp_path / "run", bounds={100: (95, 107), 200: (95, 105)})
     selection = selected(tmp_path)
@@ -149,14 +149,14 @@ def test_an_estimate_above_the_best_episode_excludes_a_point(tmp_path: Path):
     )
 
 
-def test_an_estimate_that_is_not_finite_excludes_a_point(tmp_path: Path):
+def test_an_estimate_that_is_not_finite_rejects_a_point(tmp_path: Path):
     write_run(tmp_path / "run", bounds={100: (math.nan, math.nan), 200: (10, 20)})
     selection = selected(tmp_path)
     assert chosen(selection) == (5, 200, 0)
     assert selection.points[0].too_small == ("seed 0: the estimate is not finite",)
 
 
-def test_a_seed_that_diverged_excludes_its_alpha(tmp_path: Path):
+def test_a_seed_that_diverged_rejects_its_alpha(tmp_path: Path):
     write_run(tmp_path / "a", alpha=1, seed=0, bounds={100: (80, 90)})
     write_run(tmp_path / "b", alpha=1, seed=1, bounds={100: (80, 90)}, status="diverged")
     write_run(tmp_path / "c", alpha=5, bounds={100: (60, 70)})
@@ -165,13 +165,13 @@ def test_a_seed_that_diverged_excludes_its_alpha(tmp_path: Path):
     assert selection.too_small == {1: "seed 1: the run diverged after 200 updates"}
 
 
-def test_nothing_is_recommended_when_every_point_is_excluded(tmp_path: Path):
+def test_nothing_is_recommended_when_every_point_is_rejected(tmp_path: Path):
     share = {"validation/above_best_share": (0.5, 0.5)}
     write_run(tmp_path / "run", bounds={100: (60, 70)}, validation=share)
     selection = selected(tmp_path)
     assert (chosen(selection), selection.ship, checkpoint_file(selection)) == (None, None, None)
     first, second, *_ = sentences(selection)
-    assert first == "No recommendation: every grid point (alpha and checkpoint) is excluded"
+    assert first == "No recommendation: every grid point (alpha and checkpoint) is rejected"
     assert "50% of validation states" in second
     assert commands(selection) == []
 
@@ -292,7 +292,7 @@ def test_simulator_returns_change_nothing(tmp_path: Path):
         numbers = dict.fromkeys(("return_mean", "normalized_score", "behavior_return"), absurd)
         (folder / "result.json").write_text(json.dumps(result | numbers))
     after = selected(tmp_path)
-    assert read_runs(str(tmp_path)).runs[0].simulated.behavior_return == 0  # it was replaced
+    assert load_runs(str(tmp_path)).runs[0].simulated.behavior_return == 0  # it was replaced
     assert sentences(after) == sentences(before)
     assert chosen(after) == chosen(before)
     assert [(p.low, p.too_small) for p in after.points] == [
@@ -305,7 +305,7 @@ def test_simulator_returns_change_nothing(tmp_path: Path):
 
 def test_the_baselines_of_a_study(tmp_path: Path):
     write_grid(tmp_path)
-    grid = grid_runs(read_runs(str(tmp_path)).runs)
+    grid = grid_runs(load_runs(str(tmp_path)).runs)
     last = [(f"{tmp_path}/alpha5-seed{seed}", 200) for seed in (0, 1)]
     assert last_of_alpha(grid, 5) == last
     assert last_of_alpha(grid, 7) == []
@@ -314,6 +314,6 @@ def test_the_baselines_of_a_study(tmp_path: Path):
 
 def test_behavior_cloning_alone_is_not_a_grid(tmp_path: Path):
     write_run(tmp_path / "bc", algorithm="bc")
-    assert summarize(read_runs(str(tmp_path)), LIMITS, resamples=100, seed=0).selections == {}
-    assert grid_runs(read_runs(str(tmp_path)).runs) == ()
+    assert summarize(load_runs(str(tmp_path)), LIMITS, resamples=100, seed=0).selections == {}
+    assert grid_runs(load_runs(str(tmp_path)).runs) == ()
     assert select((), (), LIMITS).chosen is None

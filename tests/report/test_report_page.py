@@ -8,7 +8,7 @@ from support.pages import Checked
 from support.run_dirs import write_grid, write_run
 
 from offline_cql.report.aggregate import too_few
-from offline_cql.report.load_runs import read_runs
+from offline_cql.report.load_runs import load_runs
 from offline_cql.report.messages import sentences
 from offline_cql.report.model_selection import Limits
 from offline_cql.report.summary import Summary, summarize
@@ -19,7 +19,7 @@ SAMPLING = {"resamples": 200, "seed": 0}
 
 
 def overviewed(root: Path) -> Summary:
-    return summarize(read_runs(str(root)), LIMITS, **SAMPLING)
+    return summarize(load_runs(str(root)), LIMITS, **SAMPLING)
 
 
 def written(root: Path, out: Path, docs: Path | None = None) -> str:
@@ -152,7 +152,7 @@ def test_without_a_simulator_there_are_no_plots_of_returns(tmp_path: Path):
     stems = {image.stem.rpartition("-")[2] for image in (tmp_path / "out").glob("*.png")}
     validation = {"td_error", "action_distance", "q_logged", "above_best_share"}
     assert stems == {"bounds", "alpha", *validation}
-    assert "no run has a normalized score" in text
+    assert "No run has a normalized score" in text
 
 
 # --- Over tasks ----------------------------------------------------------------------------------
@@ -177,7 +177,7 @@ def test_one_run_a_method_is_too_few_and_it_is_said(tmp_path: Path):
     write_run(tmp_path / "runs" / "a", alpha=1, score=10.0)
     write_run(tmp_path / "runs" / "b", alpha=5, score=20.0)
     found = overviewed(tmp_path / "runs")
-    said = "one run a method: intervals need at least two tasks or seeds"
+    said = "One run per method: intervals need at least two tasks or seeds"
     assert too_few(found.aggregates) == said
     text = written(tmp_path / "runs", tmp_path / "out")
     assert said in text

@@ -11,7 +11,7 @@ from offline_cql.report.statistics import (
     profile,
     profile_band,
     rank_correlation,
-    resampled,
+    resample,
 )
 
 
@@ -33,7 +33,7 @@ def test_iqm_works_along_the_last_axis():
 
 def test_a_resample_draws_within_tasks_only():
     """Two runs near 0 and three near 10: every resample keeps two and three."""
-    drawn = resampled([np.array([0.0, 1]), np.array([10.0, 11, 12])], 500, np.random.default_rng(0))
+    drawn = resample([np.array([0.0, 1]), np.array([10.0, 11, 12])], 500, np.random.default_rng(0))
     assert drawn.shape == (500, 5)
     assert set(np.unique(drawn[:, :2])) == {0.0, 1.0}
     assert set(np.unique(drawn[:, 2:])) == {10.0, 11.0, 12.0}

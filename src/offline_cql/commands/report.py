@@ -12,7 +12,7 @@ from rich.text import Text
 
 from offline_cql.config import ReportConfig, typed_as
 from offline_cql.report import tables
-from offline_cql.report.load_runs import read_runs
+from offline_cql.report.load_runs import load_runs
 from offline_cql.report.messages import checkpoint_file, commands, export_command, sentences
 from offline_cql.report.model_selection import Limits, Selection
 from offline_cql.report.summary import Summary, summarize
@@ -28,7 +28,7 @@ def report(config: DictConfig) -> None:
     settings = typed_as(ReportConfig, config)
     limits = Limits(above_best_share=settings.above_best_share, bc_margin=settings.bc_margin)
     sampling = {"resamples": settings.resamples, "seed": settings.seed}
-    summary = summarize(read_runs(settings.runs), limits, **sampling)
+    summary = summarize(load_runs(settings.runs), limits, **sampling)
     console = Console()
     for name, selection in summary.selections.items():
         print_selection(console, name, selection)

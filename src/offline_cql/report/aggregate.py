@@ -1,4 +1,4 @@
-"""Methods over all tasks: interquartile means and performance profiles of normalized scores."""
+"""Normalized scores of methods over all tasks: interquartile means and means."""
 
 from __future__ import annotations
 
@@ -11,54 +11,71 @@ import numpy as np
 from offline_cql.report.run import Array, Run
 from offline_cql.report.statistics import interval, iqm, mean
 
+Interval = tuple[float, float, float]  # value, low, high
+
 
 @dataclass(frozen=True, kw_only=True)
 class Aggregate:
-    """One method's normalized scores of the last policies: by task, and over all of them.
+    """A method's normalized scores of the last policies, by task.
 
-    iqm, mean: value, low, high; None with fewer than two runs.
+    alpha: None for an algorithm without one. iqm, mean: over all tasks; None with fewer than two
+    runs.
     """
 
     method: str
+    alpha: float | None
     scores: Mapping[str, Array]
-    iqm: tuple[float, float, float] | None
-    mean: tuple[float, float, float] | None
+    iqm: Interval | None
+    mean: Interval | None
 
     @property
     def runs(self) -> int:
+        """The number of runs."""
         return sum(map(len, self.scores.values()))
 
 
 def aggregates(
     tasks: Mapping[str, Sequence[Run]], methods: Mapping[str, str], *, resamples: int, seed: int
 ) -> list[Aggregate]:
-    """Of every method, in the order of alpha; runs without a normalized score are left out."""
-    found: dict[str, dict[str, list[float]]] = {}
-    every = [(task, run) for task, runs in tasks.items() for run in runs]
-    for task, run in sorted(every, key=lambda x: (x[1].alpha is None, x[1].alpha or 0.0)):
-        score = run.simulated.normalized_score
+    """Return the methods in the order of alpha; runs without a normalized score are left out."""
+    scores: dict[str, dict[str, list[float]]] = {}
+    alphas: dict[str, float | None] = {}
+    runs = [(task, run) for task, group in tasks.items() for run in group]
+    for task, run in sorted(runs, key=lambda x: (x[1].alpha is None, x[1].alpha or 0.0)):
+        score, method = run.simulated.normalized_score, methods[run.name]
         if score is not None and math.isfinite(score):
-            found.setdefault(methods[run.name], {}).setdefault(task, []).append(score)
-    result = []
-    for method, by_name in found.items():
-        scores = {name: np.array(values) for name, values in sorted(by_name.items())}
-        strata, several = list(scores.values()), sum(map(len, scores.values())) > 1
-        how = {"resamples": resamples, "seed": seed}
-        result.append(
-            Aggregate(
-                method=method,
-                scores=scores,
-                iqm=interval(strata, iqm, **how) if several else None,
-                mean=interval(strata, mean, **how) if several else None,
-            )
-        )
-    return result
+            scores.setdefault(method, {}).setdefault(task, []).append(score)
+            alphas[method] = run.alpha
+    return [
+        _aggregate(method, alphas[method], by_task, resamples=resamples, seed=seed)
+        for method, by_task in scores.items()
+    ]
 
 
-def too_few(found: Sequence[Aggregate]) -> str | None:
-    """Why there is nothing to sum up, in words; None when there is."""
-    if not found:
-        return "no run has a normalized score: there is no simulator, or no reference returns"
-    if all(each.iqm is None for each in found):
-        return "one run a method: intervals need at least two tasks or seeds"
+def _aggregate(
+    method: str,
+    alpha: float | None,
+    by_task: Mapping[str, list[float]],
+    *,
+    resamples: int,
+    seed: int,
+) -> Aggregate:
+    scores = {task: np.array(values) for task, values in sorted(by_task.items())}
+    strata, several = list(scores.values()), sum(map(len, scores.values())) > 1
+    bootstrap = {"resamples": resamples, "seed": seed}
+    return Aggregate(
+        method=method,
+        alpha=alpha,
+        scores=scores,
+        iqm=interval(strata, iqm, **bootstrap) if several else None,
+        mean=interval(strata, mean, **bootstrap) if several else None,
+    )
+
+
+def too_few(aggregates: Sequence[Aggregate]) -> str | None:
+    """Return why there is nothing to aggregate, in words; None when there is."""
+    if not aggregates:
+        return "No run has a normalized score: there is no simulator, or no reference returns"
+    if all(each.iqm is None for each in aggregates):
+        return "One run per method: intervals need at least two tasks or seeds"
     return None

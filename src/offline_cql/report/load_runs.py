@@ -27,10 +27,10 @@ from offline_cql.ope.estimate import Estimate
 from offline_cql.report.run import (
     UPDATE,
     Curves,
-    LeftOut,
     Offline,
     Run,
     Simulated,
+    SkippedFolder,
 )
 from offline_cql.runs.folder import (
     CHECKPOINTS,
@@ -52,14 +52,14 @@ LAST = f"{CHECKPOINTS}/last.ckpt"
 
 
 @dataclass(frozen=True)
-class Reading:
+class LoadedRuns:
     """The runs that can be reported, by folder, and the others."""
 
     runs: list[Run]
-    left_out: list[LeftOut]
+    left_out: list[SkippedFolder]
 
 
-def read_runs(pattern: str) -> Reading:
+def load_runs(pattern: str) -> LoadedRuns:
     """Every run folder under a folder, or under each that matches a pattern.
 
     Raises ConfigError when there is none at all.
@@ -72,10 +72,10 @@ def read_runs(pattern: str) -> Reading:
     runs, left_out = [], []
     for folder in dict.fromkeys(folders):
         try:
-            runs.append(read_run(folder))
+            runs.append(load_run(folder))
         except UnreadableRunError as reason:
-            left_out.append(LeftOut(name=str(folder), reason=str(reason)))
-    return Reading(runs, left_out)
+            left_out.append(SkippedFolder(name=str(folder), reason=str(reason)))
+    return LoadedRuns(runs, left_out)
 
 
 def run_folders(root: Path) -> Iterator[Path]:
@@ -87,7 +87,7 @@ def run_folders(root: Path) -> Iterator[Path]:
             yield Path(place)
 
 
-def read_run(folder: Path) -> Run:
+def load_run(folder: Path) -> Run:
     """One run. Raises UnreadableRunError."""
     settings = _settings(folder / CONFIG)
     result = _result(folder)

@@ -22,7 +22,7 @@ def sentences(selection: Selection) -> list[str]:
         _choice(selection, point),
     ]
     if (minimum := selection.td_error_minimum.get(chosen.alpha)) is not None:
-        lines.append(f"{_td_error(chosen.alpha, minimum)} This excludes nothing.")
+        lines.append(f"{_td_error(chosen.alpha, minimum)} This rejects nothing.")
     lines += _labeled_alphas(selection)
     assumptions = dict.fromkeys((*chosen.estimate.assumptions, *behavior.assumptions))
     return [*lines, f"This holds if {'; '.join(assumptions)}."]
@@ -43,12 +43,12 @@ def _bound(chosen: Candidate, behavior: Estimate) -> str:
 def _choice(selection: Selection, point: GridPoint) -> str:
     total = len(selection.points)
     eligible = sum(each.eligible for each in selection.points)
-    excluded = total - eligible
+    rejected = total - eligible
     if total == 1:
         return "It is the only grid point (alpha and checkpoint): there was no choice."
     if eligible == 1:
         return f"It is the only eligible grid point (alpha and checkpoint) of {total}."
-    among = f"{eligible} of {total} grid points, the others being excluded" if excluded else ""
+    among = f"{eligible} of {total} grid points, the others being rejected" if rejected else ""
     runs = len(point.candidates)
     mean = f", the mean over {runs} runs" if runs > 1 else ""
     return (
@@ -78,7 +78,7 @@ def _labeled_alphas(selection: Selection) -> list[str]:
 
 def _no_recommendation(selection: Selection) -> list[str]:
     if selection.points:
-        lines = ["No recommendation: every grid point (alpha and checkpoint) is excluded"]
+        lines = ["No recommendation: every grid point (alpha and checkpoint) is rejected"]
         lines += [
             f"alpha={point.alpha:g} after {point.updates:,} updates: {point.incomplete}."
             for point in selection.points

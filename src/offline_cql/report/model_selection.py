@@ -65,7 +65,7 @@ class GridPoint:
     """One alpha at one number of updates, over all seeds.
 
     too_small: reasons why alpha is too small here. incomplete: the seeds without an estimate, in
-    words. Either one excludes the point.
+    words. Either one rejects the point.
     """
 
     alpha: float
@@ -90,7 +90,7 @@ class GridPoint:
 
     @property
     def eligible(self) -> bool:
-        """True unless the point is excluded."""
+        """True unless the point is rejected."""
         return not self.too_small and self.incomplete is None
 
     @property
@@ -302,7 +302,7 @@ def _last_distance(runs: Sequence[Offline]) -> float | None:
 
 
 def td_error_minimum(grid: Sequence[GridRun]) -> dict[float, TdErrorMinimum]:
-    """Return by alpha where the mean validation TD error is smallest; it excludes no point."""
+    """Return by alpha where the mean validation TD error is smallest; it rejects no point."""
     result = {}
     for alpha, runs in by_alpha(grid).items():
         errors = mean_by_update([run.offline for run in runs], TD_ERROR)

@@ -23,7 +23,7 @@ from offline_cql.render.svg import (
     set_wide_scale,
 )
 from offline_cql.report.alpha_plot import alpha_plot, compared_alphas, draw_behavior_return
-from offline_cql.report.run import Array, Run, true_returns, validation_rows
+from offline_cql.report.run import Array, Run, simulated_returns, validation_rows
 from offline_cql.report.statistics import band, rank_correlation
 from offline_cql.report.summary import Task
 
@@ -62,7 +62,7 @@ def task_plots(task: Task, *, share_limit: float, resamples: int, seed: int) -> 
     """Return the plots for which the finished runs have data."""
     bands = partial(band, resamples=resamples, seed=seed)
     plots = []
-    if any(true_returns(run) for run in task.finished):
+    if any(simulated_returns(run) for run in task.finished):
         plots.append(_returns(task, bands))
     if any(selection.points for selection in task.selections.values()):
         plots.append(_bounds(task, bands))
@@ -116,7 +116,7 @@ def method_styles(task: Task) -> dict[str, dict[str, Any]]:
 
 
 def _mean_returns(run: Run) -> dict[int, float]:
-    return {updates: float(returns.mean()) for updates, returns in true_returns(run).items()}
+    return {updates: float(returns.mean()) for updates, returns in simulated_returns(run).items()}
 
 
 def _returns(task: Task, bands: Bands) -> Plot:
@@ -190,7 +190,7 @@ def _bounds(task: Task, bands: Bands) -> Plot:
         stem=f"{task.stem}-bounds",
         title="Estimated return, lower bound",
         caption="Lower 95% bound of fitted Q evaluation (discounted), mean over runs. Dashed: the "
-        "discounted return of the data. Star: the recommended point. Excluded points are shown.",
+        "discounted return of the data. Star: the recommended point. Rejected points are shown.",
         size=_size(task),
         draw=draw,
     )
@@ -204,7 +204,7 @@ def _estimated_and_simulated(task: Task) -> list[tuple[Run, int, Array]]:
     return [
         (run, updates, returns)
         for run in task.finished
-        for updates, returns in true_returns(run).items()
+        for updates, returns in simulated_returns(run).items()
         if updates in run.offline.estimates
     ]
 

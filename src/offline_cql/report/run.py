@@ -1,7 +1,4 @@
-"""A finished run as plain values, as its folder tells them; how runs belong together.
-
-Knows nothing about files.
-"""
+"""A finished run as plain values, and groups of runs that can be compared."""
 
 from __future__ import annotations
 
@@ -16,10 +13,10 @@ from offline_cql.audit.finding import Finding
 from offline_cql.ope.estimate import Estimate
 
 Array = npt.NDArray[np.float64]
-Curves = Mapping[str, Array]  # column -> one value a row
-CQL, CLONING = "cql", "bc"
+Curves = Mapping[str, Array]  # column: one value per row
+CQL, BEHAVIOR_CLONING = "cql", "bc"
 UPDATE = "update"
-# What does not change which policy is learned from which data, up to chance.
+# Settings that do not change which policy is learned from which data, except by chance.
 NEUTRAL = ("seed", "run_dir", "resume", "log_every", "checkpoint_every")
 NEUTRAL_SECTIONS = ("logger", "hardware", "evaluation")
 ALPHA = "cql.alpha"
@@ -27,11 +24,11 @@ ALPHA = "cql.alpha"
 
 @dataclass(frozen=True, kw_only=True)
 class Offline:
-    """What the data alone say about a run's policies: all that a selection may see.
+    """Results that come from the data alone: all that the model selection may use.
 
-    validation: columns of validation.csv, empty without validation episodes. kept: the file of the
-    policy in the run's folder, by updates. estimates: by updates, only of kept ones; behavior and
-    best_return: the mean and the largest return of the logged episodes, discounted as they are.
+    validation: columns of validation.csv, empty without validation episodes. kept: the checkpoint
+    in the run's folder, by updates. estimates: by updates, of kept policies only. behavior,
+    best_return: mean and largest discounted return of the logged episodes.
     """
 
     validation: Curves
@@ -43,7 +40,11 @@ class Offline:
 
 @dataclass(frozen=True, kw_only=True)
 class Simulated:
-    """What the simulator said: columns of evaluation.csv, the last score; empty without one."""
+    """Results from a simulator; empty or None without one.
+
+    evaluation: columns of evaluation.csv. return_mean, normalized_score: of the last evaluation.
+    behavior_return, behavior_score: of the logged episodes.
+    """
 
     evaluation: Curves
     return_mean: float | None
@@ -54,7 +55,7 @@ class Simulated:
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One run. name: its folder as given; settings: the config as one flat mapping."""
+    """One run. name: its folder, as typed; settings: the config as one flat mapping."""
 
     name: str
     status: str
@@ -68,130 +69,143 @@ class Run:
 
     @property
     def algorithm(self) -> str:
+        """The value of `algorithm`."""
         return str(self.settings["algorithm.name"])
 
     @property
     def alpha(self) -> float | None:
-        """The weight of the gap; None for cloning, which has none."""
+        """The weight of the gap; None for an algorithm without one."""
         return float(self.settings[ALPHA]) if self.algorithm == CQL else None
 
     @property
     def seed(self) -> int:
+        """The seed of training."""
         return int(self.settings["seed"])
 
     @property
     def task(self) -> tuple[str, str]:
-        """Environment and data: runs of one task can be compared."""
+        """Environment and data set; runs of one task can be compared."""
         return str(self.settings["env.name"]), self.sha256
 
     @property
     def task_name(self) -> str:
+        """The environment and the data set's id."""
         return f"{self.settings['env.name']} · {self.dataset_id}"
 
     @property
     def finished(self) -> bool:
+        """True unless the run diverged."""
         return self.status == "finished"
 
 
 @dataclass(frozen=True, kw_only=True)
-class LeftOut:
-    """A run folder that is not in the report, and why."""
+class SkippedFolder:
+    """A run folder that cannot be reported, with the reason."""
 
     name: str
     reason: str
 
 
-def matters(key: str) -> bool:
-    """Whether a setting changes what is learned, beside the seed."""
+def affects_learning(key: str) -> bool:
+    """Return whether a setting changes what is learned, apart from the seed."""
     return key not in NEUTRAL and key.partition(".")[0] not in NEUTRAL_SECTIONS
 
 
 def by_task(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """Runs by environment and data set, in the order of their names, then by alpha and seed; data
-    of one name that are not the same have the start of their sha256 in it."""
-    found: dict[tuple[str, str], list[Run]] = {}
+    """Return the runs by the name of their task, in the order of alpha and seed.
+
+    Data sets that differ and share a name are told apart by the start of their sha256.
+    """
+    groups: dict[tuple[str, str], list[Run]] = {}
     for run in sorted(runs, key=lambda r: (r.alpha is None, r.alpha or 0.0, r.seed, r.name)):
-        found.setdefault(run.task, []).append(run)
-    plain = [group[0].task_name for group in found.values()]
-    names = {
-        f"{group[0].task_name} {group[0].sha256[:8]}"
-        if plain.count(group[0].task_name) > 1
-        else group[0].task_name: group
-        for group in found.values()
-    }
-    return dict(sorted(names.items()))
+        groups.setdefault(run.task, []).append(run)
+    names = [group[0].task_name for group in groups.values()]
+    result = {}
+    for group in groups.values():
+        name = group[0].task_name
+        result[f"{name} {group[0].sha256[:8]}" if names.count(name) > 1 else name] = group
+    return dict(sorted(result.items()))
 
 
 def grids(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """Runs of one task with an alpha, in groups that differ in alpha and seed only; by the
-    settings that set a group apart, '' for the only one."""
-    found: dict[tuple[tuple[str, str], ...], list[Run]] = {}
+    """Return the runs of one task that have an alpha, in groups that differ in alpha and seed only.
+
+    The key is the settings that set a group apart, "" for a single group.
+    """
+    groups: dict[tuple[tuple[str, str], ...], list[Run]] = {}
     for run in runs:
         if run.alpha is not None:
-            same = [(k, shown(v)) for k, v in run.settings.items() if matters(k) and k != ALPHA]
-            found.setdefault(tuple(sorted(same)), []).append(run)
-    shared = set.intersection(*map(set, found)) if found else set()
+            settings = [
+                (key, format_setting(value))
+                for key, value in run.settings.items()
+                if affects_learning(key) and key != ALPHA
+            ]
+            groups.setdefault(tuple(sorted(settings)), []).append(run)
+    shared = set.intersection(*map(set, groups)) if groups else set()
     return {
-        " ".join(f"{key}={value}" for key, value in same if (key, value) not in shared): group
-        for same, group in sorted(found.items())
+        " ".join(f"{key}={value}" for key, value in settings if (key, value) not in shared): group
+        for settings, group in sorted(groups.items())
     }
 
 
 def differences(runs: Sequence[Run]) -> dict[str, dict[str, str]]:
-    """By run name: the settings that matter and are not the same in all runs of its task."""
-    result: dict[str, dict[str, str]] = {}
+    """Return by run name the settings that affect learning and differ within the run's task."""
+    result: dict[str, dict[str, str]] = {run.name: {} for run in runs}
     for group in by_task(runs).values():
-        names = dict.fromkeys(key for run in group for key in run.settings if matters(key))
-        for key in names:
-            values = {run.name: shown(run.settings.get(key)) for run in group}
+        keys = dict.fromkeys(key for run in group for key in run.settings if affects_learning(key))
+        for key in keys:
+            values = {run.name: format_setting(run.settings.get(key)) for run in group}
             if len(set(values.values())) > 1:
                 for name, value in values.items():
-                    result.setdefault(name, {})[key] = value
-        for run in group:
-            result.setdefault(run.name, {})
+                    result[name][key] = value
     return result
 
 
 def methods(runs: Sequence[Run]) -> dict[str, str]:
-    """By run name: the algorithm or its alpha, and the settings that are not the same in all runs
-    of this algorithm and task."""
-    found = {}
+    """Return a label by run name: the alpha or the algorithm, and the settings that differ.
+
+    Settings count as different within the runs of one algorithm and task.
+    """
+    result = {}
     for algorithm in {run.algorithm for run in runs}:
         group = [run for run in runs if run.algorithm == algorithm]
-        own = differences(group)
+        settings = differences(group)
         for run in group:
-            parts = [algorithm if run.alpha is None else f"alpha={shown(run.alpha)}"]
-            others = {key: value for key, value in own[run.name].items() if key != ALPHA}
-            parts += [f"{key.rpartition('.')[2]}={value}" for key, value in others.items()]
-            found[run.name] = " ".join(parts)
-    return found
+            parts = [algorithm if run.alpha is None else f"alpha={format_setting(run.alpha)}"]
+            parts += [
+                f"{key.rpartition('.')[2]}={value}"
+                for key, value in settings[run.name].items()
+                if key != ALPHA
+            ]
+            result[run.name] = " ".join(parts)
+    return result
 
 
 def mean_by_update(runs: Sequence[Offline], column: str) -> dict[int, float]:
-    """A validation figure at each update that all of the runs have, its mean over them."""
+    """Return the mean of a validation metric at each update that all of the runs have."""
     rows = [validation_rows(run, column) for run in runs]
     shared = set.intersection(*(set(row) for row in rows)) if rows else set()
     return {k: float(np.mean([row[k] for row in rows])) for k in sorted(shared)}
 
 
 def validation_rows(offline: Offline, column: str) -> dict[int, float]:
-    """A validation figure by updates; {} when the run has none."""
+    """Return a validation metric by updates; {} when the run does not have it."""
     if column not in offline.validation:
         return {}
     updates = offline.validation[UPDATE].astype(int).tolist()
     return dict(zip(updates, offline.validation[column].tolist(), strict=True))
 
 
-def true_returns(run: Run) -> dict[int, Array]:
-    """The simulated episodes' returns by updates."""
+def simulated_returns(run: Run) -> dict[int, Array]:
+    """Return the returns of the simulated episodes by updates."""
     rows = run.simulated.evaluation
     if not rows:
         return {}
     return {int(k): rows["return"][rows[UPDATE] == k] for k in np.unique(rows[UPDATE])}
 
 
-def shown(value: object) -> str:
-    """A setting as it is written on the command line."""
+def format_setting(value: object) -> str:
+    """Return a setting as it is typed on the command line."""
     if value is None:
         return "null"
     if isinstance(value, bool):

@@ -10,7 +10,6 @@ from matplotlib.figure import Figure
 
 from offline_cql.render.svg import BASELINE_STYLE, WIDTH, Plot, add_legend, draw_line, series_styles
 from offline_cql.report.aggregate import Aggregate
-from offline_cql.report.run import CLONING
 from offline_cql.report.statistics import profile_band
 
 THRESHOLDS = 61
@@ -44,9 +43,8 @@ def score_plots(aggregates: Sequence[Aggregate], *, resamples: int, seed: int) -
 
 
 def _styles(shown: Sequence[Aggregate]) -> dict[str, dict[str, Any]]:
-    names = [each.method for each in shown]
-    with_alpha = [name for name in names if not name.startswith(CLONING)]
-    return {name: BASELINE_STYLE for name in names} | series_styles(with_alpha)
+    with_alpha = [each.method for each in shown if each.alpha is not None]
+    return {each.method: BASELINE_STYLE for each in shown} | series_styles(with_alpha)
 
 
 def _draw_intervals(figure: Figure, shown: Sequence[Aggregate]) -> None:

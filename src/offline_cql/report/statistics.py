@@ -1,7 +1,7 @@
-"""How runs over seeds and tasks are summed up, by the definitions of rliable. Pure NumPy.
+"""Statistics over seeds and tasks, by the definitions of rliable.
 
-Agarwal et al. 2021, "Deep RL at the edge of the statistical precipice". scores: one array a task,
-one number a run in it.
+Agarwal et al. 2021, "Deep RL at the edge of the statistical precipice". `scores` is one array per
+task with one number per run.
 """
 
 from __future__ import annotations
@@ -17,24 +17,28 @@ Statistic = Callable[[Array], Array]  # of the runs on the last axis
 
 
 def iqm(scores: Array) -> Array:
-    """Interquartile mean over the last axis: without the lowest and the highest quarter, each
-    rounded down to whole runs."""
+    """Return the interquartile mean over the last axis.
+
+    The lowest and the highest quarter are left out, each rounded down to whole runs.
+    """
     size = scores.shape[-1]
     cut = size // 4
     ordered = np.sort(scores, axis=-1)
-    found: Array = ordered[..., cut : size - cut].mean(axis=-1)
-    return found
+    result: Array = ordered[..., cut : size - cut].mean(axis=-1)
+    return result
 
 
 def mean(scores: Array) -> Array:
-    """The mean over the last axis."""
-    found: Array = scores.mean(axis=-1)
-    return found
+    """Return the mean over the last axis."""
+    result: Array = scores.mean(axis=-1)
+    return result
 
 
-def resampled(scores: Sequence[Array], resamples: int, generator: np.random.Generator) -> Array:
-    """Stratified bootstrap: in each resample as many runs are drawn of each task as it has, with
-    replacement; [resamples, runs of all tasks]."""
+def resample(scores: Sequence[Array], resamples: int, generator: np.random.Generator) -> Array:
+    """Draw resamples of the stratified bootstrap, [resamples, runs of all tasks].
+
+    Each resample draws, with replacement, as many runs of each task as the task has.
+    """
     drawn = [
         task[generator.integers(len(task), size=(resamples, len(task)))]
         for task in (np.asarray(each, np.float64) for each in scores)
@@ -45,30 +49,30 @@ def resampled(scores: Sequence[Array], resamples: int, generator: np.random.Gene
 def interval(
     scores: Sequence[Array], statistic: Statistic, *, resamples: int, seed: int
 ) -> tuple[float, float, float]:
-    """The statistic of all runs, and its 95 % percentile interval by the stratified bootstrap."""
+    """Return a statistic of all runs and its 95% percentile interval (stratified bootstrap)."""
     point = float(statistic(np.concatenate([np.asarray(each, np.float64) for each in scores])))
-    drawn = statistic(resampled(scores, resamples, np.random.default_rng(seed)))
+    drawn = statistic(resample(scores, resamples, np.random.default_rng(seed)))
     low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return point, float(low), float(high)
 
 
 def band(curves: Array, *, resamples: int, seed: int) -> tuple[Array, Array, Array]:
-    """Mean over runs of curves [runs, points], and its 95 % bootstrap interval at each point.
+    """Return the mean of curves [runs, points] and its 95% bootstrap interval at each point.
 
-    All NaN bounds for one run: nothing is known about the spread.
+    The bounds of a single run are NaN: its spread is unknown.
     """
-    middle: Array = curves.mean(axis=0)
+    center: Array = curves.mean(axis=0)
     if len(curves) < 2:
-        none = np.full_like(middle, np.nan)
-        return middle, none, none
+        unknown = np.full_like(center, np.nan)
+        return center, unknown, unknown
     generator = np.random.default_rng(seed)
     drawn = curves[generator.integers(len(curves), size=(resamples, len(curves)))].mean(axis=1)
     low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
-    return middle, low, high
+    return center, low, high
 
 
 def profile(scores: Array, thresholds: Array) -> Array:
-    """Share of the runs (last axis) with a score above each threshold; [..., thresholds]."""
+    """Return the share of runs (last axis) with a score above each threshold, [..., thresholds]."""
     ordered = np.sort(scores, axis=-1).reshape(-1, scores.shape[-1])
     size = scores.shape[-1]
     above = [size - np.searchsorted(row, thresholds, side="right") for row in ordered]
@@ -79,16 +83,18 @@ def profile(scores: Array, thresholds: Array) -> Array:
 def profile_band(
     scores: Sequence[Array], thresholds: Array, *, resamples: int, seed: int
 ) -> tuple[Array, Array, Array]:
-    """The profile of all runs, and its 95 % interval at each threshold."""
-    middle = profile(np.concatenate([np.asarray(s, np.float64) for s in scores]), thresholds)
-    drawn = profile(resampled(scores, resamples, np.random.default_rng(seed)), thresholds)
+    """Return the performance profile of all runs and its 95% interval at each threshold."""
+    center = profile(np.concatenate([np.asarray(s, np.float64) for s in scores]), thresholds)
+    drawn = profile(resample(scores, resamples, np.random.default_rng(seed)), thresholds)
     low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
-    return middle, low, high
+    return center, low, high
 
 
 def rank_correlation(left: Array, right: Array) -> float | None:
-    """Spearman's: Pearson's of the ranks, equal values sharing their mean rank; None where either
-    is constant."""
+    """Return Spearman's rank correlation; None where either side is constant.
+
+    Equal values share their mean rank.
+    """
     first, second = _ranks(left), _ranks(right)
     first, second = first - first.mean(), second - second.mean()
     norm = float(np.sqrt((first**2).sum() * (second**2).sum()))
@@ -96,7 +102,7 @@ def rank_correlation(left: Array, right: Array) -> float | None:
 
 
 def _ranks(values: Array) -> Array:
-    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     last = np.cumsum(counts).astype(np.float64)
-    found: Array = (last - (counts - 1) / 2)[place]
-    return found
+    ranks: Array = (last - (counts - 1) / 2)[inverse]
+    return ranks

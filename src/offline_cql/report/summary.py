@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from offline_cql.report.aggregate import Aggregate, aggregates
-from offline_cql.report.load_runs import Reading
+from offline_cql.report.load_runs import LoadedRuns
 from offline_cql.report.model_selection import Limits, Selection, grid_runs, select
-from offline_cql.report.run import CLONING, LeftOut, Run, by_task, grids, methods
+from offline_cql.report.run import BEHAVIOR_CLONING, Run, SkippedFolder, by_task, grids, methods
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,7 @@ class Summary:
     """methods: by run name, the settings that set a run apart."""
 
     tasks: list[Task]
-    left_out: Sequence[LeftOut]
+    left_out: Sequence[SkippedFolder]
     methods: dict[str, str]
     aggregates: list[Aggregate]
 
@@ -60,9 +60,9 @@ class Summary:
         return {name: each for task in self.tasks for name, each in task.selections.items()}
 
 
-def summarize(reading: Reading, limits: Limits, *, resamples: int, seed: int) -> Summary:
+def summarize(loaded: LoadedRuns, limits: Limits, *, resamples: int, seed: int) -> Summary:
     """Apply the selection rule to every grid and aggregate scores over tasks."""
-    named, runs_by_task = methods(reading.runs), by_task(reading.runs)
+    named, runs_by_task = methods(loaded.runs), by_task(loaded.runs)
     tasks = []
     for number, (name, runs) in enumerate(runs_by_task.items(), start=1):
         slug = re.sub(r"[^a-zA-Z0-9]+", "-", name).strip("-").lower()
@@ -76,7 +76,7 @@ def summarize(reading: Reading, limits: Limits, *, resamples: int, seed: int) ->
         tasks.append(task)
     return Summary(
         tasks=tasks,
-        left_out=reading.left_out,
+        left_out=loaded.left_out,
         methods=named,
         aggregates=aggregates(runs_by_task, named, resamples=resamples, seed=seed),
     )
@@ -93,7 +93,7 @@ def _selections(task: str, runs: Sequence[Run], limits: Limits) -> dict[str, Sel
 
 def _clones(run: Run, other: Run) -> bool:
     """Return whether a run is behavior cloning of the training and validation data of another."""
-    return run.algorithm == CLONING and run.finished and _data(run) == _data(other)
+    return run.algorithm == BEHAVIOR_CLONING and run.finished and _data(run) == _data(other)
 
 
 def _data(run: Run) -> tuple[object, ...]:

@@ -9,7 +9,7 @@ from offline_cql.render.numbers import MISSING, format_interval, format_number, 
 from offline_cql.render.table import Table
 from offline_cql.report.aggregate import Aggregate
 from offline_cql.report.model_selection import GridPoint, Selection
-from offline_cql.report.run import Array, LeftOut, Run, differences
+from offline_cql.report.run import Array, Run, SkippedFolder, differences
 
 ESTIMATE = "fitted Q evaluation: discounted return [95% interval], in reward units"
 DATA_RETURN = "mean discounted return of the logged episodes, in reward units"
@@ -158,7 +158,7 @@ def estimate_text(estimate: Estimate) -> str:
     return format_interval(estimate.value, estimate.low, estimate.high)
 
 
-def left_out(folders: Sequence[LeftOut]) -> Table:
+def left_out(folders: Sequence[SkippedFolder]) -> Table:
     """Return one row per folder that cannot be reported, with the reason."""
     rows = [(each.name, each.reason) for each in folders]
     return Table(title="Left out", columns=("folder", "reason"), rows=rows, align="l")
