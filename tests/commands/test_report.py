@@ -112,9 +112,9 @@ def test_broken_and_unfinished_runs_are_named_and_the_rest_is_reported(tmp_path:
     left = [line for line in done.stdout.splitlines() if line.startswith("left out")]
     assert left == [
         f"left out {runs}/failed: status failed: failed for a reason",
-        f"left out {runs}/going-on: no result.json: the run is going on, or was killed",
-        f"left out {runs}/half: validation.csv is cut off in line 3",
-        f"left out {runs}/no-config: no config.yaml",
+        f"left out {runs}/going-on: result.json is missing: the run is in progress or was killed",
+        f"left out {runs}/half: validation.csv is truncated in line 3",
+        f"left out {runs}/no-config: config.yaml is missing",
     ]
     page = (tmp_path / "out" / "report.html").read_text()
     assert all(line.split(": ")[-1] in page for line in left)
@@ -146,7 +146,7 @@ def test_a_folder_without_runs_is_one_line(tmp_path: Path):
     assert done.returncode == 2
     assert (
         done.stderr
-        == f"error: runs={tmp_path}/none does not exist; train.py makes some, in outputs/\n"
+        == f"error: runs={tmp_path}/none does not exist; train.py creates run folders in outputs/\n"
     )
     assert not (tmp_path / "out").exists()
 

@@ -1,4 +1,4 @@
-"""Promise: a run folder becomes one record; one that cannot be read is named with its reason."""
+"""Guarantee: a run folder becomes one value; one that cannot be read is listed with its reason."""
 
 import json
 from collections.abc import Callable
@@ -13,11 +13,11 @@ from offline_cql.report.load_runs import load_runs
 from offline_cql.report.run import by_task, differences, grids, methods, validation_rows
 
 
-def test_a_run_is_what_its_folder_says(tmp_path: Path):
+def test_a_run_has_the_values_of_its_folder(tmp_path: Path):
     finding = {"level": "warning", "name": "x", "message": "it leans", "remedy": "hold it"}
     returns = {100: [1.0, 2.0], 200: [3.0, 5.0]}
-    how = {"bounds": {100: (60, 70)}, "returns": returns, "score": 7.5, "findings": (finding,)}
-    write_run(tmp_path / "run", alpha=2.5, seed=4, **how)
+    results = {"bounds": {100: (60, 70)}, "returns": returns, "score": 7.5, "findings": (finding,)}
+    write_run(tmp_path / "run", alpha=2.5, seed=4, **results)
     (run,) = load_runs(str(tmp_path)).runs
     assert (run.alpha, run.seed, run.updates, run.finished) == (2.5, 4, 200, True)
     assert run.task == ("cart", "a" * 64)
@@ -33,7 +33,7 @@ def test_a_run_is_what_its_folder_says(tmp_path: Path):
     ]
 
 
-def test_cloning_has_no_alpha(tmp_path: Path):
+def test_behavior_cloning_has_no_alpha(tmp_path: Path):
     write_run(tmp_path / "run", algorithm="bc")
     assert load_runs(str(tmp_path)).runs[0].alpha is None
 
@@ -70,12 +70,18 @@ def result(**values: object) -> Callable[[Path], None]:
 
 
 DAMAGES = {
-    "no config": (without("config.yaml"), "no config.yaml"),
-    "no record": (without("metadata.json"), "no metadata.json"),
-    "going on": (without("result.json"), "no result.json: the run is going on, or was killed"),
+    "no config": (without("config.yaml"), "config.yaml is missing"),
+    "no record": (without("metadata.json"), "metadata.json is missing"),
+    "going on": (
+        without("result.json"),
+        "result.json is missing: the run is in progress or was killed",
+    ),
     "failed": (result(status="failed", error="out\nof memory"), "status failed: out of memory"),
-    "preempted": (result(status="preempted"), "status preempted after 200 updates; python train"),
-    "half a row": (cut("validation.csv", 10), "validation.csv is cut off in line 3"),
+    "preempted": (
+        result(status="preempted"),
+        "the run was preempted after 200 updates; continue it: python train",
+    ),
+    "half a row": (cut("validation.csv", 10), "validation.csv is truncated in line 3"),
     "half a number": (
         lambda folder: (folder / "validation.csv").open("a").write("300,1e" + ",0" * 7 + "\n"),
         "validation.csv cannot be read: could not convert",
@@ -88,16 +94,16 @@ DAMAGES = {
     ),
     "an empty config": (
         lambda folder: (folder / "config.yaml").write_text(""),
-        "config.yaml has no seed",
+        "config.yaml lacks seed",
     ),
     "binary": (
         lambda folder: (folder / "evaluation.csv").write_bytes(b"\xff\xfe\x00"),
         "evaluation.csv cannot be read: ",
     ),
-    "not a number": (result(updates="many"), "a value is missing or of the wrong kind: "),
+    "not a number": (result(updates="many"), "a value is missing or has the wrong type: "),
     "no key": (
         lambda folder: (folder / "ope.json").write_text('{"checkpoints": {"100": [{}]}}'),
-        "a value is missing or of the wrong kind: 'method'",
+        "a value is missing or has the wrong type: 'method'",
     ),
 }
 
@@ -108,20 +114,20 @@ def test_a_damaged_run_is_left_out_with_its_reason_and_the_others_stay(name: str
     bad = write_run(tmp_path / "bad", bounds={100: (60, 70)}, returns={100: [1.0]})
     damage, reason = DAMAGES[name]
     damage(bad)
-    found = load_runs(str(tmp_path))
-    assert [run.name for run in found.runs] == [f"{tmp_path}/good"]
-    (left,) = found.left_out
-    assert left.name == f"{tmp_path}/bad"
-    assert left.reason.startswith(reason)
-    assert "\n" not in left.reason
+    loaded = load_runs(str(tmp_path))
+    assert [run.name for run in loaded.runs] == [f"{tmp_path}/good"]
+    (skipped,) = loaded.left_out
+    assert skipped.name == f"{tmp_path}/bad"
+    assert skipped.reason.startswith(reason)
+    assert "\n" not in skipped.reason
 
 
-def test_a_diverged_run_stays(tmp_path: Path):
+def test_a_diverged_run_is_reported(tmp_path: Path):
     write_run(tmp_path / "run", status="diverged")
     assert [run.finished for run in load_runs(str(tmp_path)).runs] == [False]
 
 
-def test_an_empty_file_of_figures_is_no_fault(tmp_path: Path):
+def test_a_file_without_rows_is_valid(tmp_path: Path):
     folder = write_run(tmp_path / "run")
     (folder / "evaluation.csv").write_text("update,episode,seed,return,length\n")
     run = load_runs(str(tmp_path)).runs[0]
@@ -136,54 +142,56 @@ def test_runs_are_found_at_any_depth_and_not_inside_runs(tmp_path: Path):
     write_run(tmp_path / "run")
     (tmp_path / "audits").mkdir()
     (tmp_path / "audits" / "audit.json").write_text("{}")
-    found = load_runs(str(tmp_path))
+    loaded = load_runs(str(tmp_path))
     names = [f"{tmp_path}/hopper/cql/run", f"{tmp_path}/run"]
-    assert [run.name for run in found.runs] == sorted(names)
-    assert found.left_out == []
+    assert [run.name for run in loaded.runs] == sorted(names)
+    assert loaded.left_out == []
     assert [run.name for run in load_runs(f"{tmp_path}/hop*").runs] == names[:1]
     assert [run.name for run in load_runs(f"{tmp_path}/run").runs] == names[1:]
 
 
-def test_no_runs_at_all_is_an_error_of_the_setting(tmp_path: Path):
-    with pytest.raises(ConfigError, match=r"^runs=\S+ holds no run folder; train.py makes some"):
+def test_a_folder_without_runs_is_an_error(tmp_path: Path):
+    with pytest.raises(
+        ConfigError, match=r"^runs=\S+ contains no run folder; train.py creates run"
+    ):
         load_runs(str(tmp_path))
     with pytest.raises(ConfigError, match=r"^runs=\S+/none does not exist"):
         load_runs(f"{tmp_path}/none")
 
 
-# --- How runs belong together --------------------------------------------------------------------
+# --- Groups of runs ------------------------------------------------------------------------------
 
 
-def test_runs_are_grouped_by_what_they_learned_from(tmp_path: Path):
+def test_runs_are_grouped_by_environment_and_data(tmp_path: Path):
     write_run(tmp_path / "a", sha256="a" * 64)
     write_run(tmp_path / "b", sha256="b" * 64)
     write_run(tmp_path / "c", env="pole")
-    found = by_task(load_runs(str(tmp_path)).runs)
-    assert list(found) == [
+    groups = by_task(load_runs(str(tmp_path)).runs)
+    assert list(groups) == [
         "cart · sim/cart/mixed-v0 aaaaaaaa",
         "cart · sim/cart/mixed-v0 bbbbbbbb",
         "pole · sim/pole/mixed-v0",
     ]
 
 
-def test_a_grid_differs_in_alpha_and_seed_and_in_what_does_not_matter(tmp_path: Path):
+def test_runs_of_a_grid_differ_in_alpha_seed_and_neutral_settings_only(tmp_path: Path):
     write_run(tmp_path / "a", alpha=1, seed=0)
     write_run(tmp_path / "b", alpha=5, seed=1, settings={"evaluation.every": 50})
     write_run(tmp_path / "c", alpha=5, seed=1, settings={"cql.gamma": 0.9})
     write_run(tmp_path / "d", algorithm="bc")
-    found = grids(load_runs(str(tmp_path)).runs)
-    named = {apart: [Path(run.name).name for run in group] for apart, group in found.items()}
+    groups = grids(load_runs(str(tmp_path)).runs)
+    named = {apart: [Path(run.name).name for run in group] for apart, group in groups.items()}
     assert named == {"cql.gamma=0.99": ["a", "b"], "cql.gamma=0.9": ["c"]}
 
 
-def test_differences_and_methods_name_what_varies(tmp_path: Path):
+def test_differences_and_methods_name_the_settings_that_vary(tmp_path: Path):
     write_run(tmp_path / "a", alpha=1, seed=0)
     write_run(tmp_path / "b", alpha=5, seed=1)
     write_run(tmp_path / "c", alpha=5, settings={"cql.gamma": 0.9})
     write_run(tmp_path / "d", algorithm="bc")
     runs = load_runs(str(tmp_path)).runs
-    own = {Path(name).name: found for name, found in differences(runs).items()}
-    assert own["a"] == {"algorithm.name": "cql", "cql.alpha": "1", "cql.gamma": "0.99"}
+    settings = {Path(name).name: values for name, values in differences(runs).items()}
+    assert settings["a"] == {"algorithm.name": "cql", "cql.alpha": "1", "cql.gamma": "0.99"}
     assert {Path(name).name: method for name, method in methods(runs).items()} == {
         "a": "alpha=1 gamma=0.99",
         "b": "alpha=5 gamma=0.99",
@@ -192,7 +200,7 @@ def test_differences_and_methods_name_what_varies(tmp_path: Path):
     }
 
 
-def test_numbers_are_read_as_they_were_written(tmp_path: Path):
+def test_numbers_are_read_exactly(tmp_path: Path):
     exact = 0.1 + 0.2
     write_run(tmp_path / "run", validation={"validation/td_error": (exact, 1e-300)})
     run = load_runs(str(tmp_path)).runs[0]

@@ -86,7 +86,7 @@ def test_the_page_says_what_was_found(tmp_path: Path):
         assert set(sentences(selection)) <= set(read.words)
     assert read.words.count("<i>it leans") == 1
     assert not any("a note only" in text for text in read.words)
-    assert "no config.yaml" in read.words
+    assert "config.yaml is missing" in read.words
     for heading in (
         "Return in the simulator",
         "The effect of alpha",

@@ -18,13 +18,13 @@ from offline_cql.report.model_selection import Limits, Selection
 from offline_cql.report.summary import Summary, summarize
 from offline_cql.runs.folder import create_run_dir
 
-DOCS = Path(__file__).resolve().parents[3] / "docs"  # of a checkout
-NARROWEST = 20  # letters that a column of words keeps on a narrow terminal
+DOCS = Path(__file__).resolve().parents[3] / "docs"  # in a checkout
+MIN_TEXT_WIDTH = 20  # letters that a column of text keeps on a narrow terminal
 COLORS = {True: "bold green", False: "bold red", None: "bold yellow"}
 
 
 def report(config: DictConfig) -> None:
-    """Say what to ship and why, list the runs, write the page, the tables and the plots."""
+    """Print the recommendation and the runs, then write the page, the tables and the plots."""
     settings = typed_as(ReportConfig, config)
     limits = Limits(above_best_share=settings.above_best_share, bc_margin=settings.bc_margin)
     sampling = {"resamples": settings.resamples, "seed": settings.seed}
@@ -42,14 +42,14 @@ def report(config: DictConfig) -> None:
 
 
 def print_selection(console: Console, name: str, selection: Selection) -> None:
-    """The verdict in its color, why, and what to type when estimates are missing."""
-    first, *others = sentences(selection)
+    """Print the verdict, its reasons, and the commands that follow from it."""
+    verdict, *lines = sentences(selection)
     console.print(Text(name, style="bold"), soft_wrap=True)
-    console.print(Text(f"  {first}", style=COLORS[selection.ship]), soft_wrap=True)
+    console.print(Text(f"  {verdict}", style=COLORS[selection.ship]), soft_wrap=True)
     if (file := checkpoint_file(selection)) is not None:
-        others.append(file)
-    others += [f"note: {note}" for note in selection.notes]
-    for line in others:
+        lines.append(file)
+    lines += [f"note: {note}" for note in selection.notes]
+    for line in lines:
         console.print(Text(f"  {line}"), soft_wrap=True, highlight=False)
     if (command := export_command(selection)) is not None:
         console.print(Text(f"  {command}"), soft_wrap=True, highlight=False)
@@ -60,7 +60,7 @@ def print_selection(console: Console, name: str, selection: Selection) -> None:
 
 
 def print_runs(console: Console, summary: Summary) -> None:
-    """One line a run, paths from the folder that holds them all; then what was left out."""
+    """Print one row per run, with paths relative to their common folder, then skipped folders."""
     folders = [run.name for run in summary.runs]
     root = os.path.commonpath(folders) if len(folders) > 1 else ""
     names = {name: os.path.relpath(name, root) if root else name for name in folders}
@@ -69,19 +69,19 @@ def print_runs(console: Console, summary: Summary) -> None:
         for run in summary.runs
     }
     table = tables.run_table(summary.runs, names, methods)
-    elsewhere = ("task", "status", "updates")  # on the page
-    shown = [k for k, name in enumerate(table.columns) if name not in elsewhere]
+    on_the_page_only = ("task", "status", "updates")
+    shown = [k for k, name in enumerate(table.columns) if name not in on_the_page_only]
     printed = Table(title=Text(f"runs in {root}" if root else "runs"))
     for k in shown:
-        words = table.alignment[k] == "l"
-        how = {"justify": "left" if words else "right", "overflow": "fold" if words else "ellipsis"}
+        text = table.alignment[k] == "l"
+        how = {"justify": "left" if text else "right", "overflow": "fold" if text else "ellipsis"}
         widest = max((len(row[k]) for row in table.rows), default=0)
-        least = min(NARROWEST, widest) if words else None
-        printed.add_column(table.columns[k], no_wrap=not words, min_width=least, **how)  # type: ignore[arg-type]
+        least = min(MIN_TEXT_WIDTH, widest) if text else None
+        printed.add_column(table.columns[k], no_wrap=not text, min_width=least, **how)  # type: ignore[arg-type]
     for row in table.rows:
         printed.add_row(*(Text(row[k]) for k in shown))
     if folders:
         console.print(printed)
-    for each in summary.left_out:
-        line = Text(f"left out {each.name}: {each.reason}", style="yellow")
+    for folder in summary.left_out:
+        line = Text(f"left out {folder.name}: {folder.reason}", style="yellow")
         console.print(line, soft_wrap=True, highlight=False)

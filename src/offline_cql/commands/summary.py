@@ -1,4 +1,4 @@
-"""The tables at the end: of a run, and of a grid. They read run folders and train nothing."""
+"""The tables that end a run and a grid. They read run folders and train nothing."""
 
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from offline_cql.runs.folder import METADATA
 
 
 def print_run(folder: Path, config: TrainConfig, result: dict[str, Any]) -> None:
-    """What the run was worth, how fast it was, where it is and what to type next."""
+    """Print the run's result, its speed, its folder and the next command."""
     dataset = read_json(folder / METADATA)["dataset"]["id"]
     title = f"{config.env.name} · {dataset} · {config.algorithm.name}"
     table = Table(title=title, show_header=False)
@@ -27,21 +27,21 @@ def print_run(folder: Path, config: TrainConfig, result: dict[str, Any]) -> None
     table.add_row("updates", f"{result['updates']:,}")
     table.add_row("updates/s", format_number(result["updates_per_second"]))
     table.add_row("wall time", f"{result['wall_seconds']:.0f} s")
-    # Paths go below the table: a narrow terminal would cut them.
+    # Below the table, because a narrow terminal would cut paths in it.
     console = Console()
     console.print(table)
     console.print(f"run     {folder}", soft_wrap=True, highlight=False)
     for offline in sorted(folder.glob("wandb/offline-run-*")):
         console.print(f"curves  wandb sync {offline}", soft_wrap=True, highlight=False)
     if result["episodes"]:
-        following = f"python evaluate.py run={folder} evaluation.episodes=100"
+        command = f"python evaluate.py run={folder} evaluation.episodes=100"
     else:
-        following = f"python evaluate.py run={folder} ope=fqe evaluation.episodes=0"
-    console.print(f"next    {following}", soft_wrap=True, highlight=False)
+        command = f"python evaluate.py run={folder} ope=fqe evaluation.episodes=0"
+    console.print(f"next    {command}", soft_wrap=True, highlight=False)
 
 
 def print_grid(folder: Path, jobs: list[dict[str, Any]]) -> None:
-    """One line a job: what was set, how it ended, what it reached."""
+    """Print one row per job: its settings, its status and its result."""
     first, *others = (job["overrides"] for job in jobs)
     shared = [text for text in first if others and all(text in other for other in others)]
     table = Table()
@@ -63,7 +63,7 @@ def print_grid(folder: Path, jobs: list[dict[str, Any]]) -> None:
             format_number(result.get("updates_per_second")),
         )
     console = Console()
-    # Beside the table, not in it: a narrow terminal would cut paths and long lists.
+    # Above and below the table, because a narrow terminal would cut paths in it.
     title = f"grid {folder} · {len(jobs)} jobs, each with {' '.join(shared) or 'the defaults'}"
     console.print(title, soft_wrap=True, highlight=False, markup=False)
     console.print(table)
@@ -75,6 +75,6 @@ def print_grid(folder: Path, jobs: list[dict[str, Any]]) -> None:
     for job in failed:
         status = job["result"].get("status", "failed")
         reason = job["result"].get("error") or job["error"] or "killed"
-        own = " ".join(text for text in job["overrides"] if text not in shared)
-        line = f"{own}: {status}: {reason}"
+        settings = " ".join(text for text in job["overrides"] if text not in shared)
+        line = f"{settings}: {status}: {reason}"
         console.print(line, soft_wrap=True, highlight=False, markup=False)

@@ -1,4 +1,4 @@
-"""What many finished runs say together: the choice of alpha and checkpoint, tables, plots, a page.
+"""Reports over finished runs: the recommended alpha and checkpoint, tables, plots, one page.
 
 Reads run folders and trains nothing; torch is not imported.
 """

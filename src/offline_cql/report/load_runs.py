@@ -1,6 +1,6 @@
-"""Run folders as plain records; a folder that cannot be read is named with its reason.
+"""Run folders as plain values; a folder that cannot be read is listed with its reason.
 
-A run that is going on, or was killed, may have half a row anywhere; nothing here raises for it.
+A run that is in progress or was killed may end in half a row; that is not an error here.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import csv
 import glob
 import json
 import os
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,62 +45,64 @@ from offline_cql.runs.folder import (
 )
 
 AUDIT = "audit.json"
-MARKS = (CONFIG, METADATA, RESULT, METRICS)
-NEEDED = ("seed", "env.name", "algorithm.name", "cql.alpha")
-USED = ("finished", "diverged")
+MARKER_FILES = (CONFIG, METADATA, RESULT, METRICS)
+REQUIRED_SETTINGS = ("seed", "env.name", "algorithm.name", "cql.alpha")
+REPORTED_STATUSES = ("finished", "diverged")
 FQE = "fqe"
 LAST = f"{CHECKPOINTS}/last.ckpt"
 
 
 @dataclass(frozen=True)
 class LoadedRuns:
-    """The runs that can be reported, by folder, and the others."""
+    """The runs that can be reported, and the folders that cannot."""
 
     runs: list[Run]
     left_out: list[SkippedFolder]
 
 
 def load_runs(pattern: str) -> LoadedRuns:
-    """Every run folder under a folder, or under each that matches a pattern.
+    """Load every run folder below a folder, or below each folder that matches a pattern.
 
-    Raises ConfigError when there is none at all.
+    Raises ConfigError when there is no run folder.
     """
-    roots = [Path(found) for found in sorted(glob.glob(pattern))]
+    roots = [Path(path) for path in sorted(glob.glob(pattern))]
     folders = [folder for root in roots for folder in run_folders(root)]
     if not folders:
-        reason = "holds no run folder" if roots else "does not exist"
-        raise ConfigError(f"runs={shown(pattern)} {reason}; train.py makes some, in outputs/")
+        reason = "contains no run folder" if roots else "does not exist"
+        raise ConfigError(
+            f"runs={shown(pattern)} {reason}; train.py creates run folders in outputs/"
+        )
     runs, left_out = [], []
     for folder in dict.fromkeys(folders):
         try:
             runs.append(load_run(folder))
-        except UnreadableRunError as reason:
-            left_out.append(SkippedFolder(name=str(folder), reason=str(reason)))
+        except UnreadableRunError as error:
+            left_out.append(SkippedFolder(name=str(folder), reason=str(error)))
     return LoadedRuns(runs, left_out)
 
 
 def run_folders(root: Path) -> Iterator[Path]:
-    """The root or what is in it at any depth; nothing inside a run folder is one."""
-    for place, folders, files in os.walk(root):
+    """Yield the run folders at any depth, the root included; none is inside another."""
+    for path, folders, files in os.walk(root):
         folders.sort()
-        if set(MARKS) & set(files):
+        if set(MARKER_FILES) & set(files):
             folders.clear()
-            yield Path(place)
+            yield Path(path)
 
 
 def load_run(folder: Path) -> Run:
-    """One run. Raises UnreadableRunError."""
+    """Load one run. Raises UnreadableRunError."""
     settings = _settings(folder / CONFIG)
     result = _result(folder)
-    record, audit = _json(folder / METADATA), _json(folder / AUDIT, needed=False)
+    metadata, audit = _json(folder / METADATA), _json(folder / AUDIT, needed=False)
     try:
         return Run(
             name=str(folder),
             status=result["status"],
             updates=int(result["updates"]),
             settings=settings,
-            dataset_id=record["dataset"]["id"],
-            sha256=record["dataset"]["sha256"],
+            dataset_id=metadata["dataset"]["id"],
+            sha256=metadata["dataset"]["sha256"],
             findings=tuple(
                 Finding(**{name: each[name] for name in ("level", "name", "message", "remedy")})
                 for each in audit.get("findings", [])
@@ -108,19 +111,19 @@ def load_run(folder: Path) -> Run:
             simulated=_simulated(folder, result, audit),
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise UnreadableRunError(f"a value is missing or of the wrong kind: {error}") from error
+        raise UnreadableRunError(f"a value is missing or has the wrong type: {error}") from error
 
 
 def _settings(path: Path) -> dict[str, Any]:
     if not path.exists():
-        raise UnreadableRunError(f"no {path.name}")
+        raise UnreadableRunError(f"{path.name} is missing")
     try:
         content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
     except (OmegaConfBaseException, YAMLError, OSError, ValueError) as error:
         raise UnreadableRunError(f"{path.name} cannot be read: {_line(error)}") from error
     settings = dict(_flat(content))
-    if missing := [key for key in NEEDED if settings.get(key) is None]:
-        raise UnreadableRunError(f"{path.name} has no {missing[0]}")
+    if missing := [key for key in REQUIRED_SETTINGS if settings.get(key) is None]:
+        raise UnreadableRunError(f"{path.name} lacks {missing[0]}")
     return settings
 
 
@@ -135,15 +138,17 @@ def _flat(content: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 def _result(folder: Path) -> dict[str, Any]:
     path = folder / RESULT
     if not path.exists():
-        raise UnreadableRunError(f"no {path.name}: the run is going on, or was killed")
+        raise UnreadableRunError(f"{path.name} is missing: the run is in progress or was killed")
     result = _json(path)
     status = result.get("status")
     if status == "preempted":
-        again = f"python train.py resume={folder}"
-        raise UnreadableRunError(f"status preempted after {result.get('updates')} updates; {again}")
-    if status not in USED:
+        command = shlex.join(["python", "train.py", f"resume={folder}"])
         raise UnreadableRunError(
-            f"status {status}: {_line(result.get('error') or 'no reason was kept')}"
+            f"the run was preempted after {result.get('updates')} updates; continue it: {command}"
+        )
+    if status not in REPORTED_STATUSES:
+        raise UnreadableRunError(
+            f"status {status}: {_line(result.get('error') or 'unknown reason')}"
         )
     return result
 
@@ -154,11 +159,11 @@ def _json(path: Path, *, needed: bool = True) -> dict[str, Any]:
     try:
         content = read_json(path)
     except FileNotFoundError as error:
-        raise UnreadableRunError(f"no {path.name}") from error
+        raise UnreadableRunError(f"{path.name} is missing") from error
     except (json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
         raise UnreadableRunError(f"{path.name} cannot be read: {_line(error)}") from error
     if not isinstance(content, dict):
-        raise UnreadableRunError(f"{path.name} is no mapping")
+        raise UnreadableRunError(f"{path.name} is not a mapping")
     return content
 
 
@@ -166,10 +171,10 @@ def _offline(folder: Path, updates: int) -> Offline:
     kept = _kept(folder, updates)
     ope = _json(folder / OPE, needed=False)
     by_updates = {
-        int(number): _estimate(each)
-        for number, each_of in ope.get("checkpoints", {}).items()
-        for each in each_of
-        if each["method"] == FQE
+        int(updates): _estimate(content)
+        for updates, estimates in ope.get("checkpoints", {}).items()
+        for content in estimates
+        if content["method"] == FQE
     }
     behavior = ope["behavior"] if by_updates else None
     return Offline(
@@ -182,12 +187,12 @@ def _offline(folder: Path, updates: int) -> Offline:
 
 
 def _kept(folder: Path, updates: int) -> dict[int, str]:
-    """Files of policies by updates; the last one is that of the whole run."""
-    found = {updates: LAST} if (folder / LAST).exists() else {}
+    """Return checkpoint files by updates; last.ckpt counts where no file has its updates."""
+    files = {updates: LAST} if (folder / LAST).exists() else {}
     for path in (folder / CHECKPOINTS).glob("*.ckpt"):
         if path.stem.isdecimal():
-            found[int(path.stem)] = str(path.relative_to(folder))
-    return dict(sorted(found.items()))
+            files[int(path.stem)] = str(path.relative_to(folder))
+    return dict(sorted(files.items()))
 
 
 def _estimate(content: dict[str, Any]) -> Estimate:
@@ -209,21 +214,21 @@ def _simulated(folder: Path, result: dict[str, Any], audit: dict[str, Any]) -> S
 
 
 def _columns(path: Path) -> Curves:
-    """A CSV file of numbers by column; {} when it does not exist."""
+    """Return the columns of a CSV file of numbers; {} when it does not exist."""
     if not path.exists():
         return {}
     try:
         with path.open(newline="") as file:
-            head, *rows = list(csv.reader(file)) or [[]]
-        if not head or head[0] != UPDATE:
-            raise UnreadableRunError(f"{path.name} has no column {UPDATE}")
+            header, *rows = list(csv.reader(file)) or [[]]
+        if not header or header[0] != UPDATE:
+            raise UnreadableRunError(f"{path.name} lacks the column {UPDATE}")
         for number, row in enumerate(rows, start=2):
-            if len(row) != len(head):
-                raise UnreadableRunError(f"{path.name} is cut off in line {number}")
-        values = np.array(rows, dtype=np.float64).reshape(len(rows), len(head))
+            if len(row) != len(header):
+                raise UnreadableRunError(f"{path.name} is truncated in line {number}")
+        values = np.array(rows, dtype=np.float64).reshape(len(rows), len(header))
     except (ValueError, csv.Error, OSError) as error:
         raise UnreadableRunError(f"{path.name} cannot be read: {_line(error)}") from error
-    return dict(zip(head, values.T, strict=True))
+    return dict(zip(header, values.T, strict=True))
 
 
 def _line(error: object) -> str:
