@@ -130,7 +130,7 @@ def prepare(sizes: Sizes, precision: str, *more: str) -> tuple[Any, ...]:
     from hydra import compose, initialize_config_dir
 
     from offline_cql.commands.fit import initial_agent
-    from offline_cql.config import typed
+    from offline_cql.config import TrainConfig, validate_config
     from offline_cql.data.split import split_episodes
     from offline_cql.transitions import Spaces, Transitions
 
@@ -153,7 +153,7 @@ def prepare(sizes: Sizes, precision: str, *more: str) -> tuple[Any, ...]:
             "cql.bc_updates=0",
         ]
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = typed(compose("train", overrides))
+        config = validate_config(TrainConfig, compose("train", overrides))
     side = () if discrete else (1.0,) * action
     data = Transitions.pack(
         **arrays(sizes),

@@ -29,7 +29,7 @@ CQL_COLORS = ["#0b6e4f", "#e09f3e", "#6d597a"]
 
 def label(config: TrainConfig) -> str:
     """Return the name of a run in a legend."""
-    if config.algorithm.name == "bc":
+    if config.algorithm == "bc":
         return "behavior cloning"
     return f"CQL, alpha {config.cql.alpha:g}" if config.cql.alpha else "no penalty (alpha 0)"
 

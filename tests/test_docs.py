@@ -15,7 +15,7 @@ from support.builders import attach, batch_of, build, continuous_data, discrete_
 
 from offline_cql.callbacks.evaluation import evaluation_metrics, evaluation_rows
 from offline_cql.config import AuditConfig, CollectConfig, EvaluateConfig, TrainConfig
-from offline_cql.config.validation import is_known, keys
+from offline_cql.config.keys import is_known, setting_keys
 from offline_cql.ope.validation import validation_metrics
 from offline_cql.simulation.evaluation import EpisodeResult, Score
 
@@ -77,7 +77,7 @@ def test_every_code_line_names_functions_that_exist():
 
 
 ENTRY_POINTS = (TrainConfig, AuditConfig, CollectConfig, EvaluateConfig)
-SETTINGS = [key for entry_point in ENTRY_POINTS for key in keys(entry_point)]
+SETTINGS = [key for entry_point in ENTRY_POINTS for key in setting_keys(entry_point)]
 SECTIONS = "|".join(sorted({key.partition(".")[0] for key in SETTINGS if "." in key}))
 
 

@@ -1,7 +1,7 @@
 """Promise: alpha is a pure function of the update: a ramp times a factor, as the equations say."""
 
 import math
-from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -13,8 +13,12 @@ CONSTANT = AlphaScheduleConfig(
 )
 
 
+def changed(**values: Any) -> AlphaScheduleConfig:
+    return CONSTANT.model_copy(update=values)
+
+
 def decay(kind: str, *, final_factor: float = 0.25, warmup: int = 0) -> AlphaScheduleConfig:
-    return replace(CONSTANT, kind=kind, final_factor=final_factor, until=100, warmup=warmup)
+    return changed(kind=kind, final_factor=final_factor, until=100, warmup=warmup)
 
 
 @pytest.mark.parametrize("update", [0, 1, 10_000])
@@ -25,7 +29,7 @@ def test_constant_is_alpha_at_every_update(update: int):
 @pytest.mark.parametrize(("update", "expected"), [(0, 0.0), (5, 1.0), (10, 2.0), (11, 2.0)])
 def test_warmup_grows_linearly_from_zero_and_stops(update: int, expected: float):
     """Warm-up of 10 updates to alpha 2: half of it after 5."""
-    assert alpha_at(update, alpha=2.0, schedule=replace(CONSTANT, warmup=10)) == expected
+    assert alpha_at(update, alpha=2.0, schedule=changed(warmup=10)) == expected
 
 
 @pytest.mark.parametrize(
@@ -75,11 +79,11 @@ def test_a_final_factor_of_zero_switches_the_penalty_off():
 )
 def test_piecewise_is_linear_between_its_points_and_flat_outside(update: int, factor: float):
     points = [[10.0, 1.0], [20.0, 3.0], [40.0, 0.0]]
-    schedule = replace(CONSTANT, kind="piecewise", points=points)
+    schedule = changed(kind="piecewise", points=points)
     assert alpha_at(update, alpha=2.0, schedule=schedule) == pytest.approx(2.0 * factor)
 
 
 def test_warmup_multiplies_a_piecewise_factor():
     """Half of the ramp times the factor 3."""
-    schedule = replace(CONSTANT, kind="piecewise", warmup=40, points=[[20.0, 3.0]])
+    schedule = changed(kind="piecewise", warmup=40, points=[[20.0, 3.0]])
     assert alpha_at(20, alpha=1.0, schedule=schedule) == pytest.approx(1.5)

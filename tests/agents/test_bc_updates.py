@@ -28,7 +28,7 @@ def only(parameters: dict[str, torch.Tensor], prefix: str) -> torch.Tensor:
 def test_while_cloning_the_actor_takes_the_step_that_behavior_cloning_takes():
     """Same initial actor (it is the first network drawn), same batch, Adam at the same rate."""
     _, cql = first_step(f"cql.bc_updates={CLONING}", "cql.bc_learning_rate=1e-3")
-    _, bc = first_step("algorithm=bc", "algorithm.learning_rate=1e-3")
+    _, bc = first_step("algorithm=bc", "bc.learning_rate=1e-3")
     assert torch.equal(only(cql, "actor."), only(bc, "actor."))
 
 

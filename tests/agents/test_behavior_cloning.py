@@ -17,7 +17,7 @@ from support.builders import (
 
 from offline_cql.transitions import Transitions
 
-BC = ("algorithm=bc", "algorithm.learning_rate=0.01", "batch_size=128")
+BC = ("algorithm=bc", "bc.learning_rate=0.01", "batch_size=128")
 
 
 def cloned(data: Transitions, *overrides: str, updates: int = 250) -> Any:

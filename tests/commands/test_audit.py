@@ -20,7 +20,7 @@ from support.train import SIZE, TINY
 
 from offline_cql.audit.finding import Finding
 from offline_cql.commands.audit import audit, next_command, print_verbatim, raise_for
-from offline_cql.config import AuditConfig, typed_as
+from offline_cql.config import AuditConfig, validate_config
 from offline_cql.errors import ConfigError, DataError
 from offline_cql.io import read_json
 
@@ -169,7 +169,7 @@ def test_scores_and_split_follow_the_settings(tmp_path: Path):
 )
 def test_invalid_settings(override: str, message: str):
     with pytest.raises(ConfigError) as error:
-        typed_as(AuditConfig, composed(override, entry_point="audit"))
+        validate_config(AuditConfig, composed(override, entry_point="audit"))
     assert str(error.value).startswith(message)
 
 

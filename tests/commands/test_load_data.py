@@ -1,6 +1,5 @@
 """Promise: the settings say which data; they fit the simulator, or there is none to fit."""
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,8 @@ from support.config import composed
 from support.config import settings as composed_settings
 from support.train import SIZE
 
-from offline_cql.commands.load_data import SOURCES, environment_spaces, load_transitions
-from offline_cql.config import DatasetConfig, EnvConfig, TrainConfig, typed
+from offline_cql.commands.load_data import READERS, environment_spaces, load_transitions
+from offline_cql.config import SOURCES, EnvConfig, TrainConfig, validate_config
 from offline_cql.errors import DataError
 from offline_cql.readers import load
 from offline_cql.readers.minari.store import MinariReader
@@ -32,8 +31,7 @@ def loaded(*overrides: str) -> Transitions:
 
 
 def test_every_source_of_the_schema_is_one():
-    choices = {f.name: f.metadata for f in dataclasses.fields(DatasetConfig)}["source"]["choices"]
-    assert set(SOURCES) == set(choices)
+    assert set(READERS) == set(SOURCES)
 
 
 # --- The simulator --------------------------------------------------------------------------------
@@ -54,7 +52,7 @@ def test_the_spaces_are_those_of_the_simulator(env: str, spaces: Spaces | None):
 def env_config(name: str) -> EnvConfig:
     """conf/env/<name>.yaml, checked; `logged` has no simulated data, so it names some."""
     other = ("dataset=table", "dataset.path=logs.csv") if name == "logged" else ()
-    config: TrainConfig = typed(composed(f"env={name}", *other))
+    config: TrainConfig = validate_config(TrainConfig, composed(f"env={name}", *other))
     return config.env
 
 
@@ -117,7 +115,7 @@ def test_a_d4rl_file_is_found_by_its_path(tmp_path: Path):
         for name, array in arrays.items():
             file[name] = array
     path = f"dataset.path={tmp_path / 'own-v0.hdf5'}"
-    data = loaded("env=pendulum", "dataset=d4rl", "env.id=Pendulum-v1", path)
+    data = loaded("env=pendulum", "dataset=d4rl", "env.d4rl={id:Pendulum-v1}", path)
     assert data.dataset_id == "own-v0"
     np.testing.assert_array_equal(data.observations[:3], arrays["observations"][:3])
     np.testing.assert_allclose(data.actions, arrays["actions"][: len(data)] / 2, atol=1e-6)

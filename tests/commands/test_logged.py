@@ -12,7 +12,7 @@ from support.train import differences, learned, resumed, rows, trained
 from offline_cql.commands.evaluate import evaluate
 from offline_cql.commands.summary import print_run
 from offline_cql.commands.train import validate
-from offline_cql.config import TrainConfig, reject_unused_overrides, typed
+from offline_cql.config import TrainConfig, reject_unused_overrides, validate_config
 from offline_cql.errors import ConfigError, DataError
 from offline_cql.io import read_json
 from offline_cql.readers.table.inference import inferred
@@ -76,7 +76,7 @@ def test_a_run_resumes_exactly(finished: Path, logs: Path, tmp_path: Path):
 def test_the_table_at_the_end_has_no_return_of_the_policy(
     finished: Path, capsys: pytest.CaptureFixture[str]
 ):
-    settings = typed(composed(*SHORT, "dataset.path=x"))
+    settings = validate_config(TrainConfig, composed(*SHORT, "dataset.path=x"))
     print_run(finished, settings, read_json(finished / "result.json"))
     output = capsys.readouterr().out
     assert "behavior return (data)" in output
@@ -91,7 +91,9 @@ def test_rollouts_need_a_simulator(finished: Path):
 
 def test_evaluation_by_rollouts_is_refused(logs: Path):
     with pytest.raises(ConfigError, match="there is no simulator"):
-        typed(composed(*overrides_for(logs, "logs", "evaluation.episodes=10")))
+        validate_config(
+            TrainConfig, composed(*overrides_for(logs, "logs", "evaluation.episodes=10"))
+        )
 
 
 def settings_of(*overrides: str) -> TrainConfig:

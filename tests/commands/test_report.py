@@ -13,7 +13,7 @@ from support.config import CONF, composed
 from support.run_dirs import write_grid, write_run
 
 from offline_cql.commands.report import report
-from offline_cql.config import ReportConfig, typed_as
+from offline_cql.config import ReportConfig, validate_config
 from offline_cql.errors import ConfigError
 from offline_cql.io import read_json
 
@@ -161,7 +161,7 @@ def test_a_folder_without_runs_is_one_line(tmp_path: Path):
 )
 def test_settings_that_cannot_be(override: str, message: str):
     with pytest.raises(ConfigError) as error:
-        typed_as(ReportConfig, composed("runs=x", override, entry_point="report"))
+        validate_config(ReportConfig, composed("runs=x", override, entry_point="report"))
     assert str(error.value).startswith(message)
 
 

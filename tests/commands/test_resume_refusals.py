@@ -55,7 +55,7 @@ def test_no_checkpoint(run: Path):
         resumed(run, "updates=30")
 
 
-@pytest.mark.parametrize("other", ["cql.alpha=1", "seed=1", "logger=none"])
+@pytest.mark.parametrize("other", ["cql.alpha=1", "seed=1", "logger=csv"])
 def test_other_settings_with_resume(run: Path, other: str):
     with pytest.raises(ConfigError, match=re.escape(other.partition("=")[0])):
         resumed(run, "updates=30", other)

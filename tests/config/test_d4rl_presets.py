@@ -13,20 +13,18 @@ import gymnasium as gym
 import h5py
 import numpy as np
 import pytest
-import yaml
 from support.config import CONF, settings
 from support.train import TINY
 
-from offline_cql.commands.load_data import load_transitions
+from offline_cql.commands.load_data import load_transitions, simulator_settings
 from offline_cql.config import TrainConfig
 from offline_cql.config.command_line import check
 from offline_cql.errors import ConfigError, DataError
 from offline_cql.readers.d4rl import tasks
 
-FOLDER = CONF / "experiment" / "d4rl"
-PRESETS = sorted(path.stem for path in FOLDER.glob("*.yaml"))
 LOCOMOTION = ("halfcheetah", "hopper", "walker2d", "ant")
 ADROIT = ("pen", "hammer", "door", "relocate")
+MAZES, VARIANTS = ("medium", "large"), ("play", "diverse")
 OFTEN, RARELY = (5_000, 10), (50_000, 100)  # updates between evaluations, episodes of each
 MANY = (5_000, 100)
 WITH_SIMULATOR = {
@@ -37,13 +35,46 @@ WITH_SIMULATOR = {
 }
 
 
-def domain(preset: str) -> str:
-    return preset.partition("-")[0]
+def commands() -> dict[str, tuple[str, ...]]:
+    """Return what is typed per task of D4RL: a preset, the environment and the quality."""
+    typed: dict[str, tuple[str, ...]] = {}
+    replay = ("random", "medium", "expert", "medium-replay", "medium-expert", "full-replay")
+    for env in LOCOMOTION:
+        for quality in replay:
+            chosen = (f"env={env}", f"dataset.quality={quality}")
+            typed[f"{env}-{quality}-v2"] = ("experiment=d4rl/locomotion", *chosen)
+    for env in ADROIT:
+        for quality in ("human", "cloned", "expert"):
+            chosen = (f"env={env}", f"dataset.quality={quality}")
+            typed[f"{env}-{quality}-v1"] = ("experiment=d4rl/adroit", *chosen)
+    for maze in ("umaze", "umaze_diverse", *(f"{m}_{k}" for m in MAZES for k in VARIANTS)):
+        name = f"antmaze-{maze.replace('_', '-')}-v2"
+        typed[name] = ("experiment=d4rl/antmaze", f"env=antmaze_{maze}")
+    for maze in ("umaze", "medium", "large", "open"):
+        for suffix in ("", "_dense"):
+            name = f"maze2d-{maze}{suffix.replace('_', '-')}-v{0 if maze == 'open' else 1}"
+            typed[name] = ("experiment=d4rl/maze2d", f"env=pointmaze_{maze}{suffix}")
+    for quality in ("complete", "partial"):
+        chosen = ("env=kitchen", f"dataset.quality={quality}")
+        typed[f"kitchen-{quality}-v0"] = ("experiment=d4rl/kitchen", *chosen)
+    typed["kitchen-mixed-v0"] = ("experiment=d4rl/kitchen", "env=kitchen_mixed")
+    return typed
+
+
+PRESETS = commands()
+
+
+def domain(task: str) -> str:
+    return task.partition("-")[0]
 
 
 @functools.cache
-def preset(name: str) -> TrainConfig:
-    return settings(f"experiment=d4rl/{name}")
+def preset(task: str) -> TrainConfig:
+    return settings(*PRESETS[task])
+
+
+def simulator(config: TrainConfig) -> str | None:
+    return simulator_settings(config.env, config.dataset).id
 
 
 def newest(pattern: str) -> set[str]:
@@ -83,29 +114,19 @@ def test_references_are_those_of_the_task(name: str):
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_a_preset_of_a_task_says_only_which_task(name: str):
-    content = yaml.safe_load((FOLDER / f"{name}.yaml").read_text())
-    assert set(content) <= {"defaults", "dataset"}
-    assert set(content.get("dataset", {})) <= {"quality"}
-
-
-@pytest.mark.parametrize("name", PRESETS)
 def test_rollouts_where_a_simulator_gives_the_observations_of_the_data(name: str):
     config = preset(name)
-    if domain(name) in WITH_SIMULATOR:
-        assert config.env.id == config.env.d4rl_env
-        rollouts = (config.evaluation.every, config.evaluation.episodes)
-        assert rollouts == WITH_SIMULATOR[domain(name)]
-    else:
-        assert (config.env.id, config.evaluation.episodes) == (None, 0)
+    assert simulator(config) is not None
+    rollouts = (config.evaluation.every, config.evaluation.episodes)
+    assert rollouts == WITH_SIMULATOR[domain(name)]
 
 
 def test_locomotion_is_evaluated_on_the_fourth_version():
     for name in ("hopper", "halfcheetah", "walker2d"):
-        simulator = preset(f"{name}-medium-v2").env.id
-        assert simulator is not None
-        assert simulator.endswith("-v4")
-        assert gym.spec(simulator).max_episode_steps == 1_000
+        identifier = simulator(preset(f"{name}-medium-v2"))
+        assert identifier is not None
+        assert identifier.endswith("-v4")
+        assert gym.spec(identifier).max_episode_steps == 1_000
 
 
 def summary(name: str) -> dict[str, Any]:
@@ -168,15 +189,16 @@ def test_the_kitchen_has_the_defaults():
 
 
 def test_the_command_line_wins_over_a_preset():
-    config = settings("experiment=d4rl/hopper-medium-v2", "cql.alpha=5", "updates=10")
+    hopper = ("experiment=d4rl/locomotion", "env=hopper")
+    config = settings(*hopper, "cql.alpha=5", "updates=10")
     assert (config.cql.alpha, config.updates) == (5.0, 10)
-    config = settings("experiment=d4rl/hopper-medium-v2", "cql=paper", "dataset.quality=random")
+    config = settings(*hopper, "cql=paper", "dataset.quality=random")
     assert (config.cql.name, config.dataset.id) == ("paper", "hopper-random-v2")
 
 
 def test_a_mistyped_preset_gets_the_closest():
-    typed_in = ["experiment=d4rl/hoper-medium-v2"]
-    with pytest.raises(ConfigError, match="did you mean experiment/d4rl=hopper-medium-v2"):
+    typed_in = ["experiment=d4rl/locomotoin"]
+    with pytest.raises(ConfigError, match="did you mean experiment/d4rl=locomotion"):
         check(typed_in, schema=TrainConfig, entry_point=CONF.parent / "train.py")
 
 
@@ -185,11 +207,11 @@ def test_a_mistyped_preset_gets_the_closest():
 
 def test_the_quality_names_the_task_and_the_simulator_is_d4rls():
     config = settings("env=hopper", "dataset=d4rl", "dataset.quality=medium-replay")
-    assert (config.dataset.id, config.env.id) == ("hopper-medium-replay-v2", "Hopper-v4")
+    assert (config.dataset.id, simulator(config)) == ("hopper-medium-replay-v2", "Hopper-v4")
     other = settings("env=hopper", "dataset=d4rl", "dataset.id=hopper-medium-v0")
     assert (other.dataset.id, other.dataset.name) == ("hopper-medium-v0", "d4rl-hopper-medium-v0")
     blind = settings("env=logged", "dataset=d4rl", "dataset.id=carla-lane-v0")
-    assert (blind.dataset.id, blind.env.id) == ("carla-lane-v0", None)
+    assert (blind.dataset.id, simulator(blind)) == ("carla-lane-v0", None)
 
 
 @pytest.fixture

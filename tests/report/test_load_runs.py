@@ -177,21 +177,21 @@ def test_runs_are_grouped_by_environment_and_data(tmp_path: Path):
 def test_runs_of_a_grid_differ_in_alpha_seed_and_neutral_settings_only(tmp_path: Path):
     write_run(tmp_path / "a", alpha=1, seed=0)
     write_run(tmp_path / "b", alpha=5, seed=1, settings={"evaluation.every": 50})
-    write_run(tmp_path / "c", alpha=5, seed=1, settings={"cql.gamma": 0.9})
+    write_run(tmp_path / "c", alpha=5, seed=1, settings={"gamma": 0.9})
     write_run(tmp_path / "d", algorithm="bc")
     groups = grids(load_runs(str(tmp_path)).runs)
     named = {apart: [Path(run.name).name for run in group] for apart, group in groups.items()}
-    assert named == {"cql.gamma=0.99": ["a", "b"], "cql.gamma=0.9": ["c"]}
+    assert named == {"gamma=0.99": ["a", "b"], "gamma=0.9": ["c"]}
 
 
 def test_differences_and_methods_name_the_settings_that_vary(tmp_path: Path):
     write_run(tmp_path / "a", alpha=1, seed=0)
     write_run(tmp_path / "b", alpha=5, seed=1)
-    write_run(tmp_path / "c", alpha=5, settings={"cql.gamma": 0.9})
+    write_run(tmp_path / "c", alpha=5, settings={"gamma": 0.9})
     write_run(tmp_path / "d", algorithm="bc")
     runs = load_runs(str(tmp_path)).runs
     settings = {Path(name).name: values for name, values in differences(runs).items()}
-    assert settings["a"] == {"algorithm.name": "cql", "cql.alpha": "1", "cql.gamma": "0.99"}
+    assert settings["a"] == {"algorithm": "cql", "cql.alpha": "1", "gamma": "0.99"}
     assert {Path(name).name: method for name, method in methods(runs).items()} == {
         "a": "alpha=1 gamma=0.99",
         "b": "alpha=5 gamma=0.99",

@@ -27,7 +27,7 @@ from offline_cql.networks import StackedMLP
 from offline_cql.transitions import Batch, Spaces, Transitions
 
 TINY = (
-    *("hardware=cpu", "logger=none", "evaluation=none", "run_dir=unused"),
+    *("hardware=cpu", "logger=csv", "evaluation=none", "run_dir=unused"),
     *("network.actor_hidden=[8]", "network.critic_hidden=[8]", "cql.n_action_samples=2"),
     *("batch_size=8", "log_every=5", "updates=8", "dataset.reward_scale=1.0"),
 )
@@ -181,7 +181,7 @@ def fit(
     if state is not None:
         agent.restore(state)
     module = TransitionDataModule(
-        dataset_of(data, gamma=config.cql.gamma),
+        dataset_of(data, gamma=config.gamma),
         seed=config.seed,
         start=agent.updates,
         updates=updates or config.updates,

@@ -6,7 +6,7 @@ from pathlib import Path
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from offline_cql.config import TrainConfig, typed
+from offline_cql.config import TrainConfig, validate_config
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 
@@ -24,4 +24,4 @@ def _composed(overrides: tuple[str, ...], entry_point: str) -> DictConfig:
 
 def settings(*overrides: str) -> TrainConfig:
     """Return the validated settings of `python train.py <overrides>`."""
-    return typed(composed(*overrides))
+    return validate_config(TrainConfig, composed(*overrides))

@@ -51,8 +51,9 @@ def write_run(
         "run_dir": str(folder),
         "env": {"name": env, "id": "Cart-v0"},
         "dataset": {"id": f"sim/{env}/mixed-v0", "validation_fraction": 0.1, "split_seed": 0},
-        "algorithm": {"name": algorithm},
-        "cql": {"alpha": alpha, "gamma": 0.99},
+        "algorithm": algorithm,
+        "gamma": 0.99,
+        "cql": {"alpha": alpha},
         "evaluation": {"every": 100},
     }
     config = OmegaConf.create(config)

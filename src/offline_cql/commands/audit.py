@@ -20,7 +20,7 @@ from offline_cql.audit.statistics import (
 )
 from offline_cql.audit.table import print_audit, print_summary
 from offline_cql.commands.load_data import load_transitions
-from offline_cql.config import AuditConfig, EnvConfig, TrainConfig, typed_as
+from offline_cql.config import AuditConfig, EnvConfig, TrainConfig, validate_config
 from offline_cql.errors import DataError
 from offline_cql.io import write_atomically, write_json
 from offline_cql.render.numbers import format_count
@@ -39,7 +39,7 @@ def audit(config: DictConfig) -> None:
     Raises DataError when the data cannot be read, when an error is found, and with strict=true when
     a warning is found; the files are written before the last two.
     """
-    settings = typed_as(AuditConfig, config)
+    settings = validate_config(AuditConfig, config)
     if settings.infer:
         print_inferred_columns(settings)
         return
@@ -120,7 +120,7 @@ def short_audit(
         transitions,
         settings.dataset,
         scores(transitions, settings.env),
-        gamma=settings.cql.gamma,
+        gamma=settings.gamma,
         short=True,
     )
     findings = apply_rules(statistics)

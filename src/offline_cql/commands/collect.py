@@ -5,9 +5,10 @@ from pathlib import Path
 from omegaconf import DictConfig
 from rich.console import Console
 
+from offline_cql.commands.load_data import simulator_settings
 from offline_cql.commands.load_run import load_agent
 from offline_cql.commands.tables import key_value_table, print_line
-from offline_cql.config import CollectConfig, typed_as
+from offline_cql.config import CollectConfig, validate_config
 from offline_cql.errors import ConfigError
 from offline_cql.readers import load
 from offline_cql.readers.minari.store import MinariReader, dataset_path
@@ -20,7 +21,7 @@ RUN_PREFIX = "run:"
 
 def collect(config: DictConfig) -> None:
     """Record a data set in the local Minari store, load it and print a table of its contents."""
-    settings = typed_as(CollectConfig, config)
+    settings = validate_config(CollectConfig, config)
     if settings.policy is None:
         dataset_id = record(
             settings.env, settings.dataset, seed=settings.seed, overwrite=settings.overwrite
@@ -47,7 +48,7 @@ def record_run(settings: CollectConfig, policy: str) -> str:
         raise ConfigError(f"policy={policy} must be run:FOLDER, for example policy=run:outputs/…")
     folder = Path(policy.removeprefix(RUN_PREFIX))
     run, agent = load_agent(folder)
-    if run.env.id != settings.env.id:
+    if simulator_settings(run.env, run.dataset).id != settings.env.id:
         raise ConfigError(
             f"policy={policy} was trained in env={run.env.name}; choose env={run.env.name}"
         )

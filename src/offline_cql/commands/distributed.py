@@ -15,7 +15,7 @@ from types import FrameType
 
 from omegaconf import DictConfig, OmegaConf
 
-from offline_cql.config import HardwareConfig, TrainConfig, typed
+from offline_cql.config import HardwareConfig, TrainConfig, validate_config
 from offline_cql.errors import WorkerError
 from offline_cql.runs.folder import CONFIG, locked
 
@@ -56,7 +56,7 @@ def load_config(folder: Path) -> TrainConfig:
     """Load the settings of a run from its folder."""
     config = OmegaConf.load(folder / CONFIG)
     assert isinstance(config, DictConfig)
-    return typed(config)
+    return validate_config(TrainConfig, config)
 
 
 def main() -> None:

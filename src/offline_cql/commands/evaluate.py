@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from offline_cql.callbacks.evaluation import evaluation_rows
+from offline_cql.commands.load_data import simulator_settings
 from offline_cql.commands.load_run import load_agent, load_config, load_state, restore_agent
 from offline_cql.commands.off_policy import (
     behavior_probabilities,
@@ -19,7 +20,7 @@ from offline_cql.commands.off_policy import (
     write_estimates,
 )
 from offline_cql.commands.tables import key_value_table, print_line
-from offline_cql.config import EvaluateConfig, OpeConfig, TrainConfig, typed_as
+from offline_cql.config import EvaluateConfig, OpeConfig, TrainConfig, validate_config
 from offline_cql.errors import ConfigError
 from offline_cql.io import write_json
 from offline_cql.ope.behavior import behavior_value, discounted_returns
@@ -40,11 +41,11 @@ def evaluate(config: DictConfig) -> float | None:
     Writes evaluate.csv and evaluate.json, or ope.json, into the run folder. Returns the mean
     return of the rollouts, None without rollouts.
     """
-    settings = typed_as(EvaluateConfig, config)
+    settings = validate_config(EvaluateConfig, config)
     folder = Path(settings.run)
     run = load_config(folder)
     rollouts = can_roll_out(run, settings)
-    table = key_value_table(f"{run.env.name} · {run.algorithm.name} · {folder.name}")
+    table = key_value_table(f"{run.env.name} · {run.algorithm} · {folder.name}")
     files: list[str] = []
     assumptions: list[str] = []
     mean_return = None
@@ -71,7 +72,7 @@ def can_roll_out(run: TrainConfig, settings: EvaluateConfig) -> bool:
     """
     if settings.evaluation.episodes == 0:
         return False
-    if run.env.id is not None:
+    if simulator_settings(run.env, run.dataset).id is not None:
         return True
     if settings.ope.method == "none":
         raise ConfigError(
@@ -98,11 +99,12 @@ def checkpoint_names(folder: Path, checkpoint: str) -> list[str]:
 def roll_out(folder: Path, settings: EvaluateConfig, table: Table) -> float:
     """Play episodes with one checkpoint's policy, write them, add rows to the table."""
     run, agent = load_agent(folder, settings.checkpoint)
-    with ProgressBar(f"episodes of {run.env.name}", settings.evaluation.episodes) as bar:
+    env = simulator_settings(run.env, run.dataset)
+    with ProgressBar(f"episodes of {env.name}", settings.evaluation.episodes) as bar:
         results = play_episodes(
-            agent, run.env, settings.evaluation, on_step=lambda _steps, ended: bar.advance(ended)
+            agent, env, settings.evaluation, on_step=lambda _steps, ended: bar.advance(ended)
         )
-    summary = score(results, run.env)
+    summary = score(results, env)
     (folder / ROWS).unlink(missing_ok=True)
     CsvFile(folder / ROWS).append(evaluation_rows(agent.updates, results))
     content: dict[str, Any] = {"checkpoint": settings.checkpoint, "updates": agent.updates}
@@ -129,7 +131,7 @@ def estimate_returns(
     """
     states = [load_state(folder, name) for name in checkpoints]
     transitions = load_run_data(run, states[0])
-    gamma = run.cql.gamma
+    gamma = run.gamma
     probabilities = behavior_probabilities(transitions, ope)
     estimates: dict[int, list[Estimate]] = {}
     for state in states:

@@ -15,10 +15,11 @@ from rich.console import Console
 from rich.markup import escape
 from torch import Tensor
 
+from offline_cql.commands.load_data import simulator_settings
 from offline_cql.commands.load_run import load_config, load_state, restore_agent
 from offline_cql.commands.off_policy import load_run_data
 from offline_cql.commands.tables import key_value_table, print_line
-from offline_cql.config import DatasetConfig, ExportConfig, TrainConfig, typed_as
+from offline_cql.config import ALGORITHMS, DatasetConfig, ExportConfig, TrainConfig, validate_config
 from offline_cql.errors import DataError, SimulatorError
 from offline_cql.export.onnx_file import (
     ACTION,
@@ -50,7 +51,7 @@ def export(config: DictConfig) -> None:
     Raises ConfigError for a missing run, checkpoint or package, and ExportError when the file
     does not compute the policy; then neither file is written.
     """
-    settings = typed_as(ExportConfig, config)
+    settings = validate_config(ExportConfig, config)
     require_packages()
     folder = Path(settings.run)
     run = load_config(folder)
@@ -125,6 +126,7 @@ def describe_interface(
         name, distribution = policy.random_input
         shape = ["batch"] if spaces.discrete else ["batch", spaces.action_dim]
         inputs.append({"name": name, "shape": shape, "distribution": distribution})
+    env = simulator_settings(run.env, run.dataset)
     normalization = "(observation - mean) / std of the training data, inside the file"
     return {
         "format": FORMAT,
@@ -134,10 +136,10 @@ def describe_interface(
         "observation": {
             "size": spaces.observation_dim,
             "names": list(transitions.observation_names) if transitions else [],
-            "keys": run.env.observation_keys,
-            "shift": run.env.observation_shift,
-            "columns": run.env.observation_columns,
-            "constants": run.env.observation_constants,
+            "keys": env.observation_keys,
+            "shift": env.observation_shift,
+            "columns": env.observation_columns,
+            "constants": env.observation_constants,
             "normalization": normalization if run.network.normalize_observations else "none",
         },
         "action": {
@@ -154,11 +156,12 @@ def describe_origin(
     folder: Path, run: TrainConfig, state: dict[str, Any], checkpoint: str
 ) -> dict[str, Any]:
     """Return the environment, data, settings and code that the policy comes from."""
+    env = simulator_settings(run.env, run.dataset)
     return {
-        "env": {"name": run.env.name, "id": run.env.id, "arguments": run.env.arguments},
+        "env": {"name": env.name, "id": env.id, "arguments": env.arguments},
         "dataset": state["dataset"],
-        "algorithm": run.algorithm.name,
-        "alpha": run.cql.alpha if run.algorithm.name == "cql" else None,
+        "algorithm": run.algorithm,
+        "alpha": run.cql.alpha if ALGORITHMS[run.algorithm].has_alpha else None,
         "seed": run.seed,
         "updates": state["updates"],
         "checkpoint": checkpoint,

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
@@ -26,8 +26,9 @@ from offline_cql.callbacks.metrics import MetricsWriter
 from offline_cql.callbacks.progress import ProgressBar
 from offline_cql.callbacks.timer import Timer
 from offline_cql.callbacks.validation import ValidationCallback
+from offline_cql.commands.load_data import simulator_settings
 from offline_cql.commands.make_agent import make_agent
-from offline_cql.config import HardwareConfig, LoggerConfig, TrainConfig
+from offline_cql.config import HardwareConfig, TrainConfig
 from offline_cql.data.dataset import make_dataset
 from offline_cql.data.module import TransitionDataModule
 from offline_cql.data.split import Split, split_episodes
@@ -131,7 +132,7 @@ def make_module(
 ) -> TransitionDataModule:
     boundaries = [config.log_every, config.checkpoint_every, config.evaluation.every]
     return TransitionDataModule(
-        make_dataset(transitions, split, config.dataset, gamma=config.cql.gamma),
+        make_dataset(transitions, split, config.dataset, gamma=config.gamma),
         seed=config.seed,
         start=agent.updates,
         updates=config.updates,
@@ -147,7 +148,7 @@ def make_validation(
     return validation_steps(
         transitions,
         split,
-        gamma=config.cql.gamma,
+        gamma=config.gamma,
         reward_scale=reward_scale(transitions, split, config.dataset),
         reward_shift=config.dataset.reward_shift,
         seed=config.dataset.split_seed,
@@ -157,7 +158,8 @@ def make_validation(
 def make_evaluation(config: TrainConfig, folder: Path, timer: Timer) -> EvaluationCallback | None:
     if config.evaluation.episodes == 0:
         return None
-    return EvaluationCallback(folder, timer, config.env, config.evaluation, updates=config.updates)
+    env = simulator_settings(config.env, config.dataset)
+    return EvaluationCallback(folder, timer, env, config.evaluation, updates=config.updates)
 
 
 def make_trainer(
@@ -193,7 +195,7 @@ def chosen_accelerator(hardware: HardwareConfig) -> str:
     return hardware.accelerator
 
 
-def chosen_precision(hardware: HardwareConfig) -> str:
+def chosen_precision(hardware: HardwareConfig) -> Literal["auto", "32", "bf16"]:
     """auto is bf16 where the device multiplies it in hardware, else 32; 32 and bf16 are that."""
     if hardware.precision != "auto":
         return hardware.precision
@@ -207,7 +209,7 @@ def chosen_precision(hardware: HardwareConfig) -> str:
 
 def identity(config: TrainConfig, transitions: Transitions) -> dict[str, Any]:
     """What a continuation must share with the run: settings, data and spaces, as plain values."""
-    settings = {k: value for k, value in asdict(config).items() if k not in FREE_ON_RESUME}
+    settings = {k: value for k, value in config.model_dump().items() if k not in FREE_ON_RESUME}
     return {
         "config": settings,
         "dataset": {"id": transitions.dataset_id, "sha256": transitions.sha256},
@@ -220,18 +222,14 @@ def start_loggers(config: TrainConfig, folder: Path) -> list[GuardedLogger]:
     metadata, logger = read_json(folder / METADATA), config.logger
     info = RunInfo(
         folder=folder,
-        config=asdict(config),
+        config=config.model_dump(),
         run_id=metadata["wandb_id"],
         project=logger.project,
         entity=logger.entity,
         group=logger.group or metadata["grid"],
-        tags=[*logger.tags, config.env.name, config.dataset.name, config.algorithm.name],
+        tags=[*logger.tags, config.env.name, config.dataset.name, config.algorithm],
     )
-    return make_loggers(logger_names(logger), info)
-
-
-def logger_names(logger: LoggerConfig) -> list[str]:
-    return [] if logger.kind in ("csv", "none") else [logger.kind]
+    return make_loggers(logger.names, info)
 
 
 def keep_freed_memory() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import gymnasium as gym
 
-from offline_cql.config import DatasetConfig, EnvConfig
+from offline_cql.config import D4RLConfig, DatasetConfig, EnvConfig
 from offline_cql.errors import ConfigError, DataError
 from offline_cql.readers import Reader, load
 from offline_cql.readers.d4rl import D4RLReader, ensure_task_file
@@ -20,13 +20,22 @@ from offline_cql.simulation.environments import make_simulators, spaces_of
 from offline_cql.transitions import Spaces, Transitions
 
 
+def simulator_settings(env: EnvConfig, dataset: DatasetConfig) -> EnvConfig:
+    """Return the environment with the simulator that fits the data: D4RL's has its own."""
+    if dataset.source != "d4rl":
+        return env
+    d4rl = env.d4rl or D4RLConfig()  # an environment without D4RL's data has no simulator for them
+    return env.model_copy(update=d4rl.model_dump(exclude={"task"}))
+
+
 def load_transitions(env: EnvConfig, dataset: DatasetConfig) -> Transitions:
     """The data set of the settings, recorded or downloaded first if need be.
 
     With a simulator, its spaces must be those of the data. Raises DataError.
     """
+    env = simulator_settings(env, dataset)
     spaces = environment_spaces(env)
-    transitions = load(SOURCES[dataset.source](env, dataset, spaces))
+    transitions = load(READERS[dataset.source](env, dataset, spaces))
     if spaces is not None and spaces != transitions.spaces:
         raise DataError(
             f"{transitions.dataset_id} does not fit env={env.name}: "
@@ -80,7 +89,7 @@ def _table(env: EnvConfig, dataset: DatasetConfig, spaces: Spaces | None) -> Rea
     return TableReader(dataset.path, dataset.columns, spaces=spaces)
 
 
-SOURCES: dict[str, Callable[[EnvConfig, DatasetConfig, Spaces | None], Reader]] = {
+READERS: dict[str, Callable[[EnvConfig, DatasetConfig, Spaces | None], Reader]] = {
     "simulated": _simulated,
     "minari": _minari,
     "d4rl": _d4rl,

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from offline_cql.config import ReportConfig, typed_as
+from offline_cql.config import ReportConfig, validate_config
 from offline_cql.report import tables
 from offline_cql.report.load_runs import load_runs
 from offline_cql.report.messages import checkpoint_file, commands, export_command, sentences
@@ -25,7 +25,7 @@ COLORS = {True: "bold green", False: "bold red", None: "bold yellow"}
 
 def report(config: DictConfig) -> None:
     """Print the recommendation and the runs, then write the page, the tables and the plots."""
-    settings = typed_as(ReportConfig, config)
+    settings = validate_config(ReportConfig, config)
     limits = Limits(above_best_share=settings.above_best_share, bc_margin=settings.bc_margin)
     sampling = {"resamples": settings.resamples, "seed": settings.seed}
     summary = summarize(load_runs(settings.runs), limits, **sampling)

@@ -15,7 +15,7 @@ from offline_cql.runs.folder import METADATA
 def print_run(folder: Path, config: TrainConfig, result: dict[str, Any]) -> None:
     """Print the run's result, its speed, its folder and the next command."""
     dataset = read_json(folder / METADATA)["dataset"]["id"]
-    title = f"{config.env.name} · {dataset} · {config.algorithm.name}"
+    title = f"{config.env.name} · {dataset} · {config.algorithm}"
     table = Table(title=title, show_header=False)
     table.add_column("")
     table.add_column("", justify="right")

@@ -19,10 +19,9 @@ from offline_cql.commands.fit import (
     chosen_precision,
     fit,
     identity,
-    logger_names,
 )
 from offline_cql.commands.load_data import load_transitions
-from offline_cql.config import TrainConfig, reject_unused_overrides, typed
+from offline_cql.config import TrainConfig, reject_unused_overrides, validate_config
 from offline_cql.data.split import split_episodes
 from offline_cql.errors import ConfigError, DataError, PreemptedError, WorkerError
 from offline_cql.io import read_json, write_atomically, write_json
@@ -81,9 +80,9 @@ def train(config: DictConfig) -> float | None:
 
 def validate(config: DictConfig, overrides: list[str]) -> tuple[TrainConfig, Transitions]:
     """The settings and the data of a new run, after every check that needs no folder."""
-    settings = typed(config)
+    settings = validate_config(TrainConfig, config)
     check_devices(settings)
-    import_packages(logger_names(settings.logger))
+    import_packages(settings.logger.names)
     if settings.hardware.precision == "auto":
         settings.hardware.precision = chosen_precision(settings.hardware)
         print(f"precision {settings.hardware.precision} (hardware.precision=auto)")
@@ -126,7 +125,9 @@ def resume(folder: Path, config: DictConfig, overrides: list[str]) -> None:
     with locked(folder):
         state = newest_checkpoint(folder)
         refuse_changes(folder, state, identity(settings, transitions))
-        updates = typed(config).updates if "updates" in given else settings.updates
+        updates = (
+            validate_config(TrainConfig, config).updates if "updates" in given else settings.updates
+        )
         # Without a result the run was killed between its last checkpoint and its end.
         if updates <= state["updates"] and (folder / RESULT).exists():
             print(f"nothing to do: {folder} has {state['updates']} updates, updates={updates}")

@@ -1,7 +1,8 @@
-"""What can be set: types, ranges, cross-checks. Knows nothing about learning, data or files."""
+"""Settings: types, ranges, cross-checks, and the errors of the command line."""
 
+from offline_cql.config.algorithms import ALGORITHMS, Algorithm, BcConfig, CqlConfig
 from offline_cql.config.columns import ColumnsConfig
-from offline_cql.config.data import DatasetConfig, EnvConfig
+from offline_cql.config.data import D4RLConfig, DatasetConfig, EnvConfig
 from offline_cql.config.entry_points import (
     AuditConfig,
     CollectConfig,
@@ -10,11 +11,9 @@ from offline_cql.config.entry_points import (
     ReportConfig,
     TrainConfig,
 )
-from offline_cql.config.limits import Section
+from offline_cql.config.section import Section, format_value
 from offline_cql.config.sections import (
-    AlgorithmConfig,
     AlphaScheduleConfig,
-    CqlConfig,
     EvaluationConfig,
     HardwareConfig,
     LoggerConfig,
@@ -22,18 +21,23 @@ from offline_cql.config.sections import (
     OpeConfig,
     RolloutConfig,
 )
+from offline_cql.config.sources import SOURCES
 from offline_cql.config.unused import reject_unused_overrides, unused_settings
-from offline_cql.config.validation import typed, typed_as
+from offline_cql.config.validation import validate_config
 from offline_cql.errors import ConfigError
 
 __all__ = [
-    "AlgorithmConfig",
+    "ALGORITHMS",
+    "SOURCES",
+    "Algorithm",
     "AlphaScheduleConfig",
     "AuditConfig",
+    "BcConfig",
     "CollectConfig",
     "ColumnsConfig",
     "ConfigError",
     "CqlConfig",
+    "D4RLConfig",
     "DatasetConfig",
     "EnvConfig",
     "EvaluateConfig",
@@ -47,8 +51,8 @@ __all__ = [
     "RolloutConfig",
     "Section",
     "TrainConfig",
+    "format_value",
     "reject_unused_overrides",
-    "typed",
-    "typed_as",
     "unused_settings",
+    "validate_config",
 ]

@@ -1,7 +1,7 @@
-"""From what was typed to a checked config, before anything heavy is imported or started.
+"""Validation of what was typed, before anything heavy is imported or started.
 
-Knows nothing about training: it composes each job's config once, checks it, and lets Hydra run.
-Whoever typed something wrong gets one line and exit code 2; a fault of ours keeps its traceback.
+Each job's config is composed once and validated; then Hydra runs. A user's mistake is one line and
+exit code 2; a bug of ours keeps its traceback.
 """
 
 import argparse
@@ -13,32 +13,34 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
-from hydra._internal.utils import get_args_parser
-from hydra.core.config_loader import ConfigLoader
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.object_type import ObjectType
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import IntervalSweep, Override
-from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from offline_cql.config import (
+from offline_cql.config.algorithms import ALGORITHMS
+from offline_cql.config.entry_points import (
     AuditConfig,
     CollectConfig,
     EvaluateConfig,
     ExportConfig,
     ReportConfig,
-    Section,
     TrainConfig,
-    reject_unused_overrides,
-    typed_as,
 )
-from offline_cql.config.limits import shown
-from offline_cql.config.validation import closest, is_known, keys, unknown
+from offline_cql.config.hydra_internals import (
+    ConfigFolder,
+    HydraException,
+    MissingConfigException,
+    Override,
+    OverrideError,
+    open_folder,
+    parse_options,
+    sweep_values,
+)
+from offline_cql.config.keys import closest, is_known, setting_keys, unknown_key
+from offline_cql.config.section import Section, format_value
+from offline_cql.config.unused import reject_unused_overrides
+from offline_cql.config.validation import validate_config
 from offline_cql.errors import ConfigError
 
 ENTRY_POINTS: dict[str, type[Section]] = {
@@ -55,7 +57,7 @@ LARGEST_CHECK = 64  # combinations of a grid that are composed beforehand, 20 ms
 
 
 def run(main: Callable[[], Any]) -> None:
-    """Checks sys.argv, then calls a door's @hydra.main function.
+    """Check sys.argv, then call an entry point's @hydra.main function.
 
     An exception with an `exit_code` (ConfigError, DataError) becomes one line on stderr and that
     exit code; every other exception passes.
@@ -66,12 +68,12 @@ def run(main: Callable[[], Any]) -> None:
         check(sys.argv[1:], schema=ENTRY_POINTS[entry_point.stem], entry_point=entry_point)
         main()
     except Exception as error:
-        _exit_if_told(error)
+        _exit_with_code(error)
         raise
 
 
 def job(function: Callable[[DictConfig], Any], config: DictConfig) -> Any:
-    """Runs what a entry point is for; a single run's error is one line, before Hydra adds its own to it.
+    """Run one job; a single run's error is one line, before Hydra adds its own to it.
 
     In a grid the exception passes: the other jobs go on.
     """
@@ -79,11 +81,11 @@ def job(function: Callable[[DictConfig], Any], config: DictConfig) -> Any:
         return function(config)
     except Exception as error:
         if HydraConfig.get().mode != RunMode.MULTIRUN:
-            _exit_if_told(error)
+            _exit_with_code(error)
         raise
 
 
-def _exit_if_told(error: Exception) -> None:
+def _exit_with_code(error: Exception) -> None:
     exit_code = getattr(error, "exit_code", None)
     if exit_code is not None:
         print(f"error: {_one_line(error)}", file=sys.stderr)
@@ -91,29 +93,27 @@ def _exit_if_told(error: Exception) -> None:
 
 
 def check(arguments: list[str], *, schema: type[Section], entry_point: Path) -> None:
-    """Composes and checks the config of every job that the arguments ask for.
+    """Compose and validate the config of every job that the arguments ask for.
 
-    Raises ConfigError. Help and completion are left alone, and so is a config that still misses
-    values when it is only shown.
+    Raises ConfigError. Help and completion are not checked, and neither is a config that still
+    misses values when it is only shown.
     """
     options = _options(arguments)
     if options.hydra_help or options.shell_completion or options.experimental_rerun:
         return
     if options.help and not options.overrides:
         return
-    folder = entry_point.parent / (options.config_path or "conf")
     extra = options.config_dir
     if extra and not Path(extra).is_dir():
-        raise ConfigError(f"--config-dir {extra} is no folder")
+        raise ConfigError(f"--config-dir {extra} is not a folder")
     search = [f"hydra.searchpath=[file://{Path(extra).absolute()}]"] if extra else []
-    with initialize_config_dir(str(folder.absolute()), version_base="1.3"):
-        loader = GlobalHydra.instance().config_loader()
-        overrides = [_parsed(text, loader) for text in options.overrides]
+    with open_folder(entry_point.parent / (options.config_path or "conf")) as conf:
+        overrides = [_parse(text, conf) for text in options.overrides]
         for override in overrides:
-            _check_key(override, loader, keys(schema))
+            _check_key(override, conf, setting_keys(schema))
         warnings: dict[str, None] = {}  # of all jobs, in order, each once
         for job in _jobs(overrides, grid=options.multirun):
-            config = _composed(options.config_name or entry_point.stem, job + search, loader)
+            config = _compose(options.config_name or entry_point.stem, job + search, conf)
             if _runs(options) or ": ???" not in OmegaConf.to_yaml(config):
                 warnings.update(dict.fromkeys(_check_job(schema, config, job)))
         for line in warnings:
@@ -121,10 +121,8 @@ def check(arguments: list[str], *, schema: type[Section], entry_point: Path) -> 
 
 
 def _options(arguments: list[str]) -> argparse.Namespace:
-    parser = get_args_parser()
-    parser.exit_on_error = False  # else argparse prints its usage, ten lines
     try:
-        options, surplus = parser.parse_known_args(arguments)
+        options, surplus = parse_options(arguments)
     except argparse.ArgumentError as error:
         raise ConfigError(str(error)) from error
     if surplus:
@@ -133,7 +131,7 @@ def _options(arguments: list[str]) -> argparse.Namespace:
 
 
 def _check_job(schema: type[Section], config: DictConfig, overrides: list[str]) -> list[str]:
-    settings = typed_as(schema, config)
+    settings = validate_config(schema, config)
     if not isinstance(settings, TrainConfig):
         return []
     reject_unused_overrides(settings, overrides, discrete=None)
@@ -144,33 +142,30 @@ def _runs(options: argparse.Namespace) -> bool:
     return not (options.help or options.cfg or options.info)
 
 
-def _parsed(text: str, loader: ConfigLoader) -> Override:
+def _parse(text: str, conf: ConfigFolder) -> Override:
     try:
-        return OverridesParser.create(config_loader=loader).parse_overrides([text])[0]
-    except OverrideParseException as error:
-        lines = [line for line in str(error).splitlines() if not line.startswith(("Error", "See"))]
-        reason = " ".join(lines).partition(" expecting {")[0]
-        raise ConfigError(f"{text} cannot be read as KEY=VALUE: {reason}") from error
+        return conf.parse(text)
+    except OverrideError as error:
+        raise ConfigError(f"{text} cannot be read as KEY=VALUE: {error}") from error
 
 
-def _check_key(override: Override, loader: ConfigLoader, known: list[str]) -> None:
-    """Refuses secrets and keys that the entry point does not have, with or without a leading +."""
+def _check_key(override: Override, conf: ConfigFolder, known: list[str]) -> None:
+    """Refuse secrets and keys that the entry point does not have, with or without a leading +."""
     key = override.key_or_group
     if any(word in key.lower() for word in SECRETS):
-        where = "the run's record would keep it; use the environment, as with WANDB_API_KEY"
+        where = "the run folder would keep it; use the environment, as with WANDB_API_KEY"
         raise ConfigError(f"{key} looks like a secret and {where}")
-    if options := loader.get_group_options(key, ObjectType.CONFIG):
+    if options := conf.options(key):
         value = override.value()
         if not override.is_delete() and isinstance(value, int | float | None):
-            raise ConfigError(f"{key}={shown(value)} must be one of {_some(options)}")
+            raise ConfigError(f"{key}={format_value(value)} must be one of {_some(options)}")
         return
     if not key.startswith("hydra.") and not is_known(key, known):
-        groups = [group for group in loader.list_groups("") if group != "hydra"]
-        raise ConfigError(unknown(key, known + groups))
+        raise ConfigError(unknown_key(key, known + conf.groups()))
 
 
 def _jobs(overrides: list[Override], *, grid: bool) -> Iterator[list[str]]:
-    """The overrides of each job: all combinations of a grid, or enough to see every value once."""
+    """Yield the overrides per job: all combinations, or enough of them to see every value."""
     choices = [list(_values(override, grid=grid)) for override in overrides]
     count = 1
     for values in choices:
@@ -186,33 +181,39 @@ def _values(override: Override, *, grid: bool) -> Iterator[str]:
     if not override.is_sweep_override():
         yield str(override.input_line)
         return
-    key = override.get_key_element()
     if not grid:
         hint = "add -m for a grid, or write a list as [1,2]"
         raise ConfigError(f"{override.input_line} has several values; {hint}")
-    if override.is_discrete_sweep():
-        yield from (f"{key}={value}" for value in override.sweep_string_iterator())
-        return
-    interval = override.value()
-    assert isinstance(interval, IntervalSweep)
-    yield from (f"{key}={end}" for end in (interval.start, interval.end))
+    yield from sweep_values(override)
 
 
-def _composed(name: str, overrides: list[str], loader: ConfigLoader) -> DictConfig:
+def _compose(name: str, overrides: list[str], conf: ConfigFolder) -> DictConfig:
     try:
-        return compose(name, overrides)
+        return conf.compose(name, overrides)
     except MissingConfigException as error:
-        raise _unknown_option(error, loader) from error
+        raise _unknown_option(error, conf) from error
     except (HydraException, OmegaConfBaseException, ValueError) as error:
+        _refuse_absent_section(overrides, error)
         raise ConfigError(_one_line(error)) from error
 
 
-def _unknown_option(error: MissingConfigException, loader: ConfigLoader) -> ConfigError:
-    """env=hoper is unknown; did you mean env=hopper? (available: ...)"""
+def _refuse_absent_section(overrides: list[str], error: Exception) -> None:
+    """Raise ConfigError when an override belongs to an algorithm that was not chosen."""
+    for override in overrides:
+        key = override.partition("=")[0]
+        section = key.partition(".")[0]
+        if section in ALGORITHMS and f"'{key}'" in str(error):
+            raise ConfigError(
+                f"{override} has no effect without algorithm={section}; leave it out"
+            ) from error
+
+
+def _unknown_option(error: MissingConfigException, conf: ConfigFolder) -> ConfigError:
+    """Return the error `env=hoper is unknown; did you mean env=hopper? (available: ...)`."""
     parts = (error.missing_cfg_file or "").split("/")
     for length in range(len(parts) - 1, 0, -1):
         group, option = "/".join(parts[:length]), "/".join(parts[length:])
-        available = loader.get_group_options(group, ObjectType.CONFIG)
+        available = conf.options(group)
         if available and ".." not in group:
             close, listed = closest(option, available), _some(available)
             hint = f"did you mean {group}={close}? (available: {listed})"
@@ -222,10 +223,10 @@ def _unknown_option(error: MissingConfigException, loader: ConfigLoader) -> Conf
 
 
 def _some(names: list[str]) -> str:
-    """Names for a message; of many the first ones, and how many more there are."""
-    listed, left = names[:MOST_LISTED], len(names) - MOST_LISTED
-    more = f", … and {left} more: --help lists them" if left > 0 else ""
-    return ", ".join(listed) + more
+    """Return names for a message; of many the first ones and how many more there are."""
+    rest = len(names) - MOST_LISTED
+    more = f", … and {rest} more: --help lists them" if rest > 0 else ""
+    return ", ".join(names[:MOST_LISTED]) + more
 
 
 def _one_line(error: Exception) -> str:

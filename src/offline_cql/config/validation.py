@@ -1,144 +1,120 @@
-"""From a composed config to a checked dataclass; unknown keys get a suggestion.
+"""From a composed config to validated settings: one line for the first error.
 
-Knows nothing about the command line, and not which settings there are: it reads the dataclass.
+Knows no setting by name: types, ranges and cross-checks are those of the sections.
 """
 
-import dataclasses
-import difflib
 import types
-from fnmatch import fnmatchcase
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
+import annotated_types
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
 
-from offline_cql.config.entry_points import TrainConfig
-from offline_cql.config.limits import Section, shown
+from offline_cql.config.keys import is_known, leaf_keys, setting_keys, subsection, unknown_key
+from offline_cql.config.section import Section, format_value
 from offline_cql.errors import ConfigError
 
 S = TypeVar("S", bound=Section)
-NAMES = {float: "a number", int: "a whole number", bool: "true or false", str: "text"}
+TYPES = {
+    "bool": "must be true or false",
+    "int": "must be a whole number",
+    "float": "must be a number",
+    "string": "must be text",
+    "finite": "must be finite",
+}
+BOUNDS = {
+    annotated_types.Ge: ("ge", ">="),
+    annotated_types.Gt: ("gt", ">"),
+    annotated_types.Le: ("le", "<="),
+    annotated_types.Lt: ("lt", "<"),
+}
 
 
-def typed(config: DictConfig) -> TrainConfig:
-    """The checked settings of train.py. Raises ConfigError, one line."""
-    return typed_as(TrainConfig, config)
-
-
-def typed_as(section: type[S], config: DictConfig) -> S:
-    """The config as the given dataclass, interpolations resolved. Raises ConfigError, one line."""
-    known = keys(section)
-    for key in _leaves(OmegaConf.to_container(config)):
+def validate_config(schema: type[S], config: DictConfig) -> S:
+    """Return the settings of a composed config. Raises ConfigError, one line."""
+    known = setting_keys(schema)
+    for key in leaf_keys(OmegaConf.to_container(config)):
         if not is_known(key, known):
-            raise ConfigError(unknown(key, known))
+            raise ConfigError(unknown_key(key, known))
     try:
-        resolved = OmegaConf.to_container(config, resolve=True)
+        values = OmegaConf.to_container(config, resolve=True)
     except OmegaConfBaseException as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"{error.full_key} cannot be resolved: {reason}") from error
-    made: S = _section(section, resolved, "")
-    return made
-
-
-def keys(section: type[Section]) -> list[str]:
-    """The full keys of all settings of a dataclass, nested ones included: cql.alpha."""
-    found: list[str] = []
-    for name, hint in get_type_hints(section).items():
-        hint = _present(hint)
-        if isinstance(hint, type) and issubclass(hint, Section):
-            found += [f"{name}.{inner}" for inner in keys(hint)]
-        elif name in {field.name for field in dataclasses.fields(section)}:
-            found.append(name)
-            if get_origin(hint) is dict:  # whatever is inside it
-                found.append(f"{name}.*")
-    return found
-
-
-def is_known(key: str, known: list[str]) -> bool:
-    """Whether the key is one of a setting, or of a section of settings."""
-    return any(setting.startswith(f"{key}.") or fnmatchcase(key, setting) for setting in known)
-
-
-def unknown(key: str, known: list[str]) -> str:
-    """The message about a key that does not exist, with the closest one that does."""
-    close = closest(key, known)
-    hint = f"did you mean {close}?" if close else "--help lists what people change, --cfg job all"
-    return f"{key} is unknown; {hint}"
-
-
-def closest(key: str, known: list[str]) -> str | None:
-    """The known key most like this one: by its whole, then by its last part (alpha: cql.alpha)."""
-    leaves: dict[str, str] = {}
-    for candidate in known:
-        leaves.setdefault(candidate.rpartition(".")[2], candidate)
-    last = key.rpartition(".")[2]
-    if last in leaves:
-        return leaves[last]
-    for word, words in ((key, list(known)), (last, list(leaves))):
-        if match := difflib.get_close_matches(word, words, n=1, cutoff=0.6):
-            return leaves.get(match[0], match[0])
-    return None
-
-
-def _leaves(tree: Any, key: str = "") -> list[str]:
-    """The full keys of everything in a nested mapping that is no mapping, or an empty one."""
-    if not isinstance(tree, dict) or not tree:
-        return [key]
-    prefix = f"{key}." if key else ""
-    return [leaf for name, value in tree.items() for leaf in _leaves(value, f"{prefix}{name}")]
-
-
-def _section(section: type[Any], value: Any, key: str) -> Any:
-    if not isinstance(value, dict):
-        raise ConfigError(f"{key}={shown(value)} must be a section, one of the options of {key}")
-    hints, prefix = get_type_hints(section), f"{key}." if key else ""
-    settings: dict[str, Any] = {}
-    for field in dataclasses.fields(section):
-        if field.name not in value or value[field.name] == MISSING:
-            raise ConfigError(f"{prefix}{field.name} is missing; set {prefix}{field.name}=...")
-        settings[field.name] = _value(hints[field.name], value[field.name], f"{prefix}{field.name}")
-    return section(**settings)
-
-
-def _present(hint: Any) -> Any:
-    """The type of a setting that is not null."""
-    if get_origin(hint) is not types.UnionType:
-        return hint
-    return next(option for option in get_args(hint) if option is not types.NoneType)
-
-
-def _value(hint: Any, value: Any, key: str) -> Any:
-    if value is None and _present(hint) is not hint:
-        return None
-    hint = _present(hint)
-    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        return _section(hint, value, key)
-    if get_origin(hint) is dict:
-        if not isinstance(value, dict):
-            raise ConfigError(f"{key}={shown(value)} must be a mapping, as in {key}={{name:1}}")
-        return value
-    if get_origin(hint) is list:
-        if not isinstance(value, list):
-            raise ConfigError(f"{key}={shown(value)} must be a list, as in {key}=[1,2]")
-        return [_value(get_args(hint)[0], item, key) for item in value]
-    return _scalar(hint, value, key)
-
-
-def _scalar(hint: type, value: Any, key: str) -> Any:
-    """bool is no number here, and a text no bool: `cql.x=False` must not become true."""
-    wrong = ConfigError(f"{key}={shown(value)} must be {NAMES[hint]}")
-    allowed: dict[type, tuple[type, ...]] = {
-        float: (float, int, str),
-        int: (int, float, str),
-        bool: (bool,),
-        str: (str, int),
-    }
-    if not isinstance(value, allowed[hint]) or isinstance(value, bool) != (hint is bool):
-        raise wrong
+    values = _without_missing(values)
     try:
-        number = hint(value)
-    except (ValueError, OverflowError) as error:  # "abc"; int(inf), int(nan)
-        raise wrong from error
-    if hint is int and isinstance(value, float) and number != value:
-        raise wrong
-    return number
+        return schema.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(error_line(schema, values, error.errors()[0])) from error
+
+
+def error_line(schema: type[Section], values: Any, error: ErrorDetails) -> str:
+    """Return pydantic's error as `key=value must be …`, in the words of the command line."""
+    names = [name for name in error["loc"] if isinstance(name, str)]
+    key, field = ".".join(names), _field(schema, names)
+    kind, value = error["type"], format_value(error["input"])
+    if kind == "missing":
+        return f"{key} is missing; set {key}=..."
+    if kind.startswith("model"):
+        return f"{key}={value} must be a section, one of the options of {key}"
+    if kind == "list_type":
+        return f"{key}={value} must be a list, as in {key}=[1,2]"
+    if kind == "dict_type":
+        return f"{key}={value} must be a mapping, as in {key}={{name:1}}"
+    if kind == "literal_error":
+        return f"{key}={value} must be one of {', '.join(_choices(field.annotation))}"
+    if kind == "finite_number" and int in _parts(field.annotation):
+        return f"{key}={value} {TYPES['int']}"
+    if text := TYPES.get(kind.partition("_")[0]):
+        return f"{key}={value} {text}"
+    for name in names:  # a range: of a list all values are shown
+        values = values[name]
+    bounds = " and ".join(dict.fromkeys(_bounds(field)))
+    hint = f" {field.description}" if field.description else ""
+    return f"{key}={format_value(values)} must be {bounds}{hint}"
+
+
+def _without_missing(values: Any) -> Any:
+    """Drop the values that are still ???, which a section then reports as missing."""
+    if not isinstance(values, dict):
+        return values
+    return {name: _without_missing(v) for name, v in values.items() if v != MISSING}
+
+
+def _field(schema: type[Section], names: list[str]) -> FieldInfo:
+    *sections, last = names
+    for name in sections:
+        nested = subsection(schema.model_fields[name].annotation)
+        if nested is None:  # inside a mapping, whose values have no type
+            return schema.model_fields[name]
+        schema = nested
+    return schema.model_fields[last]
+
+
+def _parts(hint: Any) -> Iterator[Any]:
+    """Yield a type hint and everything inside its unions, lists and annotations."""
+    yield hint
+    if get_origin(hint) in (Annotated, list, Union, types.UnionType):
+        for part in get_args(hint):
+            yield from _parts(part)
+
+
+def _choices(hint: Any) -> Iterator[str]:
+    for part in _parts(hint):
+        if get_origin(part) is Literal:
+            yield from map(str, get_args(part))
+
+
+def _bounds(field: FieldInfo) -> Iterator[str]:
+    """Yield the limits of a number or of the numbers in a list: ">= 0", "< 1"."""
+    metadata = [*field.metadata]
+    for part in _parts(field.annotation):
+        metadata += part.metadata if isinstance(part, FieldInfo) else [part]
+    for item in metadata:
+        if type(item) in BOUNDS:
+            name, sign = BOUNDS[type(item)]
+            yield f"{sign} {format_value(getattr(item, name))}"

@@ -21,7 +21,6 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
 from offline_cql.audit.finding import Finding
-from offline_cql.config.limits import shown
 from offline_cql.errors import ConfigError, UnreadableRunError
 from offline_cql.io import read_json
 from offline_cql.ope.estimate import Estimate
@@ -46,7 +45,7 @@ from offline_cql.runs.folder import (
 
 AUDIT = "audit.json"
 MARKER_FILES = (CONFIG, METADATA, RESULT, METRICS)
-REQUIRED_SETTINGS = ("seed", "env.name", "algorithm.name", "cql.alpha")
+REQUIRED_SETTINGS = ("seed", "env.name", "algorithm", "cql.alpha")
 REPORTED_STATUSES = ("finished", "diverged")
 FQE = "fqe"
 LAST = f"{CHECKPOINTS}/last.ckpt"
@@ -69,9 +68,7 @@ def load_runs(pattern: str) -> LoadedRuns:
     folders = [folder for root in roots for folder in run_folders(root)]
     if not folders:
         reason = "contains no run folder" if roots else "does not exist"
-        raise ConfigError(
-            f"runs={shown(pattern)} {reason}; train.py creates run folders in outputs/"
-        )
+        raise ConfigError(f"runs={pattern} {reason}; train.py creates run folders in outputs/")
     runs, left_out = [], []
     for folder in dict.fromkeys(folders):
         try:

@@ -70,7 +70,7 @@ class Run:
     @property
     def algorithm(self) -> str:
         """The value of `algorithm`."""
-        return str(self.settings["algorithm.name"])
+        return str(self.settings["algorithm"])
 
     @property
     def alpha(self) -> float | None:

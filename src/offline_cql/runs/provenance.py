@@ -50,7 +50,7 @@ def provenance(
             "precision": config.hardware.precision,
         },
         "dataset": {"id": transitions.dataset_id, "sha256": transitions.sha256},
-        "wandb_id": secrets.token_hex(4) if config.logger.kind == "wandb" else None,
+        "wandb_id": secrets.token_hex(4) if "wandb" in config.logger.names else None,
     }
 
 

@@ -14,8 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from offline_cql.config import ColumnsConfig
-from offline_cql.config.limits import shown
+from offline_cql.config import ColumnsConfig, format_value
 from offline_cql.errors import DataError
 from offline_cql.readers.table.files import Piece
 from offline_cql.readers.table.values import (
@@ -50,7 +49,7 @@ class Actions:
     @property
     def names(self) -> tuple[str, ...]:
         if self.categories is not None:
-            return tuple(shown(value) for value in self.categories.to_pylist())
+            return tuple(format_value(value) for value in self.categories.to_pylist())
         return () if self.discrete else self.columns
 
     def read(self, piece: Piece) -> Array:

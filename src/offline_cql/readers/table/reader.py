@@ -48,7 +48,7 @@ class TableReader:
     def fingerprint(self) -> dict[str, Any]:
         return {
             "files": [file_signature(path) for path in self.paths],
-            "columns": asdict(self.columns),
+            "columns": self.columns.model_dump(),
             "spaces": None if self.simulator is None else asdict(self.simulator),
         }
 

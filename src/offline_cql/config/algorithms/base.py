@@ -1,0 +1,56 @@
+"""The description of one algorithm: its settings, its agents, what the program shows of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from offline_cql.config.section import Section
+
+if TYPE_CHECKING:
+    from offline_cql.config.entry_points import TrainConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Algorithm:
+    """One option of `algorithm`.
+
+    continuous, discrete: import path of the agent per kind of action space, "module:Class".
+    unused: returns the full key of each setting without effect, with the reason; discrete says
+    which kind of action space the data have.
+    progress: label of the progress bar per column of metrics.csv.
+    has_alpha: trained with the conservative penalty of weight cql.alpha.
+    """
+
+    name: str
+    section: type[Section]
+    continuous: str
+    discrete: str
+    unused: Callable[[TrainConfig, bool], dict[str, str]]
+    progress: Mapping[str, str]
+    has_critics: bool
+    has_alpha: bool
+
+    def agent_path(self, *, discrete: bool) -> str:
+        """Return the import path of the agent class, "module:Class"."""
+        return self.discrete if discrete else self.continuous
+
+
+# Settings that only a critic reads.
+CRITIC = ("network.critic_hidden", "network.n_critics", "network.orthogonal_critic")
+# Settings of the reward that the critics see.
+REWARD = (
+    "dataset.reward_scale",
+    "dataset.reward_shift",
+    "dataset.return_range",
+    "dataset.n_step",
+)
+SCHEDULE = tuple(
+    f"alpha_schedule.{name}" for name in ("kind", "warmup", "final_factor", "until", "points")
+)
+
+
+def keys_of(section: type[Section]) -> tuple[str, ...]:
+    """Return the full keys of a flat section."""
+    return tuple(f"{section.prefix}.{name}" for name in section.model_fields)

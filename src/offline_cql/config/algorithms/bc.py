@@ -1,0 +1,39 @@
+"""Behavior cloning: the policy that makes the logged actions most likely."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from offline_cql.config.algorithms.base import CRITIC, REWARD, SCHEDULE, Algorithm, keys_of
+from offline_cql.config.algorithms.cql import CqlConfig
+from offline_cql.config.section import Positive, Section
+
+if TYPE_CHECKING:
+    from offline_cql.config.entry_points import TrainConfig
+
+
+class BcConfig(Section):
+    """Settings of behavior cloning."""
+
+    prefix: ClassVar[str] = "bc"
+    learning_rate: Positive
+
+
+def unused(_config: TrainConfig, _discrete: bool) -> dict[str, str]:
+    """Return the settings without effect: cloning has neither critics nor rewards."""
+    critic = (*keys_of(CqlConfig), *SCHEDULE, *CRITIC)
+    return dict.fromkeys(critic, "algorithm=bc has no critics") | dict.fromkeys(
+        REWARD, "algorithm=bc reads no rewards"
+    )
+
+
+ALGORITHM = Algorithm(
+    name="bc",
+    section=BcConfig,
+    continuous="offline_cql.agents.behavior_cloning:ContinuousBehaviorCloning",
+    discrete="offline_cql.agents.behavior_cloning:DiscreteBehaviorCloning",
+    unused=unused,
+    progress={"actor/agreement": "agreement", "actor/action_distance": "distance"},
+    has_critics=False,
+    has_alpha=False,
+)

@@ -1,0 +1,64 @@
+"""The full keys of all settings, and the closest one to a key that does not exist."""
+
+import difflib
+import types
+from fnmatch import fnmatchcase
+from typing import Any, Union, get_args, get_origin
+
+from offline_cql.config.section import Section
+
+
+def setting_keys(schema: type[Section]) -> list[str]:
+    """Return the full keys of a section's settings, nested ones included: cql.alpha."""
+    keys: list[str] = []
+    for name, field in schema.model_fields.items():
+        if nested := subsection(field.annotation):
+            keys += [f"{name}.{inner}" for inner in setting_keys(nested)]
+            continue
+        keys.append(name)
+        if get_origin(field.annotation) is dict:  # any key may follow
+            keys.append(f"{name}.*")
+    return keys
+
+
+def subsection(hint: Any) -> type[Section] | None:
+    """Return the section that a field's type names, also where it may be null."""
+    options = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+    for option in options:
+        if isinstance(option, type) and issubclass(option, Section):
+            return option
+    return None
+
+
+def leaf_keys(tree: Any, key: str = "") -> list[str]:
+    """Return the full keys of all values in nested mappings; an empty mapping is a value."""
+    if not isinstance(tree, dict) or not tree:
+        return [key]
+    prefix = f"{key}." if key else ""
+    return [leaf for name, value in tree.items() for leaf in leaf_keys(value, f"{prefix}{name}")]
+
+
+def is_known(key: str, known: list[str]) -> bool:
+    """Return whether the key is that of a setting or of a section."""
+    return any(setting.startswith(f"{key}.") or fnmatchcase(key, setting) for setting in known)
+
+
+def unknown_key(key: str, known: list[str]) -> str:
+    """Return the message about a key that does not exist, with the closest one that does."""
+    close = closest(key, known)
+    hint = f"did you mean {close}?" if close else "--help lists what people change, --cfg job all"
+    return f"{key} is unknown; {hint}"
+
+
+def closest(key: str, known: list[str]) -> str | None:
+    """Return the known key most like this one: by the whole, then by the last part."""
+    leaves: dict[str, str] = {}
+    for candidate in known:
+        leaves.setdefault(candidate.rpartition(".")[2], candidate)
+    last = key.rpartition(".")[2]
+    if last in leaves:
+        return leaves[last]
+    for word, words in ((key, list(known)), (last, list(leaves))):
+        if match := difflib.get_close_matches(word, words, n=1, cutoff=0.6):
+            return leaves.get(match[0], match[0])
+    return None

@@ -1,0 +1,81 @@
+"""The base of every group of settings: types, and checks that name the setting.
+
+Each number stands once, in conf/: a section states types and ranges but no defaults.
+"""
+
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, model_validator
+from pydantic_core import PydanticKnownError
+
+from offline_cql.errors import ConfigError
+
+LARGEST_SEED = 2**32 - 1  # NumPy's legacy generator takes 32 bits
+
+
+def _refuse_bool(kind: Literal["int_type", "float_type"]) -> BeforeValidator:
+    """Refuse true and false where a number belongs: pydantic would read them as 1 and 0."""
+
+    def refuse(value: Any) -> Any:
+        if isinstance(value, bool):
+            raise PydanticKnownError(kind)
+        return value
+
+    return BeforeValidator(refuse)
+
+
+def to_text(value: Any) -> Any:
+    """Accept 32 for "32": the command line reads it as a number."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+Flag: TypeAlias = StrictBool
+Integer = Annotated[int, _refuse_bool("int_type")]
+Number = Annotated[float, _refuse_bool("float_type")]
+Text = Annotated[str, BeforeValidator(to_text)]
+Count = Annotated[Integer, Field(ge=1)]
+Amount = Annotated[Integer, Field(ge=0)]
+Positive = Annotated[Number, Field(gt=0)]
+Share = Annotated[Number, Field(gt=0, le=1)]
+Seed = Annotated[Integer, Field(ge=0, le=LARGEST_SEED)]
+
+
+def format_value(value: object) -> str:
+    """Return a value as it is written on the command line: null, false, 5, [256, 256]."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return repr(value).removesuffix(".0")
+    if isinstance(value, list):
+        return f"[{', '.join(format_value(item) for item in value)}]"
+    return str(value)
+
+
+class Section(BaseModel):
+    """A group of settings. pydantic checks types and ranges, then `check` what has to fit."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    prefix: ClassVar[str] = ""
+
+    @model_validator(mode="after")
+    def _check(self) -> "Section":
+        self.check()
+        return self
+
+    def check(self) -> None:
+        """Raise ConfigError when settings do not fit each other."""
+
+    def key(self, name: str) -> str:
+        """Return the full key of a setting, cql.alpha."""
+        return f"{self.prefix}.{name}" if self.prefix else name
+
+    def setting(self, name: str) -> str:
+        """Return a setting as it is written on the command line, cql.alpha=5."""
+        return f"{self.key(name)}={format_value(getattr(self, name))}"
+
+    def require(self, holds: bool, name: str, complaint: str) -> None:
+        """Raise ConfigError `key=value complaint` unless the condition holds."""
+        if not holds:
+            raise ConfigError(f"{self.setting(name)} {complaint}")

@@ -1,0 +1,118 @@
+"""The data sources of `dataset=…`: what each needs, and which settings it does not read.
+
+Their readers are registered in commands/load_data.py.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from offline_cql.config.columns import ColumnsConfig
+from offline_cql.config.data import DatasetConfig, EnvConfig
+
+COLUMNS = tuple(f"dataset.columns.{name}" for name in ColumnsConfig.model_fields)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSource:
+    """One option of `dataset`.
+
+    check raises ConfigError when the environment has no such data set; unused returns the full key
+    of each setting that the source does not read, with the reason; simulator_id returns Gymnasium's
+    id of the simulator that fits the data, None without one.
+    """
+
+    check: Callable[[EnvConfig, DatasetConfig], None]
+    unused: Callable[[DatasetConfig], dict[str, str]]
+    simulator_id: Callable[[EnvConfig], str | None]
+
+
+def _check_simulated(env: EnvConfig, dataset: DatasetConfig) -> None:
+    none = f"must be minari, d4rl or table with env={env.name}: no simulated data come with it"
+    dataset.require(bool(env.qualities), "source", none)
+    known = f"must be one of {', '.join(env.qualities)} with env={env.name}"
+    dataset.require(dataset.quality in env.qualities, "quality", known)
+    dataset.require(dataset.size is not None, "size", "must be a number of transitions")
+
+
+def _check_stored(dataset: DatasetConfig) -> None:
+    whole = f"has no effect with dataset={dataset.source}: all of it is read; see dataset.fraction"
+    dataset.require(dataset.size is None, "size", whole)
+
+
+def _check_named(env: EnvConfig, dataset: DatasetConfig, *, example: str) -> None:
+    _check_stored(dataset)
+    named = dataset.id is not None or dataset.path is not None
+    missing = f"must be set with env={env.name}, as in dataset.id={example}"
+    dataset.require(named, "id", missing)
+
+
+def _check_minari(env: EnvConfig, dataset: DatasetConfig) -> None:
+    _check_named(env, dataset, example="mujoco/hopper/medium-v0")
+
+
+def _check_d4rl(env: EnvConfig, dataset: DatasetConfig) -> None:
+    _check_named(env, dataset, example="hopper-medium-v2")
+
+
+def _check_table(_env: EnvConfig, dataset: DatasetConfig) -> None:
+    _check_stored(dataset)
+    missing = "must be the file with your logs, as in dataset.path=logs.parquet"
+    dataset.require(dataset.path is not None, "path", missing)
+
+
+def _columns_are_known(dataset: DatasetConfig) -> dict[str, str]:
+    return dict.fromkeys(COLUMNS, f"{dataset.source} knows its columns")
+
+
+def _found_by_id(dataset: DatasetConfig) -> dict[str, str]:
+    return {"dataset.path": f"{dataset.source} is found by dataset.id"}
+
+
+def _read_from_path(dataset: DatasetConfig) -> dict[str, str]:
+    reason = f"{dataset.source} is read from {dataset.setting('path')}"
+    return dict.fromkeys(("dataset.id", "dataset.quality"), reason)
+
+
+def _chosen_by_id(dataset: DatasetConfig) -> dict[str, str]:
+    """Return dataset.quality unless it is part of the id: a typed id need not contain it."""
+    if (dataset.quality or "") in str(dataset.id):
+        return {}
+    return {"dataset.quality": f"{dataset.setting('id')} says which data"}
+
+
+def _unused_simulated(dataset: DatasetConfig) -> dict[str, str]:
+    return _columns_are_known(dataset) | _found_by_id(dataset)
+
+
+def _unused_minari(dataset: DatasetConfig) -> dict[str, str]:
+    return _columns_are_known(dataset) | _found_by_id(dataset) | _chosen_by_id(dataset)
+
+
+def _unused_d4rl(dataset: DatasetConfig) -> dict[str, str]:
+    named = _chosen_by_id(dataset) if dataset.path is None else _read_from_path(dataset)
+    return _columns_are_known(dataset) | named
+
+
+def _id_of_env(env: EnvConfig) -> str | None:
+    return env.id
+
+
+def _id_of_d4rl(env: EnvConfig) -> str | None:
+    return env.d4rl.id if env.d4rl else None
+
+
+SOURCES = {
+    "simulated": DataSource(
+        check=_check_simulated, unused=_unused_simulated, simulator_id=_id_of_env
+    ),
+    "minari": DataSource(check=_check_minari, unused=_unused_minari, simulator_id=_id_of_env),
+    "d4rl": DataSource(check=_check_d4rl, unused=_unused_d4rl, simulator_id=_id_of_d4rl),
+    "table": DataSource(check=_check_table, unused=_read_from_path, simulator_id=_id_of_env),
+}
+
+
+def check_dataset(env: EnvConfig, dataset: DatasetConfig) -> None:
+    """Raise ConfigError when the environment has no such data set."""
+    known = dataset.source in SOURCES
+    dataset.require(known, "source", f"must be one of {', '.join(SOURCES)}")
+    SOURCES[dataset.source].check(env, dataset)
