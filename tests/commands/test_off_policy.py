@@ -4,10 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from support.builders import build, continuous_data, settings
 from support.config import composed
 from support.train import DISCRETE, TINY, trained
 
 from offline_cql.commands.evaluate import evaluate
+from offline_cql.commands.off_policy import internal_policy
 from offline_cql.errors import ConfigError, DataError
 from offline_cql.io import read_json
 
@@ -76,3 +79,14 @@ def test_data_that_have_changed_are_rejected(
     collect(composed("env=pendulum", "seed=1", *size, entry_point="collect"))
     with pytest.raises(DataError, match="has changed since the run was trained"):
         estimate(continuous, "ope=fqe")
+
+
+def test_continuous_policies_are_evaluated_with_actions_in_the_internal_range():
+    """Bounds [0, 4] and [-1, 3]: the internal action is the tanh of the mean."""
+    data = continuous_data(low=[0.0, -1.0], high=[4.0, 3.0])
+    agent = build(settings(), data.spaces)
+    observation = torch.from_numpy(data.observations[:20])
+    with torch.no_grad():
+        mean, _ = agent.actor(agent.statistics(observation))
+        actions = internal_policy(agent)(observation)
+    torch.testing.assert_close(actions, torch.tanh(mean), atol=1e-6, rtol=0)

@@ -67,6 +67,22 @@ def test_doubly_robust_corrects_the_model_by_weighted_td_errors():
     assert estimate.value == pytest.approx(2 - 2 / 2.5 + 0.5 * 2 * 2 / 2.5)
 
 
+def test_doubly_robust_needs_no_right_probabilities_where_the_model_is_exact():
+    """Two one-step episodes with V = r = 1 and 3: the mean is 2 whatever the weights."""
+    rewards = np.array([1.0, 3.0])
+    estimate = doubly_robust(
+        rewards,
+        np.ones(2),
+        np.array([0.9, 0.1]),
+        np.array([1, 2]),
+        q_logged=rewards,
+        v=rewards,
+        gamma=0.5,
+        seed=0,
+    )
+    assert estimate.value == pytest.approx(2.0)
+
+
 def wis(process: Process, data: Transitions, behavior: np.ndarray) -> Estimate:
     """Estimate the process's policy by weighted importance sampling."""
     states = data.observations.argmax(axis=1)
