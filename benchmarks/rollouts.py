@@ -18,8 +18,9 @@ from implementations import Sizes, prepare
 from offline_cql.agents import Agent
 from offline_cql.config import EnvConfig
 from offline_cql.render.table import Table, to_markdown
-from offline_cql.simulation.environments import make_simulators, roll_out
+from offline_cql.simulation.environments import make_simulators
 from offline_cql.simulation.evaluation import greedy_policy
+from offline_cql.simulation.rollouts import roll_out
 
 STEPS = 2_000
 

@@ -20,7 +20,8 @@ import numpy as np
 from stable_baselines3 import SAC
 
 from offline_cql.simulation.behavior import LOG_STD_RANGE, SHIPPED, Network
-from offline_cql.simulation.environments import make_environments, roll_out, spaces_of
+from offline_cql.simulation.environments import make_environments, spaces_of
+from offline_cql.simulation.rollouts import roll_out
 
 EPISODES = 50  # of one measurement
 

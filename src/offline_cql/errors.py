@@ -1,20 +1,20 @@
 """The exceptions that end a command, each with its exit code: 2 for a wrong input, 1 for a failure.
 
-The message is one line: what is wrong, where, and what to do. `losses.ShapeError` is not among
-them: it reports a mistake in the code.
+The message is one line: the fault, its place and the remedy. `losses.ShapeError` is not here,
+because it reports a mistake in the code.
 """
 
 import signal
 
 
 class ConfigError(Exception):
-    """A setting cannot be used: key, value, allowed range, remedy."""
+    """A setting is invalid; the message has key, value, allowed range and remedy."""
 
     exit_code = 2
 
 
 class DataError(Exception):
-    """A data set cannot be used as it is."""
+    """A data set is invalid or cannot be read."""
 
     exit_code = 2
 
@@ -24,19 +24,19 @@ class CheckpointError(ConfigError):
 
 
 class PolicyError(Exception):
-    """A policy returned an action that no environment should receive: NaN, out of bounds, shape."""
+    """A policy returned an invalid action: NaN, out of bounds, or of the wrong shape."""
 
     exit_code = 1
 
 
 class SimulatorError(Exception):
-    """A simulator cannot be made, raised an exception, or returned NaN or infinity."""
+    """A simulator cannot be created, raised an exception, or returned NaN or infinity."""
 
     exit_code = 1
 
 
 class ExportError(Exception):
-    """The exported file does not compute the policy."""
+    """The exported file does not compute the policy's actions."""
 
     exit_code = 1
 
@@ -68,4 +68,4 @@ class PreemptedError(Exception):
 
 
 class UnreadableRunError(Exception):
-    """A run folder cannot be reported; the message says why."""
+    """A run folder cannot be reported; the message has the reason."""

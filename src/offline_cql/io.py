@@ -1,4 +1,4 @@
-"""Files that are whole or absent, and locks between processes."""
+"""Atomic writes, JSON, and locks between processes."""
 
 import contextlib
 import fcntl
@@ -9,9 +9,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from offline_cql.errors import ConfigError
+
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a temporary file beside the target, flush it, rename it onto the target."""
+    """Write a file so that it is complete or unchanged: temporary file, flush, rename."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
@@ -25,7 +27,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def flush(path: Path) -> None:
-    """Block until a file, or the list of names in a folder, is on the disk."""
+    """Block until a file, or a folder's list of names, is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -44,9 +46,9 @@ def read_json(path: Path) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def exclusive(path: Path, doing: str) -> Iterator[None]:
-    """Hold the lock file `path`; print "another process is <doing>" when that has to wait.
+    """Hold the lock file `path`; wait for another process, and print that it is `doing`.
 
-    The system releases the lock when the process ends, however it ends.
+    The operating system releases the lock when the process ends, even when it is killed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
@@ -55,4 +57,21 @@ def exclusive(path: Path, doing: str) -> Iterator[None]:
         except BlockingIOError:
             print(f"another process is {doing}: waiting for it", file=sys.stderr)
             fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold `folder` for this process. Raises ConfigError if another process holds it."""
+    with (folder / ".lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            raise ConfigError(
+                f"{folder} is in use by process {lock.read().strip() or 'unknown'}; wait for it"
+            ) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
         yield

@@ -1,4 +1,4 @@
-"""Promise: validation figures come from episodes that training never sees, and change no weight."""
+"""Guarantee: validation metrics come from episodes never trained on, and change no weight."""
 
 import csv
 import math

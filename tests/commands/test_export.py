@@ -31,7 +31,7 @@ from offline_cql.export.onnx_file import check_onnx, onnx_bytes
 from offline_cql.export.policy import exportable_policy
 from offline_cql.io import read_json, write_json
 from offline_cql.readers.table.inference import inferred
-from offline_cql.simulation.environments import Array
+from offline_cql.simulation.rollouts import Array
 
 pytestmark = pytest.mark.usefixtures("recorded")
 

@@ -11,7 +11,8 @@ from support import envs
 
 from offline_cql.readers import load
 from offline_cql.readers.minari.store import MinariReader
-from offline_cql.simulation.environments import make_environments, roll_out, spaces_of
+from offline_cql.simulation.environments import make_environments, spaces_of
+from offline_cql.simulation.rollouts import roll_out
 
 NAME = "sim/tiny/collected-v0"
 SEEDS = (4, 11, 2)

@@ -1,4 +1,4 @@
-"""Promise: at every moment one whole checkpoint can be read, and a damaged one never is."""
+"""Guarantee: at every moment one whole checkpoint can be read, and a damaged one never is."""
 
 import os
 from collections.abc import Callable

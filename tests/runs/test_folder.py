@@ -1,4 +1,4 @@
-"""Promise: what is in a run folder is whole, and one process at a time writes there."""
+"""Guarantee: files in a run folder are complete, and one process at a time writes there."""
 
 import csv
 import multiprocessing
@@ -9,11 +9,10 @@ from typing import Any
 import pytest
 
 from offline_cql.errors import ConfigError
-from offline_cql.io import read_json, write_atomically, write_json
+from offline_cql.io import locked, read_json, write_atomically, write_json
 from offline_cql.runs.folder import (
     CsvFile,
     create_run_dir,
-    locked,
     remove_temp_files,
     truncate_logs,
 )

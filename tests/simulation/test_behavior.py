@@ -13,7 +13,8 @@ from offline_cql.simulation.behavior import (
     mixture,
     shipped_levels,
 )
-from offline_cql.simulation.environments import make_environments, roll_out, spaces_of
+from offline_cql.simulation.environments import make_environments, spaces_of
+from offline_cql.simulation.rollouts import roll_out
 from offline_cql.transitions import Spaces
 
 WIDE = Spaces(2, 2, False, (-2.0, 0.0), (2.0, 5.0))

@@ -11,12 +11,8 @@ from support.config import settings
 from support.envs import Marker, length
 
 from offline_cql.errors import DataError, PolicyError, SimulatorError
-from offline_cql.simulation.environments import (
-    make_environments,
-    make_simulators,
-    roll_out,
-    spaces_of,
-)
+from offline_cql.simulation.environments import make_environments, make_simulators, spaces_of
+from offline_cql.simulation.rollouts import roll_out
 from offline_cql.spaces import FlatObservation, PartObservation, flat_spaces, layout
 from offline_cql.transitions import Spaces
 

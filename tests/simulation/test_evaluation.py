@@ -1,4 +1,4 @@
-"""Promise: a score is what the policy earned in whole episodes; measuring it changes nothing."""
+"""Guarantee: a score is what the policy earned in whole episodes; measuring it changes nothing."""
 
 from typing import Any
 

@@ -17,7 +17,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from offline_cql.config import HardwareConfig, TrainConfig, validate_config
 from offline_cql.errors import WorkerError
-from offline_cql.runs.folder import CONFIG, locked
+from offline_cql.io import locked
+from offline_cql.runs.folder import CONFIG
 
 
 def launch(folder: Path, hardware: HardwareConfig, *, resume: bool) -> None:

@@ -24,14 +24,13 @@ from offline_cql.commands.load_data import load_transitions
 from offline_cql.config import TrainConfig, reject_unused_overrides, validate_config
 from offline_cql.data.split import split_episodes
 from offline_cql.errors import ConfigError, DataError, PreemptedError, WorkerError
-from offline_cql.io import read_json, write_atomically, write_json
+from offline_cql.io import locked, read_json, write_atomically, write_json
 from offline_cql.runs.checkpoint import newest_checkpoint
 from offline_cql.runs.folder import (
     CONFIG,
     METADATA,
     RESULT,
     create_run_dir,
-    locked,
     remove_temp_files,
     truncate_logs,
 )
@@ -99,8 +98,15 @@ def create_run(
     plain = resolve(config) | {"run_dir": str(folder)}
     plain["hardware"]["precision"] = settings.hardware.precision  # auto was settled for this run
     write_config(folder, plain)
-    record = provenance(settings, transitions, command=sys.argv, grid=grid_name)
-    write_json(folder / METADATA, record)
+    metadata = provenance(
+        command=sys.argv,
+        grid=grid_name,
+        dataset={"id": transitions.dataset_id, "sha256": transitions.sha256},
+        devices=settings.hardware.devices,
+        precision=settings.hardware.precision,
+        wandb="wandb" in settings.logger.names,
+    )
+    write_json(folder / METADATA, metadata)
     return folder
 
 

@@ -1,14 +1,8 @@
-"""The run folder: the contract between training and everything after it.
-
-Names of its files, and how they are written so that a killed process leaves none half-written.
-Knows nothing about agents or environments.
-"""
+"""The run folder: the names of its files, its creation, and its CSV files."""
 
 import csv
-import fcntl
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +15,7 @@ CHECKPOINTS = "checkpoints"
 
 
 def create_run_dir(wanted: Path) -> Path:
-    """Create `wanted`, or `wanted-2`, `-3` … when it is taken; atomic, so runs never share one."""
+    """Create `wanted`, or `wanted-2`, `-3` … if it exists; atomic, so that runs never share one."""
     wanted.parent.mkdir(parents=True, exist_ok=True)
     for attempt in range(1, 10_000):
         folder = wanted if attempt == 1 else wanted.with_name(f"{wanted.name}-{attempt}")
@@ -30,26 +24,7 @@ def create_run_dir(wanted: Path) -> Path:
         except FileExistsError:
             continue
         return folder
-    raise ConfigError(
-        f"run_dir={wanted} and 9,998 names after it are taken; choose another run_dir"
-    )
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold the folder for this process; a second process is refused while it lasts."""
-    with (folder / ".lock").open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
-            raise ConfigError(
-                f"{folder} is in use by process {lock.read().strip() or 'unknown'}; wait for it"
-            ) from None
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
-        yield
+    raise ConfigError(f"choose another run_dir: {wanted} and the 9,998 names after it exist")
 
 
 class CsvFile:
@@ -63,7 +38,7 @@ class CsvFile:
                 self.columns = next(csv.reader(file))
 
     def append(self, rows: list[dict[str, Any]]) -> None:
-        """Append rows in one write; a row with other columns is a mistake (KeyError/ValueError)."""
+        """Append rows in one write. Raises ValueError for a row with other columns."""
         with self.path.open("a", newline="") as file:
             if self.columns is None:
                 self.columns = list(rows[0])
@@ -71,25 +46,25 @@ class CsvFile:
             csv.DictWriter(file, self.columns).writerows(rows)
 
     def size(self) -> int:
-        """Bytes so far; 0 when nothing was written."""
+        """Return the bytes written so far; 0 if the file does not exist."""
         return self.path.stat().st_size if self.path.exists() else 0
 
 
 def remove_temp_files(folder: Path) -> None:
-    """Drop what a killed process left: half-written files, and the result of the run so far."""
+    """Remove the half-written files of a killed process, and the result of the run so far."""
     (folder / RESULT).unlink(missing_ok=True)
     for temporary in (*folder.glob(".*.tmp"), *(folder / CHECKPOINTS).glob(".*.tmp")):
         temporary.unlink()
 
 
 def truncate_logs(folder: Path, lengths: Mapping[str, int]) -> None:
-    """Drop the rows that were appended after a checkpoint was taken at these lengths in bytes."""
+    """Remove the rows appended after a checkpoint; lengths: bytes per file at the checkpoint."""
     for name, size in lengths.items():
         path = folder / name
-        found = path.stat().st_size if path.exists() else 0
-        if found < size:
+        present = path.stat().st_size if path.exists() else 0
+        if present < size:
             raise ConfigError(
-                f"{path} has {found} bytes, fewer than the {size} at the checkpoint; restore it"
+                f"{path} has {present} bytes, fewer than the {size} at the checkpoint; restore it"
             )
-        if found:
+        if present:
             os.truncate(path, size)

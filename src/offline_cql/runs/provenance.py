@@ -1,4 +1,4 @@
-"""metadata.json: what a run was made with, so that it can be repeated."""
+"""The content of metadata.json: all that is needed to repeat a run."""
 
 import os
 import platform
@@ -6,15 +6,13 @@ import secrets
 import shlex
 import subprocess
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-
-from offline_cql.config import TrainConfig
-from offline_cql.transitions import Transitions
 
 PACKAGES = (
     "offline-cql",
@@ -31,9 +29,18 @@ PACKAGES = (
 
 
 def provenance(
-    config: TrainConfig, transitions: Transitions, *, command: list[str], grid: str | None
+    *,
+    command: list[str],
+    grid: str | None,
+    dataset: Mapping[str, Any],
+    devices: int,
+    precision: str,
+    wandb: bool,
 ) -> dict[str, Any]:
-    """Versions, commit, command, hardware, data set and the W&B id, as plain values."""
+    """Return versions, commit, command, hardware, data set and W&B id as plain values.
+
+    command: the arguments after `python`; dataset: its id and sha256; wandb: whether W&B logs it.
+    """
     return {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": shlex.join(["python", *command]),
@@ -46,29 +53,28 @@ def provenance(
             "cores": len(os.sched_getaffinity(0)),
             "torch_threads": torch.get_num_threads(),
             "gpus": [torch.cuda.get_device_name(k) for k in range(torch.cuda.device_count())],
-            "devices": config.hardware.devices,
-            "precision": config.hardware.precision,
+            "devices": devices,
+            "precision": precision,
         },
-        "dataset": {"id": transitions.dataset_id, "sha256": transitions.sha256},
-        "wandb_id": secrets.token_hex(4) if "wandb" in config.logger.names else None,
+        "dataset": dict(dataset),
+        "wandb_id": secrets.token_hex(4) if wandb else None,
     }
 
 
 def commit() -> str | None:
-    """The commit of the code that runs, with + when it was edited since; None outside git."""
-    here = Path(__file__).parent
-    found = subprocess.run(
+    """Return the commit of this code, with + if it was edited since; None outside git."""
+    process = subprocess.run(
         ["git", "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"],
-        cwd=here,
+        cwd=Path(__file__).parent,
         capture_output=True,
         text=True,
         check=False,
     )
-    return found.stdout.strip() or None
+    return process.stdout.strip() or None
 
 
 def processor() -> str:
-    """The processor's name as the system gives it."""
+    """Return the processor's name as the operating system reports it."""
     info = Path("/proc/cpuinfo")
     if sys.platform == "linux" and info.exists():
         for line in info.read_text().splitlines():

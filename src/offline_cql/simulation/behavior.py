@@ -1,8 +1,8 @@
-"""Behavior policies: who acted in the simulated data sets, in NumPy alone.
+"""Behavior policies: the policies that acted in the simulated data sets, in NumPy alone.
 
 Pendulum and cart-pole are driven by short scripts, the MuJoCo tasks by small networks that ship
-with the package (`behaviors/<env>-<level>.npz`). `mixture` states which of them make up each
-quality. Knows nothing of how episodes are recorded or stored.
+with the package (`behaviors/<env>-<level>.npz`). `mixture` returns the policies of each
+quality.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from offline_cql.errors import DataError
-from offline_cql.simulation.environments import BatchPolicy
+from offline_cql.simulation.rollouts import BatchPolicy
 from offline_cql.transitions import ActionMap, Spaces
 
 Array = npt.NDArray[Any]
@@ -29,8 +29,10 @@ LOG_STD_RANGE = (-5.0, 2.0)
 
 @dataclass(frozen=True)
 class Component:
-    """One policy of a mixture; share: its part of the steps, in (0, 1]; build(spaces, count, rng)
-    makes it for `count` environments stepped side by side."""
+    """One policy of a mixture; share: its fraction of the steps, in (0, 1].
+
+    build(spaces, count, rng) creates the policy for `count` environments stepped side by side.
+    """
 
     name: str
     share: float
@@ -38,7 +40,7 @@ class Component:
 
 
 def mixture(env_name: str, quality: str) -> tuple[Component, ...]:
-    """The policies behind a quality of an environment's data. Raises DataError if it has none."""
+    """Return the policies of a quality of an environment's data. Raises DataError without any."""
     if (env_name, quality) in SCRIPTED:
         return SCRIPTED[env_name, quality]
     if quality not in TRAINED or not list(SHIPPED.glob(f"{env_name}-*.npz")):
@@ -52,7 +54,7 @@ def mixture(env_name: str, quality: str) -> tuple[Component, ...]:
 
 
 def shipped_levels() -> dict[str, list[str]]:
-    """The levels of the networks that ship, by environment."""
+    """Return the levels of the shipped networks by environment."""
     levels: dict[str, list[str]] = {}
     for path in sorted(SHIPPED.glob("*.npz")):
         env_name, level = path.stem.split("-", 1)
@@ -61,7 +63,7 @@ def shipped_levels() -> dict[str, list[str]]:
 
 
 class RandomActions:
-    """Uniform over the action space; each action is kept for `hold` steps of an episode."""
+    """Uniform random actions, each repeated for `hold` steps of an episode."""
 
     def __init__(self, spaces: Spaces, count: int, rng: np.random.Generator, hold: int = 1):
         self.spaces, self.rng, self.hold = spaces, rng, hold

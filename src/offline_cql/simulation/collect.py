@@ -1,8 +1,7 @@
-"""Records simulated data sets: behavior policies stepped in environments, kept as Minari data.
+"""Recording of simulated data sets: behavior policies stepped in environments, in Minari's format.
 
-A data set appears in the local store whole or not at all: it is written to a hidden folder of the
-same store and renamed, under a lock that makes a second process wait and then use it.
-Knows nothing of transitions, learning or evaluation.
+A data set appears in the local store complete or not at all: it is written to a hidden folder of
+the same store and renamed, under a lock that makes a second process wait and then use it.
 """
 
 from __future__ import annotations
@@ -27,20 +26,15 @@ from offline_cql.random_streams import RandomStream
 from offline_cql.readers.minari.store import dataset_path, ensure_namespace, hidden_path, is_stored
 from offline_cql.render.progress import ProgressBar
 from offline_cql.simulation.behavior import Behavior, Component, mixture
-from offline_cql.simulation.environments import (
-    Environment,
-    Episode,
-    make_environments,
-    roll_out,
-    spaces_of,
-)
+from offline_cql.simulation.environments import Environment, make_environments, spaces_of
+from offline_cql.simulation.rollouts import Episode, roll_out
 
 ENVIRONMENTS = 10  # stepped side by side; each makes a tenth of the steps
 PLAIN_SIZE = 100_000  # transitions; any other size is named in the id
 
 
 def dataset_id(dataset: DatasetConfig) -> str:
-    """The id a recording is stored under: sim/hopper/medium-v0, or …/medium_5000-v0 by size."""
+    """Return the id of a recording: sim/hopper/medium-v0, or …/medium_5000-v0 by size."""
     assert dataset.id is not None  # conf/dataset/simulated.yaml names it
     if dataset.size == PLAIN_SIZE:
         return dataset.id
@@ -49,7 +43,7 @@ def dataset_id(dataset: DatasetConfig) -> str:
 
 
 def ensure_recorded(env: EnvConfig, dataset: DatasetConfig, *, seed: int = 0) -> str:
-    """The id of an simulated data set, recorded first if the local store lacks it."""
+    """Return the id of a simulated data set; record it if the local store lacks it."""
     identifier = dataset_id(dataset)
     if not is_stored(identifier):
         with _exclusive(identifier):
@@ -67,14 +61,14 @@ def record(
     identifier: str | None = None,
     overwrite: bool = False,
 ) -> str:
-    """Rolls out exactly dataset.size steps into the local store; returns the id.
+    """Record exactly dataset.size steps into the local store; return the id.
 
-    behavior: a policy of one's own (None: the mixture behind env and dataset.quality), which
-    needs an identifier of its own. Raises DataError if the id is taken and overwrite is False,
-    PolicyError and SimulatorError from the roll-out; then the store is as it was.
+    behavior: a custom policy, which needs an identifier (None: the mixture of dataset.quality).
+    Raises DataError if the id exists and overwrite is False, PolicyError and SimulatorError from
+    the rollouts; the store is then unchanged.
     """
     if behavior is not None and identifier is None:
-        raise DataError("recording a policy of one's own needs a data set id of its own")
+        raise DataError("give an identifier: a custom policy needs a data set id of its own")
     name = identifier or dataset_id(dataset)
     with _exclusive(name):
         if is_stored(name) and not overwrite:
@@ -85,7 +79,7 @@ def record(
 
 @dataclass(frozen=True)
 class _Part:
-    """What one component contributed; its return over the episodes that the quota did not cut."""
+    """The contribution of one component; its return is over the episodes that were not cut."""
 
     name: str
     steps: int
@@ -107,14 +101,14 @@ def _record(
     )
     environments = make_environments(env.id, min(ENVIRONMENTS, dataset.size))
     try:
-        episodes, parts = _rolled_out(environments, components, dataset.size, seed, name)
+        episodes, parts = _roll_out_mixture(environments, components, dataset.size, seed, name)
         _store(name, environments[0], episodes, _metadata(env, name, seed, parts))
     finally:
         for environment in environments:
             environment.close()
 
 
-def _rolled_out(
+def _roll_out_mixture(
     environments: Sequence[Environment],
     components: Sequence[Component],
     size: int,
@@ -131,16 +125,16 @@ def _rolled_out(
             entropy = np.random.SeedSequence([seed, RandomStream.COLLECTION, index])
             policy = component.build(spaces, count, np.random.default_rng(entropy))
             quotas = [steps // count + (i < steps % count) for i in range(count)]
-            rolled = roll_out(
+            component_episodes = roll_out(
                 environments,
                 policy,
                 seed=int(entropy.generate_state(1)[0]),
                 steps_each=quotas,
-                on_step=lambda made, _ended: bar.advance(made),
+                on_step=lambda steps, _ended: bar.advance(steps),
             )
-            episodes += rolled
-            parts.append(_part(component.name, steps, rolled))
-    # Mixed, so that any run of episodes has something of each component.
+            episodes += component_episodes
+            parts.append(_part(component.name, steps, component_episodes))
+    # Shuffled, so that any range of episodes has some of each component.
     order = np.random.default_rng([seed, RandomStream.COLLECTION]).permutation(len(episodes))
     return [episodes[index] for index in order], parts
 
@@ -182,7 +176,7 @@ def _metadata(env: EnvConfig, name: str, seed: int, parts: Sequence[_Part]) -> d
 def _store(
     name: str, environment: Environment, episodes: Sequence[Episode], metadata: dict[str, Any]
 ) -> None:
-    """Writes beside the final place, flushes to the disk, renames."""
+    """Write to a hidden folder, flush to the disk, rename."""
     final, staging = dataset_path(name), hidden_path(".recording", name)
     shutil.rmtree(staging, ignore_errors=True)  # of a recording that was killed
     (staging / "new").mkdir(parents=True)

@@ -1,6 +1,6 @@
-"""What a policy is worth in its environment: rollouts with own seeds, raw and normalized returns.
+"""Evaluation of a policy in its environment: raw and normalized returns of whole episodes.
 
-Nothing here draws from a generator that training uses: evaluating more often changes no weight.
+The seeds are its own, so that evaluating more often changes no weight.
 """
 
 from collections.abc import Callable
@@ -11,7 +11,8 @@ import torch
 
 from offline_cql.agents import Agent
 from offline_cql.config import EnvConfig, RolloutConfig
-from offline_cql.simulation.environments import Array, BatchPolicy, make_simulators, roll_out
+from offline_cql.simulation.environments import make_simulators
+from offline_cql.simulation.rollouts import Array, BatchPolicy, roll_out
 from offline_cql.transitions import Transitions
 
 
@@ -37,14 +38,14 @@ class Score:
 
 
 def normalized_score(value: float, env: EnvConfig) -> float | None:
-    """100 · (return − reference_min) / (reference_max − reference_min); None without references."""
+    """Return 100 · (value − reference_min) / (reference_max − reference_min); None without them."""
     if env.reference_min is None or env.reference_max is None:
         return None
     return 100.0 * (value - env.reference_min) / (env.reference_max - env.reference_min)
 
 
 def greedy_policy(agent: Agent) -> BatchPolicy:
-    """The agent's deterministic policy over NumPy batches, in the environment's units."""
+    """Return the agent's deterministic policy over NumPy batches, in the environment's units."""
 
     @torch.no_grad()
     def policy(observations: Array, indices: Array, starts: Array) -> Array:
@@ -62,9 +63,9 @@ def evaluate(
     *,
     on_step: Callable[[int, int], None] | None = None,
 ) -> list[EpisodeResult]:
-    """Play `episodes` episodes, the same number in each sub-environment: no bias to short ones.
+    """Run the episodes, the same number in each environment, so that short ones are not favored.
 
-    on_step is told how many steps were just made and how many episodes ended by them.
+    on_step receives the number of steps just made and the number of episodes that they ended.
     """
     environments = make_simulators(env, evaluation.environments)
     try:
@@ -85,7 +86,7 @@ def evaluate(
 
 
 def score(results: list[EpisodeResult], env: EnvConfig) -> Score:
-    """The summary of evaluated episodes; the standard deviation is the population's."""
+    """Return the summary of evaluated episodes; the standard deviation is the population's."""
     returns = np.array([r.return_ for r in results])
     mean = float(returns.mean())
     return Score(
@@ -98,12 +99,12 @@ def score(results: list[EpisodeResult], env: EnvConfig) -> Score:
 
 
 def behavior_return(transitions: Transitions) -> float:
-    """Mean return of the logged episodes, in the environment's units.
+    """Return the mean return of the logged episodes, in the environment's units.
 
-    Episodes that were cut short by the recording's quota are left out: truncated ones that are
-    shorter than the longest episode of the data by more than one step.
+    Episodes cut short by the recording's quota are left out: truncated ones that are shorter than
+    the longest episode of the data by more than one step.
     """
     lengths, terminal = transitions.lengths, transitions.terminated[transitions.ends - 1]
-    # Formats without the observation after a time limit have lost that last step.
+    # Formats without the observation after a time limit lack that last step.
     whole = terminal | (lengths >= lengths.max() - 1)
     return float(transitions.episode_returns()[whole].mean())
