@@ -30,7 +30,7 @@ from offline_cql.errors import ConfigError, ExportError
 from offline_cql.export.onnx_file import check_onnx, onnx_bytes
 from offline_cql.export.policy import exportable_policy
 from offline_cql.io import read_json, write_json
-from offline_cql.readers.table.inference import inferred
+from offline_cql.readers.table.inference import infer_columns
 from offline_cql.simulation.rollouts import Array
 
 pytestmark = pytest.mark.usefixtures("recorded")
@@ -338,7 +338,7 @@ def named(tmp_path_factory: pytest.TempPathFactory) -> Path:
         *(key for key in BC if not key.startswith(simulated)),
         *("env=logged", "dataset=table", f"dataset.path={path}"),
         *("updates=20", "checkpoint_every=20"),
-        *inferred(str(path)).overrides(),
+        *infer_columns(str(path)).overrides(),
     )
     export(run)
     return run

@@ -15,7 +15,7 @@ from offline_cql.commands.train import validate
 from offline_cql.config import TrainConfig, reject_unused_overrides, validate_config
 from offline_cql.errors import ConfigError, DataError
 from offline_cql.io import read_json
-from offline_cql.readers.table.inference import inferred
+from offline_cql.readers.table.inference import infer_columns
 
 SHORT = (
     *("env=logged", "dataset=table", "logger=csv", "hardware=cpu", "hardware.updates_per_step=10"),
@@ -40,7 +40,13 @@ def overrides_for(logs: Path, name: str, *overrides: str) -> tuple[str, ...]:
     """Return the command line that trains on a file with its inferred columns."""
     path = logs / f"{name}.parquet"
     kind = KINDS[name] if "algorithm=bc" not in overrides else ()
-    return (*SHORT, *kind, f"dataset.path={path}", *inferred(str(path)).overrides(), *overrides)
+    return (
+        *SHORT,
+        *kind,
+        f"dataset.path={path}",
+        *infer_columns(str(path)).overrides(),
+        *overrides,
+    )
 
 
 @pytest.fixture(scope="module", params=list(KINDS))
@@ -111,7 +117,7 @@ def test_a_continuous_setting_of_a_discrete_agent_is_refused_only_when_typed(log
 def test_a_simulators_spaces_are_those_of_the_data(logs: Path):
     """Pendulum has three observations and one action within ±2; the logs have four columns."""
     pendulum = ("env=pendulum", "evaluation=none", *overrides_for(logs, "logs")[1:])
-    with pytest.raises(DataError, match=r"gives 4 columns .* the simulator has 3"):
+    with pytest.raises(DataError, match=r"matches 4 columns .* the simulator has 3"):
         settings_of(*pendulum)
     three = "dataset.columns.observation=[temperature,hour_sin,hour_cos]"
     _, data = validate(composed(*pendulum, three), [])

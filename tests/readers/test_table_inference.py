@@ -11,15 +11,15 @@ from support.config import settings
 from support.table_case import episodes, loaded, write
 
 from offline_cql.errors import DataError
-from offline_cql.readers.table.columns import matches
-from offline_cql.readers.table.inference import Inference, inferred
+from offline_cql.readers.table.columns import match_columns
+from offline_cql.readers.table.inference import Inference, infer_columns
 
 F, N, B, S = [0.5], [1], [True], ["a"]
 T = [datetime.datetime(2026, 5, 1)]
 
 
 def guessed(tmp_path: Path, **columns: Any) -> Inference:
-    return inferred(str(write(tmp_path / "logs.parquet", columns)))
+    return infer_columns(str(write(tmp_path / "logs.parquet", columns)))
 
 
 def test_common_names_are_known_in_any_spelling(tmp_path: Path):
@@ -95,7 +95,7 @@ def test_what_no_name_claims_is_observed(tmp_path: Path):
     guess = guessed(tmp_path, price=F, stock=N, when=T, ordered=S, reward=F, day=N)
     assert guess.mapping["observation"] == ("price", "stock")
     assert guess.mapping["action"] == ("ordered",)
-    assert "  left out         when (timestamp[us])" in guess.text()
+    assert "  unused           when (timestamp[us])" in guess.text()
 
 
 def test_what_cannot_be_guessed_is_left_to_fill_in(tmp_path: Path):
@@ -104,7 +104,7 @@ def test_what_cannot_be_guessed_is_left_to_fill_in(tmp_path: Path):
     assert "dataset.columns.action=[FILL_IN]" in settings_
     assert "dataset.columns.reward=FILL_IN" in settings_
     assert "dataset.columns.episode=FILL_IN" in settings_
-    assert "choose, and take it out of the observations" in guess.text()
+    assert "choose one and remove it from the observations" in guess.text()
 
 
 def test_next_columns_need_a_partner_for_each_observation(tmp_path: Path):
@@ -141,7 +141,7 @@ def test_the_printed_command_loads_the_file(tmp_path: Path):
         "step": [*T, *T, *T, *T, *T],
     }
     path = write(tmp_path / "my logs.parquet", renamed)
-    arguments = typed(inferred(str(path)))
+    arguments = typed(infer_columns(str(path)))
     dataset = settings(*(text for text in arguments if "columns" not in text))
     assert dataset.dataset.path == str(path)
     given = [text.removeprefix("dataset.columns.") for text in arguments if "columns" in text]
@@ -158,14 +158,14 @@ def test_the_kind_of_a_lone_action_is_said(tmp_path: Path):
         kind: re.search("  action .*", guessed(tmp_path, action=values, **rest).text())
         for kind, values in {"text": S, "whole": N, "amount": F}.items()
     }
-    assert "each value is an action to choose" in said["text"].group()
+    assert "discrete, one action per value" in said["text"].group()
     assert "dataset.columns.discrete=false" in said["whole"].group()
-    assert "amounts" in said["amount"].group()
+    assert "continuous" in said["amount"].group()
 
 
 def test_no_file_is_a_data_error(tmp_path: Path):
-    with pytest.raises(DataError, match="there is no such file"):
-        inferred(str(tmp_path / "none.csv"))
+    with pytest.raises(DataError, match="does not exist"):
+        infer_columns(str(tmp_path / "none.csv"))
 
 
 # --- Patterns ---
@@ -184,5 +184,5 @@ def test_no_file_is_a_data_error(tmp_path: Path):
     ],
 )
 def test_patterns(pattern: str, expected: list[str]):
-    found = ["obs_10", "obs_2", "obs_1", "x_2", "t[1]", "a*b", "axb"]
-    assert matches(pattern, found) == expected
+    names = ["obs_10", "obs_2", "obs_1", "x_2", "t[1]", "a*b", "axb"]
+    assert match_columns(pattern, names) == expected

@@ -33,8 +33,8 @@ def changed(tmp_path: Path, kind: str = "parquet", **columns: Any) -> Path:
 
 
 def test_no_file_a_folder_and_a_foreign_suffix(tmp_path: Path):
-    assert "there is no such file" in refused(tmp_path / "none.parquet")
-    assert "there is no such file" in refused(f"{tmp_path}/*.csv")
+    assert "does not exist" in refused(tmp_path / "none.parquet")
+    assert "does not exist" in refused(f"{tmp_path}/*.csv")
     assert f"dataset.path={tmp_path}/*.parquet" in refused(tmp_path)
     (tmp_path / "logs.json").write_text("{}")
     assert ".parquet, .csv, .csv.gz, .npz" in refused(tmp_path / "logs.json")
@@ -100,7 +100,7 @@ def test_a_column_that_is_not_there_is_named_with_the_closest_and_a_way_out(tmp_
     path = changed(tmp_path)
     message = refused(path, "reward=rewards")
     assert "no column rewards (dataset.columns.reward); did you mean reward?" in message
-    assert "found: obs_0, obs_1, action_0" in message
+    assert "columns: obs_0, obs_1, action_0" in message
     assert f"python audit.py env=logged dataset=table dataset.path={path} infer=true" in message
 
 
@@ -137,17 +137,17 @@ def test_a_column_has_one_use(tmp_path: Path):
 
 
 def test_a_pattern_for_one_column_that_fits_two(tmp_path: Path):
-    assert "fits obs_0, obs_1: name one" in refused(changed(tmp_path), "reward=obs_*")
+    assert "matches obs_0, obs_1: name one" in refused(changed(tmp_path), "reward=obs_*")
 
 
 def test_next_observations_fit_the_observations(tmp_path: Path):
     path = changed(tmp_path, next_obs_0=np.zeros(6))
-    assert "names 1 columns, dataset.columns.observation 2" in refused(path)
+    assert "has 1 columns, dataset.columns.observation 2" in refused(path)
 
 
 def test_nothing_says_where_an_episode_ends(tmp_path: Path):
     path = changed(tmp_path, episode=None, step=None, terminated=None, truncated=None)
-    assert "no episode ends and no episode length given" in refused(path)
+    assert "the ends of episodes are unknown" in refused(path)
 
 
 # --- Order ---
@@ -165,14 +165,14 @@ def test_a_step_that_is_missing_or_out_of_order(tmp_path: Path):
 def test_an_episode_that_comes_back(chunk: int, tmp_path: Path):
     path = changed(tmp_path, episode=[7, 7, 8, 8, 7, 8], step=None, terminated=None, truncated=None)
     message = refused(path, chunk=chunk)
-    assert "episode 7 comes back after another one began, and 1 others" in message
+    assert "episode 7 (and 1 others) continues after another one started" in message
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 100])
 @pytest.mark.parametrize("flag", ["terminated", "truncated"])
 def test_an_episode_that_goes_on_after_its_end(flag: str, chunk: int, tmp_path: Path):
     path = changed(tmp_path, **{flag: [False, True, False, False, False, True]})
-    assert "row 2, column episode: episode 0 goes on after a row" in refused(path, chunk=chunk)
+    assert "row 2, column episode: episode 0 continues after a row" in refused(path, chunk=chunk)
 
 
 # --- Values ---
@@ -211,10 +211,10 @@ def test_numbers_beyond_float32(tmp_path: Path):
 @pytest.mark.parametrize(
     ("values", "hint"),
     [
-        (["warm"] * 6, "holds text: give each text a number"),
-        ([datetime.datetime(2026, 5, 1)] * 6, "holds times (timestamp[us]): give what matters"),
-        ([[1.0, 2.0]] * 6, "make a column of each number in it"),
-        ([b"x"] * 6, "holds binary, not numbers"),
+        (["warm"] * 6, "holds text: encode it as numbers"),
+        ([datetime.datetime(2026, 5, 1)] * 6, "holds times (timestamp[us]): convert it to numbers"),
+        ([[1.0, 2.0]] * 6, "split it into one column per number"),
+        ([b"x"] * 6, "holds binary, expected numbers"),
     ],
 )
 @pytest.mark.parametrize("name", ["obs_0", "reward", "action_0"])
@@ -226,10 +226,10 @@ def test_flags_steps_and_episodes_of_a_wrong_kind(tmp_path: Path):
     message = refused(changed(tmp_path, terminated=[0, 0, 1, 0, 0, 2]))
     assert "row 5, column terminated: 2 must be 0 or 1" in message
     times = [datetime.datetime(2026, 5, day) for day in range(1, 7)]
-    assert "column step holds timestamp[us], not whole" in refused(changed(tmp_path, step=times))
-    assert "not all whole numbers" in refused(changed(tmp_path, step=[0, 1, 1.5, 0, 1, 2]))
-    lists = [[1]] * 6
-    assert "an episode is a number, text or date" in refused(changed(tmp_path, episode=lists))
+    assert "column step holds timestamp[us], expected int" in refused(changed(tmp_path, step=times))
+    assert "not all are integers" in refused(changed(tmp_path, step=[0, 1, 1.5, 0, 1, 2]))
+    message = refused(changed(tmp_path, episode=[[1]] * 6))
+    assert "episodes are identified by integers, text or dates" in message
 
 
 # --- Actions ---
@@ -241,8 +241,8 @@ def lone(tmp_path: Path, values: Any, **columns: Any) -> Path:
 
 def test_an_action_that_never_changes(tmp_path: Path):
     message = refused(changed(tmp_path, action_1=[0.5] * 6))
-    assert "column action_1 is always 0.5: leave it out of dataset.columns.action" in message
-    assert "is always push: there is nothing to choose" in refused(lone(tmp_path, ["push"] * 6))
+    assert "column action_1 is always 0.5: remove it from dataset.columns.action" in message
+    assert "is always push: two actions are the minimum" in refused(lone(tmp_path, ["push"] * 6))
 
 
 @pytest.mark.parametrize(
@@ -251,7 +251,7 @@ def test_an_action_that_never_changes(tmp_path: Path):
 )
 def test_a_value_is_told_on_one_line(tmp_path: Path, value: Any, shown: str):
     message = refused(lone(tmp_path, [value] * 6))
-    assert f"column action is always {shown}: there is nothing to choose" in message
+    assert f"column action is always {shown}: two actions are the minimum" in message
 
 
 def test_more_choices_than_anyone_has(tmp_path: Path):
@@ -259,17 +259,17 @@ def test_more_choices_than_anyone_has(tmp_path: Path):
     columns["action"] = np.arange(1_001)
     path = write(tmp_path / "logs.parquet", columns)
     message = refused(path, "action=[action]")
-    assert "more than 1,000 different actions" in message
+    assert "more than 1,000 distinct actions" in message
     assert "dataset.columns.discrete=false" in message
 
 
 def test_settings_of_the_actions_that_do_not_fit(tmp_path: Path):
     path = changed(tmp_path)
-    assert "takes one action column" in refused(path, "discrete=true")
+    assert "needs one action column" in refused(path, "discrete=true")
     assert "needs 2 numbers" in refused(path, "action_low=[0]", "action_high=[1]")
     bounds = ("action_low=[0]", "action_high=[1]")
     assert "has no effect" in refused(lone(tmp_path, [0, 1, 0, 1, 0, 1]), *bounds)
-    assert "not all whole numbers" in refused(lone(tmp_path, [0.5] * 6), "discrete=true")
+    assert "not all are integers" in refused(lone(tmp_path, [0.5] * 6), "discrete=true")
     assert "holds text" in refused(lone(tmp_path, ["a"] * 6), "discrete=false")
 
 
@@ -301,10 +301,10 @@ def test_propensities_that_are_no_probabilities(tmp_path: Path):
 def test_data_that_are_not_the_simulators(tmp_path: Path):
     path = changed(tmp_path)
     message = refused(path, spaces=Spaces(3, 2, False, (-1, -1), (1, 1)))
-    assert "gives 2 columns (obs_0, obs_1), the simulator has 3" in message
-    two = "the simulator takes 2 actions to choose from"
+    assert "matches 2 columns (obs_0, obs_1), the simulator has 3" in message
+    two = "the simulator has 2 discrete actions"
     assert two in refused(path, spaces=Spaces(2, 2, True, (), ()))
-    one = "the simulator takes 1 amounts"
+    one = "the simulator has 1 action dimensions"
     assert one in refused(path, spaces=Spaces(2, 1, False, (-1,), (1,)))
     real = Spaces(2, 2, False, (-1, -1), (1, 1))
     assert "has no effect with a simulator" in refused(path, "discrete=false", spaces=real)
@@ -338,4 +338,4 @@ def test_a_table_of_types_that_nobody_reads(tmp_path: Path):
     path = tmp_path / "logs.parquet"
     columns = episodes([2], ["T"]) | {"obs_0": pa.array([{"a": 1}, {"a": 2}])}
     pa.parquet.write_table(pa.table(columns), path)
-    assert "make a column of each number in it" in refused(path)
+    assert "split it into one column per number" in refused(path)

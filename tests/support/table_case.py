@@ -68,4 +68,4 @@ def loaded(
     path: Path | str, *overrides: str, spaces: Spaces | None = None, chunk: int = 65_536
 ) -> Transitions:
     """The transitions of files, through the gate and the cache."""
-    return load(TableReader(str(path), columns_of(*overrides), spaces=spaces, chunk=chunk))
+    return load(TableReader(str(path), columns_of(*overrides), spaces=spaces, chunk_size=chunk))

@@ -62,10 +62,10 @@ def print_verbatim(console: Console, text: str) -> None:
 
 def print_inferred_columns(settings: AuditConfig) -> None:
     """Print which columns of a table would become observation, action, reward and so on."""
-    from offline_cql.readers.table.inference import inferred
+    from offline_cql.readers.table.inference import infer_columns
 
     assert settings.dataset.path is not None  # required by the config of a table
-    print(inferred(settings.dataset.path).text())
+    print(infer_columns(settings.dataset.path).text())
 
 
 def compute_with_progress(transitions: Transitions, settings: AuditConfig) -> DatasetStatistics:

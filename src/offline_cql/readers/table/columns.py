@@ -1,7 +1,4 @@
-"""Which column of a table is what: the settings' names and patterns against the names found.
-
-Knows nothing of files and values.
-"""
+"""Mapping of columns: the names and patterns of dataset.columns matched with a file's columns."""
 
 from __future__ import annotations
 
@@ -12,15 +9,15 @@ from difflib import get_close_matches
 
 from offline_cql.config import ColumnsConfig
 from offline_cql.errors import DataError
-from offline_cql.readers.table.files import natural
+from offline_cql.readers.table.files import natural_key
 
-OPTIONAL = "?"  # at the end of a name: taken when it is there
-SHOWN = 30  # columns that a message lists
+OPTIONAL = "?"  # at the end of a name: used if the column exists
+MAX_LISTED = 30  # columns in a message
 
 
 @dataclass(frozen=True)
 class Mapping:
-    """The columns of each part of a step, by name; None or empty: there are none."""
+    """The columns of each part of a transition; None or empty: there are none."""
 
     observation: tuple[str, ...]
     action: tuple[str, ...]
@@ -33,19 +30,19 @@ class Mapping:
     propensity: str | None
 
     def names(self) -> list[str]:
-        """Every column that is read, once."""
-        parts = (getattr(self, field.name) for field in fields(self))
-        each = (part if isinstance(part, tuple) else (part,) for part in parts)
-        return list(dict.fromkeys(name for part in each for name in part if name is not None))
+        """Return every column that is read, once."""
+        values = (getattr(self, field.name) for field in fields(self))
+        parts = (value if isinstance(value, tuple) else (value,) for value in values)
+        return list(dict.fromkeys(name for part in parts for name in part if name is not None))
 
 
-def mapped(columns: ColumnsConfig, found: Sequence[str], place: str) -> Mapping:
-    """The settings applied to the columns that a file has. Raises DataError."""
-    search = _Search(found, place)
+def map_columns(columns: ColumnsConfig, names: Sequence[str], path: str) -> Mapping:
+    """Return the columns that dataset.columns selects among `names`. Raises DataError."""
+    search = _Search(names, path)
     mapping = Mapping(
-        observation=search.several("observation", columns.observation, needed=True),
-        action=search.several("action", columns.action, needed=True),
-        reward=search.one("reward", columns.reward, needed=True) or "",
+        observation=search.several("observation", columns.observation, required=True),
+        action=search.several("action", columns.action, required=True),
+        reward=search.one("reward", columns.reward, required=True) or "",
         episode=search.one("episode", columns.episode),
         step=search.one("step", columns.step),
         terminated=search.one("terminated", columns.terminated),
@@ -53,90 +50,97 @@ def mapped(columns: ColumnsConfig, found: Sequence[str], place: str) -> Mapping:
         next_observation=search.several("next_observation", columns.next_observation or []),
         propensity=search.one("propensity", columns.propensity),
     )
-    _refuse_double_use(mapping, place)
-    following = len(mapping.next_observation)
-    if following not in (0, len(mapping.observation)):
+    _refuse_duplicates(mapping, path)
+    n_next = len(mapping.next_observation)
+    if n_next not in (0, len(mapping.observation)):
         raise DataError(
-            f"{place}: dataset.columns.next_observation names {following} columns, "
-            f"dataset.columns.observation {len(mapping.observation)}: they must fit one by one"
+            f"{path}: dataset.columns.next_observation has {n_next} columns, "
+            f"dataset.columns.observation {len(mapping.observation)}: name as many, in the same "
+            "order"
         )
     if not (mapping.episode or mapping.step or mapping.terminated or mapping.truncated):
         raise DataError(
-            f"{place}: no episode ends and no episode length given: name a column by "
-            f"dataset.columns.episode, step, terminated or truncated; {listed(found)}"
+            f"{path}: the ends of episodes are unknown: set dataset.columns.episode, step, "
+            f"terminated or truncated; {list_columns(names)}"
         )
     return mapping
 
 
-def matches(pattern: str, found: Sequence[str]) -> list[str]:
-    """The columns that a name or a pattern means, a pattern's in natural order."""
-    if pattern in found:  # as it is written, whatever is in it
+def match_columns(pattern: str, names: Sequence[str]) -> list[str]:
+    """Return the columns that match a name or a pattern with `*`, in natural order."""
+    if pattern in names:  # an exact match, even if the name contains a `*`
         return [pattern]
     expression = re.compile(".*".join(map(re.escape, pattern.split("*"))), re.DOTALL)
-    return sorted((name for name in found if expression.fullmatch(name)), key=natural)
+    return sorted((name for name in names if expression.fullmatch(name)), key=natural_key)
 
 
-def listed(found: Sequence[str]) -> str:
-    """found: a, b, c"""
-    more = f" and {len(found) - SHOWN:,} more" if len(found) > SHOWN else ""
-    return f"found: {', '.join(found[:SHOWN])}{more}"
+def list_columns(names: Sequence[str]) -> str:
+    """Return `columns: a, b, c` for a message."""
+    more = f" and {len(names) - MAX_LISTED:,} more" if len(names) > MAX_LISTED else ""
+    return f"columns: {', '.join(names[:MAX_LISTED])}{more}"
 
 
-def infer_command(path: str) -> str:
-    """What to type for a guess at the mapping."""
+def inference_command(path: str) -> str:
+    """Return the command that suggests a mapping."""
     return f"python audit.py env=logged dataset=table dataset.path={path} infer=true"
 
 
 class _Search:
-    def __init__(self, found: Sequence[str], place: str):
-        self.found, self.place = found, place
+    """Searches the columns of a file for those of one setting."""
 
-    def several(self, role: str, patterns: list[str], *, needed: bool = False) -> tuple[str, ...]:
-        names = [name for pattern in patterns for name in self._present(role, pattern)]
-        if needed and not names:
-            raise self._absent(role, ", ".join(pattern.rstrip(OPTIONAL) for pattern in patterns))
+    def __init__(self, columns: Sequence[str], path: str):
+        self.columns, self.path = columns, path
+
+    def several(self, role: str, patterns: list[str], *, required: bool = False) -> tuple[str, ...]:
+        names = [name for pattern in patterns for name in self._matching(role, pattern)]
+        if required and not names:
+            raise self._missing(role, ", ".join(pattern.rstrip(OPTIONAL) for pattern in patterns))
         return tuple(dict.fromkeys(names))
 
-    def one(self, role: str, pattern: str | None, *, needed: bool = False) -> str | None:
-        names = [] if pattern is None else self._present(role, pattern)
+    def one(self, role: str, pattern: str | None, *, required: bool = False) -> str | None:
+        names = [] if pattern is None else self._matching(role, pattern)
         if len(names) > 1:
             raise DataError(
-                f"{self.place}: dataset.columns.{role}={pattern} fits {', '.join(names)}: name one"
+                f"{self.path}: dataset.columns.{role}={pattern} matches {', '.join(names)}: name "
+                "one"
             )
-        if needed and not names:
-            raise self._absent(role, str(pattern))
+        if required and not names:
+            raise self._missing(role, str(pattern))
         return names[0] if names else None
 
-    def _present(self, role: str, pattern: str) -> list[str]:
-        names = matches(pattern, self.found)
+    def _matching(self, role: str, pattern: str) -> list[str]:
+        names = match_columns(pattern, self.columns)
         if names or not pattern.endswith(OPTIONAL):
             if not names:
-                raise self._absent(role, pattern)
+                raise self._missing(role, pattern)
             return names
-        return matches(pattern.removesuffix(OPTIONAL), self.found)
+        return match_columns(pattern.removesuffix(OPTIONAL), self.columns)
 
-    def _absent(self, role: str, wanted: str) -> DataError:
-        folded = {name.lower(): name for name in self.found}
-        close = get_close_matches(wanted.lower(), list(folded), n=1)
-        close = close or [name for name in folded if wanted.lower() in name]
+    def _missing(self, role: str, requested: str) -> DataError:
+        folded = {name.lower(): name for name in self.columns}
+        close = get_close_matches(requested.lower(), list(folded), n=1)
+        close = close or [name for name in folded if requested.lower() in name]
         hint = f"did you mean {folded[close[0]]}? " if close else ""
         return DataError(
-            f"{self.place} has no column {wanted} (dataset.columns.{role}); {hint}"
-            f"{listed(self.found)}; {infer_command(self.place)} suggests a mapping"
+            f"{self.path} has no column {requested} (dataset.columns.{role}); {hint}"
+            f"{list_columns(self.columns)}; for a suggested mapping: {inference_command(self.path)}"
         )
 
 
-def _refuse_double_use(mapping: Mapping, place: str) -> None:
-    """A policy that sees the action or the reward would learn nothing; time it may see."""
-    used: dict[str, str] = {}
+def _refuse_duplicates(mapping: Mapping, path: str) -> None:
+    """Raise DataError for a column with two uses: a policy must not observe action or reward.
+
+    The step may be observed.
+    """
+    uses: dict[str, str] = {}
     for field in fields(mapping):
         part = getattr(mapping, field.name)
         for name in part if isinstance(part, tuple) else (part,):
-            before = used.get(name)
-            if before is not None and (before, field.name) != ("observation", "step"):
+            first_use = uses.get(name)
+            if first_use is not None and (first_use, field.name) != ("observation", "step"):
                 raise DataError(
-                    f"{place}: column {name} is both dataset.columns.{before} and "
-                    f"dataset.columns.{field.name}: leave it out of one of them"
+                    f"{path}: column {name} is both dataset.columns.{first_use} and "
+                    f"dataset.columns.{field.name}: remove it from one of them"
                 )
             if name is not None:
-                used[name] = field.name
+                uses[name] = field.name

@@ -1,7 +1,6 @@
-"""Where episodes begin in a table, and what follows each step: rows become transitions.
+"""Episode boundaries and next observations: rows of a table become transitions.
 
-It holds two rows back, no more: whether a row is kept is known two rows later. Knows nothing of
-files or settings.
+Two rows are held back between chunks: whether a row is kept depends on the two rows after it.
 """
 
 from __future__ import annotations
@@ -16,145 +15,153 @@ import pyarrow.compute as pc
 
 from offline_cql.errors import DataError
 from offline_cql.readers.table.columns import Mapping
-from offline_cql.readers.table.files import Piece
-from offline_cql.readers.table.values import Flags, identifiers, in_words, whole
+from offline_cql.readers.table.files import Chunk
+from offline_cql.readers.table.values import Flags, episode_ids, format_entry, integers
 from offline_cql.readers.writer import Steps, TransitionWriter
 
 Array = npt.NDArray[Any]
 
-HELD = 2  # rows
+N_HELD = 2  # rows
 
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """T consecutive rows of a table as numbers; begins [T]: whether an episode begins there."""
+    """T consecutive rows of a table as arrays; starts [T]: an episode starts at this row."""
 
     observations: Array
     actions: Array
     rewards: Array
     terminated: Flags
     truncated: Flags
-    begins: Flags
+    starts: Flags
     next_observations: Array | None = None  # NaN where a value is missing
     propensities: Array | None = None
 
     def __len__(self) -> int:
         return len(self.rewards)
 
-    def from_row(self, start: int) -> Rows:
-        """The rows from one on."""
-        parts: dict[str, Any] = {}
+    def tail(self, start: int) -> Rows:
+        """Return the rows from `start` on."""
+        arrays: dict[str, Any] = {}
         for field in fields(self):
-            mine = getattr(self, field.name)
-            parts[field.name] = None if mine is None else mine[start:]
-        return Rows(**parts)
+            values = getattr(self, field.name)
+            arrays[field.name] = None if values is None else values[start:]
+        return Rows(**arrays)
 
-    def followed_by(self, other: Rows) -> Rows:
-        """These rows and others."""
-        parts: dict[str, Any] = {}
+    def concatenate(self, other: Rows) -> Rows:
+        """Return these rows followed by others."""
+        arrays: dict[str, Any] = {}
         for field in fields(self):
-            mine, theirs = getattr(self, field.name), getattr(other, field.name)
-            parts[field.name] = None if mine is None else np.concatenate([mine, theirs])
-        return Rows(**parts)
+            first, second = getattr(self, field.name), getattr(other, field.name)
+            arrays[field.name] = None if first is None else np.concatenate([first, second])
+        return Rows(**arrays)
 
 
-class Beginnings:
-    """Finds where episodes begin, piece by piece, and refuses rows that are out of order.
+class EpisodeBoundaries:
+    """Finds the first rows of episodes, chunk by chunk, and refuses rows that are out of order.
 
-    By the episode column, if there is one: then an episode may go on in the next file. Else after
-    a row that is terminated or truncated, where the step is that of the first row of all again,
-    and with each file.
+    With an episode column, an episode starts where its value changes, and may continue in the next
+    file. Without one, an episode starts after a row that is terminated or truncated, where the
+    step has the value of the table's first row, and with each file.
     """
 
     def __init__(self, mapping: Mapping):
         self.mapping = mapping
+        # Of the last row so far:
         self.path: Any = None
-        self.episode: Any = None  # of the last row so far
+        self.episode: Any = None
         self.step: int | None = None
-        self.first_step: int | None = None
         self.ended = False
-        self.over_two_files = 0
-        self._seen: list[Any] = []  # the identifier of each episode
+        self.first_step: int | None = None  # of the table
+        self.over_two_files = 0  # episodes
+        self._ids: list[Any] = []  # of the episodes, in order
 
-    def of(self, piece: Piece, ended: Flags) -> Flags:
-        """begins [T]; ended [T]: terminated or truncated. Raises DataError."""
-        before = np.append(self.ended, ended[:-1])
+    def find_starts(self, chunk: Chunk, ended: Flags) -> Flags:
+        """Return starts [T]; ended [T]: terminated or truncated. Raises DataError."""
+        ended_before = np.append(self.ended, ended[:-1])
         if self.mapping.episode:
-            begins = self._changes(piece, self.mapping.episode)
-            self._refuse_going_on(piece, before & ~begins)
+            starts = self._changes(chunk, self.mapping.episode)
+            self._refuse_continuation(chunk, ended_before & ~starts)
         else:
-            begins = before
-            begins[0] |= piece.path != self.path
+            starts = ended_before
+            starts[0] |= chunk.path != self.path
         if self.mapping.step:
-            begins = self._ordered(piece, self.mapping.step, begins)
-        self.over_two_files += int(self.path not in (None, piece.path) and not begins[0])
-        self.path, self.ended = piece.path, bool(ended[-1])
-        return begins
+            starts = self._check_steps(chunk, self.mapping.step, starts)
+        self.over_two_files += int(self.path not in (None, chunk.path) and not starts[0])
+        self.path, self.ended = chunk.path, bool(ended[-1])
+        return starts
 
     def finish(self) -> None:
-        """Raises DataError when an episode was left and came back."""
-        if not self._seen:
+        """Raise DataError if an episode continues after another one started."""
+        if not self._ids:
             return
-        seen = pa.chunked_array(self._seen)
-        if pc.count_distinct(seen).as_py() == len(seen):
+        ids = pa.chunked_array(self._ids)
+        if pc.count_distinct(ids).as_py() == len(ids):
             return
-        counts = pc.value_counts(seen)
+        counts = pc.value_counts(ids)
         repeated = counts.filter(pc.greater(counts.field("counts"), 1)).field("values")
         raise DataError(
-            f"episode {in_words(repeated, 0)} comes back after another one began, and "
-            f"{len(repeated) - 1:,} others: sort by episode, step, or number them anew in each file"
+            f"episode {format_entry(repeated, 0)} (and {len(repeated) - 1:,} others) continues "
+            "after another one started: sort by episode, step, or make ids unique across files"
         )
 
-    def _changes(self, piece: Piece, name: str) -> Flags:
-        values = identifiers(piece, name)
-        if self._seen and values.type != self._seen[0].type:
-            kinds = f"{values.type}, in other files {self._seen[0].type}"
-            raise DataError(f"{piece.path}: column {name} is {kinds}")
+    def _changes(self, chunk: Chunk, name: str) -> Flags:
+        """Return the rows [T] where the episode column changes."""
+        values = episode_ids(chunk, name)
+        if self._ids and values.type != self._ids[0].type:
+            types = f"{values.type}, in other files {self._ids[0].type}"
+            raise DataError(f"{chunk.path}: column {name} is {types}")
         changes = np.empty(len(values), bool)
         changes[0] = self.episode is None or values[0] != self.episode
         later = pc.not_equal(values.slice(1), values.slice(0, len(values) - 1))
         changes[1:] = later.to_numpy(zero_copy_only=False)
         self.episode = values[-1]
         if changes.any():
-            self._seen.append(values.filter(pa.array(changes)))
+            self._ids.append(values.filter(pa.array(changes)))
         return changes
 
-    def _refuse_going_on(self, piece: Piece, wrong: Flags) -> None:
-        if wrong.any():
-            row = int(np.argmax(wrong))
+    def _refuse_continuation(self, chunk: Chunk, invalid: Flags) -> None:
+        """Raise DataError if an episode continues after its end, at the rows `invalid` [T]."""
+        if invalid.any():
+            row = int(np.argmax(invalid))
             assert self.mapping.episode is not None
-            name = in_words(identifiers(piece, self.mapping.episode), row)
+            name = format_entry(episode_ids(chunk, self.mapping.episode), row)
+            position = chunk.position(row, self.mapping.episode)
             raise DataError(
-                f"{piece.at(row, self.mapping.episode)}: episode {name} goes on after a row that "
-                "is terminated or truncated: sort by episode, step, or map other columns"
+                f"{position}: episode {name} continues after a row that is terminated or "
+                "truncated: sort by episode, step, or map other columns"
             )
 
-    def _ordered(self, piece: Piece, name: str, begins: Flags) -> Flags:
-        """begins, with those where the step starts anew if no column names the episodes."""
-        steps = whole(piece, name).to_numpy()
+    def _check_steps(self, chunk: Chunk, name: str, starts: Flags) -> Flags:
+        """Raise DataError unless steps grow by one within an episode.
+
+        Return `starts`; without an episode column, with the rows where the step starts again.
+        """
+        steps = integers(chunk, name).to_numpy()
         if self.first_step is None:
             self.first_step = int(steps[0])
         previous = np.append(steps[0] if self.step is None else self.step, steps[:-1])
         if not self.mapping.episode:
-            begins = begins | (steps == self.first_step)
-        # Without overflow: whether the step is one more, not what their difference is.
-        wrong = ~begins & ((steps != previous + 1) | (previous == np.iinfo(np.int64).max))
-        if wrong.any():
-            row = int(np.argmax(wrong))
+            starts = starts | (steps == self.first_step)
+        # previous + 1 wraps around at the largest int64.
+        invalid = ~starts & ((steps != previous + 1) | (previous == np.iinfo(np.int64).max))
+        if invalid.any():
+            row = int(np.argmax(invalid))
             raise DataError(
-                f"{piece.at(row, name)}: step {steps[row]} follows step {previous[row]} in one "
-                "episode, expected one more: sort by episode, step"
+                f"{chunk.position(row, name)}: step {steps[row]} follows step {previous[row]} in "
+                "one episode, expected one more: sort by episode, step"
             )
         self.step = int(steps[-1])
-        return begins
+        return starts
 
 
-class Following:
-    """Gives each row its next observation and hands the rows on to the writer.
+class TransitionBuilder:
+    """Adds the next observation to each row and appends the transitions to the writer.
 
-    From a column if there is one, else the next row of the episode. The last row of an episode
-    that was not terminated may have none: it is dropped and counted. A terminated row needs none
-    and keeps its reward; nothing is learned from the own observation that stands there.
+    The next observation is that of the mapped columns, otherwise that of the next row in the
+    episode. The last row of an episode that is not terminated may have none: it is dropped and
+    counted. A terminated row needs none and keeps its reward; its own observation is stored as
+    the next one, which the discount of 0 masks.
     """
 
     def __init__(self, writer: TransitionWriter):
@@ -162,53 +169,59 @@ class Following:
         self.held: Rows | None = None
 
     def add(self, rows: Rows) -> None:
-        rows = rows if self.held is None else self.held.followed_by(rows)
-        self._hand_on(rows, max(len(rows) - HELD, 0))
-        self.held = rows.from_row(max(len(rows) - HELD, 0))
+        """Append the transitions of these rows, except those that depend on rows to come."""
+        rows = rows if self.held is None else self.held.concatenate(rows)
+        count = max(len(rows) - N_HELD, 0)
+        self._append(rows, count)
+        self.held = rows.tail(count)
 
     def finish(self) -> None:
+        """Append the rows that were held back."""
         if self.held is not None:
-            self._hand_on(self.held, len(self.held))
+            self._append(self.held, len(self.held))
 
-    def _hand_on(self, rows: Rows, count: int) -> None:
-        """The first `count` of the rows; the rest only tell what those are."""
-        last = np.append(rows.begins[1:], True)
+    def _append(self, rows: Rows, count: int) -> None:
+        """Append the transitions of the first `count` rows; the others are only looked up."""
+        last = np.append(rows.starts[1:], True)
         unmarked = last & ~rows.terminated & ~rows.truncated
-        following, known = _next_observations(rows, last)
-        keep = ~last | rows.terminated | known
+        next_observations, available = _next_observations(rows, last)
+        keep = ~last | rows.terminated | available
         truncated = rows.truncated | unmarked
-        # The row before a dropped one is its episode's last.
-        truncated[:-1] |= ~keep[1:] & ~rows.begins[1:]
-        here = slice(0, count)
-        alone = ~keep & rows.begins
-        self.writer.count_repair("episodes_without_an_end", int(unmarked[here].sum()))
-        self.writer.count_repair("dropped_last_steps", int((~keep & ~alone)[here].sum()))
-        self.writer.count_repair("dropped_episodes_of_one_step", int(alone[here].sum()))
-        chosen: Any = here if keep[here].all() else np.flatnonzero(keep[here])
-        own = rows.propensities
+        # The row before a dropped one becomes the last of its episode.
+        truncated[:-1] |= ~keep[1:] & ~rows.starts[1:]
+        head = slice(0, count)
+        single = ~keep & rows.starts
+        self.writer.count_repair("episodes_without_an_end", int(unmarked[head].sum()))
+        self.writer.count_repair("dropped_last_steps", int((~keep & ~single)[head].sum()))
+        self.writer.count_repair("dropped_episodes_of_one_step", int(single[head].sum()))
+        kept: Any = head if keep[head].all() else np.flatnonzero(keep[head])
+        propensities = rows.propensities
         self.writer.append(
             Steps(
-                observations=rows.observations[chosen],
-                actions=rows.actions[chosen],
-                rewards=rows.rewards[chosen],
-                next_observations=following[chosen],
-                terminated=rows.terminated[chosen],
-                truncated=truncated[chosen],
-                propensities=None if own is None else own[chosen],
+                observations=rows.observations[kept],
+                actions=rows.actions[kept],
+                rewards=rows.rewards[kept],
+                next_observations=next_observations[kept],
+                terminated=rows.terminated[kept],
+                truncated=truncated[kept],
+                propensities=None if propensities is None else propensities[kept],
             )
         )
 
 
 def _next_observations(rows: Rows, last: Flags) -> tuple[Array, Flags]:
-    """The next observations [T, D] and whether each is known [T]; the own one ends a task."""
+    """Return next observations [T, D], and the rows [T] that have one.
+
+    A terminated row without one gets its own observation.
+    """
     if rows.next_observations is not None:
-        following = rows.next_observations
-        known: Flags = ~np.isnan(following).any(axis=1)  # type: ignore[assignment]
+        next_observations = rows.next_observations
+        available: Flags = ~np.isnan(next_observations).any(axis=1)  # type: ignore[assignment]
     else:
-        following = np.concatenate([rows.observations[1:], rows.observations[-1:]])
-        known = ~last
-    over = rows.terminated & ~known
-    if over.any():
-        following = following.copy()
-        following[over] = rows.observations[over]
-    return following, known
+        next_observations = np.concatenate([rows.observations[1:], rows.observations[-1:]])
+        available = ~last
+    masked = rows.terminated & ~available
+    if masked.any():
+        next_observations = next_observations.copy()
+        next_observations[masked] = rows.observations[masked]
+    return next_observations, available

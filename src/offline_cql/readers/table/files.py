@@ -1,7 +1,7 @@
-"""The files of a table, read a piece at a time: Parquet, CSV (also .csv.gz) and NPZ.
+"""The files of a table, read in chunks: Parquet, CSV (also .csv.gz) and NPZ.
 
-Parquet and CSV are streamed; of an NPZ the arrays that are asked for lie in memory. A file is only
-ever data: nothing in it is imported or unpickled. Knows nothing of what a column means.
+Parquet and CSV are streamed; of an NPZ the arrays in use are loaded. Nothing in a file is imported
+or unpickled.
 """
 
 from __future__ import annotations
@@ -22,84 +22,84 @@ import pyarrow.parquet as pq
 
 from offline_cql.errors import DataError
 
-CSV_BLOCK = 8 * 2**20  # bytes parsed at a time; the types are guessed from the first block
+CSV_BLOCK = 8 * 2**20  # bytes parsed at a time; the types are inferred from the first block
 STREAM = 2**20  # bytes of a Parquet column read at a time
 
 
-class Piece(NamedTuple):
-    """Some consecutive rows of a file: the columns, and the number of the first row in it."""
+class Chunk(NamedTuple):
+    """Consecutive rows of a file: the columns, and the file's row number of the first one."""
 
     path: Path
     first: int
     batch: pa.RecordBatch
 
-    def at(self, row: int, column: str) -> str:
-        """The place of a value in words; rows are counted from 0, without a header."""
+    def position(self, row: int, column: str) -> str:
+        """Return file, row and column for a message; rows are counted from 0, after the header."""
         return f"{self.path} at row {self.first + row:,}, column {column}"
 
 
 class TableFile(Protocol):
-    """One file: columns by name, with their types."""
+    """A file with named, typed columns."""
 
     path: Path
     schema: pa.Schema
-    rows: int | None  # where the file says so
+    rows: int | None  # None: unknown before the file is read
 
     def batches(self, names: list[str], *, numeric: Collection[str], size: int) -> Iterator[Any]:
-        """The columns as record batches; a CSV's `numeric` ones may turn from 1 to 1.5."""
+        """Yield record batches; `numeric` columns of a CSV may change from 1 to 1.5."""
         ...
 
 
-def files_of(path: str) -> list[Path]:
-    """The files that a path or a glob names, part_2 before part_10. Raises DataError for none."""
-    wanted = Path(path).expanduser()
-    if wanted.is_dir():
+def find_files(path: str) -> list[Path]:
+    """Return the files of a path or glob, part_2 before part_10. Raises DataError for none."""
+    expanded = Path(path).expanduser()
+    if expanded.is_dir():
         raise DataError(f"{path} is a folder: name its files, as in dataset.path={path}/*.parquet")
-    found = [wanted] if wanted.exists() else [Path(name) for name in glob.glob(str(wanted))]
-    files = sorted((file for file in found if file.is_file()), key=natural)
+    paths = [expanded] if expanded.exists() else [Path(name) for name in glob.glob(str(expanded))]
+    files = sorted((file for file in paths if file.is_file()), key=natural_key)
     if not files:
-        raise DataError(f"{path}: there is no such file; dataset.path names your logs, or a glob")
+        raise DataError(f"{path} does not exist: set dataset.path to a file or a glob")
     return files
 
 
-def natural(name: str | Path) -> list[tuple[int, str]]:
-    """The key of an order in which obs_2 comes before obs_10."""
+def natural_key(name: str | Path) -> list[tuple[int, str]]:
+    """Return a sorting key that puts obs_2 before obs_10."""
     parts = re.split(r"(\d+)", str(name))
     return [(int(part), part) if part.isdecimal() else (0, part) for part in parts]
 
 
-def opened(path: Path) -> TableFile:
-    """The reader for a file's suffix. Raises DataError when it is none of ours, or unreadable."""
-    for suffix, kind in READERS.items():
+def open_table(path: Path) -> TableFile:
+    """Open a file by its suffix. Raises DataError for other suffixes and unreadable files."""
+    for suffix, table_class in FORMATS.items():
         if path.name.lower().endswith(suffix):
-            with readable(path):
-                file: TableFile = kind(path)
+            with translate_errors(path):
+                file: TableFile = table_class(path)
             names = file.schema.names
-            if twice := sorted({name for name in names if names.count(name) > 1}):
-                raise DataError(f"{path} has more than one column {twice[0]!r}: rename one")
+            if duplicates := sorted({name for name in names if names.count(name) > 1}):
+                raise DataError(f"{path} has more than one column {duplicates[0]!r}: rename one")
             return file
-    raise DataError(f"{path} cannot be read: it must be one of {', '.join(READERS)}")
+    raise DataError(f"{path} cannot be read: supported are {', '.join(FORMATS)}")
 
 
-def pieces(
+def read_chunks(
     file: TableFile, names: list[str], *, numeric: Collection[str] = (), size: int
-) -> Iterator[Piece]:
-    """The columns of a file in pieces of at most `size` rows."""
+) -> Iterator[Chunk]:
+    """Yield the columns of a file in chunks of at most `size` rows."""
     first = 0
     batches = file.batches(names, numeric=numeric, size=size)
     while True:
-        with readable(file.path):  # around the reading alone, not around what is done with it
+        with translate_errors(file.path):  # only while reading, not in the caller's code
             batch = next(batches, None)
         if batch is None:
             return
         for start in range(0, batch.num_rows, size):
-            yield Piece(file.path, first + start, batch.slice(start, size))
+            yield Chunk(file.path, first + start, batch.slice(start, size))
         first += batch.num_rows
 
 
 @contextmanager
-def readable(path: Path) -> Iterator[None]:
-    """Foreign files: whatever pyarrow or NumPy stumbles over is a fault of theirs."""
+def translate_errors(path: Path) -> Iterator[None]:
+    """Turn any error of pyarrow or NumPy into a DataError: the file is broken."""
     try:
         yield
     except DataError:
@@ -110,19 +110,21 @@ def readable(path: Path) -> Iterator[None]:
 
 
 class ParquetTable:
+    """A Parquet file, streamed."""
+
     def __init__(self, path: Path):
         self.path = path
         with pq.ParquetFile(path) as file:
             self.schema, self.rows = file.schema_arrow, file.metadata.num_rows
 
     def batches(self, names: list[str], *, numeric: Collection[str], size: int) -> Iterator[Any]:
-        # Reading ahead (pre_buffer) would hold whole columns of the file.
+        # pre_buffer would keep whole columns of the file in memory.
         with pq.ParquetFile(self.path, buffer_size=STREAM, pre_buffer=False) as file:
             yield from file.iter_batches(batch_size=size, columns=names)
 
 
 class CsvTable:
-    """A first line of names, commas between the values, nothing or NaN where one is missing."""
+    """A CSV file, streamed: names in the first line, commas, missing values empty or NaN."""
 
     rows = None
 
@@ -147,8 +149,8 @@ class CsvTable:
                 yield from reader
         except pa.ArrowInvalid as error:
             raise DataError(
-                f"{self.path}: {' '.join(str(error).split())}; a column's type is guessed from the "
-                "file's beginning: mend the value, or for an action dataset.columns.discrete=false"
+                f"{self.path}: {' '.join(str(error).split())}; types are inferred from the first "
+                "rows: correct the value, or for an action set dataset.columns.discrete=false"
             ) from error
 
     def _reader(self, options: Any) -> Any:
@@ -157,45 +159,47 @@ class CsvTable:
 
 
 class NpzTable:
-    """Arrays by name: [N] and [N, 1] are a column; [N, D] is D columns, name_0 … name_D-1."""
+    """An NPZ file: an array [N] or [N, 1] is a column; [N, D] is D columns, name_0 … name_D-1."""
 
     def __init__(self, path: Path):
-        self.path, self.places, self.rows = path, dict[str, tuple[str, int | None]](), None
+        self.path, self.rows = path, None
+        self.sources: dict[str, tuple[str, int | None]] = {}  # column: (array, index in it)
         fields = []
         with zipfile.ZipFile(path) as archive:
             for member in archive.namelist():
                 with archive.open(member) as file:
                     shape, dtype = _header(file)
                 array = member.removesuffix(".npy")
+                columns: dict[str, tuple[str, int | None]] = {}
                 if len(shape) == 1 or shape[1:] == (1,):
-                    self.places[array] = (array, None)
+                    columns = {array: (array, None)}
                 elif len(shape) == 2:
-                    each = {f"{array}_{i}": (array, i) for i in range(shape[1])}
-                    self.places |= each
-                own = [name for name, place in self.places.items() if place[0] == array]
-                kind = _arrow_type(dtype)
-                fields += [pa.field(name, kind) for name in own]
+                    columns = {f"{array}_{i}": (array, i) for i in range(shape[1])}
+                self.sources |= columns
+                arrow_type = _arrow_type(dtype)
+                fields += [pa.field(name, arrow_type) for name in columns]
         self.schema = pa.schema(fields)
 
     def batches(self, names: list[str], *, numeric: Collection[str], size: int) -> Iterator[Any]:
         with np.load(self.path, allow_pickle=False) as archive:
-            arrays = {place: archive[place] for place in {self.places[n][0] for n in names}}
+            arrays = {array: archive[array] for array in {self.sources[n][0] for n in names}}
         lengths = {name: len(array) for name, array in arrays.items()}
         if len(set(lengths.values())) > 1:
-            found = ", ".join(f"{name} {length:,}" for name, length in sorted(lengths.items()))
+            sizes = ", ".join(f"{name} {length:,}" for name, length in sorted(lengths.items()))
             raise DataError(
-                f"{self.path}: the arrays differ in length ({found}); one row is a step"
+                f"{self.path}: the arrays differ in length ({sizes}): every array needs one row "
+                "per step"
             )
         for start in range(0, max(lengths.values()), size):
             columns = []
             for name in names:
-                array, index = self.places[name]
+                array, index = self.sources[name]
                 part = arrays[array][start : start + size]
                 columns.append(_arrow(part.reshape(-1) if index is None else part[:, index]))
             yield pa.RecordBatch.from_arrays(columns, names=names)
 
 
-READERS: dict[str, Any] = {
+FORMATS: dict[str, Any] = {
     ".parquet": ParquetTable,
     ".csv": CsvTable,
     ".csv.gz": CsvTable,
@@ -204,7 +208,7 @@ READERS: dict[str, Any] = {
 
 
 def _header(file: Any) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    """Shape and type of an array in an archive, without reading it."""
+    """Return shape and dtype of an array in an archive without reading its content."""
     readers = {
         (1, 0): np.lib.format.read_array_header_1_0,
         (2, 0): np.lib.format.read_array_header_2_0,
@@ -215,7 +219,7 @@ def _header(file: Any) -> tuple[tuple[int, ...], np.dtype[Any]]:
 
 
 def _arrow_type(dtype: np.dtype[Any]) -> Any:
-    """null for what cannot be read: it matters only to whoever asks for that array."""
+    """Return the Arrow type of a dtype; null if unsupported, an error only when used."""
     try:
         return pa.null() if dtype.kind == "O" else _arrow(np.empty(0, dtype)).type
     except pa.ArrowException:
@@ -223,7 +227,7 @@ def _arrow_type(dtype: np.dtype[Any]) -> Any:
 
 
 def _arrow(values: npt.NDArray[Any]) -> Any:
-    """As an Arrow array, bytes as text, in the machine's byte order."""
+    """Return an Arrow array: bytes become text, in the machine's byte order."""
     if values.dtype.kind == "S":
         values = values.astype(np.str_)
     return pa.array(values.astype(values.dtype.newbyteorder("="), order="C", copy=False))

@@ -1,7 +1,7 @@
-"""A table of logged steps, one row each: Parquet, CSV or NPZ files as a source.
+"""Reader of tables of logged steps, one row per step: Parquet, CSV or NPZ files.
 
-The files are read as one table, in the natural order of their names, episode by episode and step
-by step. Two passes: the first over the actions alone, for their space. Knows nothing of training.
+The files are read as one table, in the natural order of their names. A first pass over the actions
+determines their space; a second one reads the transitions.
 """
 
 from __future__ import annotations
@@ -14,24 +14,29 @@ from typing import Any
 
 from offline_cql.config import ColumnsConfig
 from offline_cql.errors import DataError
-from offline_cql.readers.table import actions as table_actions
-from offline_cql.readers.table.actions import Actions
-from offline_cql.readers.table.columns import Mapping, mapped
-from offline_cql.readers.table.episodes import Beginnings, Following, Rows
-from offline_cql.readers.table.files import Piece, TableFile, files_of, opened, pieces
-from offline_cql.readers.table.values import flags, numbers, table
+from offline_cql.readers.table.actions import (
+    Actions,
+    continuous_actions,
+    discrete_actions,
+    is_discrete,
+    simulator_actions,
+)
+from offline_cql.readers.table.columns import Mapping, map_columns
+from offline_cql.readers.table.episodes import EpisodeBoundaries, Rows, TransitionBuilder
+from offline_cql.readers.table.files import Chunk, TableFile, find_files, open_table, read_chunks
+from offline_cql.readers.table.values import flags, matrix, numbers
 from offline_cql.readers.writer import CHUNK, TransitionWriter, file_signature
 from offline_cql.render.progress import ProgressBar
 from offline_cql.transitions import Spaces
 
-SIMULATOR_DECIDES = ("discrete", "action_low")
+ACTION_SPACE_SETTINGS = ("discrete", "action_low")  # of dataset.columns
 
 
 class TableReader:
-    """The files behind dataset.path, their columns as dataset.columns says.
+    """Reader of the files at dataset.path with the columns of dataset.columns.
 
-    spaces: of a simulator that the data belong to; None: they come from the data. chunk: rows
-    that are read at a time. Raises DataError for whatever cannot be learned from, with the place.
+    spaces: of the simulator that the data belong to; None: they come from the data. chunk_size:
+    rows read at a time. Raises DataError, with the position, for invalid data.
     """
 
     def __init__(
@@ -40,10 +45,10 @@ class TableReader:
         columns: ColumnsConfig,
         *,
         spaces: Spaces | None = None,
-        chunk: int = CHUNK,
+        chunk_size: int = CHUNK,
     ):
         self.dataset_id = self.path = path
-        self.columns, self.simulator, self.chunk = columns, spaces, chunk
+        self.columns, self.simulator, self.chunk_size = columns, spaces, chunk_size
 
     def fingerprint(self) -> dict[str, Any]:
         return {
@@ -60,7 +65,7 @@ class TableReader:
             return Spaces(size, count, actions.discrete, actions.low, actions.high)
         if size != self.simulator.observation_dim:
             raise DataError(
-                f"{self.path}: dataset.columns.observation gives {size} columns "
+                f"{self.path}: dataset.columns.observation matches {size} columns "
                 f"({', '.join(self.mapping.observation)}), the simulator has "
                 f"{self.simulator.observation_dim}: name as many, or use env=logged"
             )
@@ -69,78 +74,82 @@ class TableReader:
     def read(self, writer: TransitionWriter) -> None:
         writer.observation_names, writer.action_names = self.mapping.observation, self.actions.names
         sizes = [file.rows for file in self.files]
-        known = [size for size in sizes if size is not None]
-        total = sum(known) if len(known) == len(sizes) else None
+        total = None if None in sizes else sum(size for size in sizes if size is not None)
         if total is not None:
             writer.check_disk_space(total)
-        beginnings, following = Beginnings(self.mapping), Following(writer)
+        boundaries, builder = EpisodeBoundaries(self.mapping), TransitionBuilder(writer)
         with ProgressBar(f"reading {self.dataset_id}", total) as bar:
-            for piece in self._pieces(self.mapping.names(), self._amounts()):
-                following.add(self._rows(piece, beginnings))
-                bar.advance(piece.batch.num_rows)
-        following.finish()
-        beginnings.finish()
-        writer.count_repair("episodes_over_two_files", beginnings.over_two_files)
+            for chunk in self._chunks(self.mapping.names(), self._numeric_columns()):
+                builder.add(self._rows(chunk, boundaries))
+                bar.advance(chunk.batch.num_rows)
+        builder.finish()
+        boundaries.finish()
+        writer.count_repair("episodes_over_two_files", boundaries.over_two_files)
 
     @cached_property
     def paths(self) -> list[Path]:
-        return files_of(self.path)
+        return find_files(self.path)
 
     @cached_property
     def files(self) -> list[TableFile]:
-        return [opened(path) for path in self.paths]
+        return [open_table(path) for path in self.paths]
 
     @cached_property
     def mapping(self) -> Mapping:
-        """By the first file; each other one must have the same columns."""
-        mapping = mapped(self.columns, self.files[0].schema.names, self.path)
+        """The mapping of columns by the first file; the others must have the same columns."""
+        mapping = map_columns(self.columns, self.files[0].schema.names, self.path)
         for file in self.files[1:]:
             if missing := [name for name in mapping.names() if name not in file.schema.names]:
-                raise DataError(f"{file.path} has no column {missing[0]}, as {self.files[0].path}")
+                raise DataError(
+                    f"{file.path} has no column {missing[0]}, unlike {self.files[0].path}"
+                )
         return mapping
 
     @cached_property
     def actions(self) -> Actions:
-        """The action space, after a pass over the actions if need be."""
+        """The action columns and their space, which may take a pass over the data."""
         names = self.mapping.action
-        kinds = [self.files[0].schema.field(name).type for name in names]
+        types = [self.files[0].schema.field(name).type for name in names]
         if self.simulator is not None:
-            for setting in SIMULATOR_DECIDES:
+            for setting in ACTION_SPACE_SETTINGS:
                 if getattr(self.columns, setting) is not None:
                     raise DataError(
                         f"{self.columns.setting(setting)} has no effect with a simulator, which "
-                        "has an action space: leave it null"
+                        "defines the action space: leave it null"
                     )
-            return table_actions.of_simulator(names, self.simulator, kinds)
-        if table_actions.chosen_kind(self.columns, names, kinds):
-            choices = self._pieces([names[0]], ())
-            return table_actions.categories(names[0], choices, self.path)
-        amounts = self._pieces(list(names), names)
-        return table_actions.bounds(self.columns, names, amounts, self.path)
+            return simulator_actions(names, self.simulator, types)
+        if is_discrete(self.columns, names, types):
+            return discrete_actions(names[0], self._chunks([names[0]], ()), self.path)
+        numeric = self._chunks(list(names), names)
+        return continuous_actions(self.columns, names, numeric, self.path)
 
-    def _pieces(self, names: list[str], numeric: Sequence[str]) -> Iterator[Piece]:
+    def _chunks(self, names: list[str], numeric: Sequence[str]) -> Iterator[Chunk]:
         for file in self.files:
-            yield from pieces(file, names, numeric=numeric, size=self.chunk)
+            yield from read_chunks(file, names, numeric=numeric, size=self.chunk_size)
 
-    def _amounts(self) -> list[str]:
-        """The columns that are numbers whatever a CSV file begins with."""
-        part = self.mapping
-        actions = () if self.actions.discrete else part.action
-        found = {*part.observation, *part.next_observation, *actions, part.reward, part.propensity}
-        return [name for name in part.names() if name in found]
+    def _numeric_columns(self) -> list[str]:
+        """Return the columns that are read as floats even if a CSV file starts with integers."""
+        mapping = self.mapping
+        actions = () if self.actions.discrete else mapping.action
+        vectors = {*mapping.observation, *mapping.next_observation, *actions}
+        numeric = {*vectors, mapping.reward, mapping.propensity}
+        return [name for name in mapping.names() if name in numeric]
 
-    def _rows(self, piece: Piece, beginnings: Beginnings) -> Rows:
-        part = self.mapping
-        terminated, truncated = flags(piece, part.terminated), flags(piece, part.truncated)
-        following, own = part.next_observation, part.propensity
-        next_observations = table(piece, following, missing=True) if following else None
+    def _rows(self, chunk: Chunk, boundaries: EpisodeBoundaries) -> Rows:
+        mapping = self.mapping
+        terminated, truncated = flags(chunk, mapping.terminated), flags(chunk, mapping.truncated)
+        next_observations = propensities = None
+        if mapping.next_observation:
+            next_observations = matrix(chunk, mapping.next_observation, nullable=True)
+        if mapping.propensity:
+            propensities = numbers(chunk, mapping.propensity)
         return Rows(
-            observations=table(piece, part.observation),
-            actions=self.actions.read(piece),
-            rewards=numbers(piece, part.reward),
+            observations=matrix(chunk, mapping.observation),
+            actions=self.actions.read(chunk),
+            rewards=numbers(chunk, mapping.reward),
             terminated=terminated,
             truncated=truncated,
-            begins=beginnings.of(piece, terminated | truncated),
+            starts=boundaries.find_starts(chunk, terminated | truncated),
             next_observations=next_observations,
-            propensities=numbers(piece, own) if own else None,
+            propensities=propensities,
         )
