@@ -1,7 +1,6 @@
-"""The arithmetic of conservative Q-learning: densities, values, gaps and losses.
+"""The mathematics of conservative Q-learning: log-densities, values, gaps and losses.
 
-Pure functions over plain tensors: the same arguments give the same result, samples come in as
-arguments. This file knows nothing about networks, optimizers, data sets, devices or logging.
+Pure functions over plain tensors; samples come in as arguments.
 
 Shapes: E critics, B states, N sampled actions, M actions of a backup, A action dimensions,
 K discrete actions. Q-values, gaps and losses are in reward units, log-densities in nats.
@@ -15,11 +14,11 @@ from torch.nn import functional as F
 
 
 class ShapeError(ValueError):
-    """A tensor does not have the shape that its function declares."""
+    """A tensor whose shape is not the one that a function declares."""
 
 
 def check_shapes(**tensors: tuple[Tensor, str]) -> None:
-    """Raises ShapeError unless every tensor has its axes and equal letters mean equal sizes.
+    """Raise ShapeError unless every tensor has its axes and equal letters mean equal sizes.
 
     Each argument is (tensor, axes), axes such as "E B N"; "" is a scalar. No axis may be empty.
     """
@@ -30,15 +29,15 @@ def check_shapes(**tensors: tuple[Tensor, str]) -> None:
         if tensor.dim() != len(letters):
             raise ShapeError(declared)
         for letter, size in zip(letters, tensor.shape, strict=True):
-            known, source = sizes.setdefault(letter, (size, name))
+            expected, source = sizes.setdefault(letter, (size, name))
             if size == 0:
                 raise ShapeError(f"{declared} with {letter} >= 1")
-            if size != known:
-                raise ShapeError(f"{declared} with {letter}={known} as in {source}")
+            if size != expected:
+                raise ShapeError(f"{declared} with {letter}={expected} as in {source}")
 
 
 def _constant(name: str, value: float | Tensor) -> float | Tensor:
-    """A scalar through which no gradient flows. A tensor with axes would broadcast silently."""
+    """Return a scalar without gradient; a tensor with axes would broadcast silently."""
     if not isinstance(value, Tensor):
         return value
     check_shapes(**{name: (value, "")})
@@ -49,7 +48,7 @@ def _constant(name: str, value: float | Tensor) -> float | Tensor:
 
 
 def tanh_gaussian_log_prob(pre_tanh: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
-    """Log-density of the action tanh(pre_tanh) in [-1, 1]^A, with pre_tanh ~ N(mean, exp(log_std)).
+    """Return the log-density of tanh(pre_tanh) in [-1, 1]^A for pre_tanh ~ N(mean, exp(log_std)).
 
     N(u) - sum over A of 2 (log 2 - u - softplus(-2u)); SAC, Haarnoja et al. 2018, appendix C.
     pre_tanh [..., A]; mean and log_std as pre_tanh, or 1 where they repeat (never in A, and never
@@ -57,10 +56,10 @@ def tanh_gaussian_log_prob(pre_tanh: Tensor, mean: Tensor, log_std: Tensor) -> T
     """
     for name, parameter in (("mean", mean), ("log_std", log_std)):
         # Aligning missing axes from the right would read [B, A] as [N, A] whenever B = N.
-        fits = parameter.dim() == pre_tanh.dim() >= 1 and all(
+        matches = parameter.dim() == pre_tanh.dim() >= 1 and all(
             size in (1, full) for size, full in zip(parameter.shape, pre_tanh.shape, strict=True)
         )
-        if not fits or parameter.shape[-1] != pre_tanh.shape[-1]:
+        if not matches or parameter.shape[-1] != pre_tanh.shape[-1]:
             raise ShapeError(
                 f"{name} has shape {list(parameter.shape)}, expected {list(pre_tanh.shape)}"
                 " or 1 on axes before the last"
@@ -73,7 +72,7 @@ def tanh_gaussian_log_prob(pre_tanh: Tensor, mean: Tensor, log_std: Tensor) -> T
 
 
 def uniform_log_prob(low: Tensor, high: Tensor) -> Tensor:
-    """Log-density of the uniform distribution over a box of actions: -sum log(high - low).
+    """Return the log-density of the uniform distribution over a box, -sum log(high - low).
 
     low, high [A], finite, low < high. Returns a scalar, in nats. Raises ShapeError.
     """
@@ -81,17 +80,17 @@ def uniform_log_prob(low: Tensor, high: Tensor) -> Tensor:
     return -torch.log(high - low).sum()  # a product of widths would underflow in many dimensions
 
 
-# --- Values of the next state, and the temporal difference ---------------------------------------
+# --- Values of the next state and the temporal difference ---------------------------------------
 
 
 def sampled_value(
     q_target: Tensor, log_prob: Tensor | None, *, temperature: float | Tensor = 0.0
 ) -> Tensor:
-    """Value of the next state from actions sampled there by the policy.
+    """Return the value of the next state from actions that the policy samples there.
 
     The minimum over critics is taken per action, the maximum over actions after it: M = 1 is the
     sampled backup, M > 1 the max backup. With log_prob it is the entropy backup,
-    Q - temperature * log_prob, for M = 1 only; without it the temperature plays no part.
+    Q - temperature * log_prob, for M = 1 only; without it the temperature has no effect.
     q_target [E, B, M]; log_prob [B, 1] in nats or None. Returns [B]. Raises ShapeError.
     """
     check_shapes(q_target=(q_target, "E B M"))
@@ -107,27 +106,27 @@ def sampled_value(
 def discrete_value(
     q_target: Tensor, q_online: Tensor, *, target: str, temperature: float | Tensor
 ) -> Tensor:
-    """Value of the next state when the actions can be listed; minima over critics per action.
+    """Return the value of the next state over K discrete actions; minima over critics per action.
 
     target "max": the largest target value; "double": the target value of the online critics' best
     action (van Hasselt et al. 2016); "expected": the mean target value under the policy
-    softmax(Q_online / temperature), the only one to read the temperature (> 0, reward units).
+    softmax(Q_online / temperature); only this one uses the temperature (> 0, reward units).
     q_target, q_online [E, B, K]. Returns [B]. Raises ShapeError; ValueError on another target.
     """
     check_shapes(q_target=(q_target, "E B K"), q_online=(q_online, "E B K"))
-    lowest, lowest_online = q_target.amin(dim=0), q_online.amin(dim=0)
+    q, q_policy = q_target.amin(dim=0), q_online.amin(dim=0)  # [B, K]
     if target == "max":
-        return lowest.amax(dim=1)
+        return q.amax(dim=1)
     if target == "double":
-        return lowest.gather(1, lowest_online.argmax(dim=1, keepdim=True)).squeeze(1)
+        return chosen(q, q_policy.argmax(dim=1))
     if target == "expected":
-        policy = torch.softmax(lowest_online / _constant("temperature", temperature), dim=1)
-        return (policy * lowest).sum(dim=1)
+        policy = torch.softmax(q_policy / _constant("temperature", temperature), dim=1)
+        return (policy * q).sum(dim=1)
     raise ValueError(f"target={target!r} must be one of 'max', 'double', 'expected'")
 
 
 def bellman_target(reward: Tensor, discount: Tensor, value: Tensor) -> Tensor:
-    """One-step return, reward + discount * value of the next state.
+    """Return the one-step target, reward + discount * value of the next state.
 
     discount is gamma, or 0 after a terminal state; a truncated episode keeps gamma.
     reward, discount, value [B]. Returns [B]. Raises ShapeError.
@@ -137,7 +136,7 @@ def bellman_target(reward: Tensor, discount: Tensor, value: Tensor) -> Tensor:
 
 
 def td_error(q: Tensor, target: Tensor) -> Tensor:
-    """Squared distance of each critic from the common target, which receives no gradient.
+    """Return each critic's squared distance to the common target, which receives no gradient.
 
     q [E, B]; target [B]. Returns [E, B], in squared reward units, without 1/2. Raises ShapeError.
     """
@@ -146,7 +145,7 @@ def td_error(q: Tensor, target: Tensor) -> Tensor:
 
 
 def critic_td_loss(q: Tensor, target: Tensor) -> Tensor:
-    """The critics' part of the loss that fits the data: td_error, mean over B, sum over E.
+    """Return the temporal-difference loss: td_error, mean over B, sum over E.
 
     q [E, B]; target [B]. Returns a scalar. Raises ShapeError.
     """
@@ -159,7 +158,7 @@ def critic_td_loss(q: Tensor, target: Tensor) -> Tensor:
 def conservative_gap(
     q_sampled: Tensor, log_prob: Tensor, q_logged: Tensor, *, temperature: float = 1.0
 ) -> Tensor:
-    """How far the critics rate sampled actions above the logged one, in reward units.
+    """Return how far the critics rate sampled actions above the logged one, in reward units.
 
     CQL(H), Kumar et al. 2020: temperature * logsumexp_j(Q_j / temperature - log mu_j) - Q_logged,
     an integral over actions estimated by importance sampling. The constant temperature * log N of
@@ -177,9 +176,9 @@ def conservative_gap(
 
 
 def expectation_gap(q_sampled: Tensor, q_logged: Tensor) -> Tensor:
-    """How far the critics rate the average sampled action above the logged one, in reward units.
+    """Return how far the critics rate the average sampled action above the logged one.
 
-    The simplified penalty, E_mu Q - Q_logged, for N actions drawn from mu.
+    The simplified penalty, E_mu Q - Q_logged, for N actions sampled from mu, in reward units.
     q_sampled [E, B, N]; q_logged [E, B]. Returns [E, B], not scaled by alpha. Raises ShapeError.
     """
     check_shapes(q_sampled=(q_sampled, "E B N"), q_logged=(q_logged, "E B"))
@@ -187,7 +186,7 @@ def expectation_gap(q_sampled: Tensor, q_logged: Tensor) -> Tensor:
 
 
 def chosen(values: Tensor, action: Tensor) -> Tensor:
-    """The value of one action in each state, of the values of all K actions.
+    """Return the value of one action per state, from the values of all K actions.
 
     values [..., B, K]; action [B] int64. Returns [..., B].
     """
@@ -195,7 +194,7 @@ def chosen(values: Tensor, action: Tensor) -> Tensor:
 
 
 def discrete_gap(q: Tensor, action: Tensor, *, temperature: float = 1.0) -> Tensor:
-    """How far the critics rate all actions above the logged one, in reward units.
+    """Return how far the critics rate all actions above the logged one, in reward units.
 
     CQL(H), Kumar et al. 2020: temperature * log sum_a exp(Q(s, a) / temperature) - Q(s, action).
     q [E, B, K] or [B, K] for one critic; action [B] int64; temperature > 0.
@@ -207,7 +206,7 @@ def discrete_gap(q: Tensor, action: Tensor, *, temperature: float = 1.0) -> Tens
 
 
 def clipped_gap(gap: Tensor, *, minimum: float | None, maximum: float | None) -> Tensor:
-    """The gap limited to [minimum, maximum], elementwise; None is no limit on that side.
+    """Return the gap clipped to [minimum, maximum], elementwise; None is no limit on that side.
 
     gap of any shape, minimum <= maximum. Returns the same shape; no gradient outside the limits.
     """
@@ -226,7 +225,7 @@ def conservative_loss(
     multiplier: float | Tensor = 1.0,
     target_gap: float = 0.0,
 ) -> Tensor:
-    """The critics' conservative loss: multiplier * alpha * (gap - target_gap).
+    """Return the critics' conservative loss: multiplier * alpha * (gap - target_gap).
 
     Mean over B, sum over E. The multiplier and alpha receive no gradient here.
     gap [E, B]; alpha, multiplier >= 0, scalars. Returns a scalar. Raises ShapeError.
@@ -239,9 +238,9 @@ def conservative_loss(
 def multiplier_loss(
     multiplier: Tensor, gap: Tensor, *, alpha: float | Tensor, target_gap: float
 ) -> Tensor:
-    """The Lagrange multiplier's loss: it grows while the gap is above target_gap, else it shrinks.
+    """Return the Lagrange multiplier's loss; it raises the multiplier while gap > target_gap.
 
-    The conservative loss with the opposite sign; here only the multiplier receives a gradient.
+    The conservative loss with the opposite sign; only the multiplier receives a gradient here.
     multiplier: a scalar tensor > 0; gap [E, B]; alpha >= 0. Returns a scalar. Raises ShapeError.
     """
     check_shapes(multiplier=(multiplier, ""), gap=(gap, "E B"))
@@ -253,7 +252,7 @@ def multiplier_loss(
 
 
 def actor_loss(q: Tensor, log_prob: Tensor, *, temperature: float | Tensor) -> Tensor:
-    """The soft policy loss: mean over B of temperature * log_prob - min over critics of Q.
+    """Return the soft policy loss: mean over B of temperature * log_prob - min over critics of Q.
 
     SAC, Haarnoja et al. 2018. q [E, B] of actions that carry the policy's gradient; log_prob
     [B] of the same actions, in nats; temperature >= 0 (reward units per nat), without gradient.
@@ -264,7 +263,7 @@ def actor_loss(q: Tensor, log_prob: Tensor, *, temperature: float | Tensor) -> T
 
 
 def temperature_loss(log_temperature: Tensor, log_prob: Tensor, *, target_entropy: float) -> Tensor:
-    """The temperature's loss: it grows while the policy's entropy is below target_entropy.
+    """Return the temperature's loss; it raises the temperature while entropy < target_entropy.
 
     -exp(log_temperature) * mean(log_prob + target_entropy); SAC, Haarnoja et al. 2018.
     log_temperature: a scalar tensor; log_prob [B] in nats, without gradient; target_entropy in
@@ -275,7 +274,7 @@ def temperature_loss(log_temperature: Tensor, log_prob: Tensor, *, target_entrop
 
 
 def behavior_cloning_loss(log_prob: Tensor) -> Tensor:
-    """Negative mean log-density of the logged actions under the policy, in nats.
+    """Return the negative mean log-density of the logged actions under the policy, in nats.
 
     log_prob [B]. Returns a scalar. Raises ShapeError.
     """
@@ -284,7 +283,7 @@ def behavior_cloning_loss(log_prob: Tensor) -> Tensor:
 
 
 def discrete_behavior_cloning_loss(logits: Tensor, action: Tensor) -> Tensor:
-    """Negative mean log-probability of the logged actions under softmax(logits), in nats.
+    """Return the logged actions' negative mean log-probability under softmax(logits), in nats.
 
     logits [B, K]; action [B] int64. Returns a scalar. Raises ShapeError.
     """

@@ -1,9 +1,9 @@
-"""Gymnasium's spaces as flat rows of numbers: one rule for logged steps and for simulators.
+"""Gymnasium's spaces as flat rows of numbers: one rule for data sets and for simulators.
 
 A Dict is laid out by its keys in alphabetical order, at every level; a Tuple by position; a Box row
 by row; Discrete and MultiDiscrete as one-hot; MultiBinary as it is. That is what
-gymnasium.spaces.utils.flatten does. Text is left out: it holds no numbers, and where it is a
-constant (minigrid's mission in most tasks) it says nothing. Knows nothing of files or simulators.
+gymnasium.spaces.utils.flatten does. Text is left out: it holds no
+numbers, and where it is constant (minigrid's mission in most tasks) it carries no information.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from offline_cql.transitions import ActionMap, Spaces
 Array = npt.NDArray[Any]
 Space: TypeAlias = "gym.Space[Any]"
 
-MOST_NAMES = 1_000  # columns; beyond that nobody reads their names
+MOST_NAMES = 1_000  # columns; with more the names are left out
 
 
 @dataclass(frozen=True, eq=False)
 class Leaf:
-    """One part of an observation: where it stands among nested keys, and how many numbers it is.
+    """One part of a nested observation space, and the numbers that it takes.
 
     path: keys of Dicts, positions of Tuples; `size` numbers after flattening.
     """
@@ -55,47 +55,47 @@ class Layout:
 
     @property
     def images(self) -> bool:
-        """Whether every number is a byte of a picture, so that rows stay uint8."""
+        """True for images only: every number is a byte, rows stay uint8."""
         return all(isinstance(leaf.space, Box) and _bytes(leaf.space) for leaf in self.leaves)
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """That holds every part: uint8 for images, else float32 or float64."""
+        """The dtype of a row: uint8 for images, else float32 or float64."""
         if self.images:
             return np.dtype(np.uint8)
         boxes = [leaf.space.dtype for leaf in self.leaves if isinstance(leaf.space, Box)]
-        found: np.dtype[Any] = np.result_type(np.float32, *boxes)
-        return found
+        dtype: np.dtype[Any] = np.result_type(np.float32, *boxes)
+        return dtype
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the numbers, `goal.0`, `direction=2`; none for a plain Box or for pictures."""
+        """The names of the columns, `goal.0`, `direction=2`; none for a plain Box or for images."""
         if not any(leaf.path for leaf in self.leaves) or self.size > MOST_NAMES:
             return ()
         return tuple(name for leaf in self.leaves for name in _names(leaf))
 
     def rows(self, values: Sequence[Array]) -> Array:
-        """values: of each leaf, T of its own shape. Returns [T, D]; uint8 for images only."""
+        """Return rows [T, D] of each leaf's T values; uint8 for images only."""
         parts = [flat_leaf(leaf, array) for leaf, array in zip(self.leaves, values, strict=True)]
         whole = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
         return whole if self.images or whole.dtype != np.uint8 else whole.astype(np.float32)
 
     def row(self, observation: Any) -> Array:
-        """One observation as a simulator gives it, [D]."""
+        """Return the row [D] of one observation of a simulator."""
         values = [np.asarray(inside(observation, leaf))[None] for leaf in self.leaves]
         row: Array = self.rows(values)[0]
         return row
 
 
 def inside(observation: Any, leaf: Leaf) -> Any:
-    """The leaf's part of a nested observation."""
+    """Return the leaf's part of a nested observation."""
     for key in leaf.path:
         observation = observation[key]
     return observation
 
 
 def layout(space: Space, keys: Sequence[str] | None = None) -> Layout:
-    """How an observation space becomes a row; keys: those taken from a Dict, None for all.
+    """Return the layout of an observation space; keys: those taken from a Dict, None for all.
 
     Raises DataError for a space without numbers, one that is not supported, or keys that are
     not its own.
@@ -110,9 +110,9 @@ def layout(space: Space, keys: Sequence[str] | None = None) -> Layout:
             for key in sorted(part.spaces):
                 walk(part.spaces[key], (*path, key))
         elif isinstance(part, Tuple):
-            for position, each in enumerate(part.spaces):
-                walk(each, (*path, position))
-        elif part.dtype is not None and part.dtype.kind == "U":  # Text, and what is like it
+            for position, space_at in enumerate(part.spaces):
+                walk(space_at, (*path, position))
+        elif part.dtype is not None and part.dtype.kind == "U":  # Text and the like
             texts.append("/".join(map(str, path)))
         else:
             leaves.append(Leaf(path, part, _size(part)))
@@ -160,7 +160,7 @@ def _names(leaf: Leaf) -> list[str]:
 
 
 def flat_leaf(leaf: Leaf, values: Array) -> Array:
-    """[T, size] of T values of the leaf's shape. Raises DataError for one outside its space."""
+    """Return [T, size] for T values of the leaf. Raises DataError for one outside its space."""
     if isinstance(leaf.space, Discrete):
         return _one_hot(leaf, values.reshape(len(values), 1), [leaf.size], [leaf.space.start])
     if isinstance(leaf.space, MultiDiscrete):
@@ -170,7 +170,7 @@ def flat_leaf(leaf: Leaf, values: Array) -> Array:
 
 
 def _one_hot(leaf: Leaf, values: Array, counts: Sequence[int], starts: Sequence[int]) -> Array:
-    """values [T, K], each of K categories: [T, sum of counts], float32."""
+    """Return one-hot columns [T, sum of counts], float32, for values [T, K] of K categories."""
     index = values - np.asarray(starts)
     outside = (index < 0) | (index >= np.asarray(counts)) | (index != np.floor(index))
     if outside.any():
@@ -183,7 +183,7 @@ def _one_hot(leaf: Leaf, values: Array, counts: Sequence[int], starts: Sequence[
 
 
 def flat_spaces(observation: Space, action: Space, keys: Sequence[str] | None = None) -> Spaces:
-    """Sizes and bounds of a pair of spaces. Raises DataError for those not supported."""
+    """Return sizes and bounds of a pair of spaces. Raises DataError for unsupported ones."""
     size = layout(observation, keys).size
     if isinstance(action, Discrete):
         if action.start != 0:
@@ -199,9 +199,9 @@ def flat_spaces(observation: Space, action: Space, keys: Sequence[str] | None = 
 
 
 class FlatObservation(gym.ObservationWrapper[Any, Any, Any]):  # type: ignore[misc]
-    """An environment whose observations are rows, as `layout` says.
+    """An environment whose observations are rows as in `layout`.
 
-    shift: added to the first numbers of each.
+    shift: added to the first numbers of each row.
     """
 
     def __init__(
@@ -222,9 +222,9 @@ class FlatObservation(gym.ObservationWrapper[Any, Any, Any]):  # type: ignore[mi
 
 
 class PartObservation(gym.ObservationWrapper[Any, Any, Any]):  # type: ignore[misc]
-    """A flat observation's columns in the given order, and constants after them.
+    """A flat observation's columns in another order, followed by constants.
 
-    For data that hold other numbers than the simulator gives: a part of them, and a fixed goal.
+    For data with other numbers than the simulator: a part of them and a fixed goal.
     """
 
     def __init__(self, env: gym.Env[Any, Any], columns: Sequence[int], constants: Sequence[float]):

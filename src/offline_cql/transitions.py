@@ -1,8 +1,6 @@
-"""The logged data as the learner sees them: one row per transition, actions in [-1, 1].
+"""Logged data in memory: spaces, the affine action map, the arrays of a data set, a batch.
 
-Holds what every other part agrees on: the spaces, the one affine map between internal and
-environment actions, the arrays of a data set and the batch that a loss reads. Knows nothing of
-files, environments, networks or training.
+One row per transition, actions in [-1, 1].
 """
 
 from __future__ import annotations
@@ -18,12 +16,12 @@ import numpy.typing as npt
 
 from offline_cql.errors import DataError
 
-if TYPE_CHECKING:  # recording and loading data must not pay for importing torch
+if TYPE_CHECKING:  # collecting and loading data must not import torch: it takes seconds
     from torch import Tensor
 
 FloatArray = npt.NDArray[np.floating[Any]]
 
-# Rounding that a float32 action may carry beyond its bounds, relative to their span.
+# Rounding by which a float32 action may exceed its bounds, relative to their span.
 BOUND_TOLERANCE = 1e-6
 
 
@@ -44,10 +42,11 @@ class Spaces:
 
 @dataclass(frozen=True)
 class ActionMap:
-    """The affine map between actions inside, in [-1, 1], and in the environment's bounds.
+    """The affine map between internal actions in [-1, 1] and actions in the environment's bounds.
 
     low, high: one pair per dimension, in environment units. Raises DataError when a bound is
-    infinite or NaN, or when a pair spans nothing. Neither direction clips.
+    infinite or NaN, or when low >= high. Neither direction clips.
+    `networks.ActionBounds` is the same map for tensors.
     """
 
     low: tuple[float, ...]
@@ -56,7 +55,7 @@ class ActionMap:
     def __post_init__(self) -> None:
         if not self.low or len(self.low) != len(self.high):
             raise DataError(
-                f"action bounds must come in pairs, found {len(self.low)} low and "
+                f"action bounds must come in pairs, not {len(self.low)} low and "
                 f"{len(self.high)} high"
             )
         for index, (low, high) in enumerate(zip(self.low, self.high, strict=True)):
@@ -75,19 +74,19 @@ class ActionMap:
         return (np.asarray(self.high, np.float64) - np.asarray(self.low, np.float64)) / 2
 
     def to_internal(self, actions: FloatArray) -> FloatArray:
-        """Actions [..., A] in environment units as [-1, 1]; keeps the dtype."""
+        """Return actions [..., A] in environment units in [-1, 1]; keeps the dtype."""
         return ((actions - self._center) / self._half).astype(actions.dtype)
 
     def to_environment(self, actions: FloatArray) -> FloatArray:
-        """Actions [..., A] in [-1, 1] in environment units; keeps the dtype."""
+        """Return actions [..., A] in [-1, 1] in environment units; keeps the dtype."""
         return (self._center + self._half * actions).astype(actions.dtype)
 
 
 class Columns(NamedTuple):
-    """Where the parts of a transition stand in its packed row of `width` float32 numbers.
+    """The positions of a transition's parts in its packed row of `width` float32 numbers.
 
     The action, the reward and `terminated` (0 or 1) lie between the two observations, so that one
-    gather of rows fetches a whole batch. Image observations lie apart, as uint8.
+    gather of rows fetches a whole batch. Image observations are stored apart, as uint8.
     """
 
     observation: slice
@@ -99,7 +98,7 @@ class Columns(NamedTuple):
 
 
 def columns(spaces: Spaces, *, images: bool = False) -> Columns:
-    """The packed row for spaces: observation | action | reward | terminated | next observation."""
+    """Return the columns: observation | action | reward | terminated | next observation."""
     size = 0 if images else spaces.observation_dim
     reward = size + (1 if spaces.discrete else spaces.action_dim)
     return Columns(
@@ -170,12 +169,12 @@ class Transitions:
         spaces: Spaces,
         dataset_id: str,
     ) -> Transitions:
-        """From arrays in memory, actions already inside: [N, A] in [-1, 1], or [N] integers.
+        """Pack arrays in memory; actions are internal: [N, A] in [-1, 1], or [N] integers.
 
         episodes [N]: the number of the episode, in any numbering that changes between episodes.
         """
-        size, place = len(rewards), columns(spaces)
-        rows = np.empty((size, place.width), np.float32)
+        size, packed = len(rewards), columns(spaces)
+        rows = np.empty((size, packed.width), np.float32)
         action = () if spaces.discrete else (spaces.action_dim,)
         for name, array, shape in (
             ("observations", observations, (size, spaces.observation_dim)),
@@ -187,11 +186,11 @@ class Transitions:
         ):
             if array.shape != shape:
                 raise DataError(f"{dataset_id}: {name} has shape {array.shape}, expected {shape}")
-        rows[:, place.observation] = observations
-        rows[:, place.action] = actions[:, None] if spaces.discrete else actions
-        rows[:, place.reward] = rewards
-        rows[:, place.terminated] = terminated
-        rows[:, place.next_observation] = next_observations
+        rows[:, packed.observation] = observations
+        rows[:, packed.action] = actions[:, None] if spaces.discrete else actions
+        rows[:, packed.reward] = rewards
+        rows[:, packed.terminated] = terminated
+        rows[:, packed.next_observation] = next_observations
         ends = np.append(np.flatnonzero(np.diff(episodes)) + 1, size).astype(np.int64)
         sha256 = content_sha256(spaces, {"rows": array_sha256(rows), "ends": array_sha256(ends)})
         return cls(rows, ends, spaces, dataset_id, sha256)
@@ -212,35 +211,35 @@ class Transitions:
 
     @property
     def observations(self) -> npt.NDArray[Any]:
-        """[N, D] float32, or uint8 for images; a view."""
+        """Observations [N, D] float32, or uint8 for images; a view."""
         return self.rows[:, self.columns.observation] if self.images is None else self.images[:, 0]
 
     @property
     def next_observations(self) -> npt.NDArray[Any]:
-        """[N, D] float32, or uint8 for images; a view."""
-        place = self.columns.next_observation
-        return self.rows[:, place] if self.images is None else self.images[:, 1]
+        """Observations [N, D] float32, or uint8 for images; a view."""
+        columns = self.columns.next_observation
+        return self.rows[:, columns] if self.images is None else self.images[:, 1]
 
     @property
     def actions(self) -> npt.NDArray[Any]:
-        """[N, A] float32 in [-1, 1], a view, or [N] int64."""
-        found = self.rows[:, self.columns.action]
-        return found[:, 0].astype(np.int64) if self.spaces.discrete else found
+        """Actions [N, A] float32 in [-1, 1], a view, or [N] int64."""
+        actions = self.rows[:, self.columns.action]
+        return actions[:, 0].astype(np.int64) if self.spaces.discrete else actions
 
     @property
     def rewards(self) -> npt.NDArray[np.float32]:
-        """[N], in the environment's units; a view."""
+        """Rewards [N] in the environment's units; a view."""
         return self.rows[:, self.columns.reward]
 
     @property
     def terminated(self) -> npt.NDArray[np.bool_]:
-        """[N]: whether the task ended with this step."""
+        """Flags [N] of the steps with which the task ended."""
         ended: npt.NDArray[np.bool_] = self.rows[:, self.columns.terminated] != 0
         return ended
 
     @property
     def truncated(self) -> npt.NDArray[np.bool_]:
-        """[N]: whether the episode ended with this step without the task's end. Never both."""
+        """Flags [N] of the steps at which an episode ended without the task's end. Never both."""
         last = np.zeros(len(self), dtype=bool)
         last[self.ends - 1] = True
         return last & ~self.terminated
@@ -257,26 +256,26 @@ class Transitions:
 
     @property
     def episodes(self) -> npt.NDArray[np.int32]:
-        """The index 0..E-1 of each transition's episode, [N]."""
+        """The episode of each transition, 0 … E − 1, [N]."""
         return np.repeat(np.arange(len(self.ends), dtype=np.int32), self.lengths)
 
     def episode_returns(self) -> npt.NDArray[np.float64]:
-        """Undiscounted sum of rewards of each episode, [E], in the environment's units."""
+        """Return each episode's undiscounted sum of rewards, [E], in the environment's units."""
         return np.add.reduceat(self.rewards.astype(np.float64), self.starts)
 
 
 def array_sha256(array: npt.NDArray[Any]) -> str:
-    """Digest of an array's bytes."""
+    """Return the digest of an array's bytes."""
     return hashlib.sha256(np.ascontiguousarray(array).reshape(-1).data).hexdigest()
 
 
 def content_sha256(spaces: Spaces, digests: Mapping[str, str]) -> str:
-    """Identity of data: a digest over the spaces and the digests of rows, ends, images, …."""
+    """Return the identity of data: a digest over the spaces and the digests of their arrays."""
     return hashlib.sha256(repr((spaces, sorted(digests.items()))).encode()).hexdigest()
 
 
 class Batch(NamedTuple):
-    """What a loss sees: tensors of shape [B, ...] in one update, [U, B, ...] in a block.
+    """The transitions of one update, tensors [B, …], or of a block of K updates, [K, B, …].
 
     action in [-1, 1] or an index; reward scaled and shifted; discount = gamma * (1 - terminated),
     so that a truncated transition still bootstraps.

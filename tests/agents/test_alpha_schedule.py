@@ -1,4 +1,4 @@
-"""Promise: alpha is a pure function of the update: a ramp times a factor, as the equations say."""
+"""Guarantee: alpha is a pure function of the update, a ramp times a factor as in the equations."""
 
 import math
 from typing import Any

@@ -1,4 +1,4 @@
-"""Promise: the block, the counter, the measuring and the saving change nothing of what is learned.
+"""Guarantee: blocks, the counter, logging and saving do not change what is learned.
 
 Runs are whole fits by Lightning's Trainer; "equal" is to the bit, over the whole training state.
 """
@@ -114,12 +114,12 @@ def test_alpha_is_that_of_the_updates_already_done():
     """A warm-up over 4 updates: the first one has alpha 0, the third one half of it."""
     config = settings("alpha_schedule.warmup=4", "cql.alpha=8", "log_every=1")
     data = continuous_data()
-    agent, found = build(config, data.spaces), []
+    agent, alphas = build(config, data.spaces), []
     optimizer = attach(agent)
     for _ in range(6):
         agent.update(batch_of(data, range(8)), optimizer)
-        found.append(agent.last_metrics["cql/alpha"].item())
-    assert found == [0.0, 2.0, 4.0, 6.0, 8.0, 8.0]
+        alphas.append(agent.last_metrics["cql/alpha"].item())
+    assert alphas == [0.0, 2.0, 4.0, 6.0, 8.0, 8.0]
 
 
 # --- Measuring -----------------------------------------------------------------------------------
@@ -148,11 +148,11 @@ def test_measuring_more_often_changes_nothing(kind: str, alpha: int):
     assert differences(often, never) == []
 
 
-@pytest.mark.parametrize("measure", [False, True], ids=["silent", "measured"])
+@pytest.mark.parametrize("log_metrics", [False, True], ids=["silent", "measured"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_update_reads_no_number_off_the_device(kind: str, measure: bool, monkeypatch):
+def test_an_update_reads_no_number_off_the_device(kind: str, log_metrics: bool, monkeypatch):
     """Each of these would wait for a GPU to finish."""
-    config = settings(*KINDS[kind], "log_every=1" if measure else "log_every=100")
+    config = settings(*KINDS[kind], "log_every=1" if log_metrics else "log_every=100")
     data = data_for(kind)
     agent = build(config, data.spaces)
     optimizer, batch = attach(agent), batch_of(data, range(8))
@@ -166,7 +166,7 @@ def test_an_update_reads_no_number_off_the_device(kind: str, measure: bool, monk
     agent.update(batch, optimizer)
     monkeypatch.undo()
     assert agent.updates == 2
-    assert bool(agent.last_metrics) == measure
+    assert bool(agent.last_metrics) == log_metrics
 
 
 def test_gradient_norms_are_those_of_each_network():
@@ -181,9 +181,9 @@ def test_gradient_norms_are_those_of_each_network():
     }
     for name, parameters in by_hand.items():
         square = sum(float((p.grad.double() ** 2).sum()) for p in parameters)
-        found = agent.last_metrics[f"gradient_norm/{name}"].item()
-        assert found == pytest.approx(math.sqrt(square), rel=1e-5)
-        assert found > 0
+        norm = agent.last_metrics[f"gradient_norm/{name}"].item()
+        assert norm == pytest.approx(math.sqrt(square), rel=1e-5)
+        assert norm > 0
 
 
 def test_measured_values_carry_no_graph():

@@ -1,4 +1,4 @@
-"""Promise: for the first `cql.bc_updates` the actor clones; after them it follows the critics.
+"""Guarantee: for the first `cql.bc_updates` the actor clones; after them it follows the critics.
 
 The critics learn from the first update on, and the temperature waits.
 """

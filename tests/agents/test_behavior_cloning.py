@@ -1,4 +1,4 @@
-"""Promise: cloning finds the logged policy: its mean and spread, or its most frequent action."""
+"""Guarantee: cloning finds the logged policy: its mean and spread, or its most frequent action."""
 
 from typing import Any
 

@@ -96,8 +96,10 @@ def test_gradients_of_the_networks_equal_the_references(variant: str, network: s
     case.gradients()
     mlp = case.agent.critic.mlp if network == "critics" else case.agent.actor.mlp
     member = 1 if network == "critics" else 0
-    found = [mlp.weights[layer].grad[member, row, column] for layer, row, column in COORDINATES]
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-8)
+    gradients_at = [
+        mlp.weights[layer].grad[member, row, column] for layer, row, column in COORDINATES
+    ]
+    np.testing.assert_allclose(gradients_at, expected, rtol=1e-5, atol=1e-8)
     assert np.abs(expected).max() > 1e-3
 
 

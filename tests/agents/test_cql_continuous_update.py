@@ -1,4 +1,4 @@
-"""Promise: one update of the continuous agent is the textbook's; each part learns what it should.
+"""Guarantee: one update of the continuous agent is the textbook's; each part learns what it should.
 
 The textbook's update has separate losses, a backward pass and an Adam for each, all taken at the
 same parameters; it is written out here without the package's losses.
@@ -119,11 +119,11 @@ def test_the_summed_loss_makes_the_same_step_as_separate_losses_and_optimizers(o
     before = values(ours.agent)
     update(ours)
     textbook_update(theirs)
-    found, expected = values(ours.agent), values(theirs.agent)
-    for name in found:
-        torch.testing.assert_close(found[name], expected[name], atol=1e-6, rtol=0)
+    learned, expected = values(ours.agent), values(theirs.agent)
+    for name in learned:
+        torch.testing.assert_close(learned[name], expected[name], atol=1e-6, rtol=0)
         if not name.startswith(("statistics", "bounds", "updates")):
-            assert (found[name] - before[name]).abs().max() > 1e-6, name
+            assert (learned[name] - before[name]).abs().max() > 1e-6, name
 
 
 def test_alpha_zero_does_without_the_gap():
@@ -215,15 +215,15 @@ def test_in_bf16_the_losses_of_one_batch_agree_to_a_hundredth():
     """Hopper's size, the same weights and noise; a gap is a difference of Qs, so theirs count."""
     data = continuous_data(512, low=(-1.0,) * 3, high=(1.0,) * 3, observation_dim=11)
     wide = ("network.actor_hidden=[256,256,256]", "network.critic_hidden=[256,256,256]")
-    found = []
+    results = []
     for precision in ("32", "bf16"):
         config = settings(*wide, "cql.n_action_samples=10", f"hardware.precision={precision}")
         agent = build(config, data.spaces)
         noise = agent.sample_noise(256, torch.Generator().manual_seed(0))
-        found.append(
+        results.append(
             agent.compute_losses(batch_of(data, range(256)), noise=noise, log_metrics=True)
         )
-    (full, exact), (half, rounded) = found
+    (full, exact), (half, rounded) = results
     assert half.item() == pytest.approx(full.item(), rel=0.01)
     for name in ("critic/td_loss", "critic/gap", "actor/loss", "actor/entropy"):
         assert rounded[name].item() == pytest.approx(exact[name].item(), rel=0.01), name
@@ -291,5 +291,5 @@ def test_another_seed_draws_other_noise():
         attach(agent)
         drawn.append(list(agent.sample_rank_noise(8)))
     assert differences(drawn[0], drawn[1]) == []
-    for left, right in combinations(drawn[1:], 2):
-        assert len(differences(left, right)) == 5
+    for one, other in combinations(drawn[1:], 2):
+        assert len(differences(one, other)) == 5

@@ -1,4 +1,4 @@
-"""Promise: the discrete agent follows its formulas, finds Q*, and keeps to the data as alpha grows.
+"""Guarantee: the discrete agent follows its formulas, finds Q* and, as alpha grows, the data.
 
 The chain: states 0, 1, 2; `right` moves one on, `stay` does not; `right` in state 2 ends the
 episode with reward 1. gamma = 1/2, so Q*(right) = 1/4, 1/2, 1 and Q*(stay) = half of that.

@@ -1,4 +1,4 @@
-"""Promise: an update needs nothing of the host while it runs, and its recording is the update.
+"""Guarantee: an update needs nothing of the host while it runs, and its recording is the update.
 
 Without a GPU two stand-ins show it. On torch's device `meta` an operation with a tensor of the
 host, and every reading of a number, is an error, as it would be inside a CUDA graph. And `Kernels`
@@ -75,23 +75,23 @@ class OnlyOnDevice(TorchDispatchMode):
         return result
 
 
-@pytest.mark.parametrize("measure", [False, True], ids=["silent", "measured"])
+@pytest.mark.parametrize("log_metrics", [False, True], ids=["silent", "logged"])
 @pytest.mark.parametrize("case", CASES)
-def test_an_update_stays_on_its_device(case: str, measure: bool, monkeypatch):
+def test_an_update_stays_on_its_device(case: str, log_metrics: bool, monkeypatch):
     adam = sys.modules["torch.optim.adam"]  # torch.optim deletes the name
     monkeypatch.setattr(adam, "_device_dtype_check_for_fused", lambda *_: None)
     data = data_for(case)
-    config = settings(*CASES[case], "log_every=1" if measure else "log_every=100")
+    config = settings(*CASES[case], "log_every=1" if log_metrics else "log_every=100")
     agent = build(config, data.spaces).to("meta")
     agent.on_fit_start = lambda: None
     agent.noise = torch.Generator()  # there is none for meta
     optimizer = attach(agent)
     (batch,) = batches(data, 1)
-    given = Batch(*(tensor.to("meta") for tensor in batch))
+    on_meta = Batch(*(tensor.to("meta") for tensor in batch))
     with OnlyOnDevice():
         for _ in range(2):
-            agent.update(given, optimizer)
-    assert bool(agent.last_metrics) == measure
+            agent.update(on_meta, optimizer)
+    assert bool(agent.last_metrics) == log_metrics
 
 
 @pytest.mark.parametrize("case", ["continuous", "discrete", "continuous cloning"])
@@ -100,10 +100,10 @@ def test_acting_and_judging_stay_on_their_device(case: str, monkeypatch):
     monkeypatch.setattr(torch, "Generator", lambda *_device: host())
     agent = build(settings(*CASES[case]), data.spaces).to("meta")
     (batch,) = batches(data, 1)
-    given = Batch(*(tensor.to("meta") for tensor in batch))
+    on_meta = Batch(*(tensor.to("meta") for tensor in batch))
     with OnlyOnDevice(), torch.no_grad():
-        assert agent.act(given.observation).shape[0] == 8
-        assert all(values.shape == (8,) for values in agent.validation_metrics(given).values())
+        assert agent.act(on_meta.observation).shape[0] == 8
+        assert all(values.shape == (8,) for values in agent.validation_metrics(on_meta).values())
 
 
 def test_the_stand_in_notices_a_number_that_is_read():
@@ -170,9 +170,9 @@ def trained(case: str, updates: int, recorded: GraphedUpdate | None) -> tuple[Ag
 def test_replays_are_the_updates_as_written(case: str):
     updates, recorded = 24, GraphedUpdate(record)
     as_written, expected = trained(case, updates, None)
-    replayed, found = trained(case, updates, recorded)
+    replayed, metrics = trained(case, updates, recorded)
     assert differences(as_written.training_state(), replayed.training_state()) == []
-    assert differences(expected, found) == []
+    assert differences(expected, metrics) == []
     phases = {"cloning first": 2, "alpha falls": 2}.get(case, 1)
     # A phase of one update (alpha is 0 in the first one) is never recorded.
     assert len(recorded.eager_updates) == phases

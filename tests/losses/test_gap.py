@@ -1,4 +1,4 @@
-"""Promise: the gap is how far the critics rate other actions above the logged one, unscaled."""
+"""Guarantee: the gap is how far the critics rate other actions above the logged one, unscaled."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Promise: with many samples the gap is the integral of exp Q over all actions, by any sampler."""
+"""Guarantee: with many samples the gap is the integral of exp Q over actions, for any sampler."""
 
 import math
 

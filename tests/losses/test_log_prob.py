@@ -1,4 +1,4 @@
-"""Promise: log-densities are those of the distributions that drew the actions, at any magnitude."""
+"""Guarantee: log-densities are those of the sampling distributions, at any magnitude."""
 
 import math
 
@@ -37,10 +37,10 @@ def test_density_depends_on_the_action_that_is_asked_about():
 def test_density_adds_up_over_action_dimensions():
     u = torch.tensor([[0.3, -1.0, 2.0]])
     zeros = torch.zeros(1, 3)
-    each = [tanh_gaussian_log_prob(u[:, [a]], zeros[:, [a]], zeros[:, [a]]) for a in range(3)]
+    columns = [tanh_gaussian_log_prob(u[:, [a]], zeros[:, [a]], zeros[:, [a]]) for a in range(3)]
     together = tanh_gaussian_log_prob(u, zeros, zeros)
     assert together.shape == (1,)
-    assert together.item() == pytest.approx(sum(each).item(), abs=1e-6)
+    assert together.item() == pytest.approx(sum(columns).item(), abs=1e-6)
 
 
 def test_density_integrates_to_one_over_the_action():

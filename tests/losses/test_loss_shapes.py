@@ -1,4 +1,4 @@
-"""Promise: a tensor of the wrong shape is refused by name, never broadcast."""
+"""Guarantee: a tensor of the wrong shape is refused by name, never broadcast."""
 
 import pytest
 import torch

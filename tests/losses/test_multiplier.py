@@ -1,4 +1,4 @@
-"""Promise: alpha and the multiplier weigh the gap with one sign; the multiplier follows the gap."""
+"""Guarantee: alpha and multiplier weight the gap with one sign; the multiplier follows the gap."""
 
 import math
 

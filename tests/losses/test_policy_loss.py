@@ -1,4 +1,4 @@
-"""Promise: the policy's, the temperature's and the cloning loss each train their own part only."""
+"""Guarantee: the policy, temperature and cloning losses each train their own parameters only."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Promise: the reference's whole updates are what the losses give on values worked by hand.
+"""Guarantee: the reference's whole updates are what the losses give on values worked by hand.
 
 Networks without a hidden layer whose weights are zero: every Q-value is a bias, the policy is one
 Gaussian. So the reference can be trusted where other tests compare whole updates against it.

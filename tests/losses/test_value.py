@@ -1,4 +1,4 @@
-"""Promise: the critics are fitted to r + discount * V(s'), V judged by the worst critic."""
+"""Guarantee: the critics are fitted to r + discount * V(s'), V judged by the worst critic."""
 
 import numpy as np
 import pytest

@@ -67,8 +67,8 @@ def image_data(size: int = 64, *, seed: int = 0) -> Transitions:
     """As discrete_data, with observations of 12 random bytes."""
     data = discrete_data(size, observation_dim=12, seed=seed)
     images = np.random.default_rng([seed, 2]).integers(0, 256, (size, 2, 12), np.uint8)
-    place = data.columns
-    rows = np.ascontiguousarray(data.rows[:, place.action.start : place.terminated + 1])
+    columns = data.columns
+    rows = np.ascontiguousarray(data.rows[:, columns.action.start : columns.terminated + 1])
     return Transitions(rows, data.ends, data.spaces, "test/images-v0", "0" * 64, images=images)
 
 

@@ -97,10 +97,10 @@ def continuous_losses(
 
     uniform = noise["uniform"]
     current, current_density = sampled_actions(state, actor, noise["current"], log_std_limits)
-    following, next_density = sampled_actions(next_state, actor, noise["next"], log_std_limits)
+    next_action, next_density = sampled_actions(next_state, actor, noise["next"], log_std_limits)
     uniform_density = np.full(uniform.shape[:2], uniform_log_prob([-1] * width, [1] * width))
     gap = conservative_gap(
-        critic_values(state, np.concatenate([uniform, current, following], axis=1), critics),
+        critic_values(state, np.concatenate([uniform, current, next_action], axis=1), critics),
         np.concatenate([uniform_density, current_density, next_density], axis=1),
         q_logged,
         gap_temperature,
