@@ -1,4 +1,4 @@
-"""Promise: each figure is what its docstring says, worked by hand on logs of a few steps."""
+"""Guarantee: each statistic is what its docstring says, worked by hand on logs of a few steps."""
 
 import dataclasses
 import json
@@ -35,17 +35,17 @@ def steps(
     terminated: list[int] | None = None,
     actions: list[float] | None = None,
     observations: list[float] | None = None,
-    following: list[float] | None = None,
+    next_observations: list[float] | None = None,
 ) -> Transitions:
-    """A log of single numbers; the observation counts the steps, the action is 0."""
+    """Return a log of single numbers; the observation counts the steps, the action is 0."""
     size = len(rewards)
-    seen = np.arange(size, dtype=float) if observations is None else np.array(observations)
-    after = seen + 1 if following is None else np.array(following)
+    observed = np.arange(size, dtype=float) if observations is None else np.array(observations)
+    next_observed = observed + 1 if next_observations is None else np.array(next_observations)
     return Transitions.pack(
-        observations=seen[:, None],
+        observations=observed[:, None],
         actions=np.array(actions or [0.0] * size)[:, None],
         rewards=np.array(rewards),
-        next_observations=after[:, None],
+        next_observations=next_observed[:, None],
         terminated=np.array(terminated or [0] * size, bool),
         episodes=np.array(episodes),
         spaces=LINE,
@@ -56,35 +56,40 @@ def steps(
 # --- Episodes and rewards ------------------------------------------------------------------------
 
 
-def test_returns_are_sums_and_discounted_ones_weigh_by_the_step_in_the_episode():
+def test_discounted_returns_weigh_rewards_by_the_step_in_the_episode():
     data = steps([1, 1, 1, 2, 2], [0, 0, 0, 1, 1], terminated=[0, 0, 1, 0, 0])
-    found = compute_episodes(data, gamma=0.5)
+    episodes = compute_episodes(data, gamma=0.5)
     assert discounted_returns(data, gamma=0.5).tolist() == [1.75, 3.0]
-    assert (found.count, found.terminated, found.truncated, found.single_step) == (2, 1, 1, 0)
-    assert (found.undiscounted.min, found.undiscounted.max) == (3.0, 4.0)
-    assert (found.discounted.mean, found.discounted.std) == (2.375, 0.625)
-    assert (found.length.mean, found.length.max) == (2.5, 3.0)
-    assert (found.longest, found.longest_terminated) == (1, 1)
-    assert found.over_log == [[0.0, 3.0, 3.0, 3.0], [1.0, 4.0, 4.0, 4.0]]
+    assert (episodes.count, episodes.terminated, episodes.truncated, episodes.single_step) == (
+        2,
+        1,
+        1,
+        0,
+    )
+    assert (episodes.undiscounted.min, episodes.undiscounted.max) == (3.0, 4.0)
+    assert (episodes.discounted.mean, episodes.discounted.std) == (2.375, 0.625)
+    assert (episodes.length.mean, episodes.length.max) == (2.5, 3.0)
+    assert (episodes.longest, episodes.longest_terminated) == (1, 1)
+    assert episodes.over_log == [[0.0, 3.0, 3.0, 3.0], [1.0, 4.0, 4.0, 4.0]]
 
 
-def test_returns_over_a_long_log_are_grouped_and_lose_no_episode():
+def test_returns_over_a_long_log_are_grouped_without_losing_an_episode():
     size = 1_000
-    found = compute_episodes(steps(list(range(size)), list(range(size))), gamma=0.9).over_log
-    assert len(found) == 200
-    assert found[1] == [5.0, 7.0, 5.0, 9.0]
-    assert found[-1] == [995.0, 997.0, 995.0, 999.0]
+    over_log = compute_episodes(steps(list(range(size)), list(range(size))), gamma=0.9).over_log
+    assert len(over_log) == 200
+    assert over_log[1] == [5.0, 7.0, 5.0, 9.0]
+    assert over_log[-1] == [995.0, 997.0, 995.0, 999.0]
 
 
-def test_rewards_count_zeros_values_and_what_falls_on_last_steps():
-    found = compute_rewards(steps([0, 0, 3, 0, -1], [0, 0, 0, 1, 1]))
-    assert (found.zero, found.on_last_steps, found.distinct) == (0.6, 1.0, 3)
-    assert (found.step.min, found.step.median, found.step.max) == (-1.0, 0.0, 3.0)
+def test_rewards_count_zeros_distinct_values_and_the_share_on_last_steps():
+    rewards = compute_rewards(steps([0, 0, 3, 0, -1], [0, 0, 0, 1, 1]))
+    assert (rewards.zero, rewards.on_last_steps, rewards.distinct) == (0.6, 1.0, 3)
+    assert (rewards.step.min, rewards.step.median, rewards.step.max) == (-1.0, 0.0, 3.0)
     assert compute_rewards(steps(list(range(30)), [0] * 30)).distinct is None
     assert compute_rewards(steps([0] * 500 + list(range(30)), [0] * 530)).distinct is None
 
 
-def test_the_size_of_values_is_the_larger_of_discounted_returns_and_single_rewards():
+def test_value_scale_is_the_larger_of_discounted_returns_and_single_rewards():
     small = steps([0, 0, 10], [0, 0, 0])
     assert value_scale(compute_episodes(small, gamma=0.1), compute_rewards(small)) == pytest.approx(
         10
@@ -95,9 +100,14 @@ def test_the_size_of_values_is_the_larger_of_discounted_returns_and_single_rewar
 
 
 def test_a_distribution_of_equal_numbers_has_no_spread():
-    found = summarize(np.full(7, 2.0))
-    assert (found.mean, found.std, found.q05, found.q95) == (2.0, 0.0, 2.0, 2.0)
-    assert sum(found.counts) == 7
+    distribution = summarize(np.full(7, 2.0))
+    assert (distribution.mean, distribution.std, distribution.q05, distribution.q95) == (
+        2.0,
+        0.0,
+        2.0,
+        2.0,
+    )
+    assert sum(distribution.counts) == 7
 
 
 @pytest.mark.parametrize(("counts", "nats"), [([5, 0], 0), ([3, 3], math.log(2))])
@@ -109,15 +119,20 @@ def test_entropy(counts: list[int], nats: float):
 
 
 def test_consecutive_steps_of_an_episode_fit_and_ends_are_not_compared():
-    data = steps([0] * 5, [0, 0, 0, 1, 1], following=[1, 2, 99, 4, 98])
-    found = compute_alignment(BlockReader(data))
-    assert (found.pairs, found.matching, found.first_mismatch) == (3, 3, None)
+    data = steps([0] * 5, [0, 0, 0, 1, 1], next_observations=[1, 2, 99, 4, 98])
+    alignment = compute_alignment(BlockReader(data))
+    assert (alignment.pairs, alignment.matching, alignment.first_mismatch) == (3, 3, None)
 
 
-def test_the_first_difference_is_named_by_episode_and_step():
-    data = steps([0] * 5, [0, 0, 0, 1, 1], following=[1, 2, 99, 7, 98])
-    found = compute_alignment(BlockReader(data))
-    assert (found.pairs, found.matching, found.episodes_with_mismatch, found.first_mismatch) == (
+def test_first_mismatch_has_its_episode_and_step():
+    data = steps([0] * 5, [0, 0, 0, 1, 1], next_observations=[1, 2, 99, 7, 98])
+    alignment = compute_alignment(BlockReader(data))
+    assert (
+        alignment.pairs,
+        alignment.matching,
+        alignment.episodes_with_mismatch,
+        alignment.first_mismatch,
+    ) == (
         3,
         2,
         1,
@@ -125,67 +140,80 @@ def test_the_first_difference_is_named_by_episode_and_step():
     )
 
 
-def test_rounding_is_no_difference():
-    data = steps([0] * 3, [0] * 3, observations=[1, 2, 3], following=[2.000001, 3.000001, 4])
+def test_rounding_is_not_a_mismatch():
+    data = steps(
+        [0] * 3, [0] * 3, observations=[1, 2, 3], next_observations=[2.000001, 3.000001, 4]
+    )
     assert compute_alignment(BlockReader(data)).matching == 2
 
 
-def test_an_array_joined_with_a_shift_is_told_by_what_it_equals():
-    own = steps([0] * 6, [0] * 6, following=[0, 1, 2, 3, 4, 5])
-    found = compute_alignment(BlockReader(own))
-    assert (found.pairs, found.matching, found.equal_to_current, found.equal_to_second_next) == (
+def test_shifted_next_observations_are_counted_by_what_they_equal():
+    own = steps([0] * 6, [0] * 6, next_observations=[0, 1, 2, 3, 4, 5])
+    alignment = compute_alignment(BlockReader(own))
+    assert (
+        alignment.pairs,
+        alignment.matching,
+        alignment.equal_to_current,
+        alignment.equal_to_second_next,
+    ) == (
         5,
         0,
         5,
         0,
     )
-    second = steps([0] * 6, [0] * 6, following=[2, 3, 4, 5, 6, 7])
-    found = compute_alignment(BlockReader(second))
-    assert (found.matching, found.equal_to_current, found.equal_to_second_next) == (0, 0, 4)
+    second = steps([0] * 6, [0] * 6, next_observations=[2, 3, 4, 5, 6, 7])
+    alignment = compute_alignment(BlockReader(second))
+    assert (alignment.matching, alignment.equal_to_current, alignment.equal_to_second_next) == (
+        0,
+        0,
+        4,
+    )
     # Step 1 is followed by the 3 that begins the next episode: no coincidence counts.
-    apart = steps([0] * 6, [0, 0, 0, 1, 1, 1], following=[2, 3, 4, 5, 6, 7])
+    apart = steps([0] * 6, [0, 0, 0, 1, 1, 1], next_observations=[2, 3, 4, 5, 6, 7])
     assert compute_alignment(BlockReader(apart)).equal_to_second_next == 2
 
 
 @pytest.mark.parametrize("each", [1, 2, 3, 7])
-def test_pairs_across_two_blocks_are_compared_or_left_out_but_never_wrong(each: int):
+def test_pairs_across_two_blocks_are_compared_correctly(each: int):
     data = cart_data()
     reader = BlockReader(data)
     reader.block_rows = each
-    found = compute_alignment(reader)
-    assert found.matching == found.pairs
+    alignment = compute_alignment(reader)
+    assert alignment.matching == alignment.pairs
     assert reader.consecutive(slice(0, 21)).tolist() == [True] * 19 + [False]
 
 
-def test_every_pair_of_the_log_is_looked_at():
+def test_every_pair_of_the_log_is_compared():
     data = cart_data()
     reader = BlockReader(data)
     reader.block_rows = 100
     assert compute_alignment(reader).pairs == len(data) - len(data.ends)
 
 
-# --- Rows in the wrong place ---------------------------------------------------------------------
+# --- Misalignment --------------------------------------------------------------------------------
 
 
 def test_the_action_and_the_reward_explain_their_own_row_best():
-    found = compute_misalignment(BlockReader(cart_data()))
-    assert found is not None
+    misalignment = compute_misalignment(BlockReader(cart_data()))
+    assert misalignment is not None
     assert (
-        found.action_r2_gain[1] > 0.8 > 10 * max(found.action_r2_gain[0], found.action_r2_gain[2])
+        misalignment.action_r2_gain[1]
+        > 0.8
+        > 10 * max(misalignment.action_r2_gain[0], misalignment.action_r2_gain[2])
     )
-    assert found.reward_r2[1] > max(found.reward_r2[0], found.reward_r2[2])
+    assert misalignment.reward_r2[1] > max(misalignment.reward_r2[0], misalignment.reward_r2[2])
 
 
 @pytest.mark.parametrize(("by", "best"), [(1, 2), (-1, 0)])
 def test_a_shifted_action_explains_more_in_another_row(by: int, best: int):
     data = cart_data(lambda log: log.update(actions=np.roll(log["actions"], by, axis=0)))
-    found = compute_misalignment(BlockReader(data))
-    assert found is not None
-    assert int(np.argmax(found.action_r2_gain)) == best
+    misalignment = compute_misalignment(BlockReader(data))
+    assert misalignment is not None
+    assert int(np.argmax(misalignment.action_r2_gain)) == best
 
 
 @pytest.mark.parametrize("width", [0, 1, 30])
-def test_what_is_explained_is_a_share_whatever_the_columns(width: int):
+def test_explained_variance_is_between_0_and_1_for_degenerate_columns(width: int):
     """A rare outlier and columns that repeat each other make a fit that is worse than none."""
     log = cart_arrays()
     count = len(log["rewards"])
@@ -197,12 +225,12 @@ def test_what_is_explained_is_a_share_whatever_the_columns(width: int):
         add_column(log, log["observations"][:, 0] * 3)
     log["actions"] = log["actions"] * 0.05
     log["rewards"][:] = 0
-    found = compute_misalignment(BlockReader(cart_data(lambda _: log)))
-    assert found is not None
-    assert all(0 <= share <= 1 for share in [*found.action_r2_gain, *found.reward_r2])
+    misalignment = compute_misalignment(BlockReader(cart_data(lambda _: log)))
+    assert misalignment is not None
+    assert all(0 <= share <= 1 for share in [*misalignment.action_r2_gain, *misalignment.reward_r2])
 
 
-def test_a_fit_that_is_worse_than_none_explains_nothing():
+def test_fit_worse_than_the_mean_explains_nothing():
     generator = np.random.default_rng(0)
     features, targets = generator.normal(size=(60, 25)), generator.normal(size=(60, 2))
     assert _explained_variance(features, targets).tolist() == [0.0, 0.0]
@@ -210,26 +238,26 @@ def test_a_fit_that_is_worse_than_none_explains_nothing():
     assert exact == pytest.approx([1.0])
 
 
-def test_one_outlier_is_not_all_that_is_fitted():
+def test_single_outlier_does_not_dominate_the_fit():
     def outlier(log):
         for name in ("observations", "next_observations"):
             log[name] = log[name].copy()
         log["observations"][101] = 1e6  # among the steps that are not fitted
         log["next_observations"][100] = 1e6
 
-    found = compute_misalignment(BlockReader(cart_data(outlier)))
-    assert found is not None
-    assert found.reward_r2[1] > 0.9
+    misalignment = compute_misalignment(BlockReader(cart_data(outlier)))
+    assert misalignment is not None
+    assert misalignment.reward_r2[1] > 0.9
 
 
-def test_too_few_steps_say_nothing_of_lags():
+def test_too_few_steps_have_no_misalignment():
     assert compute_misalignment(BlockReader(steps([0] * 5, [0] * 5))) is None
 
 
 # --- Columns -------------------------------------------------------------------------------------
 
 
-def test_moments_of_columns_are_those_of_numpy_whatever_the_blocks():
+def test_moments_of_columns_equal_numpy_for_any_block_size():
     data = continuous_data(1000)
     reader = BlockReader(data)
     reader.block_rows = 37
@@ -251,9 +279,9 @@ def test_kinds_of_columns():
     add_column(log, clock.astype(float), clock + 1.0)
     add_column(log, flag.astype(float))
     add_column(log, 1.0 - flag)
-    found = compute_columns(BlockReader(cart_data(lambda _: log)))
-    plain, speed, same, episode, time, one, other = found.columns
-    assert [c.constant for c in found.columns].index(True) == 2
+    columns = compute_columns(BlockReader(cart_data(lambda _: log)))
+    plain, speed, same, episode, time, one, other = columns.columns
+    assert [c.constant for c in columns.columns].index(True) == 2
     assert same.constant
     assert episode.constant_per_episode
     assert episode.integer
@@ -263,7 +291,7 @@ def test_kinds_of_columns():
     assert not any((plain.increasing, plain.integer, plain.binary, speed.constant_per_episode))
     assert one.binary
     assert other.binary
-    assert found.one_hot_groups == [[one.name, other.name]]
+    assert columns.one_hot_groups == [[one.name, other.name]]
 
 
 def test_one_hot_groups_are_neighbors_that_sum_to_one():
@@ -273,13 +301,13 @@ def test_one_hot_groups_are_neighbors_that_sum_to_one():
     assert find_one_hot_groups(rows, binary) == [[0, 1, 2]]
 
 
-def test_a_column_that_repeats_action_or_reward_is_found_in_the_units_of_either():
+def test_columns_that_repeat_action_or_reward_are_named_in_either_unit():
     log = cart_arrays()
     add_column(log, log["actions"][:, 0], log["actions"][:, 0])
     add_column(log, 2 * log["actions"][:, 0], log["actions"][:, 0])
     add_column(log, log["rewards"], log["rewards"])
-    found = [c.same_as for c in compute_columns(BlockReader(cart_data(lambda _: log))).columns]
-    assert found == [
+    same_as = [c.same_as for c in compute_columns(BlockReader(cart_data(lambda _: log))).columns]
+    assert same_as == [
         *(None, None),
         *("action 0, scaled to [-1, 1]", "action 0"),
         "the reward",
@@ -289,10 +317,10 @@ def test_a_column_that_repeats_action_or_reward_is_found_in_the_units_of_either(
 def test_rows_far_from_the_mean_are_counted():
     values = [0.0, 1.0] * 500
     values[7] = 1e6
-    found = compute_columns(
+    columns = compute_columns(
         BlockReader(steps([0] * 1000, [0] * 1000, observations=values))
     ).columns[0]
-    assert (found.outliers, found.max) == (1, 1e6)
+    assert (columns.outliers, columns.max) == (1, 1e6)
 
 
 # --- Duplicates ----------------------------------------------------------------------------------
@@ -301,17 +329,21 @@ def test_rows_far_from_the_mean_are_counted():
 def test_copies_of_steps_and_of_whole_episodes_are_counted_without_their_originals():
     data = steps(
         [1, 2, 1, 2, 1, 9], [0, 0, 1, 1, 2, 2], observations=[0, 1, 0, 1, 0, 1],
-        following=[1, 2, 1, 2, 1, 2],
+        next_observations=[1, 2, 1, 2, 1, 2],
     )  # fmt: skip
-    found = find_duplicates(BlockReader(data))
-    assert (found.transitions, found.episodes, found.transitions_in_copied_episodes) == (3, 1, 2)
-    assert found.first == [1, 0]
+    duplicates = find_duplicates(BlockReader(data))
+    assert (
+        duplicates.transitions,
+        duplicates.episodes,
+        duplicates.transitions_in_copied_episodes,
+    ) == (3, 1, 2)
+    assert duplicates.first == [1, 0]
 
 
-def test_the_same_steps_in_another_order_are_no_copied_episode():
-    data = steps([1, 2, 2, 1], [0, 0, 1, 1], observations=[0] * 4, following=[1] * 4)
-    found = find_duplicates(BlockReader(data))
-    assert (found.transitions, found.episodes, found.first) == (2, 0, None)
+def test_same_steps_in_another_order_are_not_a_copied_episode():
+    data = steps([1, 2, 2, 1], [0, 0, 1, 1], observations=[0] * 4, next_observations=[1] * 4)
+    duplicates = find_duplicates(BlockReader(data))
+    assert (duplicates.transitions, duplicates.episodes, duplicates.first) == (2, 0, None)
 
 
 def test_every_bit_of_a_number_reaches_the_low_bits_of_its_hash():
@@ -338,32 +370,37 @@ def test_different_rows_have_different_hashes():
 # --- Actions and propensities --------------------------------------------------------------------
 
 
-def test_actions_at_a_bound_and_their_evenness():
-    found = compute_actions(
+def test_actions_at_the_bounds_and_normalized_entropy():
+    actions = compute_actions(
         BlockReader(steps([0] * 4, [0] * 4, actions=[1.0, -1.0, 0.0, 0.5]))
     ).dimensions[0]
-    assert (found.at_bounds, found.min, found.max, found.mean) == (0.5, -1.0, 1.0, 0.125)
-    assert found.normalized_entropy == pytest.approx(math.log(4) / math.log(20))
-    assert (found.counts[0], found.counts[10], found.counts[15], found.counts[19]) == (1, 1, 1, 1)
+    assert (actions.at_bounds, actions.min, actions.max, actions.mean) == (0.5, -1.0, 1.0, 0.125)
+    assert actions.normalized_entropy == pytest.approx(math.log(4) / math.log(20))
+    assert (actions.counts[0], actions.counts[10], actions.counts[15], actions.counts[19]) == (
+        1,
+        1,
+        1,
+        1,
+    )
 
 
 def test_pairs_of_dimensions_share_cells():
-    found = compute_actions(BlockReader(continuous_data(64)))
-    assert found.pair_coverage is not None
-    assert 0.1 < found.pair_coverage <= 64 / 400
+    actions = compute_actions(BlockReader(continuous_data(64)))
+    assert actions.pair_coverage is not None
+    assert 0.1 < actions.pair_coverage <= 64 / 400
     assert compute_actions(BlockReader(cart_data())).pair_coverage is None
 
 
-def test_choices_are_counted_and_unused_ones_too():
+def test_discrete_actions_are_counted_with_unused_ones():
     data = discrete_data(64, actions=5)
-    found = compute_actions(BlockReader(data))
-    assert [c.count for c in found.discrete_actions] == np.bincount(
+    actions = compute_actions(BlockReader(data))
+    assert [c.count for c in actions.discrete_actions] == np.bincount(
         data.actions, minlength=5
     ).tolist()
-    assert found.entropy == pytest.approx(entropy(np.bincount(data.actions)))
+    assert actions.entropy == pytest.approx(entropy(np.bincount(data.actions)))
 
 
-def test_the_effective_share_is_that_of_inverse_propensities():
+def test_effective_sample_share_of_inverse_propensities():
     data = discrete_data(64)
     assert compute_propensities(data) is None
     logged_ = np.full(64, 0.5, np.float32)
@@ -383,7 +420,7 @@ def test_the_effective_share_is_that_of_inverse_propensities():
 # --- Similar states ------------------------------------------------------------------------------
 
 
-def test_a_state_that_decides_the_action_leaves_no_spread_and_chance_leaves_all():
+def test_spread_is_0_when_the_state_decides_and_1_for_random_actions():
     def decided(log):
         log["actions"] = np.tanh(log["observations"][:, :1])
 
@@ -396,23 +433,23 @@ def test_a_state_that_decides_the_action_leaves_no_spread_and_chance_leaves_all(
     assert sum(same.counts) == same.states == len(cart_data())
 
 
-def test_choices_have_entropies_in_nats():
-    found = compute_neighbors(BlockReader(cart_data(discrete=True)), gamma=0.9)
-    assert found is not None
-    assert found.action_entropy_total == pytest.approx(math.log(3), abs=0.01)
-    assert found.action_entropy is not None
-    assert 0.9 < found.action_entropy < math.log(3)
+def test_spread_of_discrete_actions_is_an_entropy_in_nats():
+    neighbors = compute_neighbors(BlockReader(cart_data(discrete=True)), gamma=0.9)
+    assert neighbors is not None
+    assert neighbors.action_entropy_total == pytest.approx(math.log(3), abs=0.01)
+    assert neighbors.action_entropy is not None
+    assert 0.9 < neighbors.action_entropy < math.log(3)
 
     def decided(log):
         log["actions"] = (log["observations"][:, 0] > 0).astype(int)
 
-    found = compute_neighbors(BlockReader(cart_data(decided, discrete=True)), gamma=0.9)
-    assert found is not None
-    assert found.action_spread < 0.2
+    neighbors = compute_neighbors(BlockReader(cart_data(decided, discrete=True)), gamma=0.9)
+    assert neighbors is not None
+    assert neighbors.action_spread < 0.2
 
 
-def test_neighbors_are_those_of_other_episodes():
-    """Each episode stays near one place of its own: its own steps would be the nearest."""
+def test_neighbors_come_from_other_episodes():
+    """Each episode stays near one point, so that its own steps would be the nearest."""
     size = 40
     data = steps(
         [0.0] * 10 * size,
@@ -420,10 +457,10 @@ def test_neighbors_are_those_of_other_episodes():
         actions=[e / 10 for e in range(10) for _ in range(size)],
         observations=[e + k / 1000 for e in range(10) for k in range(size)],
     )
-    found = compute_neighbors(BlockReader(data), gamma=0.9)
-    assert found is not None
-    assert found.other_episodes
-    assert found.relative_distance > 0.1
+    neighbors = compute_neighbors(BlockReader(data), gamma=0.9)
+    assert neighbors is not None
+    assert neighbors.other_episodes
+    assert neighbors.relative_distance > 0.1
     one = dataclasses.replace(data, ends=np.array([len(data)]))
     alone = compute_neighbors(BlockReader(one), gamma=0.9)
     assert alone is not None
@@ -431,25 +468,29 @@ def test_neighbors_are_those_of_other_episodes():
     assert alone.relative_distance < 0.01
 
 
-def test_a_few_steps_have_no_neighbors():
+def test_fewer_than_40_steps_have_no_neighbors():
     assert compute_neighbors(BlockReader(steps([0] * 39, [0] * 39)), gamma=0.9) is None
 
 
-# --- All of them ---------------------------------------------------------------------------------
+# --- All statistics ------------------------------------------------------------------------------
 
 
-def test_the_short_form_looks_at_blocks_that_are_spread_over_log():
+def test_short_audit_reads_blocks_spread_over_the_log():
     data = cart_data()
     reader = BlockReader(data, max_rows=320)
     rows = list(reader.blocks())
     assert sum(r.stop - r.start for r in rows) == 320
     assert (rows[0].start, rows[-1].stop, len(rows)) == (0, len(data), 16)
-    found = statistics_of(data, short=True)
-    assert (found.duplicates, found.neighbors, found.misalignment) == (None, None, None)
-    assert found.episodes == statistics_of(data).episodes
+    statistics = statistics_of(data, short=True)
+    assert (statistics.duplicates, statistics.neighbors, statistics.misalignment) == (
+        None,
+        None,
+        None,
+    )
+    assert statistics.episodes == statistics_of(data).episodes
 
 
-def test_progress_adds_up_to_what_is_promised():
+def test_progress_adds_up_to_full_passes():
     from support.builders import settings
 
     from offline_cql.audit.statistics import FULL_PASSES, compute_statistics
@@ -461,14 +502,14 @@ def test_progress_adds_up_to_what_is_promised():
     assert sum(done) == FULL_PASSES * len(data)
 
 
-def test_the_split_is_the_one_of_the_settings():
-    found = statistics_of(
+def test_split_follows_the_settings():
+    split = statistics_of(
         cart_data(), "dataset.validation_fraction=0.25", "dataset.top_fraction=0.5"
     ).split
-    assert (found.validation_episodes, found.training_episodes) == (15, 22)
+    assert (split.validation_episodes, split.training_episodes) == (15, 22)
 
 
-def test_images_are_audited_by_their_pixels():
+def test_pixels_of_images_are_audited():
     generator = np.random.default_rng(0)
     pixels = generator.integers(0, 255, (65, 2_000)).astype(np.uint8)
     plain = discrete_data(64)
@@ -481,13 +522,17 @@ def test_images_are_audited_by_their_pixels():
         sha256="0" * 64,
         images=np.stack([pixels[:-1], pixels[1:]], axis=1),
     )
-    found = statistics_of(data)
-    assert (found.identity.images, found.observations.total, len(found.observations.columns)) == (
+    statistics = statistics_of(data)
+    assert (
+        statistics.identity.images,
+        statistics.observations.total,
+        len(statistics.observations.columns),
+    ) == (
         *(True, 2_000),
         500,
     )
-    assert found.alignment.matching == found.alignment.pairs == 60
-    assert found.misalignment is None
+    assert statistics.alignment.matching == statistics.alignment.pairs == 60
+    assert statistics.misalignment is None
 
 
 KEYS = {
@@ -499,8 +544,8 @@ KEYS = {
 
 @pytest.mark.parametrize("discrete", [False, True])
 @pytest.mark.parametrize("short", [False, True])
-def test_the_keys_of_audit_json_are_stable(discrete: bool, short: bool):
-    """A program reads them: a key that goes or changes its meaning takes another `format`."""
+def test_keys_of_audit_json_are_stable(discrete: bool, short: bool):
+    """Programs read them: increase `format` when a key is removed or changes its meaning."""
     plain = json.loads(
         json.dumps(statistics_of(cart_data(discrete=discrete), short=short).to_dict())
     )
