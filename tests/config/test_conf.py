@@ -177,6 +177,44 @@ def test_the_command_line_then_the_preset_then_the_task_decide_the_network(
     assert settings(*overrides).network.actor_hidden == hidden
 
 
+TUNED = "env=pendulum"  # conf/tuned/*/pendulum*.yaml: 3e-4, no cloning, 2 x 64, 5,000 updates
+
+
+@pytest.mark.parametrize(
+    ("overrides", "key", "value"),
+    [
+        ((), "cql.actor_learning_rate", 3e-4),
+        (("cql=lagrange",), "cql.bc_updates", 0),
+        (("cql=corl",), "cql.actor_learning_rate", 3e-5),
+        (("cql=paper",), "cql.bc_updates", 40_000),
+        (("cql.actor_learning_rate=1e-3",), "cql.actor_learning_rate", 1e-3),
+        (("cql=lagrange", "cql.bc_updates=7"), "cql.bc_updates", 7),
+        (("network=wide",), "network.critic_hidden", [512, 512, 512]),
+        (("network.critic_hidden=[8]",), "network.critic_hidden", [8]),
+        ((), "updates", 5_000),
+        (("updates=9",), "updates", 9),
+        (("experiment=study/selection",), "updates", 8_000),
+        (("experiment=study/selection",), "cql.bc_updates", 2_000),
+        (("experiment=study/selection",), "evaluation.every", 2_000),
+        (("evaluation=none",), "evaluation.every", 1_000),
+        (("evaluation=none",), "evaluation.episodes", 0),
+        (("evaluation.every=3",), "evaluation.every", 3),
+    ],
+)
+def test_presets_and_typed_settings_win_over_tuned_ones(
+    overrides: tuple[str, ...], key: str, value: Any
+):
+    assert OmegaConf.select(composed(TUNED, *overrides), key) == value
+
+
+def test_every_tuned_file_belongs_to_an_option():
+    """A misspelled name would be skipped without an error: the lines are optional."""
+    for path in CONF.glob("tuned/*/*.yaml"):
+        env, _, option = path.stem.partition("-")
+        assert env in ENVIRONMENTS
+        assert not option or (CONF / path.parent.name / f"{option}.yaml").exists()
+
+
 def test_lagrange_is_the_default_with_a_threshold():
     default, lagrange = composed("cql=default"), composed("cql=lagrange")
     changed = {key: value for key, value in lagrange.cql.items() if value != default.cql[key]}
