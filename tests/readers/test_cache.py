@@ -1,4 +1,4 @@
-"""Promise: a data set is read once; what lies in the cache is whole, and what its source has now.
+"""Guarantee: a data set is read once; cached content is complete and matches the files of today.
 
 The sources here are real files read by a source of three lines; other processes are processes.
 """
@@ -259,7 +259,7 @@ def test_a_content_folder_that_was_deleted_is_made_again(
     assert "is missing" in capsys.readouterr().err
 
 
-def test_damage_that_another_source_left_is_mended(numbers: Numbers, cache: Path):
+def test_damaged_content_of_another_source_is_replaced(numbers: Numbers, cache: Path):
     """Content of the same hash is there but short: it is not taken for the right one."""
     first = load(numbers)
     rows = cache / "content" / first.sha256 / "rows.f32"
@@ -293,7 +293,7 @@ def test_everything_may_be_deleted_at_any_time(numbers: Numbers, cache: Path):
 # --- Where it is ----------------------------------------------------------------------------------
 
 
-def test_the_cache_is_where_the_user_wants_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+def test_the_cache_root_is_configurable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     assert cache_root() == tmp_path / "cache"
     monkeypatch.delenv("OFFLINE_CQL_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))

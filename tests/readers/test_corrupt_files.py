@@ -1,4 +1,4 @@
-"""Promise: whatever is wrong with a file, the answer is a DataError of one line, or the data load.
+"""Guarantee: a corrupt file is a DataError of one line, or it loads.
 
 Good Minari and D4RL files are corrupt at random: bytes, arrays, types, lengths, values, metadata.
 """

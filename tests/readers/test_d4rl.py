@@ -1,4 +1,4 @@
-"""Promise: a legacy file gives D4RL's own transitions, streamed; a broken one gives one line."""
+"""Guarantee: a legacy file is read as D4RL's own transitions; a broken one is a one-line error."""
 
 import json
 import tracemalloc

@@ -1,4 +1,4 @@
-"""Promise: one data set in every format is the same transitions, nothing shifted, nothing lost.
+"""Guarantee: the same episodes in every format are read as the same transitions.
 
 Twelve episodes of 1 to 12 steps, every other one terminated, the rest truncated. Observations say
 which episode and step they are, so that a shift by one row anywhere shows.

@@ -1,4 +1,4 @@
-"""A remote data set arrives whole or not at all, once, and nothing is asked for what is there.
+"""Guarantee: a remote data set is downloaded once, whole or not at all.
 
 A local server speaks as much of the Hugging Face Hub's protocol as Minari's client needs.
 """

@@ -1,4 +1,4 @@
-"""What was logged arrives unshifted and whole, and a data set can neither lie nor run anything."""
+"""Guarantee: logged steps are read completely and unshifted; a data set cannot run code."""
 
 import json
 import warnings

@@ -1,4 +1,4 @@
-"""Promise: logged rows arrive whole and unshifted, whatever the file and however it is cut up."""
+"""Guarantee: logged rows are read completely and unshifted in every format and chunk size."""
 
 import datetime
 import decimal
@@ -64,7 +64,7 @@ def test_every_reward_of_a_terminated_episode_survives(marked: Transitions):
             assert returns[number] == sum(100 * number + step for step in range(length))
 
 
-def test_what_was_mended_is_counted(marked: Transitions):
+def test_repairs_are_counted(marked: Transitions):
     lost = [(length, end) for length, end in zip(LENGTHS, ENDS, strict=True) if end != "T"]
     assert marked.repairs == {
         "dropped_episodes_of_one_step": sum(length == 1 for length, _ in lost),
@@ -80,7 +80,7 @@ def test_every_format_gives_the_same_transitions(kind: str, marked: Transitions,
 
 @pytest.mark.parametrize("chunk", [1, 2, 3, 5, 64])
 @pytest.mark.parametrize("next_column", [False, True])
-def test_where_a_piece_ends_changes_nothing(chunk: int, next_column: bool, tmp_path: Path):
+def test_chunk_size_changes_nothing(chunk: int, next_column: bool, tmp_path: Path):
     columns = episodes(LENGTHS, ENDS)
     if next_column:
         columns |= {f"next_obs_{i}": columns[f"obs_{i}"] + 0.5 for i in range(2)}

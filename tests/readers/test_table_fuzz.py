@@ -1,4 +1,4 @@
-"""Promise: whatever a table holds, it loads as a slow, plain converter would, or a DataError says
+"""Guarantee: whatever a table holds, it loads as a slow, plain converter would, or a DataError says
 why not; nothing else is raised.
 """
 
@@ -24,7 +24,7 @@ TELLS = ("episode", "step", "terminated")
 
 
 @contextmanager
-def own_folder() -> Iterator[Path]:
+def temporary_folder() -> Iterator[Path]:
     """A folder and a cache for one example: Hypothesis runs many in one test."""
     folder = Path(tempfile.mkdtemp())
     with pytest.MonkeyPatch.context() as patch:
@@ -90,7 +90,7 @@ def test_a_table_loads_as_a_plain_converter_reads_it(
     columns = {name: values for name, values in columns.items() if name not in left_out}
     known = any(name in columns for name in (*TELLS, "truncated"))
     expected = plain(columns) if known else []
-    with own_folder() as folder:
+    with temporary_folder() as folder:
         path = write(folder / f"logs.{kind}", columns)
         bounds = ("action_low=[0,0]", "action_high=[1,1]")
         if not expected:
@@ -153,10 +153,10 @@ def corrupt(draw: Any) -> dict[str, Any]:
 
 @settings(deadline=None, max_examples=400)
 @given(columns=corrupt(), kind=KINDS, chunk=st.integers(1, 9), mapping=MAPPINGS)
-def test_a_spoilt_table_loads_or_is_refused(
+def test_a_corrupt_table_loads_or_is_refused(
     columns: dict[str, Any], kind: str, chunk: int, mapping: tuple[str, ...]
 ):
-    with own_folder() as folder:
+    with temporary_folder() as folder:
         try:
             path = write(folder / f"logs.{kind}", columns)
         except (pa.ArrowException, OverflowError, ValueError, TypeError):

@@ -1,4 +1,4 @@
-"""Promise: a guess at a new file's columns says why, claims nothing twice, and can be pasted."""
+"""Guarantee: a suggested mapping states reasons, uses no column twice, and can be pasted."""
 
 import datetime
 import re

@@ -1,4 +1,4 @@
-"""Promise: a table that cannot be learned from is refused in one line with place and remedy."""
+"""Guarantee: an invalid table is a one-line error with position and remedy."""
 
 import datetime
 from pathlib import Path

@@ -1,6 +1,6 @@
-"""Promise: what cannot be learned from is refused with its place; what is harmless is counted.
+"""Guarantee: invalid steps are refused with their position; harmless faults are repaired.
 
-Chunks are cut where a source likes: nothing depends on it.
+Nothing depends on where chunks are cut.
 """
 
 import subprocess
@@ -77,7 +77,7 @@ def refusal(steps: Steps, folder: Path, *, spaces: Spaces = BOX, cuts: tuple[int
 # --- What passes ----------------------------------------------------------------------------------
 
 
-def test_what_was_logged_arrives(tmp_path: Path):
+def test_logged_steps_are_stored(tmp_path: Path):
     """Bounds -2 … 2 and -1 … 3 become -1 … 1: a/2 and (a - 1)/2."""
     steps = logged()
     data = passed(steps, tmp_path)
@@ -91,7 +91,7 @@ def test_what_was_logged_arrives(tmp_path: Path):
     assert (data.dataset_id, data.repairs) == ("test/logs-v0", {})
 
 
-def test_the_gate_and_packing_in_memory_agree(tmp_path: Path):
+def test_the_writer_and_packing_in_memory_agree(tmp_path: Path):
     data = passed(logged(), tmp_path)
     packed = Transitions.pack(
         observations=data.observations,
@@ -377,7 +377,7 @@ def test_episodes_of_one_step(tmp_path: Path):
     assert data.lengths.tolist() == [1] * 6
 
 
-def test_what_a_source_mended_is_found_again(tmp_path: Path):
+def test_repairs_of_the_reader_are_kept(tmp_path: Path):
     with TransitionWriter("test/logs-v0", BOX, tmp_path) as writer:
         writer.count_repair("episodes_without_an_end", 2)
         writer.count_repair("episodes_without_an_end")

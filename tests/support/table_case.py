@@ -67,5 +67,5 @@ def write(path: Path, columns: Columns) -> Path:
 def loaded(
     path: Path | str, *overrides: str, spaces: Spaces | None = None, chunk: int = 65_536
 ) -> Transitions:
-    """The transitions of files, through the gate and the cache."""
+    """The transitions of files, through the writer and the cache."""
     return load(TableReader(str(path), columns_of(*overrides), spaces=spaces, chunk_size=chunk))
