@@ -1,6 +1,6 @@
 """Behavior cloning: the policy under which the logged actions are most likely. CQL's baseline."""
 
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -8,16 +8,9 @@ from torch import Tensor
 from offline_cql import losses
 from offline_cql.agents.base import Agent, Policy, gaussian_actor
 from offline_cql.agents.distributions import Categorical, TanhGaussian
-from offline_cql.config import NetworkConfig
+from offline_cql.config import BcConfig, NetworkConfig
 from offline_cql.networks import ObservationStatistics, StackedMLP
 from offline_cql.transitions import Batch, Spaces
-
-
-class BehaviorCloningSettings(Protocol):
-    """The settings of behavior cloning, `config.BcConfig`."""
-
-    @property
-    def learning_rate(self) -> float: ...
 
 
 class ContinuousBehaviorCloning(Agent):
@@ -29,7 +22,7 @@ class ContinuousBehaviorCloning(Agent):
         self,
         spaces: Spaces,
         statistics: ObservationStatistics,
-        bc: BehaviorCloningSettings,
+        bc: BcConfig,
         network: NetworkConfig,
         **options: Any,  # of Agent
     ) -> None:
@@ -70,7 +63,7 @@ class DiscreteBehaviorCloning(Agent):
         self,
         spaces: Spaces,
         statistics: ObservationStatistics,
-        bc: BehaviorCloningSettings,
+        bc: BcConfig,
         network: NetworkConfig,
         **options: Any,  # of Agent
     ) -> None:
