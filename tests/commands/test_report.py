@@ -1,5 +1,5 @@
-"""Promise: python report.py says first what to ship and why, then lists the runs, leaves a page,
-tables and plots, and stops at no broken run."""
+"""Guarantee: python report.py prints the recommendation first, then the runs, writes the page,
+tables and plots, and skips folders that it cannot read."""
 
 import json
 import os
@@ -39,7 +39,7 @@ def reported(out: Path, runs: Path, *overrides: str) -> dict:
     return read_json(out / "report.json")
 
 
-def test_the_recommendation_is_the_first_thing_said(tmp_path: Path):
+def test_the_recommendation_is_printed_first(tmp_path: Path):
     write_grid(tmp_path / "runs")
     done = entry_point("runs=runs", "out=out", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
@@ -61,17 +61,17 @@ def test_the_recommendation_is_the_first_thing_said(tmp_path: Path):
     assert {path.name for path in (tmp_path / "out").iterdir()} >= FILES
 
 
-def test_report_json_holds_the_choice_and_its_grounds(tmp_path: Path):
-    found = reported(tmp_path / "out", write_grid(tmp_path / "runs"))
-    (selection,) = found["selections"].values()
+def test_report_json_contains_the_choice_and_its_reasons(tmp_path: Path):
+    content = reported(tmp_path / "out", write_grid(tmp_path / "runs"))
+    (selection,) = content["selections"].values()
     assert selection["ship"]
     assert selection["chosen"]["alpha"] == 5
     assert selection["chosen"]["estimate"]["low"] == 61
     assert selection["too_small"].keys() == {"0"}
     assert selection["too_large"].keys() == {"20"}
     assert len(selection["grid_points"]) == 6
-    assert len(found["runs"]) == 8
-    assert [each["method"] for each in found["aggregates"]] == [
+    assert len(content["runs"]) == 8
+    assert [each["method"] for each in content["aggregates"]] == [
         "alpha=0",
         "alpha=5",
         "alpha=20",
@@ -79,7 +79,7 @@ def test_report_json_holds_the_choice_and_its_grounds(tmp_path: Path):
     ]
 
 
-def test_json_stays_json_where_figures_are_no_numbers(tmp_path: Path):
+def test_report_json_is_valid_where_values_are_not_finite(tmp_path: Path):
     nan = float("nan")
     runs = tmp_path / "runs"
     write_run(runs / "run", bounds={100: (nan, nan), 200: (nan, 5)}, returns={200: [nan]})
@@ -94,13 +94,13 @@ def test_json_stays_json_where_figures_are_no_numbers(tmp_path: Path):
 def test_the_limits_are_settings(tmp_path: Path):
     """With every share allowed alpha=0 has the largest bound; its estimate stays below the best."""
     runs = write_grid(tmp_path / "runs")
-    found = reported(tmp_path / "out", runs, "above_best_share=1", "bc_margin=10")
-    (selection,) = found["selections"].values()
+    content = reported(tmp_path / "out", runs, "above_best_share=1", "bc_margin=10")
+    (selection,) = content["selections"].values()
     assert selection["chosen"]["alpha"] == 0
     assert selection["too_large"].keys() == {"0", "5", "20"}
 
 
-def test_broken_and_unfinished_runs_are_named_and_the_rest_is_reported(tmp_path: Path):
+def test_unreadable_and_unfinished_runs_are_listed_and_the_rest_is_reported(tmp_path: Path):
     runs = write_grid(tmp_path / "runs")
     for name, file in (("going-on", "result.json"), ("no-config", "config.yaml")):
         (write_run(runs / name) / file).unlink()
@@ -121,10 +121,10 @@ def test_broken_and_unfinished_runs_are_named_and_the_rest_is_reported(tmp_path:
     assert len(read_json(tmp_path / "out" / "report.json")["runs"]) == 8
 
 
-def test_only_broken_runs_are_reported_too(tmp_path: Path):
+def test_a_report_without_a_readable_run_is_written_too(tmp_path: Path):
     (write_run(tmp_path / "runs" / "run") / "result.json").unlink()
-    found = reported(tmp_path / "out", tmp_path / "runs")
-    assert (found["runs"], len(found["left_out"])) == ([], 1)
+    content = reported(tmp_path / "out", tmp_path / "runs")
+    assert (content["runs"], len(content["left_out"])) == ([], 1)
 
 
 def test_a_second_report_takes_a_folder_of_its_own(tmp_path: Path):
@@ -134,11 +134,11 @@ def test_a_second_report_takes_a_folder_of_its_own(tmp_path: Path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "out-2", "runs"]
 
 
-def test_a_report_beside_the_runs_is_no_run(tmp_path: Path):
+def test_a_report_beside_the_runs_is_not_taken_for_a_run(tmp_path: Path):
     write_run(tmp_path / "run")
     reported(tmp_path / "reports" / "one", tmp_path)
-    found = reported(tmp_path / "reports" / "two", tmp_path)
-    assert (len(found["runs"]), found["left_out"]) == (1, [])
+    content = reported(tmp_path / "reports" / "two", tmp_path)
+    assert (len(content["runs"]), content["left_out"]) == (1, [])
 
 
 def test_a_folder_without_runs_is_one_line(tmp_path: Path):
@@ -159,7 +159,7 @@ def test_a_folder_without_runs_is_one_line(tmp_path: Path):
         ("resamples=5", "resamples=5 must be >= 100"),
     ],
 )
-def test_settings_that_cannot_be(override: str, message: str):
+def test_settings_out_of_range(override: str, message: str):
     with pytest.raises(ConfigError) as error:
         validate_config(ReportConfig, composed("runs=x", override, entry_point="report"))
     assert str(error.value).startswith(message)

@@ -193,11 +193,11 @@ def test_notes_name_what_could_not_be_checked(tmp_path: Path):
 
 def distances(root: Path, by_alpha: dict[float, float], cloning: float | None = None) -> Selection:
     for alpha, distance in by_alpha.items():
-        own = {"validation/action_distance": (9.0, distance)}
-        write_run(root / f"{alpha}", alpha=alpha, bounds={100: (60, 70)}, validation=own)
+        columns = {"validation/action_distance": (9.0, distance)}
+        write_run(root / f"{alpha}", alpha=alpha, bounds={100: (60, 70)}, validation=columns)
     if cloning is not None:
-        own = {"validation/action_distance": (9.0, cloning)}
-        write_run(root / "bc", algorithm="bc", validation=own)
+        columns = {"validation/action_distance": (9.0, cloning)}
+        write_run(root / "bc", algorithm="bc", validation=columns)
     return selected(root)
 
 
@@ -231,10 +231,10 @@ def test_when_all_alphas_act_alike_a_note_says_that_the_check_is_missing(tmp_pat
 
 
 def test_behavior_cloning_of_other_data_is_not_a_reference(tmp_path: Path):
-    own = {"validation/action_distance": (9.0, 0.3)}
-    write_run(tmp_path / "other", algorithm="bc", sha256="b" * 64, validation=own)
+    columns = {"validation/action_distance": (9.0, 0.3)}
+    write_run(tmp_path / "other", algorithm="bc", sha256="b" * 64, validation=columns)
     split = {"dataset.split_seed": 1}
-    write_run(tmp_path / "split", algorithm="bc", validation=own, settings=split)
+    write_run(tmp_path / "split", algorithm="bc", validation=columns, settings=split)
     assert distances(tmp_path, {1: 0.3, 5: 0.2}).too_large == {}
 
 

@@ -1,4 +1,4 @@
-"""Promise: the page is whole, stands alone and shows what was found; so do the tables."""
+"""Guarantee: the page stands alone and shows the whole recommendation; so do the tables."""
 
 import re
 from pathlib import Path
@@ -10,6 +10,7 @@ from support.run_dirs import write_grid, write_run
 from offline_cql.report.aggregate import too_few
 from offline_cql.report.load_runs import load_runs
 from offline_cql.report.messages import sentences
+from offline_cql.report.metrics import HINTS
 from offline_cql.report.model_selection import Limits
 from offline_cql.report.summary import Summary, summarize
 from offline_cql.report.write import latex, markdown, write
@@ -18,13 +19,13 @@ LIMITS = Limits(above_best_share=0.05, bc_margin=0.1)
 SAMPLING = {"resamples": 200, "seed": 0}
 
 
-def overviewed(root: Path) -> Summary:
+def summary_of(root: Path) -> Summary:
     return summarize(load_runs(str(root)), LIMITS, **SAMPLING)
 
 
 def written(root: Path, out: Path, docs: Path | None = None) -> str:
     out.mkdir()
-    write(out, overviewed(root), LIMITS, docs=docs, **SAMPLING)
+    write(out, summary_of(root), LIMITS, docs=docs, **SAMPLING)
     return (out / "report.html").read_text()
 
 
@@ -41,7 +42,7 @@ def several(root: Path) -> None:
     (root / "broken" / "metrics.csv").touch()
 
 
-def lonely(root: Path) -> None:
+def single(root: Path) -> None:
     """One run without a simulator, estimates or validation episodes."""
     (write_run(root / "run") / "validation.csv").unlink()
 
@@ -51,7 +52,7 @@ def cloning(root: Path) -> None:
 
 
 def wild(root: Path) -> None:
-    """Figures that are no numbers, and a run that diverged."""
+    """Values that are not finite, and a run that diverged."""
     nan = {"validation/td_error": (float("nan"), float("inf")), "validation/gap": (1e30, -1e30)}
     bounds = {100: (float("nan"), float("inf")), 200: (-1e12, 1e12)}
     for alpha in (0, 1):
@@ -61,11 +62,11 @@ def wild(root: Path) -> None:
     write_run(root / "gone", alpha=0, status="diverged", validation=nan)
 
 
-CASES = {"several": several, "lonely": lonely, "cloning": cloning, "wild": wild}
+CASES = {"several": several, "single": single, "cloning": cloning, "wild": wild}
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_the_page_is_whole_small_and_stands_alone(case: str, tmp_path: Path):
+def test_the_page_is_well_formed_small_and_stands_alone(case: str, tmp_path: Path):
     CASES[case](tmp_path / "runs")
     text = written(tmp_path / "runs", tmp_path / "out")
     read = Checked(text)
@@ -78,11 +79,11 @@ def test_the_page_is_whole_small_and_stands_alone(case: str, tmp_path: Path):
     assert "<i>" not in text
 
 
-def test_the_page_says_what_was_found(tmp_path: Path):
+def test_the_page_shows_recommendations_findings_and_skipped_folders(tmp_path: Path):
     several(tmp_path / "runs")
     read = Checked(written(tmp_path / "runs", tmp_path / "out"))
-    found = overviewed(tmp_path / "runs")
-    for selection in found.selections.values():
+    summary = summary_of(tmp_path / "runs")
+    for selection in summary.selections.values():
         assert set(sentences(selection)) <= set(read.words)
     assert read.words.count("<i>it leans") == 1
     assert not any("a note only" in text for text in read.words)
@@ -107,7 +108,7 @@ def test_the_recommendation_comes_first(tmp_path: Path):
     assert text.index("Ship alpha=5") < text.index("<svg") < text.index('<h2 id="runs">')
 
 
-def test_links_lead_to_the_runs_and_the_documents(tmp_path: Path):
+def test_links_lead_to_the_runs_and_the_documentation(tmp_path: Path):
     write_grid(tmp_path / "runs")
     docs = Path(__file__).resolve().parents[2] / "docs"
     out = tmp_path / "reports" / "one"
@@ -129,6 +130,27 @@ def test_without_documents_metrics_are_named_and_not_linked(tmp_path: Path):
     read = Checked(written(tmp_path / "runs", tmp_path / "out"))
     assert "validation/td_error" in read.words
     assert not any("docs" in link or "metrics" in link for link in read.links)
+
+
+def test_each_metric_of_a_plot_is_explained_and_documented(tmp_path: Path):
+    write_grid(tmp_path / "runs")
+    text = written(tmp_path / "runs", tmp_path / "out")
+    named = dict(re.findall(r'<abbr title="([^"]+)">(\w+/\w+)</abbr>', text))
+    assert set(named.values()) == set(HINTS)
+    metrics = (Path(__file__).resolve().parents[2] / "docs" / "metrics.md").read_text()
+    assert set(HINTS) <= set(re.findall(r"(?m)^### `(\S+)`$", metrics))
+
+
+def test_each_plot_has_a_title_and_a_description_for_screen_readers(tmp_path: Path):
+    write_grid(tmp_path / "runs")
+    text = written(tmp_path / "runs", tmp_path / "out")
+    heads = re.findall(r"<svg [^>]*>", text)
+    assert len(heads) == 10
+    for head in heads:
+        assert 'role="img"' in head
+        title, description = re.findall(r'aria-labelledby="(\S+) (\S+)"', head)[0]
+        assert f'<title id="{title}">' in text
+        assert re.search(f'<desc id="{re.escape(description)}">[^<]{{20,}}</desc>', text)
 
 
 def test_each_plot_is_a_png_too(tmp_path: Path):
@@ -158,39 +180,39 @@ def test_without_a_simulator_there_are_no_plots_of_returns(tmp_path: Path):
 # --- Over tasks ----------------------------------------------------------------------------------
 
 
-def test_scores_are_summed_up_over_tasks_and_seeds(tmp_path: Path):
+def test_scores_are_aggregated_over_tasks_and_seeds(tmp_path: Path):
     """alpha=5: 50 and 51 in one task, 10 and 90 in the other: the middle two of four, 50.5."""
     write_grid(tmp_path / "cart")
     for seed, score in ((0, 10.0), (1, 90.0)):
         write_run(tmp_path / f"pole{seed}", env="pole", seed=seed, score=score)
-    found = {each.method: each for each in overviewed(tmp_path).aggregates}
-    assert list(found) == ["alpha=0", "alpha=5", "alpha=20", "bc"]
-    five = found["alpha=5"]
+    by_method = {each.method: each for each in summary_of(tmp_path).aggregates}
+    assert list(by_method) == ["alpha=0", "alpha=5", "alpha=20", "bc"]
+    five = by_method["alpha=5"]
     assert five.iqm is not None
     assert five.mean is not None
     assert five.iqm[0] == 50.5
     assert five.mean == (50.25, 30.0, 70.5)
-    assert (found["bc"].iqm, found["bc"].runs) == ((20, 20, 20), 2)
+    assert (by_method["bc"].iqm, by_method["bc"].runs) == ((20, 20, 20), 2)
 
 
-def test_one_run_a_method_is_too_few_and_it_is_said(tmp_path: Path):
+def test_with_one_run_per_method_the_page_states_why_there_is_no_aggregate(tmp_path: Path):
     write_run(tmp_path / "runs" / "a", alpha=1, score=10.0)
     write_run(tmp_path / "runs" / "b", alpha=5, score=20.0)
-    found = overviewed(tmp_path / "runs")
-    said = "One run per method: intervals need at least two tasks or seeds"
-    assert too_few(found.aggregates) == said
+    summary = summary_of(tmp_path / "runs")
+    reason = "One run per method: intervals need at least two tasks or seeds"
+    assert too_few(summary.aggregates) == reason
     text = written(tmp_path / "runs", tmp_path / "out")
-    assert said in text
+    assert reason in text
     assert "Performance profiles" not in text
 
 
 # --- Tables --------------------------------------------------------------------------------------
 
 
-def test_markdown_has_the_words_and_tables_of_equal_width(tmp_path: Path):
+def test_markdown_has_the_sentences_and_well_formed_tables(tmp_path: Path):
     several(tmp_path)
-    found = overviewed(tmp_path)
-    text = markdown(found)
+    summary = summary_of(tmp_path)
+    text = markdown(summary)
     assert "- Ship alpha=5 after 100 updates, seed 1\n" in text
     for heading in ("Recommendation", "Normalized scores of the last policies", "Runs", "Left out"):
         assert f"\n## {heading}\n\n| " in text
@@ -205,7 +227,7 @@ def test_markdown_has_the_words_and_tables_of_equal_width(tmp_path: Path):
 
 def test_latex_has_as_many_cells_as_columns(tmp_path: Path):
     several(tmp_path)
-    text = latex(overviewed(tmp_path))
+    text = latex(summary_of(tmp_path))
     for align, body in re.findall(r"tabular}{(\w+)}(.*?)\\end{tabular}", text, re.S):
         rows = [line for line in body.splitlines() if line.endswith(r"\\")]
         assert rows

@@ -49,8 +49,8 @@ def test_the_interval_of_two_runs_a_task_is_that_of_all_their_resamples():
 
 def test_an_interval_over_unequal_tasks_leaves_their_difference_out():
     """Stratified: without spread within tasks there is none, however far apart tasks are."""
-    found = interval([np.zeros(3), np.full(3, 100.0)], mean, resamples=200, seed=0)
-    assert found == (50.0, 50.0, 50.0)
+    result = interval([np.zeros(3), np.full(3, 100.0)], mean, resamples=200, seed=0)
+    assert result == (50.0, 50.0, 50.0)
 
 
 def test_the_same_seed_gives_the_same_interval():
@@ -74,8 +74,8 @@ def test_a_band_over_two_runs_spans_them():
 
 
 def test_a_profile_is_the_share_of_runs_strictly_above():
-    found = profile(np.array([10.0, 20, 20, 40]), np.array([0.0, 10, 19, 20, 39, 40]))
-    assert found.tolist() == [1, 0.75, 0.75, 0.25, 0.25, 0]
+    result = profile(np.array([10.0, 20, 20, 40]), np.array([0.0, 10, 19, 20, 39, 40]))
+    assert result.tolist() == [1, 0.75, 0.75, 0.25, 0.25, 0]
 
 
 def test_a_profile_has_bounds_around_it():
@@ -95,5 +95,5 @@ def test_rank_correlation_by_hand():
 
 def test_equal_values_share_their_mean_rank():
     """Ranks 1.5 1.5 3 4 against 1 2 3 4, centered: 4.5 / √(4.5 · 5)."""
-    found = rank_correlation(np.array([5.0, 5, 7, 9]), np.array([1.0, 2, 3, 4]))
-    assert found == pytest.approx(4.5 / np.sqrt(4.5 * 5))
+    result = rank_correlation(np.array([5.0, 5, 7, 9]), np.array([1.0, 2, 3, 4]))
+    assert result == pytest.approx(4.5 / np.sqrt(4.5 * 5))

@@ -1,4 +1,4 @@
-"""Reads an HTML page as a browser would have to, and stops at what does not fit."""
+"""A strict HTML parser for tests."""
 
 from html.parser import HTMLParser
 
@@ -6,7 +6,7 @@ VOID = {"meta", "br", "hr", "img", "link"}
 
 
 class Checked(HTMLParser):
-    """Refuses tags that do not close in order; collects tags, ids, links and text."""
+    """Check that tags close in order; collect tags, ids, links and texts."""
 
     def __init__(self, text: str) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Run folders as training and evaluate.py leave them, with figures that a test chooses."""
+"""Run folders as train.py and evaluate.py write them, with numbers that a test chooses."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 UPDATES = (100, 200)
 BEHAVIOR = 50.0
-# Columns of validation.csv with figures of a healthy run, at both updates.
+# Columns of validation.csv of a healthy run, at both updates.
 HEALTHY: dict[str, tuple[float, ...]] = {
     "validation/td_error": (2.0, 1.0),
     "validation/gap": (3.0, 2.0),
@@ -22,7 +22,7 @@ HEALTHY: dict[str, tuple[float, ...]] = {
     "validation/return_to_go": (48.0, 48.0),
     "validation/above_best_share": (0.0, 0.0),
 }
-CLONING = ("validation/log_likelihood", "validation/action_distance")
+BEHAVIOR_CLONING = ("validation/log_likelihood", "validation/action_distance")
 
 
 def write_run(
@@ -42,8 +42,11 @@ def write_run(
     settings: Mapping[str, Any] | None = None,
     findings: tuple[dict[str, str], ...] = (),
 ) -> Path:
-    """bounds: low and high of the estimate by updates; None: no ope.json. validation: columns that
-    are not healthy; returns: simulated ones by updates."""
+    """Write one run folder and return it.
+
+    bounds: low and high of the estimate by updates; None: no ope.json. validation: columns that
+    replace the healthy ones. returns: of simulated episodes, by updates.
+    """
     folder.mkdir(parents=True)
     config = {
         "seed": seed,
@@ -77,10 +80,12 @@ def write_run(
     )
     columns = {**HEALTHY, **(validation or {})}
     if algorithm == "bc":
-        columns = {name: columns[name] for name in CLONING}
+        columns = {name: columns[name] for name in BEHAVIOR_CLONING}
     _csv(folder / "validation.csv", {"update": UPDATES, **columns})
     if returns:
-        rows = [(k, n, n, value, 10) for k, own in returns.items() for n, value in enumerate(own)]
+        rows = [
+            (k, n, n, value, 10) for k, values in returns.items() for n, value in enumerate(values)
+        ]
         names = ("update", "episode", "seed", "return", "length")
         _csv(folder / "evaluation.csv", dict(zip(names, zip(*rows, strict=True), strict=True)))
     (folder / "checkpoints").mkdir()
@@ -102,7 +107,7 @@ def write_run(
 
 
 def write_grid(root: Path) -> Path:
-    """Alphas 0, 5 and 20 with two seeds each, cloning, all with what a simulator said."""
+    """Write runs of alphas 0, 5 and 20 and behavior cloning, two seeds each, with returns."""
     for seed in (0, 1):
         for alpha, low in ((0.0, 90.0), (5.0, 60.0), (20.0, 52.0)):
             small = alpha == 0

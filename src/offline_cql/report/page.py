@@ -12,6 +12,7 @@ from offline_cql.render.svg import RenderedPlot
 from offline_cql.report import tables
 from offline_cql.report.aggregate import too_few
 from offline_cql.report.messages import checkpoint_file, commands, export_command, sentences
+from offline_cql.report.metrics import HINTS
 from offline_cql.report.model_selection import Selection
 from offline_cql.report.run import Run
 from offline_cql.report.summary import Summary
@@ -58,6 +59,7 @@ def report_page(
         scores=tables.scores(summary.aggregates) if summary.aggregates else None,
         runs=tables.run_table(summary.runs, numbers, tables.settings_by_run(summary.runs), links),
         left_out=tables.left_out(summary.left_out) if summary.left_out else None,
+        hints=HINTS,
         docs=None if docs is None else _relative(docs, out),
     )
 
