@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from support.run_dirs import UPDATES, write_run
 
+from offline_cql.config.algorithms import ALGORITHMS
 from offline_cql.errors import ConfigError
 from offline_cql.report.load_runs import load_runs
 from offline_cql.report.run import by_task, differences, grids, methods, validation_rows
@@ -33,9 +34,11 @@ def test_a_run_has_the_values_of_its_folder(tmp_path: Path):
     ]
 
 
-def test_behavior_cloning_has_no_alpha(tmp_path: Path):
-    write_run(tmp_path / "run", algorithm="bc")
-    assert load_runs(str(tmp_path)).runs[0].alpha is None
+@pytest.mark.parametrize("algorithm", [*ALGORITHMS, "of_another_version"])
+def test_a_run_has_an_alpha_where_its_algorithm_has_one(algorithm: str, tmp_path: Path):
+    write_run(tmp_path / "run", algorithm=algorithm, alpha=2.5)
+    has_alpha = algorithm in ALGORITHMS and ALGORITHMS[algorithm].has_alpha
+    assert load_runs(str(tmp_path)).runs[0].alpha == (2.5 if has_alpha else None)
 
 
 def test_the_last_policy_counts_where_none_was_kept(tmp_path: Path):

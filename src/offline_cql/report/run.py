@@ -10,11 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from offline_cql.audit.finding import Finding
+from offline_cql.config.algorithms import ALGORITHMS
 from offline_cql.ope.estimate import Estimate
 
 Array = npt.NDArray[np.float64]
 Curves = Mapping[str, Array]  # column: one value per row
-CQL, BEHAVIOR_CLONING = "cql", "bc"
+BEHAVIOR_CLONING = "bc"  # the reference for an alpha that is too large
 UPDATE = "update"
 # Settings that do not change which policy is learned from which data, except by chance.
 NEUTRAL = ("seed", "run_dir", "resume", "log_every", "checkpoint_every")
@@ -75,7 +76,10 @@ class Run:
     @property
     def alpha(self) -> float | None:
         """The weight of the gap; None for an algorithm without one."""
-        return float(self.settings[ALPHA]) if self.algorithm == CQL else None
+        algorithm = ALGORITHMS.get(self.algorithm)
+        if algorithm is None or not algorithm.has_alpha:
+            return None
+        return float(self.settings[ALPHA])
 
     @property
     def seed(self) -> int:
