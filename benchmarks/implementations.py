@@ -129,7 +129,7 @@ def prepare(sizes: Sizes, precision: str, *more: str) -> tuple[Any, ...]:
     """Return settings, transitions, split and a new agent of the project."""
     from hydra import compose, initialize_config_dir
 
-    from offline_cql.commands.fit import initial_agent
+    from offline_cql.commands.fit import create_agent
     from offline_cql.config import TrainConfig, validate_config
     from offline_cql.data.split import split_episodes
     from offline_cql.transitions import Spaces, Transitions
@@ -163,15 +163,15 @@ def prepare(sizes: Sizes, precision: str, *more: str) -> tuple[Any, ...]:
         dataset_id="random",
     )
     split = split_episodes(data, config.dataset)
-    return config, data, split, initial_agent(config, data, split)
+    return config, data, split, create_agent(config, data, split)
 
 
 def bare(sizes: Sizes, precision: str) -> Implementation:
     """Train with the project's losses in a plain loop, without Lightning."""
-    from offline_cql.commands.fit import make_module
+    from offline_cql.commands.fit import make_data_module
 
     config, data, split, agent = prepare(sizes, precision)
-    dataset = make_module(config, data, split, agent).dataset
+    dataset = make_data_module(config, data, split, start=agent.updates).dataset
     optimizer = agent.configure_optimizers()
     generator = torch.Generator().manual_seed(0)
 
@@ -199,7 +199,7 @@ def lightning(sizes: Sizes, precision: str, *more: str) -> Implementation:
     """Train as `python train.py` does; starting and graph capture are not timed."""
     import pytorch_lightning as pl
 
-    from offline_cql.commands.fit import make_module, make_trainer
+    from offline_cql.commands.fit import make_data_module, make_trainer
 
     def run(updates: int) -> float:
         config, data, split, agent = prepare(sizes, precision, *more)
@@ -213,7 +213,7 @@ def lightning(sizes: Sizes, precision: str, *more: str) -> Implementation:
                     torch.cuda.synchronize()
                 times[agent.updates] = time.perf_counter()
 
-        module = make_module(config, data, split, agent)
+        module = make_data_module(config, data, split, start=agent.updates)
         make_trainer(config.hardware, [Timer()]).fit(agent, module)
         return times[first + updates] - times[first]
 
@@ -238,9 +238,9 @@ IMPLEMENTATIONS: dict[str, Callable[[Sizes], Implementation]] = {
 def main() -> None:
     name, sizes = sys.argv[1], Sizes(**json.loads(sys.argv[2]))
     if name != "d3rlpy":
-        from offline_cql.commands.fit import keep_freed_memory, quieten_lightning
+        from offline_cql.commands.fit import keep_freed_memory, silence_lightning
 
-        quieten_lightning()
+        silence_lightning()
         if name != "baseline":
             keep_freed_memory()
     answers, sys.stdout = sys.stdout, sys.stderr  # what a library prints must not mix with answers

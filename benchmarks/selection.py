@@ -19,7 +19,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 
-from offline_cql.commands.distributed import load_config
+from offline_cql.commands.load_run import load_config
 from offline_cql.render.table import Table, to_markdown
 from offline_cql.report.load_runs import load_runs
 from offline_cql.report.model_selection import (

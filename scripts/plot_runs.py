@@ -19,7 +19,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
-from offline_cql.commands.distributed import load_config
+from offline_cql.commands.load_run import load_config
 from offline_cql.config import TrainConfig
 
 Line = tuple[np.ndarray, np.ndarray]

@@ -73,12 +73,12 @@ def test_two_processes_learn_what_one_learns(kind: str, runs_by_kind: Any):
 
 def initial_weights(kind: str) -> dict[str, Any]:
     """Return the weights before the first update."""
-    from offline_cql.commands.fit import initial_agent
+    from offline_cql.commands.fit import create_agent
     from offline_cql.data.split import split_episodes
 
     settings, transitions = validate(composed(*SETTINGS[kind]), [])
     selection = split_episodes(transitions, settings.dataset)
-    return initial_agent(settings, transitions, selection).state_dict()
+    return create_agent(settings, transitions, selection).state_dict()
 
 
 @pytest.mark.parametrize("kind", SETTINGS)

@@ -23,7 +23,7 @@ from support.train import (
     wait_for,
 )
 
-from offline_cql.commands.distributed import load_config
+from offline_cql.commands.load_run import load_config
 from offline_cql.errors import CheckpointError, ConfigError, DataError
 from offline_cql.runs import checkpoint
 from offline_cql.runs.checkpoint import LAST, PREVIOUS, newest_checkpoint
@@ -45,7 +45,7 @@ def run(finished: Path, tmp_path: Path) -> Path:
 
 
 def test_no_run_folder(tmp_path: Path):
-    with pytest.raises(ConfigError, match=r"resume=.* is no run folder: it has no config.yaml"):
+    with pytest.raises(ConfigError, match=r"resume=.* is not a run folder: config.yaml is missing"):
         resumed(tmp_path)
 
 

@@ -27,8 +27,8 @@ from support.train import (
 )
 
 from offline_cql.commands.collect import collect
-from offline_cql.commands.distributed import load_config
 from offline_cql.commands.evaluate import evaluate
+from offline_cql.commands.load_run import load_config
 from offline_cql.commands.train import train, validate
 from offline_cql.errors import ConfigError, DivergedError
 from offline_cql.io import read_json
@@ -219,7 +219,7 @@ def test_sigterm_saves_a_checkpoint_that_resuming_starts_from(tmp_path: Path):
         process.send_signal(signal.SIGTERM)
         _, error = process.communicate(timeout=300)
     assert process.returncode == 143
-    assert f"go on with: python train.py resume={folder}" in error
+    assert f"continue with: python train.py resume={folder}" in error
     assert "Traceback" not in error
     result = read_json(folder / "result.json")
     assert (result["status"], result["signal"]) == ("preempted", 15)

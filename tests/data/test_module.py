@@ -13,7 +13,7 @@ from support import builders
 from support.builders import LoneTrainer, continuous_data, dataset_of, discrete_data, image_data
 from support.config import settings
 
-from offline_cql.commands.fit import initial_agent, make_module
+from offline_cql.commands.fit import create_agent, make_data_module
 from offline_cql.config import DatasetConfig
 from offline_cql.data import statistics
 from offline_cql.data.dataset import TransitionDataset, make_dataset
@@ -216,9 +216,9 @@ def test_images_can_be_trained_on(n_step: int):
     """Eight updates of the discrete agent, normalized by the images' own statistics."""
     data, config = image_data(64), builders.settings("env=cartpole", f"dataset.n_step={n_step}")
     split = split_episodes(data, config.dataset)
-    agent = initial_agent(config, data, split)
+    agent = create_agent(config, data, split)
     before = {name: value.clone() for name, value in agent.state_dict().items()}
-    module = make_module(config, data, split, agent)
+    module = make_data_module(config, data, split, start=agent.updates)
     trainer = pl.Trainer(
         **{"accelerator": "cpu", "max_epochs": 1, "logger": False, "enable_checkpointing": False},
         **{"enable_progress_bar": False, "enable_model_summary": False},

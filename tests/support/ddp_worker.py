@@ -14,8 +14,8 @@ import torch
 from offline_cql import io
 from offline_cql.agents import Agent
 from offline_cql.commands import fit
-from offline_cql.commands.distributed import load_config
 from offline_cql.commands.load_data import load_transitions
+from offline_cql.commands.load_run import load_config
 from offline_cql.runs import checkpoint
 from offline_cql.runs.folder import CsvFile
 
@@ -34,13 +34,13 @@ def main() -> None:
 
     for owner, name in WRITERS:
         setattr(owner, name, noted(name, getattr(owner, name)))
-    make = fit.initial_agent
+    make = fit.create_agent
 
     def kept(*args: Any) -> Agent:
         agents.append(make(*args))
         return agents[-1]
 
-    fit.initial_agent = kept
+    fit.create_agent = kept
     for folder in map(Path, sys.argv[1:]):
         wrote.clear()
         config = load_config(folder)

@@ -13,7 +13,7 @@ import torch
 from support.config import CONF, composed
 from torch import Tensor
 
-from offline_cql.commands.distributed import load_config
+from offline_cql.commands.load_run import load_config
 from offline_cql.commands.train import create_run, resume, run_training, validate
 from offline_cql.runs.checkpoint import newest_checkpoint
 

@@ -13,12 +13,9 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
 
-from omegaconf import DictConfig, OmegaConf
-
-from offline_cql.config import HardwareConfig, TrainConfig, validate_config
+from offline_cql.config import HardwareConfig
 from offline_cql.errors import WorkerError
 from offline_cql.io import locked
-from offline_cql.runs.folder import CONFIG
 
 
 def launch(folder: Path, hardware: HardwareConfig, *, resume: bool) -> None:
@@ -32,14 +29,14 @@ def launch(folder: Path, hardware: HardwareConfig, *, resume: bool) -> None:
         *(["--resume"] if resume else []),
     ]
     process = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": str(threads)})
-    with forwarded(process):
+    with forward_signals(process):
         code = process.wait()
     if code:
         raise WorkerError(f"{folder}: a rank failed (exit code {code}); its error is above")
 
 
 @contextmanager
-def forwarded(process: "subprocess.Popen[bytes]") -> Iterator[None]:
+def forward_signals(process: "subprocess.Popen[bytes]") -> Iterator[None]:
     """Forward SIGTERM and SIGINT to the ranks, which save before they stop."""
 
     def forward(number: int, _frame: FrameType | None) -> None:
@@ -53,16 +50,10 @@ def forwarded(process: "subprocess.Popen[bytes]") -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def load_config(folder: Path) -> TrainConfig:
-    """Load the settings of a run from its folder."""
-    config = OmegaConf.load(folder / CONFIG)
-    assert isinstance(config, DictConfig)
-    return validate_config(TrainConfig, config)
-
-
 def main() -> None:
     from offline_cql.commands.fit import fit
     from offline_cql.commands.load_data import load_transitions
+    from offline_cql.commands.load_run import load_config
     from offline_cql.runs.checkpoint import newest_checkpoint
 
     folder, resume, rank = Path(sys.argv[1]), "--resume" in sys.argv, int(os.environ["RANK"])

@@ -1,6 +1,6 @@
 """One process's training: data, agent, callbacks and Lightning's Trainer over one run folder.
 
-Every rank of a distributed run executes the same function on the same folder.
+Each rank of a distributed run calls the same function on the same folder.
 """
 
 import ctypes
@@ -37,10 +37,10 @@ from offline_cql.data.validation import ValidationSteps, validation_steps
 from offline_cql.errors import DivergedError, PreemptedError
 from offline_cql.io import read_json, write_json
 from offline_cql.runs.folder import METADATA, RESULT
-from offline_cql.simulation.evaluation import behavior_return
+from offline_cql.simulation.evaluation import Score, behavior_return
 from offline_cql.transitions import Transitions
 
-# Settings that may differ between a run and its continuation.
+# Settings that may differ when a run is resumed.
 FREE_ON_RESUME = ("updates", "run_dir", "resume")
 
 
@@ -52,16 +52,23 @@ def fit(
     state: dict[str, Any] | None,
     rank: int = 0,
 ) -> None:
-    """Train until `config.updates`, from the start or from `state`; leave result.json behind.
+    """Train until `config.updates`, from the start or from a checkpoint's state.
 
-    Raises what stopped the run: DivergedError, PreemptedError, PolicyError, SimulatorError.
+    Rank 0 writes result.json, also when training stops early. Raises what stopped it:
+    DivergedError, PreemptedError, PolicyError, SimulatorError.
     """
-    quieten_lightning()
+    silence_lightning()
     keep_freed_memory()
+    updates, every = config.updates, config.evaluation.every
+
     split = split_episodes(transitions, config.dataset)
-    agent = initial_agent(config, transitions, split)
+    validation = make_validation(config, transitions, split)
+
+    agent = create_agent(config, transitions, split)
     if state is not None:
         agent.restore(state)
+    data = make_data_module(config, transitions, split, start=agent.updates)
+
     timer = Timer()
     metrics = MetricsWriter(folder, timer)
     evaluation = make_evaluation(config, folder, timer)
@@ -69,56 +76,72 @@ def fit(
         folder,
         timer,
         every=config.checkpoint_every,
-        keep_every=config.evaluation.every,
-        updates=config.updates,
+        keep_every=every,
+        updates=updates,
         identity=identity(config, transitions),
     )
-    callbacks: list[Callback] = [metrics, checkpoints]
+    callbacks: list[Callback] = [metrics, checkpoints, ProgressBar(updates, metrics, evaluation)]
     if evaluation is not None:
         callbacks.append(evaluation)
-    if steps := make_validation(config, transitions, split):
-        every, updates = config.evaluation.every, config.updates
-        callbacks.append(ValidationCallback(folder, timer, steps, every=every, updates=updates))
-    callbacks.append(ProgressBar(config.updates, metrics, evaluation))
+    if validation is not None:
+        callbacks.append(
+            ValidationCallback(folder, timer, validation, every=every, updates=updates)
+        )
+
     loggers = start_loggers(config, folder) if rank == 0 else []
     trainer = make_trainer(config.hardware, callbacks, loggers)
-    before, started = agent.updates, time.perf_counter()
-    status, error, asked = "failed", "interrupted", None
+
+    start_update, start = agent.updates, time.perf_counter()
+    stop: BaseException | None = None
     try:
-        trainer.fit(agent, make_module(config, transitions, split, agent))
-        status, error = "finished", ""
-    except DivergedError as reason:
-        status, error = "diverged", str(reason)
-        raise
-    except PreemptedError as reason:
-        status, error, asked = "preempted", str(reason), reason.signal_number
-        raise
-    except Exception as reason:
-        error = f"{type(reason).__name__}: {reason}"
+        trainer.fit(agent, data)
+    except BaseException as reason:
+        stop = reason
         raise
     finally:
         if rank == 0:
-            score = evaluation.latest if evaluation else None
+            speed = (agent.updates - start_update) / max(timer.seconds, 1e-9)
+            status, error, signal_number = describe_stop(stop)
             result = {
                 "status": status,
                 "updates": agent.updates,
-                "updates_per_second": round((agent.updates - before) / max(timer.seconds, 1e-9), 2),
-                "wall_seconds": round(time.perf_counter() - started, 2),
-                "return_mean": score.return_mean if score else None,
-                "return_std": score.return_std if score else None,
-                "normalized_score": score.normalized_score if score else None,
-                "episodes": score.episodes if score else 0,
+                "updates_per_second": round(speed, 2),
+                "wall_seconds": round(time.perf_counter() - start, 2),
+                **describe_score(evaluation.latest if evaluation else None),
                 "behavior_return": behavior_return(transitions),
-                "error": error or None,
-                "signal": asked,
+                "error": error,
+                "signal": signal_number,
             }
             write_json(folder / RESULT, result)
             for logger in loggers:
-                logger.finish(result, succeeded=status == "finished")
+                logger.finish(result, succeeded=stop is None)
 
 
-def initial_agent(config: TrainConfig, transitions: Transitions, split: Split) -> Agent:
-    """The agent before its first update: weights by the seed, statistics by the training data."""
+def describe_stop(stop: BaseException | None) -> tuple[str, str | None, int | None]:
+    """Return status, error and signal for result.json from what ended training, None at its end."""
+    if stop is None:
+        return "finished", None, None
+    if isinstance(stop, DivergedError):
+        return "diverged", str(stop), None
+    if isinstance(stop, PreemptedError):
+        return "preempted", str(stop), stop.signal_number
+    if isinstance(stop, Exception):
+        return "failed", f"{type(stop).__name__}: {stop}", None
+    return "failed", "interrupted", None
+
+
+def describe_score(score: Score | None) -> dict[str, Any]:
+    """Return the last evaluation's part of result.json; None without an evaluation."""
+    return {
+        "return_mean": score.return_mean if score else None,
+        "return_std": score.return_std if score else None,
+        "normalized_score": score.normalized_score if score else None,
+        "episodes": score.episodes if score else 0,
+    }
+
+
+def create_agent(config: TrainConfig, transitions: Transitions, split: Split) -> Agent:
+    """Build the agent: weights from the seed, observation statistics from the training data."""
     torch.manual_seed(config.seed)
     size = transitions.spaces.observation_dim
     mean, std = torch.zeros(size), torch.ones(size)
@@ -127,24 +150,25 @@ def initial_agent(config: TrainConfig, transitions: Transitions, split: Split) -
     return make_agent(config, transitions.spaces, observation_mean=mean, observation_std=std)
 
 
-def make_module(
-    config: TrainConfig, transitions: Transitions, split: Split, agent: Agent
+def make_data_module(
+    config: TrainConfig, transitions: Transitions, split: Split, *, start: int
 ) -> TransitionDataModule:
-    boundaries = [config.log_every, config.checkpoint_every, config.evaluation.every]
+    """Build the DataModule of the updates from `start` on."""
     return TransitionDataModule(
         make_dataset(transitions, split, config.dataset, gamma=config.gamma),
         seed=config.seed,
-        start=agent.updates,
+        start=start,
         updates=config.updates,
         batch_size=config.batch_size,
         updates_per_step=config.hardware.updates_per_step,
-        boundaries=boundaries,
+        boundaries=[config.log_every, config.checkpoint_every, config.evaluation.every],
     )
 
 
 def make_validation(
     config: TrainConfig, transitions: Transitions, split: Split
 ) -> ValidationSteps | None:
+    """Build the validation steps, with the rewards of training; None without such episodes."""
     return validation_steps(
         transitions,
         split,
@@ -156,6 +180,7 @@ def make_validation(
 
 
 def make_evaluation(config: TrainConfig, folder: Path, timer: Timer) -> EvaluationCallback | None:
+    """Build the callback that rolls the policy out; None with evaluation.episodes=0."""
     if config.evaluation.episodes == 0:
         return None
     env = simulator_settings(config.env, config.dataset)
@@ -165,8 +190,8 @@ def make_evaluation(config: TrainConfig, folder: Path, timer: Timer) -> Evaluati
 def make_trainer(
     hardware: HardwareConfig, callbacks: list[Callback], loggers: Sequence[Logger] = ()
 ) -> pl.Trainer:
-    """Lightning's Trainer: one epoch over the planned blocks; checkpoints are written by ours."""
-    accelerator = chosen_accelerator(hardware)
+    """Build Lightning's Trainer: one epoch over the blocks, our callbacks and loggers."""
+    accelerator = choose_accelerator(hardware)
     strategy: str | Strategy = "auto"
     if hardware.strategy == "ddp":
         strategy = DDPStrategy(
@@ -188,27 +213,27 @@ def make_trainer(
     )
 
 
-def chosen_accelerator(hardware: HardwareConfig) -> str:
-    """auto is the GPU where there is one, else the CPU; cpu and gpu are what they say."""
+def choose_accelerator(hardware: HardwareConfig) -> str:
+    """Return "gpu" or "cpu"; auto takes a GPU if torch finds one."""
     if hardware.accelerator == "auto":
         return "gpu" if torch.cuda.is_available() else "cpu"
     return hardware.accelerator
 
 
-def chosen_precision(hardware: HardwareConfig) -> Literal["auto", "32", "bf16"]:
-    """auto is bf16 where the device multiplies it in hardware, else 32; 32 and bf16 are that."""
+def choose_precision(hardware: HardwareConfig) -> Literal["32", "bf16"]:
+    """Return the precision; auto takes bf16 if the device multiplies it in hardware."""
     if hardware.precision != "auto":
         return hardware.precision
-    if chosen_accelerator(hardware) == "gpu":
-        units = torch.cuda.is_bf16_supported(including_emulation=False)
+    if choose_accelerator(hardware) == "gpu":
+        supported = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
-        found = torch.cpu.get_capabilities()
-        units = any(found.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
-    return "bf16" if units else "32"
+        capabilities = torch.cpu.get_capabilities()
+        supported = any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
+    return "bf16" if supported else "32"
 
 
 def identity(config: TrainConfig, transitions: Transitions) -> dict[str, Any]:
-    """What a continuation must share with the run: settings, data and spaces, as plain values."""
+    """Return what a resumed run must share with its checkpoint: settings, data and spaces."""
     settings = {k: value for k, value in config.model_dump().items() if k not in FREE_ON_RESUME}
     return {
         "config": settings,
@@ -236,7 +261,7 @@ def keep_freed_memory() -> None:
     """Tell glibc to keep freed buffers: returning them costs page faults at every update."""
     try:
         libc = ctypes.CDLL("libc.so.6")
-    except OSError:  # another C library (musl, macOS): nothing to tell it
+    except OSError:  # another C library (musl, macOS) has no mallopt
         return
     trim_threshold, top_pad, mmap_threshold = -1, -2, -3
     libc.mallopt(mmap_threshold, 1 << 30)
@@ -244,8 +269,8 @@ def keep_freed_memory() -> None:
     libc.mallopt(top_pad, 1 << 28)
 
 
-def quieten_lightning() -> None:
-    """Our own bar and table say what Lightning's start-up lines would."""
+def silence_lightning() -> None:
+    """Hide Lightning's start-up lines: our progress bar and table replace them."""
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     logging.getLogger("lightning_fabric").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="pytorch_lightning")

@@ -1,4 +1,4 @@
-"""From the settings to the transitions: which source, for which environment."""
+"""Load the transitions that the sections `env` and `dataset` describe."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def simulator_settings(env: EnvConfig, dataset: DatasetConfig) -> EnvConfig:
 
 
 def load_transitions(env: EnvConfig, dataset: DatasetConfig) -> Transitions:
-    """The data set of the settings, recorded or downloaded first if need be.
+    """Return the data set, simulated or downloaded first if it is not stored.
 
-    With a simulator, its spaces must be those of the data. Raises DataError.
+    Raises DataError when its spaces differ from the simulator's.
     """
     env = simulator_settings(env, dataset)
     spaces = environment_spaces(env)
@@ -45,7 +45,7 @@ def load_transitions(env: EnvConfig, dataset: DatasetConfig) -> Transitions:
 
 
 def environment_spaces(env: EnvConfig) -> Spaces | None:
-    """Sizes and bounds of the simulator; None without one."""
+    """Return the sizes and bounds of the simulator; None without one."""
     if env.id is None:
         return None
     (environment,) = make_simulators(env, 1)
@@ -65,11 +65,13 @@ def _minari(env: EnvConfig, dataset: DatasetConfig, spaces: Spaces | None) -> Re
             "MINARI_DATASETS_PATH to the store"
         )
     if env.id is not None and env.reference_min is None:
-        without = f"no reference returns with env={env.name}: normalized scores stay empty"
-        print(f"warning: {without}", file=sys.stderr)
-    recorded = f"env={env.name if env.qualities else 'hopper'} dataset=simulated"
-    identifier = ensure_stored(dataset.id, instead=recorded)
-    return MinariReader(identifier, observation_keys=env.observation_keys)
+        print(
+            f"warning: env={env.name} has no reference returns: normalized scores stay empty",
+            file=sys.stderr,
+        )
+    offline = f"env={env.name if env.qualities else 'hopper'} dataset=simulated"
+    dataset_id = ensure_stored(dataset.id, instead=offline)
+    return MinariReader(dataset_id, observation_keys=env.observation_keys)
 
 
 def _d4rl(env: EnvConfig, dataset: DatasetConfig, spaces: Spaces | None) -> Reader:

@@ -6,22 +6,30 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from omegaconf import DictConfig, OmegaConf
 
 from offline_cql.agents import Agent
-from offline_cql.commands import distributed
 from offline_cql.commands.make_agent import make_agent
-from offline_cql.config import TrainConfig
+from offline_cql.config import TrainConfig, validate_config
 from offline_cql.errors import ConfigError
+from offline_cql.io import read_json
 from offline_cql.runs.checkpoint import LAST, kept_updates, newest_checkpoint, read_checkpoint
-from offline_cql.runs.folder import CHECKPOINTS, CONFIG
+from offline_cql.runs.folder import CHECKPOINTS, CONFIG, METADATA
 from offline_cql.transitions import Spaces
 
 
-def load_config(folder: Path) -> TrainConfig:
-    """Return the config of a run. Raises ConfigError when the folder has none."""
+def load_config(folder: Path, *, setting: str = "run") -> TrainConfig:
+    """Return the settings of a run, with the updates that it was last resumed to.
+
+    Raises ConfigError `setting=FOLDER is not a run folder` when it has no config.yaml.
+    """
     if not (folder / CONFIG).exists():
-        raise ConfigError(f"run={folder} is not a run folder: {CONFIG} is missing")
-    return distributed.load_config(folder)
+        raise ConfigError(f"{setting}={folder} is not a run folder: {CONFIG} is missing")
+    config = OmegaConf.load(folder / CONFIG)
+    assert isinstance(config, DictConfig)
+    if (folder / METADATA).exists():
+        config.updates = read_json(folder / METADATA).get("updates", config.updates)
+    return validate_config(TrainConfig, config)
 
 
 def load_state(folder: Path, checkpoint: str) -> dict[str, Any]:

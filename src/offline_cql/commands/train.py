@@ -1,4 +1,4 @@
-"""`python train.py`: from the composed config to a run folder and the table at its end."""
+"""`python train.py`: create or resume a run, train it, print the table at its end."""
 
 import sys
 from contextlib import suppress
@@ -13,15 +13,16 @@ from omegaconf import DictConfig, OmegaConf
 from offline_cql.callbacks.loggers import import_packages
 from offline_cql.commands import multirun, summary
 from offline_cql.commands.audit import short_audit
-from offline_cql.commands.distributed import launch, load_config
-from offline_cql.commands.fit import (
-    chosen_accelerator,
-    chosen_precision,
-    fit,
-    identity,
-)
+from offline_cql.commands.distributed import launch
+from offline_cql.commands.fit import choose_accelerator, choose_precision, fit, identity
 from offline_cql.commands.load_data import load_transitions
-from offline_cql.config import TrainConfig, reject_unused_overrides, validate_config
+from offline_cql.commands.load_run import load_config
+from offline_cql.config import (
+    HardwareConfig,
+    TrainConfig,
+    reject_unused_overrides,
+    validate_config,
+)
 from offline_cql.data.split import split_episodes
 from offline_cql.errors import ConfigError, DataError, PreemptedError, WorkerError
 from offline_cql.io import locked, read_json, write_atomically, write_json
@@ -37,14 +38,14 @@ from offline_cql.runs.folder import (
 from offline_cql.runs.provenance import provenance
 from offline_cql.transitions import Transitions
 
-# What `resume=RUN` may be combined with.
+# Settings that may be typed with `resume=RUN`.
 WITH_RESUME = ("resume", "updates")
 
 
 def train(config: DictConfig) -> float | None:
-    """Train, evaluate, print the table; the metric to optimize is the mean return at the end.
+    """Train and print the table; return the last mean return, which a sweeper maximizes.
 
-    Raises ConfigError and DataError before anything is trained, and what stopped a run.
+    Raises ConfigError and DataError before anything is trained, and what stopped the run.
     """
     hydra = HydraConfig.get()
     overrides = list(hydra.overrides.task)
@@ -55,15 +56,15 @@ def train(config: DictConfig) -> float | None:
         if config.resume is None:
             settings, transitions = validate(config, overrides)
             folder = create_run(config, settings, transitions, grid_name=job.grid if job else None)
-            # A grid says it once: its other jobs have the same data, or their audit.json.
+            # In a grid the first job prints it; every run has its audit.json.
             short_audit(settings, transitions, folder, shown=job is None or job.number == 0)
             run_training(folder, load_config(folder), transitions, state=None)
         else:
             folder = Path(str(config.resume))
             resume(folder, config, overrides)
     except PreemptedError as stop:
-        # Hydra's sweeper ends at SystemExit: a grid that is asked to stop stops.
-        print(f"{stop}; go on with: python train.py resume={folder}", file=sys.stderr)
+        # SystemExit also ends Hydra's sweeper: a grid that is asked to stop stops.
+        print(f"{stop}; continue with: python train.py resume={folder}", file=sys.stderr)
         raise SystemExit(128 + stop.signal_number) from stop
     except Exception as error:
         failure = str(error)
@@ -73,19 +74,16 @@ def train(config: DictConfig) -> float | None:
             job.write(overrides, folder, failure)
     result = read_json(folder / RESULT)
     summary.print_run(folder, load_config(folder), result)
-    value: float | None = result["return_mean"]
-    return value
+    return_mean: float | None = result["return_mean"]
+    return return_mean
 
 
 def validate(config: DictConfig, overrides: list[str]) -> tuple[TrainConfig, Transitions]:
-    """The settings and the data of a new run, after every check that needs no folder."""
+    """Return settings and data of a new run, after every check that needs no folder."""
     settings = validate_config(TrainConfig, config)
-    check_devices(settings)
+    check_devices(settings.hardware)
     import_packages(settings.logger.names)
-    if settings.hardware.precision == "auto":
-        settings.hardware.precision = chosen_precision(settings.hardware)
-        print(f"precision {settings.hardware.precision} (hardware.precision=auto)")
-    transitions = prepared_data(settings)
+    transitions = prepare_data(settings)
     reject_unused_overrides(settings, overrides, discrete=transitions.spaces.discrete)
     return settings, transitions
 
@@ -93,55 +91,53 @@ def validate(config: DictConfig, overrides: list[str]) -> tuple[TrainConfig, Tra
 def create_run(
     config: DictConfig, settings: TrainConfig, transitions: Transitions, *, grid_name: str | None
 ) -> Path:
-    """Claim the run folder and write what the run is: config.yaml and metadata.json."""
+    """Create the run folder with config.yaml and metadata.json, each written once.
+
+    config.yaml has what is settled now: the folder's name and the precision of this machine.
+    """
     folder = create_run_dir(Path(settings.run_dir))
-    plain = resolve(config) | {"run_dir": str(folder)}
-    plain["hardware"]["precision"] = settings.hardware.precision  # auto was settled for this run
-    write_config(folder, plain)
+    precision = choose_precision(settings.hardware)
+    if settings.hardware.precision == "auto":
+        print(f"precision {precision} (hardware.precision=auto)")
+    values = resolve(config) | {"run_dir": str(folder)}
+    values["hardware"]["precision"] = precision
+    text = OmegaConf.to_yaml(OmegaConf.create(values))
+    write_atomically(folder / CONFIG, text.encode())
     metadata = provenance(
         command=sys.argv,
         grid=grid_name,
         dataset={"id": transitions.dataset_id, "sha256": transitions.sha256},
         devices=settings.hardware.devices,
-        precision=settings.hardware.precision,
+        precision=precision,
         wandb="wandb" in settings.logger.names,
     )
     write_json(folder / METADATA, metadata)
     return folder
 
 
-def write_config(folder: Path, plain: dict[str, Any]) -> None:
-    text = OmegaConf.to_yaml(OmegaConf.create(plain))
-    write_atomically(folder / CONFIG, text.encode())
-
-
 def resume(folder: Path, config: DictConfig, overrides: list[str]) -> None:
-    """Continue a run exactly, to `updates=` if that was raised."""
-    given = {override.partition("=")[0] for override in overrides}
-    if other := sorted(given.difference(WITH_RESUME)):
+    """Continue a run bit for bit, until `updates=` if that was raised."""
+    names = {override.partition("=")[0] for override in overrides}
+    if others := sorted(names.difference(WITH_RESUME)):
         raise ConfigError(
-            f"{other[0]} cannot be changed with resume=; a run goes on as it was configured "
+            f"{others[0]} cannot be changed with resume=; a run continues with its own settings "
             "(only updates may be raised)"
         )
-    if not (folder / CONFIG).exists():
-        raise ConfigError(f"resume={folder} is no run folder: it has no {CONFIG}")
-    settings = load_config(folder)
-    check_devices(settings)
-    transitions = prepared_data(settings)
+    settings = load_config(folder, setting="resume")
+    check_devices(settings.hardware)
+    transitions = prepare_data(settings)
     with locked(folder):
         state = newest_checkpoint(folder)
-        refuse_changes(folder, state, identity(settings, transitions))
-        updates = (
-            validate_config(TrainConfig, config).updates if "updates" in given else settings.updates
-        )
-        # Without a result the run was killed between its last checkpoint and its end.
+        check_identity(folder, state, identity(settings, transitions))
+        updates = settings.updates
+        if "updates" in names:
+            updates = validate_config(TrainConfig, config).updates
+        # A run without result.json was killed between its last checkpoint and its end.
         if updates <= state["updates"] and (folder / RESULT).exists():
             print(f"nothing to do: {folder} has {state['updates']} updates, updates={updates}")
             return
         if updates != settings.updates:
-            plain = OmegaConf.to_container(OmegaConf.load(folder / CONFIG))
-            assert isinstance(plain, dict)
-            write_config(folder, {str(k): v for k, v in plain.items()} | {"updates": updates})
+            write_json(folder / METADATA, read_json(folder / METADATA) | {"updates": updates})
         truncate_logs(folder, state["lengths"])
         remove_temp_files(folder)
     run_training(folder, load_config(folder), transitions, state=state)
@@ -150,7 +146,7 @@ def resume(folder: Path, config: DictConfig, overrides: list[str]) -> None:
 def run_training(
     folder: Path, settings: TrainConfig, transitions: Transitions, *, state: dict[str, Any] | None
 ) -> None:
-    """Train over a claimed folder, in this process or in one process a device."""
+    """Train over a run folder, in this process or in one process per device."""
     if settings.hardware.strategy != "ddp":
         with locked(folder):
             fit(settings, folder, transitions, state=state)
@@ -165,8 +161,8 @@ def run_training(
         raise
 
 
-def prepared_data(settings: TrainConfig) -> Transitions:
-    """The transitions, recorded or downloaded first if need be; enough of them for a batch."""
+def prepare_data(settings: TrainConfig) -> Transitions:
+    """Load the transitions. Raises ConfigError when a batch is larger than the training part."""
     transitions = load_transitions(settings.env, settings.dataset)
     size = split_episodes(transitions, settings.dataset).size
     if settings.batch_size > size:
@@ -177,30 +173,31 @@ def prepared_data(settings: TrainConfig) -> Transitions:
     return transitions
 
 
-def check_devices(settings: TrainConfig) -> None:
-    """A GPU that was asked for must be there: there is no silent fallback."""
-    if chosen_accelerator(settings.hardware) != "gpu":
-        if settings.hardware.capture:
+def check_devices(hardware: HardwareConfig) -> None:
+    """Raise ConfigError when the GPUs that were asked for are missing: there is no fallback."""
+    if choose_accelerator(hardware) != "gpu":
+        if hardware.capture:
             raise ConfigError(
                 "hardware.capture=true needs a GPU, found 0; use hardware.capture=false"
             )
         return
-    found = torch.cuda.device_count()
-    if settings.hardware.devices > found:
+    gpus = torch.cuda.device_count()
+    if hardware.devices > gpus:
         raise ConfigError(
-            f"hardware.devices={settings.hardware.devices} needs as many GPUs, found {found}; "
+            f"hardware.devices={hardware.devices} needs as many GPUs, found {gpus}; "
             "use hardware=cpu, or hardware=ddp_cpu for several processes"
         )
 
 
-def refuse_changes(folder: Path, state: dict[str, Any], now: dict[str, Any]) -> None:
-    """Raises ConfigError or DataError when settings or data are not those of the checkpoint."""
-    if state["dataset"] != now["dataset"]:
+def check_identity(folder: Path, state: dict[str, Any], current: dict[str, Any]) -> None:
+    """Raise ConfigError or DataError when settings or data differ from the checkpoint's."""
+    if state["dataset"] != current["dataset"]:
         raise DataError(
             f"{folder}: the data changed since the checkpoint "
-            f"({state['dataset']['sha256'][:12]}… then, {now['dataset']['sha256'][:12]}… now)"
+            f"(sha256 {state['dataset']['sha256'][:12]}… then, "
+            f"{current['dataset']['sha256'][:12]}… now)"
         )
-    for section, settings in now["config"].items():
+    for section, settings in current["config"].items():
         if state["config"].get(section) != settings:
             raise ConfigError(
                 f"{folder}/{CONFIG}: {section} differs from the checkpoint's; "
@@ -209,13 +206,13 @@ def refuse_changes(folder: Path, state: dict[str, Any], now: dict[str, Any]) -> 
 
 
 def resolve(config: DictConfig) -> dict[str, Any]:
-    """The composed config with interpolations resolved, but for environment variables."""
+    """Return the config with interpolations resolved, except those of environment variables."""
 
-    def plain(value: Any, raw: Any) -> Any:
+    def merge(value: Any, raw: Any) -> Any:
         if isinstance(raw, dict):
-            return {key: plain(value[key], raw[key]) for key in raw}
+            return {key: merge(value[key], raw[key]) for key in raw}
         return raw if isinstance(raw, str) and "oc.env:" in raw else value
 
     raw = OmegaConf.to_container(config, resolve=False)
-    result: dict[str, Any] = plain(OmegaConf.to_container(config, resolve=True), raw)
-    return result
+    values: dict[str, Any] = merge(OmegaConf.to_container(config, resolve=True), raw)
+    return values
