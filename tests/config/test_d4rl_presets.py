@@ -234,7 +234,9 @@ def local(tmp_path, monkeypatch) -> Path:
 def test_a_file_of_other_sizes_does_not_fit_the_simulator(local: Path):
     path = local / "d4rl" / "hopper_medium_replay-v2.hdf5"
     config = settings("env=halfcheetah", "dataset=d4rl", f"dataset.path={path}")
-    with pytest.raises(DataError, match="observations of 11 and actions of 3 numbers; the simulator"):
+    with pytest.raises(
+        DataError, match="observations of 11 and actions of 3 numbers; the simulator"
+    ):
         load_transitions(config.env, config.dataset)
     config = settings("env=logged", "dataset=d4rl", f"dataset.path={path}")
     found = load_transitions(config.env, config.dataset)

@@ -10,6 +10,7 @@ import pytest
 from support.config import settings
 from support.envs import Marker, length
 
+from offline_cql.commands.load_data import simulator_settings
 from offline_cql.errors import DataError, PolicyError, SimulatorError
 from offline_cql.simulation.environments import make_environments, make_simulators, spaces_of
 from offline_cql.simulation.rollouts import roll_out
@@ -283,7 +284,8 @@ def test_a_maze_of_d4rl_has_its_cells_where_the_data_have_them():
     """A cell's middle is at its row and column less 0.2; starts lie within 0.25 of it."""
     pytest.importorskip("gymnasium_robotics")
     config = settings("env=pointmaze_umaze", "dataset=d4rl")
-    (environment,) = make_simulators(config.env, 1)
+    simulator = simulator_settings(config.env, config.dataset)
+    (environment,) = make_simulators(simulator, 1)
     seen = set()
     for seed in range(60):
         observation, _ = environment.reset(seed=seed)
@@ -302,7 +304,8 @@ def test_the_kitchen_of_d4rl_gives_positions_and_the_goal(env: str, fourth: int)
     """9 joints, 21 positions of objects, 30 numbers of the goal; the arm starts as D4RL's does."""
     pytest.importorskip("gymnasium_robotics")
     config = settings(f"env={env}", "dataset=d4rl")
-    (environment,) = make_simulators(config.env, 1)
+    simulator = simulator_settings(config.env, config.dataset)
+    (environment,) = make_simulators(simulator, 1)
     observation, _ = environment.reset(seed=0)
     environment.close()
     assert observation.shape == (60,)
