@@ -15,7 +15,7 @@ from support.reference_update import (
     continuous_losses,
     critic_values,
     gaussian_policy,
-    sampled_actions,
+    sample_actions,
 )
 
 from offline_cql.agents.cql_continuous import Noise
@@ -205,7 +205,7 @@ def test_expectation_penalty(over: str):
     actions = noise["uniform"]
     if over == "policy":
         limits = arguments["log_std_limits"]
-        actions, _ = sampled_actions(state, arguments["actor"], noise["current"], limits)
+        actions, _ = sample_actions(state, arguments["actor"], noise["current"], limits)
     logged = critic_values(state, arguments["batch"]["action"][:, None], critics)[..., 0]
     gap = reference.expectation_gap(critic_values(state, actions, critics), logged)
     losses = continuous_losses(**arguments)

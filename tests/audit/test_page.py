@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 from support.builders import continuous_data, discrete_data
 from support.logged import cart_data, statistics_of
-from support.pages import Checked
+from support.pages import ParsedPage
 
 from offline_cql.audit.describe import describe
 from offline_cql.audit.finding import Finding
@@ -48,7 +48,7 @@ CASES: dict[str, Callable[[], Transitions]] = {
 def test_page_is_one_small_file_without_external_requests(case: str):
     statistics = statistics_of(CASES[case]())
     text = audit_page(statistics, apply_rules(statistics))
-    page = Checked(text)
+    page = ParsedPage(text)
     assert not re.search(r"https?:|//\w|<link|<script|<img|@import|url\((?!#)", text)
     assert len(text.encode()) < 1_000_000
     assert len(page.ids) == len(set(page.ids))
@@ -59,7 +59,7 @@ def test_page_is_one_small_file_without_external_requests(case: str):
 @pytest.mark.parametrize("case", CASES)
 def test_page_shows_every_line_and_every_finding(case: str):
     statistics = statistics_of(CASES[case]())
-    words = Checked(audit_page(statistics, apply_rules(statistics))).words
+    words = ParsedPage(audit_page(statistics, apply_rules(statistics))).words
     for lines in describe(statistics).values():
         for line in lines:
             assert line.label in words
@@ -74,7 +74,7 @@ def test_hostile_names_are_escaped_and_shown_unchanged():
     text = audit_page(statistics_of(wide_data()), [finding])
     assert "<script" not in text
     assert {*HOSTILE, "Audit of test/<b>bold</b>-v0", "<i>", "&"} - {"a&b"} <= set(
-        Checked(text).words
+        ParsedPage(text).words
     )
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pytorch_lightning import Trainer
 from support.builders import settings
-from support.train import TINY, trained
+from support.train import TINY, train_run
 
 from offline_cql.callbacks.agent_callback import AgentCallback
 from offline_cql.callbacks.checkpoints import CheckpointCallback
@@ -30,7 +30,7 @@ def test_a_checkpoint_notes_the_final_length_of_every_csv_file(tmp_path: Path):
     """At the last update a row is due in all three files; the checkpoint has them all."""
     evaluation = ("evaluation=default", "evaluation.episodes=2", "evaluation.environments=2")
     base: tuple[Any, ...] = tuple(key for key in TINY if key != "evaluation=none")
-    folder = trained(
+    folder = train_run(
         tmp_path / "run", *base, *evaluation, "dataset.validation_fraction=0.2", "updates=10"
     )
     lengths = newest_checkpoint(folder)["lengths"]

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from pytorch_lightning.loggers import Logger
 from support.config import settings
-from support.train import TINY, trained
+from support.train import TINY, train_run
 
 from offline_cql.callbacks import loggers
 from offline_cql.callbacks.loggers import (
@@ -161,7 +161,7 @@ def test_an_open_run_of_the_process_is_left_alone(tmp_path: Path, monkeypatch: A
 @pytest.mark.usefixtures("recorded")
 def test_wandb_gets_the_rows_of_metrics_csv_in_a_run(tmp_path: Path, monkeypatch: Any):
     monkeypatch.setenv("WANDB_MODE", "offline")
-    folder = trained(
+    folder = train_run(
         tmp_path / "run",
         *(key for key in TINY if key != "logger=csv"),
         "logger=wandb",
@@ -251,7 +251,7 @@ def test_a_logger_that_raises_stops_no_run(
         "offline_cql.commands.fit.make_loggers",
         lambda _names, info: [GuardedLogger(service, info)],
     )
-    folder = trained(tmp_path / "run", *TINY, "updates=20")
+    folder = train_run(tmp_path / "run", *TINY, "updates=20")
     assert json.loads((folder / "result.json").read_text())["status"] == "finished"
     assert capsys.readouterr().err.count("warning: Test failed") == 1
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from support.builders import batch_of, build, continuous_data, discrete_data, settings
-from support.train import DISCRETE, TINY, differences, learned, resumed, rows, trained
+from support.train import DISCRETE, TINY, differences, load_learned, resume_run, rows, train_run
 
 from offline_cql.commands.load_run import load_agent
 from offline_cql.data.returns import continued_returns
@@ -117,7 +117,7 @@ def test_a_run_writes_a_row_and_keeps_a_policy_at_each_evaluation_point(
     base = tuple(
         k for k in base if not ("algorithm=bc" in base and k.startswith(("cql.", "network.cri")))
     )
-    folder = trained(tmp_path / "run", *base, *HELD)
+    folder = train_run(tmp_path / "run", *base, *HELD)
     with (folder / "validation.csv").open(newline="") as file:
         found = list(csv.DictReader(file))
     assert [row["update"] for row in found] == ["20", "40"]
@@ -129,21 +129,21 @@ def test_a_run_writes_a_row_and_keeps_a_policy_at_each_evaluation_point(
 
 
 def test_looking_more_often_changes_no_weight(recorded: Path, tmp_path: Path):
-    often = trained(tmp_path / "often", *TINY, *HELD, "evaluation.every=10")
-    once = trained(tmp_path / "once", *TINY, *HELD, "evaluation.every=40")
-    assert differences(learned(often), learned(once)) == []
+    often = train_run(tmp_path / "often", *TINY, *HELD, "evaluation.every=10")
+    once = train_run(tmp_path / "once", *TINY, *HELD, "evaluation.every=40")
+    assert differences(load_learned(often), load_learned(once)) == []
     last = rows(often / "validation.csv")[-1]
     assert last == rows(once / "validation.csv")[-1]
 
 
 def test_a_resumed_run_has_each_row_once(recorded: Path, tmp_path: Path):
-    whole = trained(tmp_path / "whole", *TINY, *HELD, "updates=60")
-    folder = trained(tmp_path / "part", *TINY, *HELD)
-    resumed(folder, f"resume={folder}", "updates=60")
+    whole = train_run(tmp_path / "whole", *TINY, *HELD, "updates=60")
+    folder = train_run(tmp_path / "part", *TINY, *HELD)
+    resume_run(folder, f"resume={folder}", "updates=60")
     assert rows(folder / "validation.csv") == rows(whole / "validation.csv")
     assert kept_updates(folder) == [20, 40, 60]
 
 
 def test_nothing_is_written_when_nothing_is_validation(recorded: Path, tmp_path: Path):
-    folder = trained(tmp_path / "run", *TINY, "updates=20", "evaluation.every=20")
+    folder = train_run(tmp_path / "run", *TINY, "updates=20", "evaluation.every=20")
     assert not (folder / "validation.csv").exists()

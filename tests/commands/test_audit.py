@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
-from support.config import CONF, composed
+from support.config import CONF, compose_config
 from support.train import SIZE, TINY
 
 from offline_cql.audit.finding import Finding
@@ -65,7 +65,7 @@ def write_table(folder: Path, *, reward: float | None = None, terminated: bool =
 
 
 def run_audit(out: Path, *overrides: str) -> dict:
-    audit(composed(*overrides, f"out={out}", entry_point="audit"))
+    audit(compose_config(*overrides, f"out={out}", entry_point="audit"))
     return read_json(out / "audit.json")
 
 
@@ -140,7 +140,7 @@ def test_columns_keep_the_names_of_the_table(tmp_path: Path):
 def test_infer_prints_a_mapping_and_writes_nothing(tmp_path: Path, capsys):
     path = write_table(tmp_path)
     overrides = ("env=logged", "dataset=table", f"dataset.path={path}")
-    audit(composed(*overrides, "infer=true", f"out={tmp_path / 'out'}", entry_point="audit"))
+    audit(compose_config(*overrides, "infer=true", f"out={tmp_path / 'out'}", entry_point="audit"))
     printed = capsys.readouterr().out
     assert "obs_x" in printed
     assert not (tmp_path / "out").exists()
@@ -169,7 +169,7 @@ def test_scores_and_split_follow_the_settings(tmp_path: Path):
 )
 def test_invalid_settings(override: str, message: str):
     with pytest.raises(ConfigError) as error:
-        validate_config(AuditConfig, composed(override, entry_point="audit"))
+        validate_config(AuditConfig, compose_config(override, entry_point="audit"))
     assert str(error.value).startswith(message)
 
 

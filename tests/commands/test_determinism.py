@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.train import DISCRETE, TINY, differences, learned, rows, trained
+from support.train import DISCRETE, TINY, differences, load_learned, rows, train_run
 
 pytestmark = pytest.mark.usefixtures("recorded")
 
@@ -21,7 +21,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Callable[[tuple[str, ...]
     def state(settings: tuple[str, ...]) -> dict[str, Any]:
         if settings not in states:
             folder = tmp_path_factory.mktemp("plain") / "run"
-            states[settings] = learned(trained(folder, *settings, UPDATES))
+            states[settings] = load_learned(train_run(folder, *settings, UPDATES))
         return states[settings]
 
     return state
@@ -29,13 +29,13 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Callable[[tuple[str, ...]
 
 @pytest.mark.parametrize("settings", [TINY, DISCRETE], ids=["continuous", "discrete"])
 def test_one_seed_gives_one_result(settings: tuple[str, ...], plain: Any, tmp_path: Path):
-    again = learned(trained(tmp_path / "run", *settings, UPDATES))
+    again = load_learned(train_run(tmp_path / "run", *settings, UPDATES))
     assert differences(plain(settings), again) == []
 
 
 @pytest.mark.parametrize("settings", [TINY, DISCRETE], ids=["continuous", "discrete"])
 def test_another_seed_gives_another_result(settings: tuple[str, ...], plain: Any, tmp_path: Path):
-    other = learned(trained(tmp_path / "run", *settings, UPDATES, "seed=1"))
+    other = load_learned(train_run(tmp_path / "run", *settings, UPDATES, "seed=1"))
     changed = differences(plain(settings)["agent"], other["agent"])
     assert any(name.startswith("/critic.") for name in changed)
 
@@ -56,12 +56,12 @@ def test_another_seed_gives_another_result(settings: tuple[str, ...], plain: Any
 def test_evaluation_logs_checkpoints_and_block_size_change_no_weight(
     change: tuple[str, ...], plain: Any, tmp_path: Path
 ):
-    folder = trained(tmp_path / "run", *TINY, UPDATES, *change)
-    assert differences(plain(TINY), learned(folder)) == []
+    folder = train_run(tmp_path / "run", *TINY, UPDATES, *change)
+    assert differences(plain(TINY), load_learned(folder)) == []
 
 
 def test_evaluating_a_discrete_agent_changes_no_weight(plain: Any, tmp_path: Path):
-    folder = trained(tmp_path / "run", *DISCRETE, UPDATES, *ROLLOUTS, "evaluation.every=9")
-    assert differences(plain(DISCRETE), learned(folder)) == []
+    folder = train_run(tmp_path / "run", *DISCRETE, UPDATES, *ROLLOUTS, "evaluation.every=9")
+    assert differences(plain(DISCRETE), load_learned(folder)) == []
     updates = [row["update"] for row in rows(folder / "evaluation.csv")]
     assert updates == ["9", "18", "27", "36", "40"]

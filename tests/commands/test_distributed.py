@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from support.config import CONF, composed
-from support.train import DISCRETE, LAGRANGE, differences, entry_point, rows, trained, wait_for
+from support.config import CONF, compose_config
+from support.train import DISCRETE, LAGRANGE, differences, entry_point, rows, train_run, wait_for
 
 from offline_cql.commands.train import create_run, validate
 from offline_cql.io import read_json
@@ -42,9 +42,9 @@ def runs_by_kind(tmp_path_factory: pytest.TempPathFactory, recorded: Path) -> di
     base = tmp_path_factory.mktemp("ranks")
     runs = {}
     for name, settings in SETTINGS.items():
-        config = composed(*on_two(settings), f"run_dir={base / name}")
+        config = compose_config(*on_two(settings), f"run_dir={base / name}")
         folder = create_run(config, *validate(config, []), grid_name=None)
-        runs[name] = (trained(base / f"{name}-one", *settings), folder)
+        runs[name] = (train_run(base / f"{name}-one", *settings), folder)
     command = ["torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     worker = [str(Path(__file__).parents[1] / "support" / "ddp_worker.py")]
     folders = [str(two) for _, two in runs.values()]
@@ -76,7 +76,7 @@ def initial_weights(kind: str) -> dict[str, Any]:
     from offline_cql.commands.fit import create_agent
     from offline_cql.data.split import split_episodes
 
-    settings, transitions = validate(composed(*SETTINGS[kind]), [])
+    settings, transitions = validate(compose_config(*SETTINGS[kind]), [])
     selection = split_episodes(transitions, settings.dataset)
     return create_agent(settings, transitions, selection).state_dict()
 

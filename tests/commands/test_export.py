@@ -21,8 +21,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from support.builders import build, continuous_data, settings
-from support.config import CONF, composed
-from support.train import DISCRETE, TINY, trained
+from support.config import CONF, compose_config
+from support.train import DISCRETE, TINY, train_run
 
 from offline_cql.commands import export as command
 from offline_cql.commands.load_run import load_agent, load_config, load_state
@@ -60,7 +60,7 @@ def exported(recorded: Path, tmp_path_factory: pytest.TempPathFactory) -> Callab
 
     @functools.cache
     def train_once(kind: str) -> Path:
-        return trained(base / "runs" / kind, *KINDS[kind])
+        return train_run(base / "runs" / kind, *KINDS[kind])
 
     @functools.cache
     def export_once(kind: str, *overrides: str) -> Path:
@@ -80,7 +80,7 @@ def run(exported: Callable[..., Path], tmp_path: Path) -> Path:
 
 def export(folder: Path, *overrides: str) -> dict[str, Any]:
     """Run export.py and return policy.json."""
-    command.export(composed(f"run={folder}", *overrides, entry_point="export"))
+    command.export(compose_config(f"run={folder}", *overrides, entry_point="export"))
     return read_json(folder / "policy.json")
 
 
@@ -145,7 +145,7 @@ def test_actions_never_exceed_the_bounds():
 
 
 def test_a_bf16_run_is_exported_in_float32(tmp_path: Path):
-    folder = trained(tmp_path / "run", *KINDS["cql-continuous"], "hardware.precision=bf16")
+    folder = train_run(tmp_path / "run", *KINDS["cql-continuous"], "hardware.precision=bf16")
     assert export(folder)["precision"] == "bf16"
     agent = agent_of(folder)
     observations = random_observations(agent, 100)
@@ -333,7 +333,7 @@ def named(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     pq.write_table(pa.table(columns), path)
     simulated = ("dataset.size", "evaluation", "checkpoint")
-    run = trained(
+    run = train_run(
         folder / "run",
         *(key for key in BC if not key.startswith(simulated)),
         *("env=logged", "dataset=table", f"dataset.path={path}"),

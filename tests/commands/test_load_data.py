@@ -6,7 +6,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from support.config import composed
+from support.config import compose_config
 from support.config import settings as composed_settings
 from support.train import SIZE
 
@@ -52,7 +52,7 @@ def test_the_spaces_are_those_of_the_simulator(env: str, spaces: Spaces | None):
 def env_config(name: str) -> EnvConfig:
     """conf/env/<name>.yaml, checked; `logged` has no simulated data, so it names some."""
     other = ("dataset=table", "dataset.path=logs.csv") if name == "logged" else ()
-    config: TrainConfig = validate_config(TrainConfig, composed(f"env={name}", *other))
+    config: TrainConfig = validate_config(TrainConfig, compose_config(f"env={name}", *other))
     return config.env
 
 

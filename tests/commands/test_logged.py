@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.config import CONF, composed
-from support.train import differences, learned, resumed, rows, trained
+from support.config import CONF, compose_config
+from support.train import differences, load_learned, resume_run, rows, train_run
 
 from offline_cql.commands.evaluate import evaluate
 from offline_cql.commands.summary import print_run
@@ -52,7 +52,7 @@ def overrides_for(logs: Path, name: str, *overrides: str) -> tuple[str, ...]:
 @pytest.fixture(scope="module", params=list(KINDS))
 def finished(request: Any, logs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp(request.param) / "run"
-    return trained(folder, *overrides_for(logs, request.param))
+    return train_run(folder, *overrides_for(logs, request.param))
 
 
 def test_cql_learns_from_a_file(finished: Path):
@@ -67,22 +67,22 @@ def test_cql_learns_from_a_file(finished: Path):
 
 @pytest.mark.parametrize("name", list(KINDS))
 def test_behavior_cloning_learns_from_a_file(name: str, logs: Path, tmp_path: Path):
-    folder = trained(tmp_path / "run", *overrides_for(logs, name, "algorithm=bc"))
+    folder = train_run(tmp_path / "run", *overrides_for(logs, name, "algorithm=bc"))
     assert read_json(folder / "result.json")["status"] == "finished"
 
 
 def test_a_run_resumes_exactly(finished: Path, logs: Path, tmp_path: Path):
     name = "logs" if "logs" in finished.parent.name else "levels"
-    folder = resumed(
-        trained(tmp_path / "run", *overrides_for(logs, name, "updates=10")), "updates=20"
+    folder = resume_run(
+        train_run(tmp_path / "run", *overrides_for(logs, name, "updates=10")), "updates=20"
     )
-    assert differences(learned(folder), learned(finished)) == []
+    assert differences(load_learned(folder), load_learned(finished)) == []
 
 
 def test_the_table_at_the_end_has_no_return_of_the_policy(
     finished: Path, capsys: pytest.CaptureFixture[str]
 ):
-    settings = validate_config(TrainConfig, composed(*SHORT, "dataset.path=x"))
+    settings = validate_config(TrainConfig, compose_config(*SHORT, "dataset.path=x"))
     print_run(finished, settings, read_json(finished / "result.json"))
     output = capsys.readouterr().out
     assert "behavior return (data)" in output
@@ -92,18 +92,18 @@ def test_the_table_at_the_end_has_no_return_of_the_policy(
 
 def test_rollouts_need_a_simulator(finished: Path):
     with pytest.raises(ConfigError, match="env=logged, which has no simulator"):
-        evaluate(composed(f"run={finished}", entry_point="evaluate"))
+        evaluate(compose_config(f"run={finished}", entry_point="evaluate"))
 
 
 def test_evaluation_by_rollouts_is_refused(logs: Path):
     with pytest.raises(ConfigError, match="there is no simulator"):
         validate_config(
-            TrainConfig, composed(*overrides_for(logs, "logs", "evaluation.episodes=10"))
+            TrainConfig, compose_config(*overrides_for(logs, "logs", "evaluation.episodes=10"))
         )
 
 
 def settings_of(*overrides: str) -> TrainConfig:
-    return validate(composed(*overrides), [])[0]
+    return validate(compose_config(*overrides), [])[0]
 
 
 def test_a_continuous_setting_of_a_discrete_agent_is_refused_only_when_typed(logs: Path):
@@ -120,7 +120,7 @@ def test_a_simulators_spaces_are_those_of_the_data(logs: Path):
     with pytest.raises(DataError, match=r"matches 4 columns .* the simulator has 3"):
         settings_of(*pendulum)
     three = "dataset.columns.observation=[temperature,hour_sin,hour_cos]"
-    _, data = validate(composed(*pendulum, three), [])
+    _, data = validate(compose_config(*pendulum, three), [])
     assert (data.spaces.action_low, data.spaces.action_high) == ((-2.0,), (2.0,))
 
 

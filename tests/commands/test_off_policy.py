@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import torch
 from support.builders import build, continuous_data, settings
-from support.config import composed
-from support.train import DISCRETE, TINY, trained
+from support.config import compose_config
+from support.train import DISCRETE, TINY, train_run
 
 from offline_cql.commands.evaluate import evaluate
 from offline_cql.commands.off_policy import internal_policy
@@ -22,17 +22,17 @@ FAST = ("ope.updates=20", "ope.ensemble_size=5", "evaluation.episodes=0")
 
 @pytest.fixture(scope="module")
 def discrete(recorded: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return trained(tmp_path_factory.mktemp("discrete") / "run", *DISCRETE, *SHORT)
+    return train_run(tmp_path_factory.mktemp("discrete") / "run", *DISCRETE, *SHORT)
 
 
 @pytest.fixture(scope="module")
 def continuous(recorded: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return trained(tmp_path_factory.mktemp("continuous") / "run", *TINY, *SHORT)
+    return train_run(tmp_path_factory.mktemp("continuous") / "run", *TINY, *SHORT)
 
 
 def estimate(folder: Path, *overrides: str) -> dict[str, Any]:
     """Run evaluate.py without rollouts and return ope.json."""
-    config = composed(f"run={folder}", *FAST, *overrides, entry_point="evaluate")
+    config = compose_config(f"run={folder}", *FAST, *overrides, entry_point="evaluate")
     assert evaluate(config) is None
     return read_json(folder / "ope.json")
 
@@ -76,7 +76,7 @@ def test_data_that_have_changed_are_rejected(
 
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
     size = [key for key in TINY if key.startswith("dataset.size")]
-    collect(composed("env=pendulum", "seed=1", *size, entry_point="collect"))
+    collect(compose_config("env=pendulum", "seed=1", *size, entry_point="collect"))
     with pytest.raises(DataError, match="has changed since the run was trained"):
         estimate(continuous, "ope=fqe")
 

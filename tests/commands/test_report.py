@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.config import CONF, composed
+from support.config import CONF, compose_config
 from support.run_dirs import write_grid, write_run
 
 from offline_cql.commands.report import report
@@ -35,7 +35,7 @@ def entry_point(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProces
 
 
 def reported(out: Path, runs: Path, *overrides: str) -> dict:
-    report(composed(f"runs={runs}", f"out={out}", *overrides, entry_point="report"))
+    report(compose_config(f"runs={runs}", f"out={out}", *overrides, entry_point="report"))
     return read_json(out / "report.json")
 
 
@@ -161,7 +161,7 @@ def test_a_folder_without_runs_is_one_line(tmp_path: Path):
 )
 def test_settings_out_of_range(override: str, message: str):
     with pytest.raises(ConfigError) as error:
-        validate_config(ReportConfig, composed("runs=x", override, entry_point="report"))
+        validate_config(ReportConfig, compose_config("runs=x", override, entry_point="report"))
     assert str(error.value).startswith(message)
 
 
@@ -169,9 +169,10 @@ def test_nothing_that_trains_is_loaded(tmp_path: Path):
     """torch alone takes seconds; a report over run folders needs none of it."""
     write_grid(tmp_path / "runs")
     code = (
-        "import sys; sys.path.insert(0, 'tests'); from support.config import composed;"
+        "import sys; sys.path.insert(0, 'tests'); from support.config import compose_config;"
         "from offline_cql.commands.report import report;"
-        f"report(composed('runs={tmp_path}/runs', 'out={tmp_path}/out', entry_point='report'));"
+        f"report(compose_config('runs={tmp_path}/runs', 'out={tmp_path}/out',"
+        " entry_point='report'));"
         "print(sorted({'torch', 'pytorch_lightning', 'gymnasium', 'minari'} & set(sys.modules)))"
     )
     done = subprocess.run(

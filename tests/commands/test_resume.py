@@ -14,11 +14,11 @@ from support.train import (
     LAGRANGE,
     TINY,
     differences,
-    learned,
     leaves,
-    resumed,
+    load_learned,
+    resume_run,
     rows,
-    trained,
+    train_run,
 )
 from torch import Tensor
 
@@ -52,7 +52,9 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Pat
 
     def run(*overrides: str) -> Path:
         if overrides not in runs:
-            runs[overrides] = trained(tmp_path_factory.mktemp("uninterrupted") / "run", *overrides)
+            runs[overrides] = train_run(
+                tmp_path_factory.mktemp("uninterrupted") / "run", *overrides
+            )
         return runs[overrides]
 
     return run
@@ -61,37 +63,39 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Pat
 @pytest.mark.parametrize("settings", [TINY, DISCRETE], ids=["continuous", "discrete"])
 def test_137_and_263_updates_are_400(settings: tuple[str, ...], uninterrupted: Any, tmp_path: Path):
     whole = uninterrupted(*settings, "updates=400")
-    part = trained(tmp_path / "run", *settings, "updates=137")
-    at_137 = learned(part)
-    resumed(part, "updates=400")
-    assert differences(learned(whole), learned(part)) == []
-    assert differences(at_137["agent"], learned(part)["agent"]) != []  # it did train on
+    part = train_run(tmp_path / "run", *settings, "updates=137")
+    at_137 = load_learned(part)
+    resume_run(part, "updates=400")
+    assert differences(load_learned(whole), load_learned(part)) == []
+    assert differences(at_137["agent"], load_learned(part)["agent"]) != []  # it did train on
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_13_and_27_updates_are_40(variant: str, uninterrupted: Any, tmp_path: Path):
     settings = VARIANTS[variant]
-    part = resumed(trained(tmp_path / "run", *settings, "updates=13"), "updates=40")
-    assert differences(learned(uninterrupted(*settings, "updates=40")), learned(part)) == []
+    part = resume_run(train_run(tmp_path / "run", *settings, "updates=13"), "updates=40")
+    assert (
+        differences(load_learned(uninterrupted(*settings, "updates=40")), load_learned(part)) == []
+    )
 
 
 @pytest.mark.parametrize("stop", [1, 10, 20, 39])
 def test_a_run_may_stop_at_any_update(stop: int, uninterrupted: Any, tmp_path: Path):
     """Stop at the first update, at a logging point, at the end of a block, one before the end."""
-    part = resumed(trained(tmp_path / "run", *TINY, f"updates={stop}"), "updates=40")
-    assert differences(learned(uninterrupted(*TINY, "updates=40")), learned(part)) == []
+    part = resume_run(train_run(tmp_path / "run", *TINY, f"updates={stop}"), "updates=40")
+    assert differences(load_learned(uninterrupted(*TINY, "updates=40")), load_learned(part)) == []
 
 
 def test_a_run_can_be_resumed_repeatedly(uninterrupted: Any, tmp_path: Path):
-    part = trained(tmp_path / "run", *TINY, "updates=7")
+    part = train_run(tmp_path / "run", *TINY, "updates=7")
     for updates in (8, 25, 40):
-        resumed(part, f"updates={updates}")
-    assert differences(learned(uninterrupted(*TINY, "updates=40")), learned(part)) == []
+        resume_run(part, f"updates={updates}")
+    assert differences(load_learned(uninterrupted(*TINY, "updates=40")), load_learned(part)) == []
 
 
 def test_metrics_are_those_of_one_run(uninterrupted: Any, tmp_path: Path):
     """Each logged update has one row with the same numbers; only times differ."""
-    part = resumed(trained(tmp_path / "run", *TINY, "updates=25"), "updates=40")
+    part = resume_run(train_run(tmp_path / "run", *TINY, "updates=25"), "updates=40")
     expected = rows(uninterrupted(*TINY, "updates=40") / "metrics.csv")
     assert [row["update"] for row in expected] == ["10", "20", "30", "40"]
     assert rows(part / "metrics.csv") == expected
@@ -99,17 +103,17 @@ def test_metrics_are_those_of_one_run(uninterrupted: Any, tmp_path: Path):
 
 def test_rows_after_the_checkpoint_are_written_once(uninterrupted: Any, tmp_path: Path):
     """A run was killed at update 30, which it had logged, after a checkpoint of update 20."""
-    part = trained(tmp_path / "run", *TINY, "updates=20")
+    part = train_run(tmp_path / "run", *TINY, "updates=20")
     with (part / "metrics.csv").open("a", newline="") as file:
         file.write("30,1.0,2.0\r\n40,half of a li")
-    resumed(part, "updates=40")
+    resume_run(part, "updates=40")
     assert rows(part / "metrics.csv") == rows(uninterrupted(*TINY, "updates=40") / "metrics.csv")
 
 
 def test_the_schedule_is_that_of_the_run(tmp_path: Path):
     """alpha's decay ends at 40 updates, as configured, though the run is resumed to 60."""
     settings = (*TINY, "alpha_schedule=linear", "alpha_schedule.final_factor=0")
-    part = resumed(trained(tmp_path / "run", *settings, "updates=40"), "updates=60")
+    part = resume_run(train_run(tmp_path / "run", *settings, "updates=40"), "updates=60")
     alphas = {row["update"]: float(row["cql/alpha"]) for row in rows(part / "metrics.csv")}
     # Update 10 comes after 9 completed ones.
     assert alphas["10"] == pytest.approx(5.0 * (1 - 9 / 40))
@@ -161,13 +165,13 @@ def without_multiplier(state: dict[str, Any]) -> None:
 def test_each_item_of_the_state_decides_the_end(
     remove: Callable[..., None], settings: tuple[str, ...], uninterrupted: Any, tmp_path: Path
 ):
-    part = trained(tmp_path / "run", *settings, "updates=13")
+    part = train_run(tmp_path / "run", *settings, "updates=13")
     state = newest_checkpoint(part)
     remove(state)
     write_checkpoint(part, state)
-    resumed(part, "updates=40")
+    resume_run(part, "updates=40")
     different = differences(
-        learned(uninterrupted(*settings, "updates=40"))["agent"], learned(part)["agent"]
+        load_learned(uninterrupted(*settings, "updates=40"))["agent"], load_learned(part)["agent"]
     )
     assert any(name.startswith("/critic") for name in different)
 
@@ -194,8 +198,8 @@ def test_a_resumed_run_is_the_same_run_at_wandb(monkeypatch: Any, tmp_path: Path
         return []
 
     monkeypatch.setattr("offline_cql.commands.fit.make_loggers", note_id)
-    part = trained(tmp_path / "run", *TINY, "logger=wandb", "updates=1")
-    resumed(part, "updates=2")
+    part = train_run(tmp_path / "run", *TINY, "logger=wandb", "updates=1")
+    resume_run(part, "updates=2")
     assert len(used) == 2
     assert used[0] == used[1] == entry_point.read_json(part / "metadata.json")["wandb_id"]
 
@@ -203,11 +207,11 @@ def test_a_resumed_run_is_the_same_run_at_wandb(monkeypatch: Any, tmp_path: Path
 def test_a_run_killed_at_its_very_end_gets_its_result(uninterrupted: Any, tmp_path: Path):
     """All updates are saved but result.json is missing: resuming writes it."""
     settings = (*TINY, "evaluation=default", "evaluation.episodes=2", "evaluation.environments=2")
-    part = trained(tmp_path / "run", *settings, "updates=10")
+    part = train_run(tmp_path / "run", *settings, "updates=10")
     expected = entry_point.read_json(part / "result.json")
     (part / "result.json").unlink()
     (part / "checkpoints" / ".last.ckpt.123.tmp").write_text("half")
-    resumed(part)
+    resume_run(part)
     result = entry_point.read_json(part / "result.json")
     clock = ("wall_seconds", "updates_per_second")
     assert {k: v for k, v in result.items() if k not in clock} == {

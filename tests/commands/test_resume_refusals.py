@@ -16,10 +16,10 @@ from support.train import (
     TINY,
     differences,
     entry_point,
-    learned,
-    resumed,
+    load_learned,
+    resume_run,
     rows,
-    trained,
+    train_run,
     wait_for,
 )
 
@@ -35,7 +35,7 @@ SETTINGS = (*TINY, "checkpoint_every=10")
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Train 20 updates with checkpoints at 10 and 20; return the run folder."""
-    return trained(tmp_path_factory.mktemp("finished") / "run", *SETTINGS, "updates=20")
+    return train_run(tmp_path_factory.mktemp("finished") / "run", *SETTINGS, "updates=20")
 
 
 @pytest.fixture
@@ -46,19 +46,19 @@ def run(finished: Path, tmp_path: Path) -> Path:
 
 def test_no_run_folder(tmp_path: Path):
     with pytest.raises(ConfigError, match=r"resume=.* is not a run folder: config.yaml is missing"):
-        resumed(tmp_path)
+        resume_run(tmp_path)
 
 
 def test_no_checkpoint(run: Path):
     shutil.rmtree(run / "checkpoints")
     with pytest.raises(ConfigError, match=r"last.ckpt does not exist"):
-        resumed(run, "updates=30")
+        resume_run(run, "updates=30")
 
 
 @pytest.mark.parametrize("other", ["cql.alpha=1", "seed=1", "logger=csv"])
 def test_other_settings_with_resume(run: Path, other: str):
     with pytest.raises(ConfigError, match=re.escape(other.partition("=")[0])):
-        resumed(run, "updates=30", other)
+        resume_run(run, "updates=30", other)
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_an_edited_config(run: Path, old: str, new: str, section: str):
     assert old in path.read_text()
     path.write_text(path.read_text().replace(old, new))
     with pytest.raises(ConfigError, match=f"{section} differs from the checkpoint's"):
-        resumed(run, "updates=30")
+        resume_run(run, "updates=30")
 
 
 def test_changed_data(run: Path, recorded: Path, tmp_path: Path, monkeypatch: Any):
@@ -81,7 +81,7 @@ def test_changed_data(run: Path, recorded: Path, tmp_path: Path, monkeypatch: An
     with h5py.File(path, "r+") as file:
         file["episode_0/rewards"][0] += 1e-3
     with pytest.raises(DataError, match="the data changed since the checkpoint"):
-        resumed(run, "updates=30")
+        resume_run(run, "updates=30")
 
 
 def test_a_newer_format(run: Path, monkeypatch: Any):
@@ -91,7 +91,7 @@ def test_a_newer_format(run: Path, monkeypatch: Any):
     monkeypatch.undo()
     (run / "checkpoints" / PREVIOUS).unlink()
     with pytest.raises(CheckpointError, match="has format 99, this version reads up to 1; update"):
-        resumed(run, "updates=30")
+        resume_run(run, "updates=30")
 
 
 def test_code_inside_a_checkpoint(run: Path, tmp_path: Path):
@@ -107,14 +107,14 @@ def test_code_inside_a_checkpoint(run: Path, tmp_path: Path):
     checkpoint.digest_path(path).write_text(digest)
     (run / "checkpoints" / PREVIOUS).unlink()
     with pytest.raises(CheckpointError, match="holds more than tensors and plain values"):
-        resumed(run, "updates=30")
+        resume_run(run, "updates=30")
     assert not (tmp_path / "was_here").exists()
 
 
 def test_a_metrics_file_that_lost_rows(run: Path):
     (run / "metrics.csv").write_text("update\n")
     with pytest.raises(ConfigError, match=r"metrics.csv has 7 bytes, fewer than the"):
-        resumed(run, "updates=30")
+        resume_run(run, "updates=30")
 
 
 def test_a_damaged_last_checkpoint_falls_back_loudly(finished: Path, run: Path, capsys: Any):
@@ -122,11 +122,11 @@ def test_a_damaged_last_checkpoint_falls_back_loudly(finished: Path, run: Path, 
     path = run / "checkpoints" / LAST
     path.write_bytes(path.read_bytes()[:-100])
     (run / "result.json").unlink()
-    resumed(run)
+    resume_run(run)
     error = capsys.readouterr().err
     assert "last.ckpt is damaged: sha256" in error
     assert "going on from previous.ckpt" in error
-    assert differences(learned(finished), learned(run)) == []
+    assert differences(load_learned(finished), load_learned(run)) == []
     assert rows(run / "metrics.csv") == rows(finished / "metrics.csv")
 
 
@@ -135,7 +135,7 @@ def test_both_checkpoints_damaged(run: Path):
         path = run / "checkpoints" / name
         path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(CheckpointError, match=r"previous.ckpt is damaged"):
-        resumed(run, "updates=30")
+        resume_run(run, "updates=30")
 
 
 def test_a_failure_between_checkpoints_costs_only_what_came_after(
@@ -150,13 +150,13 @@ def test_a_failure_between_checkpoints_costs_only_what_came_after(
     with monkeypatch.context() as patch:
         patch.setattr("offline_cql.callbacks.progress.ProgressBar.after_block", break_down)
         with pytest.raises(OSError, match="the terminal is gone"):
-            trained(tmp_path / "run", *SETTINGS, "updates=20", "log_every=5")
+            train_run(tmp_path / "run", *SETTINGS, "updates=20", "log_every=5")
     run = tmp_path / "run"
     assert [row["update"] for row in rows(run / "metrics.csv")] == ["5", "10", "15"]
     assert newest_checkpoint(run)["updates"] == 10
-    resumed(run)
+    resume_run(run)
     assert [row["update"] for row in rows(run / "metrics.csv")] == ["5", "10", "15", "20"]
-    assert differences(learned(finished), learned(run)) == []
+    assert differences(load_learned(finished), load_learned(run)) == []
 
 
 @pytest.mark.slow
@@ -170,8 +170,8 @@ def test_kill_9_at_a_random_moment(finished: Path, tmp_path: Path):
         process.kill()
     note = f"killed {moment:.3f} s after the first checkpoint"
     assert load_config(folder).updates == 400, note
-    resumed(folder)
-    whole = trained(tmp_path / "whole", *SETTINGS, "updates=400", "log_every=5")
-    assert differences(learned(whole), learned(folder)) == [], note
+    resume_run(folder)
+    whole = train_run(tmp_path / "whole", *SETTINGS, "updates=400", "log_every=5")
+    assert differences(load_learned(whole), load_learned(folder)) == [], note
     assert rows(folder / "metrics.csv") == rows(whole / "metrics.csv"), note
     assert not list(folder.rglob("*.tmp")), note

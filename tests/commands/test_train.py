@@ -13,16 +13,16 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import open_dict
-from support.config import CONF, composed
+from support.config import CONF, compose_config
 from support.train import (
     DISCRETE,
     TINY,
     differences,
     entry_point,
-    learned,
-    resumed,
+    load_learned,
+    resume_run,
     rows,
-    trained,
+    train_run,
     wait_for,
 )
 
@@ -137,7 +137,7 @@ def test_a_diverging_run_stops_and_keeps_what_was_good(log_every: int, tmp_path:
     every = ("checkpoint_every=5", f"log_every={log_every}")
     folder = tmp_path / "run"
     with pytest.raises(DivergedError, match=r"is not finite; lower cql.critic_learning_rate"):
-        trained(folder, *TINY, *explosion, *every, "updates=20")
+        train_run(folder, *TINY, *explosion, *every, "updates=20")
     result = read_json(folder / "result.json")
     assert result["status"] == "diverged"
     assert "is not finite" in result["error"]
@@ -151,12 +151,14 @@ def test_a_diverging_run_stops_and_keeps_what_was_good(log_every: int, tmp_path:
 def test_a_gpu_that_is_not_there_is_refused(monkeypatch: Any):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     with pytest.raises(ConfigError, match="needs as many GPUs, found 0; use hardware=cpu") as error:
-        validate(composed("hardware=gpu", *(key for key in TINY if key != "hardware=cpu")), [])
+        validate(
+            compose_config("hardware=gpu", *(key for key in TINY if key != "hardware=cpu")), []
+        )
     assert error.value.exit_code == 2
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     capture = ("hardware=auto", "hardware.capture=true")
     with pytest.raises(ConfigError, match="needs a GPU, found 0"):
-        validate(composed(*capture, *(key for key in TINY if key != "hardware=cpu")), [])
+        validate(compose_config(*capture, *(key for key in TINY if key != "hardware=cpu")), [])
 
 
 @pytest.mark.parametrize(
@@ -167,36 +169,36 @@ def test_precision_auto_is_resolved_once_and_printed(
     units: dict[str, bool], precision: str, tmp_path: Path, monkeypatch: Any, capsys: Any
 ):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: units)
-    folder = trained(tmp_path / "run", *DISCRETE, "hardware.precision=auto", "updates=2")
+    folder = train_run(tmp_path / "run", *DISCRETE, "hardware.precision=auto", "updates=2")
     assert f"precision {precision} (hardware.precision=auto)" in capsys.readouterr().out
     assert load_config(folder).hardware.precision == precision
     assert read_json(folder / "metadata.json")["hardware"]["precision"] == precision
     # Another processor keeps the precision that the run began with.
     monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
-    resumed(folder, f"resume={folder}", "updates=4")
+    resume_run(folder, f"resume={folder}", "updates=4")
     assert load_config(folder).hardware.precision == precision
 
 
 def test_a_batch_larger_than_the_data_is_refused():
     """The data set has 2,000 transitions."""
-    config = composed(*TINY, "batch_size=2000")
+    config = compose_config(*TINY, "batch_size=2000")
     validate(config, [])
     with pytest.raises(ConfigError, match=r"batch_size=2001 must be <= dataset.size=2000"):
-        validate(composed(*TINY, "batch_size=2001"), [])
+        validate(compose_config(*TINY, "batch_size=2001"), [])
 
 
 def test_evaluating_a_finished_run_repeats_its_last_evaluation(finished: Any, monkeypatch: Any):
     folder, value = finished
     monkeypatch.setenv("SEED", "7")
     options = ("evaluation.episodes=4", "evaluation.environments=2", "evaluation.seed=10000")
-    again = evaluate(composed(f"run={folder}", *options, entry_point="evaluate"))
+    again = evaluate(compose_config(f"run={folder}", *options, entry_point="evaluate"))
     assert again == value
     last = [row for row in rows(folder / "evaluation.csv") if row["update"] == "20"]
     assert rows(folder / "evaluate.csv") == last
     summary = read_json(folder / "evaluate.json")
     assert (summary["return_mean"], summary["updates"], summary["seed"]) == (value, 20, 10000)
     other = evaluate(
-        composed(f"run={folder}", *options[:2], "evaluation.seed=1", entry_point="evaluate")
+        compose_config(f"run={folder}", *options[:2], "evaluation.seed=1", entry_point="evaluate")
     )
     assert other != value
 
@@ -206,7 +208,7 @@ def test_collecting_with_a_finished_run(finished: Any, tmp_path: Path, monkeypat
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
     monkeypatch.setenv("SEED", "7")
     folder = finished[0]
-    collect(composed(f"policy=run:{folder}", "dataset.size=250", entry_point="collect"))
+    collect(compose_config(f"policy=run:{folder}", "dataset.size=250", entry_point="collect"))
     data = load(MinariReader(f"sim/pendulum/{folder.name}-v0"))
     assert len(data) == 250
     assert float(abs(data.actions).max()) <= 1.0
@@ -225,6 +227,6 @@ def test_sigterm_saves_a_checkpoint_that_resuming_starts_from(tmp_path: Path):
     assert (result["status"], result["signal"]) == ("preempted", 15)
     reached = newest_checkpoint(folder)["updates"]
     assert reached == result["updates"]
-    resumed(folder, f"updates={reached + 5}")
-    whole = trained(tmp_path / "whole", *TINY, f"updates={reached + 5}")
-    assert differences(learned(whole), learned(folder)) == []
+    resume_run(folder, f"updates={reached + 5}")
+    whole = train_run(tmp_path / "whole", *TINY, f"updates={reached + 5}")
+    assert differences(load_learned(whole), load_learned(folder)) == []

@@ -6,8 +6,8 @@ The metadata name the whole data set, whatever part of it a run trained on.
 from pathlib import Path
 
 import pytest
-from support.config import composed
-from support.train import DISCRETE, TINY, differences, learned, trained
+from support.config import compose_config
+from support.train import DISCRETE, TINY, differences, load_learned, train_run
 
 from offline_cql.commands.train import validate
 from offline_cql.data.split import split_episodes
@@ -40,7 +40,9 @@ TRANSFORMS = {
 def plain(tmp_path_factory: pytest.TempPathFactory, recorded: Path) -> dict[str, Path]:
     """Train a run of each kind on all of the data, without transforms."""
     base = tmp_path_factory.mktemp("plain")
-    return {kind: trained(base / kind, *settings, "updates=20") for kind, settings in KINDS.items()}
+    return {
+        kind: train_run(base / kind, *settings, "updates=20") for kind, settings in KINDS.items()
+    }
 
 
 @pytest.mark.parametrize("transform", TRANSFORMS)
@@ -48,10 +50,10 @@ def plain(tmp_path_factory: pytest.TempPathFactory, recorded: Path) -> dict[str,
 def test_a_run_finishes_and_learns_from_other_data(
     kind: str, transform: str, plain: dict[str, Path], tmp_path: Path
 ):
-    run = trained(tmp_path / "run", *KINDS[kind], *TRANSFORMS[transform], "updates=20")
+    run = train_run(tmp_path / "run", *KINDS[kind], *TRANSFORMS[transform], "updates=20")
     result = read_json(run / "result.json")
     assert (result["status"], result["updates"]) == ("finished", 20)
-    assert differences(learned(plain[kind])["agent"], learned(run)["agent"]) != []
+    assert differences(load_learned(plain[kind])["agent"], load_learned(run)["agent"]) != []
     data, whole = (read_json(folder / "metadata.json")["dataset"] for folder in (run, plain[kind]))
     assert data["sha256"] == whole["sha256"]
 
@@ -59,10 +61,10 @@ def test_a_run_finishes_and_learns_from_other_data(
 def test_a_batch_larger_than_the_training_part_is_refused():
     """The validation episodes' transitions do not count."""
     overrides = (*TINY, "dataset.validation_fraction=0.2")
-    settings, data = validate(composed(*overrides), [])
+    settings, data = validate(compose_config(*overrides), [])
     size = split_episodes(data, settings.dataset).size
     assert 1_000 < size < len(data) == 2_000
-    validate(composed(*overrides, f"batch_size={size}"), [])
+    validate(compose_config(*overrides, f"batch_size={size}"), [])
     message = f"batch_size={size + 1} must be <= {size}, the training transitions of sim/pendulum/"
     with pytest.raises(ConfigError, match=message):
-        validate(composed(*overrides, f"batch_size={size + 1}"), [])
+        validate(compose_config(*overrides, f"batch_size={size + 1}"), [])

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 from omegaconf import OmegaConf
-from support.config import CONF, composed, settings
+from support.config import CONF, compose_config, settings
 
 from offline_cql.agents.penalty import alpha_at
 from offline_cql.config import (
@@ -53,7 +53,9 @@ def recordable(env: str) -> bool:
 def test_every_option_of_every_group_composes_and_is_valid(option: str):
     group, _, name = option.partition("=")
     if group == "ope":  # of another entry_point
-        assert validate_config(EvaluateConfig, composed("run=x", option, entry_point="evaluate"))
+        assert validate_config(
+            EvaluateConfig, compose_config("run=x", option, entry_point="evaluate")
+        )
         return
     without = group == "env" and not recordable(name)
     settings(option, *(LOGS if without else NEEDED.get(option, ())))
@@ -71,15 +73,17 @@ def test_the_groups_are_those_of_the_design():
 def test_every_environment_with_qualities_can_be_recorded(env: str):
     if not recordable(env):
         with pytest.raises(ConfigError, match="no simulated data come with it"):
-            validate_config(CollectConfig, composed(f"env={env}", entry_point="collect"))
+            validate_config(CollectConfig, compose_config(f"env={env}", entry_point="collect"))
         return
-    config = validate_config(CollectConfig, composed(f"env={env}", entry_point="collect"))
+    config = validate_config(CollectConfig, compose_config(f"env={env}", entry_point="collect"))
     assert config.dataset.id == f"sim/{env}/{config.env.quality}-v0"
     assert config.dataset.size == 100_000
 
 
 def test_evaluate_needs_a_run_and_has_its_own_episodes():
-    config = validate_config(EvaluateConfig, composed("run=outputs/x", entry_point="evaluate"))
+    config = validate_config(
+        EvaluateConfig, compose_config("run=outputs/x", entry_point="evaluate")
+    )
     assert (config.run, config.checkpoint, config.evaluation.episodes) == ("outputs/x", "last", 100)
     assert config.evaluation.seed != settings().evaluation.seed
 
@@ -204,7 +208,7 @@ TUNED = "env=pendulum"  # conf/tuned/*/pendulum*.yaml: 3e-4, no cloning, 2 x 64,
 def test_presets_and_typed_settings_win_over_tuned_ones(
     overrides: tuple[str, ...], key: str, value: Any
 ):
-    assert OmegaConf.select(composed(TUNED, *overrides), key) == value
+    assert OmegaConf.select(compose_config(TUNED, *overrides), key) == value
 
 
 def test_every_tuned_file_belongs_to_an_option():
@@ -216,7 +220,7 @@ def test_every_tuned_file_belongs_to_an_option():
 
 
 def test_lagrange_is_the_default_with_a_threshold():
-    default, lagrange = composed("cql=default"), composed("cql=lagrange")
+    default, lagrange = compose_config("cql=default"), compose_config("cql=lagrange")
     changed = {key: value for key, value in lagrange.cql.items() if value != default.cql[key]}
     assert changed == {
         "name": "lagrange",
@@ -256,7 +260,7 @@ def written(text: str) -> Any:
 
 def test_the_table_of_presets_says_what_the_files_say():
     text = (CONF.parent / "docs" / "presets.md").read_text()
-    configs = [composed(f"cql={preset}", "env=hopper") for preset in PRESETS]
+    configs = [compose_config(f"cql={preset}", "env=hopper") for preset in PRESETS]
     known, compared = setting_keys(TrainConfig), set()
     for row, cells in ROW.findall(text.partition("## Choices")[0]):
         names = re.findall(r"`([a-z_.]+)`", row)

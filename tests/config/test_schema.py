@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 from omegaconf import DictConfig, OmegaConf
-from support.config import CONF, composed
+from support.config import CONF, compose_config
 from support.config import settings as composition_settings
 
 from offline_cql.config import (
@@ -29,7 +29,7 @@ def changed(*overrides: str, **values: Any) -> DictConfig:
     In the names of values, __ stands for the dot.
     """
     pairs = [override.split("=", 1) for override in overrides]
-    config = composed(*(f"{key}={text}" for key, text in pairs if (CONF / key).is_dir()))
+    config = compose_config(*(f"{key}={text}" for key, text in pairs if (CONF / key).is_dir()))
     texts = {key: yaml.safe_load(text) for key, text in pairs if not (CONF / key).is_dir()}
     for key, value in {**texts, **values}.items():
         OmegaConf.update(config, key.replace("__", "."), value, force_add=True)
@@ -88,7 +88,7 @@ def test_false_is_false():
 
 
 def test_a_whole_number_may_be_written_as_a_float_or_text():
-    config = composed()
+    config = compose_config()
     config.updates, config.seed, config.cql.alpha = 1e5, "7", "2.5"
     read = validate_config(TrainConfig, config)
     assert (read.updates, read.seed, read.cql.alpha) == (100_000, 7, 2.5)
@@ -96,12 +96,12 @@ def test_a_whole_number_may_be_written_as_a_float_or_text():
 
 
 def test_missing_values_are_named():
-    config = composed()
+    config = compose_config()
     del config.cql.alpha
     with pytest.raises(ConfigError, match=re.escape("cql.alpha is missing; set cql.alpha=...")):
         validate_config(TrainConfig, config)
     with pytest.raises(ConfigError, match=re.escape("run is missing; set run=...")):
-        validate_config(EvaluateConfig, composed(entry_point="evaluate"))
+        validate_config(EvaluateConfig, compose_config(entry_point="evaluate"))
 
 
 def test_an_interpolation_of_nothing_is_named():
@@ -334,7 +334,7 @@ def test_settings_that_do_not_fit_each_other_are_refused(overrides: list[str], m
 
 
 def test_collect_refuses_a_quality_that_does_not_exist():
-    config = composed("dataset.quality=expert", entry_point="collect")
+    config = compose_config("dataset.quality=expert", entry_point="collect")
     with pytest.raises(ConfigError, match=r"dataset.quality=expert must be one of mixed with env="):
         validate_config(CollectConfig, config)
 

@@ -1,7 +1,7 @@
 """Every data set of the remote catalog has a command, and every task's simulator can be made."""
 
 import pytest
-from support.config import CONF, composed, settings
+from support.config import CONF, compose_config, settings
 
 from offline_cql.readers.minari.download import catalog
 from offline_cql.simulation.environments import make_environments, spaces_of
@@ -54,9 +54,9 @@ def named() -> dict[str, str]:
     """Data set id to the simulator of the task that names it."""
     found = {}
     for env in ENVIRONMENTS:
-        if composed(f"env={env}").env.minari_id is None:
+        if compose_config(f"env={env}").env.minari_id is None:
             continue
-        config = composed(f"env={env}", "dataset=minari")
+        config = compose_config(f"env={env}", "dataset=minari")
         for quality in QUALITIES:
             config.dataset.quality = quality
             found[str(config.dataset.id)] = str(config.env.id)
@@ -92,7 +92,7 @@ def test_every_task_has_a_size_here():
 
 @pytest.mark.parametrize("env", sorted(SIZES))
 def test_a_tasks_simulator_can_be_made(env):
-    config = composed(f"env={env}").env
+    config = compose_config(f"env={env}").env
     (simulator,) = make_environments(config.id, 1, observation_keys=config.observation_keys)
     spaces = spaces_of(simulator)
     assert (spaces.observation_dim, spaces.action_dim, spaces.discrete) == SIZES[env]

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
-from support.table_case import FORMATS, columns_of, episodes, loaded, write
+from support.table_case import FORMATS, columns_of, episodes, load_table, write
 
 from offline_cql.readers.table.reader import TableReader
 from offline_cql.transitions import Spaces, Transitions
@@ -23,7 +23,7 @@ ENDS = ["T", "U", "", "T", "U"] * 2 + ["", "T", "U", "U"]
 def marked(tmp_path_factory: pytest.TempPathFactory) -> Transitions:
     """Fourteen episodes of 1 to 11 steps from Parquet, read at once."""
     folder = tmp_path_factory.mktemp("marked")
-    return loaded(write(folder / "logs.parquet", episodes(LENGTHS, ENDS)))
+    return load_table(write(folder / "logs.parquet", episodes(LENGTHS, ENDS)))
 
 
 def kept(length: int, end: str) -> int:
@@ -75,7 +75,7 @@ def test_repairs_are_counted(marked: Transitions):
 
 @pytest.mark.parametrize("kind", FORMATS)
 def test_every_format_gives_the_same_transitions(kind: str, marked: Transitions, tmp_path: Path):
-    assert equal(loaded(write(tmp_path / f"logs.{kind}", episodes(LENGTHS, ENDS))), marked)
+    assert equal(load_table(write(tmp_path / f"logs.{kind}", episodes(LENGTHS, ENDS))), marked)
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 3, 5, 64])
@@ -84,14 +84,14 @@ def test_chunk_size_changes_nothing(chunk: int, next_column: bool, tmp_path: Pat
     columns = episodes(LENGTHS, ENDS)
     if next_column:
         columns |= {f"next_obs_{i}": columns[f"obs_{i}"] + 0.5 for i in range(2)}
-    whole = loaded(write(tmp_path / "whole.parquet", columns))
-    assert equal(loaded(write(tmp_path / "pieces.parquet", columns), chunk=chunk), whole)
+    whole = load_table(write(tmp_path / "whole.parquet", columns))
+    assert equal(load_table(write(tmp_path / "pieces.parquet", columns), chunk=chunk), whole)
 
 
 def test_a_column_of_next_observations_keeps_the_last_steps(tmp_path: Path):
     columns = episodes([2, 3], ["T", "U"])
     columns |= {f"next_obs_{i}": columns[f"obs_{i}"] + 0.5 for i in range(2)}
-    data = loaded(write(tmp_path / "logs.parquet", columns))
+    data = load_table(write(tmp_path / "logs.parquet", columns))
     assert len(data) == 5
     np.testing.assert_array_equal(data.next_observations, data.observations + 0.5)
     assert data.repairs == {}
@@ -102,7 +102,7 @@ def test_a_missing_next_observation_matters_only_where_it_is_needed(tmp_path: Pa
     columns = episodes([2, 3], ["T", "U"])
     columns |= {f"next_obs_{i}": columns[f"obs_{i}"] + 0.5 for i in range(2)}
     columns["next_obs_1"][[1, 4]] = np.nan
-    data = loaded(write(tmp_path / "logs.parquet", columns))
+    data = load_table(write(tmp_path / "logs.parquet", columns))
     assert data.lengths.tolist() == [2, 2]
     assert data.truncated.tolist() == [False, False, False, True]
     assert data.repairs == {"dropped_last_steps": 1}
@@ -123,14 +123,14 @@ def without(columns: dict[str, Any], *names: str) -> dict[str, Any]:
 )
 def test_episodes_are_told_apart_by_whatever_there_is(left_out: tuple[str, ...], tmp_path: Path):
     columns = without(episodes([3, 2, 4], ["U", "U", "U"]), *left_out)
-    data = loaded(write(tmp_path / "logs.parquet", columns))
+    data = load_table(write(tmp_path / "logs.parquet", columns))
     assert data.lengths.tolist() == [2, 1, 3]
 
 
 def test_a_flag_ends_an_episode_that_the_step_alone_would_not(tmp_path: Path):
     columns = without(episodes([3, 2], ["T", "T"]), "episode")
     columns["step"] = np.array([0, 1, 2, 7, 8])
-    assert loaded(write(tmp_path / "logs.parquet", columns)).lengths.tolist() == [3, 2]
+    assert load_table(write(tmp_path / "logs.parquet", columns)).lengths.tolist() == [3, 2]
 
 
 @pytest.mark.parametrize(
@@ -144,19 +144,19 @@ def test_a_flag_ends_an_episode_that_the_step_alone_would_not(tmp_path: Path):
 )
 def test_an_episode_has_any_kind_of_name(ids: Any, tmp_path: Path):
     columns = episodes([2, 3], ["T", "T"]) | {"episode": ids}
-    assert loaded(write(tmp_path / "logs.parquet", columns), chunk=2).lengths.tolist() == [2, 3]
+    assert load_table(write(tmp_path / "logs.parquet", columns), chunk=2).lengths.tolist() == [2, 3]
 
 
 def test_many_files_are_one_table_in_natural_order(tmp_path: Path):
     """Episode 4 goes on in the third file; part_10 comes after part_2."""
     columns = episodes(LENGTHS, ENDS)
-    whole = loaded(write(tmp_path / "whole.parquet", columns))
+    whole = load_table(write(tmp_path / "whole.parquet", columns))
     size = len(columns["reward"])
     borders = [0, 7, 14, 15, *range(20, size, 7), size]
     for number, (start, end) in enumerate(pairwise(borders)):
         part = {name: values[start:end] for name, values in columns.items()}
         write(tmp_path / f"part_{number}.{FORMATS[number % 4]}", part)
-    data = loaded(f"{tmp_path}/part_*")
+    data = load_table(f"{tmp_path}/part_*")
     assert len(borders) > 11
     assert data.sha256 == whole.sha256
     assert data.repairs["episodes_over_two_files"] > 0
@@ -167,14 +167,14 @@ def test_without_an_episode_column_a_file_ends_an_episode(tmp_path: Path):
     for number in range(2):
         part = {name: values[2 * number : 2 * number + 2] for name, values in columns.items()}
         write(tmp_path / f"{number}.csv", part)
-    assert loaded(f"{tmp_path}/*.csv").lengths.tolist() == [1, 2]
+    assert load_table(f"{tmp_path}/*.csv").lengths.tolist() == [1, 2]
 
 
 def test_observations_keep_the_order_of_the_list_and_patterns_count_naturally(tmp_path: Path):
     columns = episodes([3], ["T"])
     columns |= {f"x_{i}": np.full(3, float(i)) for i in (10, 2, 1)}
     path = write(tmp_path / "logs.parquet", columns)
-    data = loaded(path, "observation=[obs_1,x_*,obs_0]")
+    data = load_table(path, "observation=[obs_1,x_*,obs_0]")
     assert data.observation_names == ("obs_1", "x_1", "x_2", "x_10", "obs_0")
     assert data.observations[2].tolist() == [2, 1, 2, 10, 0]
 
@@ -185,9 +185,9 @@ def test_an_array_of_two_dimensions_is_as_many_columns(tmp_path: Path):
     reward = columns.pop("reward")[:, None]
     ignored = {"about": np.array(3), "images": np.zeros((2, 2, 2)), "notes": np.array([{}, None])}
     np.savez(tmp_path / "logs.npz", **columns, observations=two, reward=reward, **ignored)
-    data = loaded(tmp_path / "logs.npz", "observation=[observations_*]")
+    data = load_table(tmp_path / "logs.npz", "observation=[observations_*]")
     assert data.observation_names == ("observations_0", "observations_1")
-    assert data.sha256 == loaded(write(tmp_path / "l.csv", episodes(LENGTHS, ENDS))).sha256
+    assert data.sha256 == load_table(write(tmp_path / "l.csv", episodes(LENGTHS, ENDS))).sha256
 
 
 def test_numbers_of_every_type_arrive_as_they_are(tmp_path: Path):
@@ -198,7 +198,7 @@ def test_numbers_of_every_type_arrive_as_they_are(tmp_path: Path):
     columns["n_7"] = pa.array([0, 1, 2, 3]).dictionary_encode()
     columns["b"] = [False, True, True, False]
     path = write(tmp_path / "logs.parquet", columns)
-    data = loaded(path, "observation=[n_*,b]")
+    data = load_table(path, "observation=[n_*,b]")
     expected = [[i] * 8 + [float(0 < i < 3)] for i in range(4)]
     assert data.observations.tolist() == expected
 
@@ -223,7 +223,7 @@ def one_action(values: Any) -> dict[str, Any]:
 def test_a_lone_column_of_names_or_whole_numbers_is_a_choice(
     values: Any, indices: Any, names: Any, kind: str, tmp_path: Path
 ):
-    data = loaded(write(tmp_path / f"logs.{kind}", one_action(values)), chunk=2)
+    data = load_table(write(tmp_path / f"logs.{kind}", one_action(values)), chunk=2)
     assert data.spaces == Spaces(2, len(names), True, (), ())
     assert data.actions.tolist() == indices
     assert data.action_names == names
@@ -231,27 +231,29 @@ def test_a_lone_column_of_names_or_whole_numbers_is_a_choice(
 
 def test_a_dictionary_counts_only_the_values_that_occur(tmp_path: Path):
     values = pa.DictionaryArray.from_arrays([1, 0, 1, 1], ["b", "a", "never"])
-    data = loaded(write(tmp_path / "logs.parquet", one_action(values)))
+    data = load_table(write(tmp_path / "logs.parquet", one_action(values)))
     assert data.action_names == ("a", "b")
     assert data.actions.tolist() == [0, 1, 0, 0]
 
 
 def test_whole_numbers_are_amounts_where_the_settings_say_so(tmp_path: Path):
     path = write(tmp_path / "logs.csv", one_action([1, 2, 3, 2]))
-    data = loaded(path, "discrete=false")
+    data = load_table(path, "discrete=false")
     assert data.spaces == Spaces(2, 1, False, (1.0,), (3.0,))
     assert data.actions[:, 0].tolist() == [-1, 0, 1, 0]
     assert data.action_names == ("action",)
 
 
 def test_fractions_without_one_are_choices_where_the_settings_say_so(tmp_path: Path):
-    data = loaded(write(tmp_path / "l.parquet", one_action([1.0, 0.0, 1.0, 1.0])), "discrete=true")
+    data = load_table(
+        write(tmp_path / "l.parquet", one_action([1.0, 0.0, 1.0, 1.0])), "discrete=true"
+    )
     assert data.actions.tolist() == [1, 0, 1, 1]
 
 
 def test_bounds_of_the_settings_take_the_place_of_the_datas(tmp_path: Path):
     path = write(tmp_path / "logs.parquet", episodes([5], ["T"]))
-    data = loaded(path, "action_low=[-1,-2]", "action_high=[1,2]")
+    data = load_table(path, "action_low=[-1,-2]", "action_high=[1,2]")
     assert (data.spaces.action_low, data.spaces.action_high) == ((-1, -2), (1, 2))
     assert data.actions[4].tolist() == pytest.approx([0.4, 0.02])
 
@@ -259,7 +261,7 @@ def test_bounds_of_the_settings_take_the_place_of_the_datas(tmp_path: Path):
 def test_propensities_arrive_with_their_steps(tmp_path: Path):
     columns = one_action([0, 1, 1, 0]) | {"propensity": [0.5, 0.25, 1.0, 0.125]}
     columns = without(columns, "terminated")
-    data = loaded(write(tmp_path / "logs.parquet", columns))
+    data = load_table(write(tmp_path / "logs.parquet", columns))
     assert data.propensities is not None
     assert data.propensities.tolist() == [0.5, 0.25, 1.0]
 
@@ -267,8 +269,8 @@ def test_propensities_arrive_with_their_steps(tmp_path: Path):
 def test_a_simulator_decides_what_actions_are(tmp_path: Path):
     path = write(tmp_path / "logs.csv", one_action([0, 1, 1, 0]))
     amounts = Spaces(2, 1, False, (-2.0,), (2.0,))
-    assert loaded(path, spaces=amounts).actions[:, 0].tolist() == [0, 0.5, 0.5, 0]
-    choices = loaded(path, spaces=Spaces(2, 4, True, (), ()))
+    assert load_table(path, spaces=amounts).actions[:, 0].tolist() == [0, 0.5, 0.5, 0]
+    choices = load_table(path, spaces=Spaces(2, 4, True, (), ()))
     assert choices.spaces.action_dim == 4
     assert choices.actions.tolist() == [0, 1, 1, 0]
 
@@ -284,7 +286,7 @@ def test_a_csv_may_turn_from_whole_numbers_to_fractions_where_amounts_are(
     lines = zip(*columns.values(), strict=True)
     text = "\n".join([",".join(columns), *(",".join(map(str, line)) for line in lines)])
     (tmp_path / "logs.csv").write_text(text)
-    data = loaded(tmp_path / "logs.csv")
+    data = load_table(tmp_path / "logs.csv")
     assert data.rewards.tolist() == [1] * 20 + [2.5] * 10
     assert data.spaces.action_high == pytest.approx((2.5, 0.29))
 

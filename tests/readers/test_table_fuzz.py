@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
-from support.table_case import episodes, loaded, write
+from support.table_case import episodes, load_table, write
 
 from offline_cql.errors import DataError
 
@@ -95,9 +95,9 @@ def test_a_table_loads_as_a_plain_converter_reads_it(
         bounds = ("action_low=[0,0]", "action_high=[1,1]")
         if not expected:
             with pytest.raises(DataError):
-                loaded(path, *bounds, chunk=chunk)
+                load_table(path, *bounds, chunk=chunk)
             return
-        data = loaded(path, *bounds, chunk=chunk)
+        data = load_table(path, *bounds, chunk=chunk)
         assert data.lengths.tolist() == [len(steps) for steps in expected]
         steps = [step for part in expected for step in part]
         np.testing.assert_array_equal(data.observations, [step[0] for step in steps])
@@ -163,7 +163,7 @@ def test_a_corrupt_table_loads_or_is_refused(
             event("not written")
             return  # nobody can write such a file either
         try:
-            data = loaded(path, *mapping, chunk=chunk)
+            data = load_table(path, *mapping, chunk=chunk)
         except DataError as error:
             event("refused")
             lines = str(error).splitlines()

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from support.config import settings
-from support.table_case import episodes, loaded, write
+from support.table_case import episodes, load_table, write
 
 from offline_cql.errors import DataError
 from offline_cql.readers.table.columns import match_columns
@@ -145,7 +145,7 @@ def test_the_printed_command_loads_the_file(tmp_path: Path):
     dataset = settings(*(text for text in arguments if "columns" not in text))
     assert dataset.dataset.path == str(path)
     given = [text.removeprefix("dataset.columns.") for text in arguments if "columns" in text]
-    data = loaded(path, *given)
+    data = load_table(path, *given)
     assert data.observation_names == ('room "1" [°C], it\'s', "null", "2nd")
     assert data.action_names == ("heating command",)
     assert data.lengths.tolist() == [3, 1]

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
-from support.table_case import columns_of, episodes, loaded, write
+from support.table_case import columns_of, episodes, load_table, write
 
 from offline_cql.errors import ConfigError, DataError
 from offline_cql.transitions import Spaces
@@ -16,7 +16,7 @@ from offline_cql.transitions import Spaces
 
 def refused(path: Path | str, *overrides: str, **others: Any) -> str:
     with pytest.raises(DataError) as caught:
-        loaded(path, *overrides, **others)
+        load_table(path, *overrides, **others)
     message = str(caught.value)
     assert "\n" not in message
     return message
@@ -133,7 +133,7 @@ def test_a_column_has_one_use(tmp_path: Path):
     both = "both dataset.columns.observation and dataset.columns.reward"
     assert both in refused(path, "observation=[obs_0,reward]")
     assert "dataset.columns.action" in refused(path, "observation=[obs_0,action_0]")
-    assert loaded(path, "observation=[obs_0,step]").observation_names == ("obs_0", "step")
+    assert load_table(path, "observation=[obs_0,step]").observation_names == ("obs_0", "step")
 
 
 def test_a_pattern_for_one_column_that_fits_two(tmp_path: Path):
@@ -195,7 +195,7 @@ def test_nothing_is_no_action_but_a_quoted_NA_is_one(tmp_path: Path):
     columns = lone(tmp_path, ["a", "b", None, "a", "b", "a"], kind="csv")
     assert "row 2, column action: the value is missing" in refused(columns)
     named = lone(tmp_path, ["a", "NA", "a", "a", "NA", "a"], kind="csv")
-    assert loaded(named).action_names == ("NA", "a")
+    assert load_table(named).action_names == ("NA", "a")
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

@@ -5,7 +5,7 @@ import re
 
 import jinja2
 import pytest
-from support.pages import Checked
+from support.pages import ParsedPage
 
 from offline_cql.render import html
 from offline_cql.render.colors import css_variables
@@ -45,7 +45,7 @@ def page(monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def test_a_page_is_well_formed_and_needs_no_network_and_no_script(page: str):
-    read = Checked(page)
+    read = ParsedPage(page)
     assert page.startswith("<!DOCTYPE html>\n<html")
     assert len(read.ids) == len(set(read.ids))
     assert not read.tags & {"script", "link", "img", "iframe"}
@@ -53,7 +53,7 @@ def test_a_page_is_well_formed_and_needs_no_network_and_no_script(page: str):
 
 
 def test_names_are_shown_literally(page: str):
-    read = Checked(page)
+    read = ParsedPage(page)
     assert "<script" not in page
     assert read.words.count(HOSTILE) >= 5
     assert read.links == ["#content", "#one", f"runs/{HOSTILE}"]
@@ -76,7 +76,7 @@ def test_a_table_scrolls_in_a_region_that_the_keyboard_reaches(page: str):
 
 def test_a_page_has_a_language_landmarks_and_a_skip_link(page: str):
     assert '<html lang="en">' in page
-    assert {"header", "main", "footer", "nav"} <= Checked(page).tags
+    assert {"header", "main", "footer", "nav"} <= ParsedPage(page).tags
     assert page.index('href="#content"') < page.index("<header>")
     assert '<main id="content">' in page
 

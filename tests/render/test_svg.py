@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
-from support.pages import Checked
+from support.pages import ParsedPage
 
 from offline_cql.render.svg import (
     Plot,
@@ -61,7 +61,7 @@ def test_a_plot_without_data_is_described_by_its_caption():
 
 def test_names_are_shown_literally_and_run_nothing():
     svg = render_plot(plot_of(label=HOSTILE, title=HOSTILE, description=HOSTILE)).svg
-    read = Checked(svg)
+    read = ParsedPage(svg)
     assert "script" not in read.tags
     assert read.words.count(HOSTILE) >= 3  # title, axis, legend; not taken for a formula
 
@@ -76,7 +76,7 @@ def test_colors_are_variables_of_the_page():
 
 
 def test_two_plots_of_a_page_share_no_id_and_apply_no_style_to_the_page():
-    first, second = (Checked(render_plot(plot_of(stem)).svg) for stem in ("one", "two"))
+    first, second = (ParsedPage(render_plot(plot_of(stem)).svg) for stem in ("one", "two"))
     assert first.ids
     assert not set(first.ids) & set(second.ids)
     assert "style" not in first.tags
@@ -85,7 +85,7 @@ def test_two_plots_of_a_page_share_no_id_and_apply_no_style_to_the_page():
 
 def test_an_svg_refers_to_its_own_ids_only_and_to_no_address():
     svg = render_plot(plot_of()).svg
-    read = Checked(svg)
+    read = ParsedPage(svg)
     assert set(re.findall(r'(?:url\(#|href="#)([^)"]+)', svg)) <= set(read.ids)
     assert not re.search(r"https?:|xmlns", svg)
 

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from support.pages import Checked
+from support.pages import ParsedPage
 from support.run_dirs import write_grid, write_run
 
 from offline_cql.report.aggregate import too_few
@@ -69,7 +69,7 @@ CASES = {"several": several, "single": single, "cloning": cloning, "wild": wild}
 def test_the_page_is_well_formed_small_and_stands_alone(case: str, tmp_path: Path):
     CASES[case](tmp_path / "runs")
     text = written(tmp_path / "runs", tmp_path / "out")
-    read = Checked(text)
+    read = ParsedPage(text)
     assert not re.search(r"https?:|<link|<script|<img|@import|url\((?!#)", text)
     assert len(text.encode()) < 1_500_000
     assert len(read.ids) == len(set(read.ids))
@@ -81,7 +81,7 @@ def test_the_page_is_well_formed_small_and_stands_alone(case: str, tmp_path: Pat
 
 def test_the_page_shows_recommendations_findings_and_skipped_folders(tmp_path: Path):
     several(tmp_path / "runs")
-    read = Checked(written(tmp_path / "runs", tmp_path / "out"))
+    read = ParsedPage(written(tmp_path / "runs", tmp_path / "out"))
     summary = summary_of(tmp_path / "runs")
     for selection in summary.selections.values():
         assert set(sentences(selection)) <= set(read.words)
@@ -113,7 +113,7 @@ def test_links_lead_to_the_runs_and_the_documentation(tmp_path: Path):
     docs = Path(__file__).resolve().parents[2] / "docs"
     out = tmp_path / "reports" / "one"
     out.parent.mkdir()
-    read = Checked(written(tmp_path / "runs", out, docs))
+    read = ParsedPage(written(tmp_path / "runs", out, docs))
     assert all(not link.startswith("/") for link in read.links)
     targets = [(out / link.partition("#")[0]).resolve() for link in read.links]
     assert tmp_path / "runs" / "alpha5-seed0" in targets
@@ -127,7 +127,7 @@ def test_links_lead_to_the_runs_and_the_documentation(tmp_path: Path):
 
 def test_without_documents_metrics_are_named_and_not_linked(tmp_path: Path):
     write_grid(tmp_path / "runs")
-    read = Checked(written(tmp_path / "runs", tmp_path / "out"))
+    read = ParsedPage(written(tmp_path / "runs", tmp_path / "out"))
     assert "validation/td_error" in read.words
     assert not any("docs" in link or "metrics" in link for link in read.links)
 

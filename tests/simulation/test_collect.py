@@ -11,7 +11,7 @@ import minari
 import minari.cli
 import numpy as np
 import pytest
-from support.envs import dataset_config, env_config, length
+from support.envs import dataset_config, env_config, episode_length
 from typer.testing import CliRunner
 
 from offline_cql.errors import DataError, PolicyError
@@ -108,7 +108,7 @@ def test_the_log_is_what_the_environment_did():
         np.testing.assert_array_equal(episode.observations[:, 0], seed % 1000)
         np.testing.assert_array_equal(episode.observations[:, 1], np.arange(steps + 1))
         np.testing.assert_array_equal(episode.rewards, np.arange(1, steps + 1))
-        whole = steps == length(seed)
+        whole = steps == episode_length(seed)
         assert bool(episode.terminations[-1]) == (whole and seed % 2 == 0)
         assert bool(episode.truncations[-1]) == (not episode.terminations[-1])
         lengths.append(steps)

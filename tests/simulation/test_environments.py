@@ -8,7 +8,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from support.config import settings
-from support.envs import Marker, length
+from support.envs import Marker, episode_length
 
 from offline_cql.commands.load_data import simulator_settings
 from offline_cql.errors import DataError, PolicyError, SimulatorError
@@ -28,7 +28,7 @@ def test_every_environment_plays_its_quota_of_episodes():
     episodes = roll_out(make_environments("Marker-v0", 6), middle, seed=0, episodes_each=3)
     assert len(episodes) == 18
     assert len({len(e) for e in episodes}) == 2
-    assert all(len(e) == length(e.seed) for e in episodes)
+    assert all(len(e) == episode_length(e.seed) for e in episodes)
     first = [e.seed for e in roll_out([Marker()], middle, seed=0, episodes_each=3)]
     assert [e.seed for e in episodes[:3]] == first  # in order of environment, then of time
 
@@ -59,7 +59,10 @@ def test_every_environment_makes_its_quota_of_steps():
     )
     boundary = next(k for k in range(len(episodes)) if sum(map(len, episodes[: k + 1])) == 5)
     assert sum(map(len, episodes)) == 22
-    assert len(episodes[boundary]) < length(episodes[boundary].seed) or not episodes[boundary].cut
+    assert (
+        len(episodes[boundary]) < episode_length(episodes[boundary].seed)
+        or not episodes[boundary].cut
+    )
 
 
 def test_the_last_episode_is_truncated_at_the_quota():

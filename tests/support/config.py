@@ -11,17 +11,17 @@ from offline_cql.config import TrainConfig, validate_config
 CONF = Path(__file__).resolve().parents[2] / "conf"
 
 
-def composed(*overrides: str, entry_point: str = "train") -> DictConfig:
+def compose_config(*overrides: str, entry_point: str = "train") -> DictConfig:
     """Return the config of `python <entry point>.py <overrides>`."""
-    return _composed(overrides, entry_point).copy()
+    return _compose(overrides, entry_point).copy()
 
 
 @functools.cache
-def _composed(overrides: tuple[str, ...], entry_point: str) -> DictConfig:
+def _compose(overrides: tuple[str, ...], entry_point: str) -> DictConfig:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return compose(entry_point, list(overrides))
 
 
 def settings(*overrides: str) -> TrainConfig:
     """Return the validated settings of `python train.py <overrides>`."""
-    return validate_config(TrainConfig, composed(*overrides))
+    return validate_config(TrainConfig, compose_config(*overrides))

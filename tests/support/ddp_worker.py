@@ -29,18 +29,18 @@ WRITERS = (
 def main() -> None:
     rank, wrote, agents = int(os.environ["RANK"]), [], []
 
-    def noted(name: str, write: Any) -> Any:
+    def log_calls(name: str, write: Any) -> Any:
         return lambda *args: (wrote.append(name), write(*args))
 
     for owner, name in WRITERS:
-        setattr(owner, name, noted(name, getattr(owner, name)))
+        setattr(owner, name, log_calls(name, getattr(owner, name)))
     make = fit.create_agent
 
-    def kept(*args: Any) -> Agent:
+    def create_and_keep_agent(*args: Any) -> Agent:
         agents.append(make(*args))
         return agents[-1]
 
-    fit.create_agent = kept
+    fit.create_agent = create_and_keep_agent
     for folder in map(Path, sys.argv[1:]):
         wrote.clear()
         config = load_config(folder)

@@ -8,7 +8,7 @@ import numpy as np
 
 
 class Marker(gym.Env[Any, Any]):
-    """Observation (reset seed mod 1000, step); reward: the step; ends after `length(seed)` steps.
+    """An environment that observes (reset seed mod 1000, step) and rewards with the step.
 
     Actions lie in [-1, 3] x [0, 2]. Episodes of even seeds terminate after 2 steps, those of odd
     ones are truncated after 7. `fault`: what step 2 does wrong (raise, observation, reward).
@@ -39,11 +39,11 @@ class Marker(gym.Env[Any, Any]):
                 self.memory[0] = np.nan
             if self.fault == "reward":
                 reward = np.inf
-        over = self.time == length(self.marker)
+        over = self.time == episode_length(self.marker)
         return self.memory, reward, over and self.marker % 2 == 0, over and self.marker % 2 == 1, {}
 
 
-def length(seed: int) -> int:
+def episode_length(seed: int) -> int:
     """Return the number of steps of a Marker episode that was reset with this seed."""
     return 2 if seed % 2 == 0 else 7
 
@@ -78,13 +78,13 @@ class Nested(gym.Env[Any, Any]):
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
         self.marker, self.time = (seed or 0) % 1000, 0
-        return self.observed(), {}
+        return self.observe(), {}
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         self.time += 1
-        return self.observed(), 1.0, self.time == 4, False, {}
+        return self.observe(), 1.0, self.time == 4, False, {}
 
-    def observed(self) -> dict[str, Any]:
+    def observe(self) -> dict[str, Any]:
         return {
             "mission": f"go to {self.time}",
             "goal": {

@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 VOID = {"meta", "br", "hr", "img", "link"}
 
 
-class Checked(HTMLParser):
+class ParsedPage(HTMLParser):
     """Check that tags close in order; collect tags, ids, links and texts."""
 
     def __init__(self, text: str) -> None:

@@ -36,7 +36,7 @@ def gaussian_policy(
     return output[..., :half], np.clip(output[..., half:], *log_std_limits)
 
 
-def sampled_actions(
+def sample_actions(
     observation: Array, actor: Network, noise: Array, log_std_limits: tuple[float, float]
 ) -> tuple[Array, Array]:
     """Actions [B, N, A] and their log-densities [B, N], from standard normal noise [B, N, A]."""
@@ -84,7 +84,7 @@ def continuous_losses(
     state, next_state = batch["observation"], batch["next_observation"]
     width = batch["action"].shape[1]
 
-    backup_actions, backup_density = sampled_actions(
+    backup_actions, backup_density = sample_actions(
         next_state, actor, noise["backup"], log_std_limits
     )
     value = sampled_value(
@@ -96,8 +96,8 @@ def continuous_losses(
     td = critic_td_loss(q_logged, bellman_target(batch["reward"], batch["discount"], value))
 
     uniform = noise["uniform"]
-    current, current_density = sampled_actions(state, actor, noise["current"], log_std_limits)
-    next_action, next_density = sampled_actions(next_state, actor, noise["next"], log_std_limits)
+    current, current_density = sample_actions(state, actor, noise["current"], log_std_limits)
+    next_action, next_density = sample_actions(next_state, actor, noise["next"], log_std_limits)
     uniform_density = np.full(uniform.shape[:2], uniform_log_prob([-1] * width, [1] * width))
     gap = conservative_gap(
         critic_values(state, np.concatenate([uniform, current, next_action], axis=1), critics),
@@ -108,7 +108,7 @@ def continuous_losses(
     gap = clipped_gap(gap, *gap_limits)
     conservative = conservative_loss(gap, alpha, multiplier, target_gap)
 
-    action, density = sampled_actions(state, actor, noise["actor"][:, None], log_std_limits)
+    action, density = sample_actions(state, actor, noise["actor"][:, None], log_std_limits)
     entropy = -float(width) if target_entropy is None else target_entropy
     return {
         "td": td,

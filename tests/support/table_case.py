@@ -64,7 +64,7 @@ def write(path: Path, columns: Columns) -> Path:
     return path
 
 
-def loaded(
+def load_table(
     path: Path | str, *overrides: str, spaces: Spaces | None = None, chunk: int = 65_536
 ) -> Transitions:
     """The transitions of files, through the writer and the cache."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from support.config import CONF, composed
+from support.config import CONF, compose_config
 from torch import Tensor
 
 from offline_cql.commands.load_run import load_config
@@ -38,18 +38,18 @@ LAGRANGE = (*TINY, "cql=lagrange", "network.log_std_affine=true")
 CLOCK = {"time/updates_per_second"}
 
 
-def trained(folder: Path, *overrides: str) -> Path:
+def train_run(folder: Path, *overrides: str) -> Path:
     """Train as train.py does, without its tables; return the run folder."""
-    config = composed(*overrides, f"run_dir={folder}")
+    config = compose_config(*overrides, f"run_dir={folder}")
     settings, transitions = validate(config, [])
     run = create_run(config, settings, transitions, grid_name=None)
     run_training(run, load_config(run), transitions, state=None)
     return run
 
 
-def resumed(folder: Path, *overrides: str) -> Path:
+def resume_run(folder: Path, *overrides: str) -> Path:
     """Resume as `python train.py resume=FOLDER …` does."""
-    resume(folder, composed(*overrides), list(overrides))
+    resume(folder, compose_config(*overrides), list(overrides))
     return folder
 
 
@@ -80,7 +80,7 @@ def rows(path: Path) -> list[dict[str, str]]:
         ]
 
 
-def learned(folder: Path) -> dict[str, Any]:
+def load_learned(folder: Path) -> dict[str, Any]:
     """Return agent, optimizer, noise generator and number of updates of the last checkpoint."""
     state = newest_checkpoint(folder)
     return {key: state[key] for key in ("agent", "optimizer", "noise", "updates")}
