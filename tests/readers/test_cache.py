@@ -1,6 +1,6 @@
 """Guarantee: a data set is read once; cached content is complete and matches the files of today.
 
-The sources here are real files read by a source of three lines; other processes are processes.
+The data sets are small files with a reader of a few lines; other processes are real processes.
 """
 
 import json
@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ SPACES = Spaces(2, 1, False, (-1.0,), (1.0,))
 
 
 class Numbers:
-    """A file of float64, one reward per step, in episodes of three steps; it notes each reading."""
+    """Reads a file of float64, one reward per step, in episodes of three; logs each reading."""
 
     def __init__(self, path: Path, name: str = "test/numbers-v0", pause: float = 0.0):
         self.path, self.dataset_id, self.pause = path, name, pause
@@ -47,11 +48,12 @@ class Numbers:
         writer.observation_names = ("x", "v")
         writer.count_repair("repaired", 2)
         for start in range(0, len(rewards), 3):
-            own = rewards[start : start + 3]
-            last = np.arange(len(own)) == 2
-            observations = np.stack([own, -own], axis=1)
-            never = np.zeros(len(own), bool)
-            writer.append(Steps(observations, own[:, None] / 100, own, observations, last, never))
+            episode = rewards[start : start + 3]
+            last = np.arange(len(episode)) == 2
+            observations = np.stack([episode, -episode], axis=1)
+            never = np.zeros(len(episode), bool)
+            actions = episode[:, None] / 100
+            writer.append(Steps(observations, actions, episode, observations, last, never))
             time.sleep(self.pause)
 
     def readings(self) -> int:
@@ -86,10 +88,10 @@ def contents(cache: Path) -> list[str]:
     return sorted(path.name for path in (cache / "content").iterdir())
 
 
-# --- Once -----------------------------------------------------------------------------------------
+# --- Reading once ---------------------------------------------------------------------------------
 
 
-def test_the_second_time_nothing_is_read(numbers: Numbers):
+def test_a_data_set_is_read_once(numbers: Numbers):
     first, second = load(numbers), load(numbers)
     assert numbers.readings() == 1
     assert_equal(second, first)
@@ -99,16 +101,16 @@ def test_the_second_time_nothing_is_read(numbers: Numbers):
     assert isinstance(second.rows, np.memmap)
 
 
-def test_the_cache_needs_no_more_of_the_source_than_its_fingerprint(numbers: Numbers):
-    """The second time neither the spaces nor the file are asked for."""
+def test_a_cached_data_set_needs_only_the_fingerprint_of_its_reader(numbers: Numbers):
+    """The second load reads neither the spaces nor the file."""
     load(numbers)
     again = Numbers(numbers.path)
     again.spaces = again.read = None  # type: ignore[assignment, method-assign]
     assert len(load(again)) == 9
 
 
-def test_a_map_changes_nothing_in_the_cache(numbers: Numbers):
-    """It is copied on writing: training could not spoil the data for others."""
+def test_writing_to_loaded_rows_leaves_the_cache_unchanged(numbers: Numbers):
+    """The memory map is copied on write: training cannot corrupt the data of other runs."""
     load(numbers).rows[:] = 7.0
     assert load(numbers).rewards.tolist() == list(range(9))
 
@@ -119,19 +121,19 @@ def test_a_file_that_changed_is_read_again(numbers: Numbers, change: str):
     if change == "size":
         numbers_in(numbers.path, size=12)
     else:
-        found = numbers.path.stat()
+        before_change = numbers.path.stat()
         numbers_in(numbers.path, first=50.0)
-        os.utime(numbers.path, ns=(found.st_atime_ns, found.st_mtime_ns + 1))
+        os.utime(numbers.path, ns=(before_change.st_atime_ns, before_change.st_mtime_ns + 1))
     after = load(numbers)
     assert numbers.readings() == 2
     assert after.sha256 != before.sha256
     assert len(after) == (12 if change == "size" else 9)
     assert after.rewards[0] == (0 if change == "size" else 50)
-    assert before.rewards.tolist() == list(range(9))  # whoever has it open keeps it
+    assert before.rewards.tolist() == list(range(9))  # an open map keeps its content
 
 
-def test_two_kinds_of_source_are_two(numbers: Numbers):
-    """The same file read in two ways: the fingerprint alone would confuse them."""
+def test_two_readers_of_one_file_have_their_own_cache_entries(numbers: Numbers):
+    """The fingerprint of the file alone would confuse them."""
 
     class Doubled(Numbers):
         def spaces(self) -> Spaces:
@@ -140,7 +142,7 @@ def test_two_kinds_of_source_are_two(numbers: Numbers):
     assert load(Doubled(numbers.path)).spaces != load(numbers).spaces
 
 
-def test_the_same_content_is_stored_once_and_keeps_its_names(numbers: Numbers, cache: Path):
+def test_equal_content_is_stored_once_under_both_ids(numbers: Numbers, cache: Path):
     other = numbers_in(numbers.path.with_name("two.f64"), name="test/other-v0")
     first, second = load(numbers), load(other)
     assert contents(cache) == [first.sha256] == [second.sha256]
@@ -151,37 +153,40 @@ def test_the_same_content_is_stored_once_and_keeps_its_names(numbers: Numbers, c
 # --- Several processes ----------------------------------------------------------------------------
 
 
-def load_and_tell(path: Path, answers: Any) -> None:
+def load_and_send(path: Path, answers: Any) -> None:
+    """Load the file and send (process id, hash)."""
     answers.put((os.getpid(), load(Numbers(path, pause=0.2)).sha256))
 
 
-def test_two_processes_at_once_read_once(numbers: Numbers):
+def test_two_processes_at_the_same_time_read_once(numbers: Numbers):
     spawn = multiprocessing.get_context("spawn")
     answers = spawn.Queue()
-    made = [spawn.Process(target=load_and_tell, args=(numbers.path, answers)) for _ in range(2)]
-    for process in made:
+    processes = [
+        spawn.Process(target=load_and_send, args=(numbers.path, answers)) for _ in range(2)
+    ]
+    for process in processes:
         process.start()
-    found = dict(answers.get(timeout=60) for _ in made)
-    for process in made:
+    hashes = dict(answers.get(timeout=60) for _ in processes)
+    for process in processes:
         process.join(timeout=60)
     assert numbers.readings() == 1
-    assert set(found) == {process.pid for process in made}
-    assert set(found.values()) == {load(numbers).sha256}
+    assert set(hashes) == {process.pid for process in processes}
+    assert set(hashes.values()) == {load(numbers).sha256}
 
 
-def test_a_process_that_waits_says_so(numbers: Numbers):
-    first = started(numbers, pause=0.5)
+def test_a_waiting_process_prints_what_it_waits_for(numbers: Numbers):
+    first = start_loading(numbers, pause=0.5)
     wait_until(lambda: numbers.readings() == 1)
-    second = started(numbers, pause=0.5)
+    second = start_loading(numbers, pause=0.5)
     _, error = second.communicate(timeout=60)
     first.communicate(timeout=60)
     assert error == "another process is reading test/numbers-v0: waiting for it\n"
     assert (first.returncode, second.returncode, numbers.readings()) == (0, 0, 1)
 
 
-def test_a_killed_process_leaves_nothing_that_is_used(numbers: Numbers, cache: Path):
-    """Killed between two episodes: no note, no content; the next one reads it all."""
-    process = started(numbers, pause=60.0)
+def test_a_killed_process_leaves_only_temporary_files(numbers: Numbers, cache: Path):
+    """Killed between two episodes: no metadata, no content; the next process reads everything."""
+    process = start_loading(numbers, pause=60.0)
     wait_until(lambda: numbers.readings() == 1 and list(cache.glob("building/*/rows.f32")))
     process.send_signal(signal.SIGKILL)
     process.communicate(timeout=60)
@@ -192,7 +197,7 @@ def test_a_killed_process_leaves_nothing_that_is_used(numbers: Numbers, cache: P
     assert not list(cache.glob("building/*"))
 
 
-def test_a_source_that_is_refused_leaves_nothing(tmp_path: Path, cache: Path):
+def test_a_refused_data_set_leaves_no_files(tmp_path: Path, cache: Path):
     bad = numbers_in(tmp_path / "bad.f64", first=np.nan)
     for _ in range(2):
         with pytest.raises(DataError, match="NaN"):
@@ -202,8 +207,8 @@ def test_a_source_that_is_refused_leaves_nothing(tmp_path: Path, cache: Path):
     assert not (cache / "content").exists()
 
 
-def started(numbers: Numbers, *, pause: float) -> "subprocess.Popen[str]":
-    """A process that loads the file, slowly."""
+def start_loading(numbers: Numbers, *, pause: float) -> "subprocess.Popen[str]":
+    """Start a process that loads the file slowly."""
     code = (
         "import sys; sys.path[:0] = ['tests/readers', 'tests']; from pathlib import Path\n"
         "from test_cache import Numbers, load\n"
@@ -214,32 +219,32 @@ def started(numbers: Numbers, *, pause: float) -> "subprocess.Popen[str]":
     return subprocess.Popen(command, cwd=root, stderr=subprocess.PIPE, text=True)
 
 
-def wait_until(there: Any) -> None:
+def wait_until(condition: Callable[[], Any]) -> None:
     deadline = time.monotonic() + 60
-    while not there():
+    while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
 
-# --- Damage ---------------------------------------------------------------------------------------
+# --- Damaged caches -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["rows.f32", "ends.i64"])
 @pytest.mark.parametrize("damage", ["truncated", "longer", "deleted"])
-def test_damaged_content_is_read_again_and_said(
+def test_damaged_content_is_read_again_with_a_warning(
     numbers: Numbers, cache: Path, capsys: Any, name: str, damage: str
 ):
     first = load(numbers)
     path = cache / "content" / first.sha256 / name
     whole = path.read_bytes()
-    path.unlink()  # another file is put there: `first` keeps its own
+    path.unlink()  # a new file takes its place: the map of `first` keeps the old one
     if damage != "deleted":
         path.write_bytes(whole[:-4] if damage == "truncated" else whole + b"1234")
     again = load(numbers)
-    shown = capsys.readouterr().err
-    assert f"warning: {path} " in shown
-    assert shown.count("warning") == 1
-    assert shown.endswith("reading the data again\n")
+    printed = capsys.readouterr().err
+    assert f"warning: {path} " in printed
+    assert printed.count("warning") == 1
+    assert printed.endswith("reading the data again\n")
     assert numbers.readings() == 2
     assert_equal(again, first)
     assert path.read_bytes() == whole
@@ -247,9 +252,7 @@ def test_damaged_content_is_read_again_and_said(
     assert (numbers.readings(), capsys.readouterr().err) == (2, "")
 
 
-def test_a_content_folder_that_was_deleted_is_made_again(
-    numbers: Numbers, cache: Path, capsys: Any
-):
+def test_a_deleted_content_folder_is_created_again(numbers: Numbers, cache: Path, capsys: Any):
     first = load(numbers)
     folder = cache / "content" / first.sha256
     for path in folder.iterdir():
@@ -259,8 +262,8 @@ def test_a_content_folder_that_was_deleted_is_made_again(
     assert "is missing" in capsys.readouterr().err
 
 
-def test_damaged_content_of_another_source_is_replaced(numbers: Numbers, cache: Path):
-    """Content of the same hash is there but short: it is not taken for the right one."""
+def test_damaged_content_with_the_same_hash_is_replaced(numbers: Numbers, cache: Path):
+    """Content of the same hash exists but is too short: it is not used."""
     first = load(numbers)
     rows = cache / "content" / first.sha256 / "rows.f32"
     rows.unlink()
@@ -272,25 +275,25 @@ def test_damaged_content_of_another_source_is_replaced(numbers: Numbers, cache: 
 
 
 @pytest.mark.parametrize("text", ["", "{", "not json"])
-def test_a_note_that_is_no_json_is_made_again(
+def test_metadata_that_are_not_json_are_written_again(
     numbers: Numbers, cache: Path, capsys: Any, text: str
 ):
     first = load(numbers)
-    (note,) = cache.glob("metadata/*.json")
-    note.write_text(text)
+    (metadata,) = cache.glob("metadata/*.json")
+    metadata.write_text(text)
     assert_equal(load(numbers), first)
-    assert f"warning: {note} is not JSON; reading the data again" in capsys.readouterr().err
-    assert json.loads(note.read_text())["sha256"] == first.sha256
+    assert f"warning: {metadata} is not JSON; reading the data again" in capsys.readouterr().err
+    assert json.loads(metadata.read_text())["sha256"] == first.sha256
 
 
-def test_everything_may_be_deleted_at_any_time(numbers: Numbers, cache: Path):
+def test_the_whole_cache_can_be_deleted_at_any_time(numbers: Numbers, cache: Path):
     first = load(numbers)
     shutil.rmtree(cache)
     assert_equal(load(numbers), first)
     assert first.rewards.tolist() == list(range(9))
 
 
-# --- Where it is ----------------------------------------------------------------------------------
+# --- Location -------------------------------------------------------------------------------------
 
 
 def test_the_cache_root_is_configurable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):

@@ -1,6 +1,7 @@
 """Guarantee: a corrupt file is a DataError of one line, or it loads.
 
-Good Minari and D4RL files are corrupt at random: bytes, arrays, types, lengths, values, metadata.
+Valid Minari and D4RL files are corrupted at random: bytes, arrays, types, lengths, values and
+metadata.
 """
 
 import json
@@ -23,7 +24,7 @@ from offline_cql.readers.d4rl import D4RLReader
 from offline_cql.readers.minari.store import MinariReader
 from offline_cql.transitions import Transitions
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # Minari misses an author; casts warn of NaN
+pytestmark = pytest.mark.filterwarnings("ignore")  # Minari asks for an author; casts of NaN warn
 
 EPISODES, STEPS = 3, 4
 NAME = "test/corrupt-v0"
@@ -33,9 +34,9 @@ FUZZ = settings(
 
 
 @pytest.fixture(scope="module")
-def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def valid_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a Minari store and a D4RL file that load."""
-    folder = tmp_path_factory.mktemp("good")
+    folder = tmp_path_factory.mktemp("valid")
     draw = np.random.default_rng(0)
     last = np.arange(STEPS) == STEPS - 1
     with pytest.MonkeyPatch.context() as patch:
@@ -70,14 +71,14 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-# --- What is done to a file ----------------------------------------------------------------------
+# --- Corruptions ----------------------------------------------------------------------
 
-Spoil = Callable[[Path, st.DataObject], None]
+Corruption = Callable[[Path, st.DataObject], None]
 VALUES = st.sampled_from([np.nan, np.inf, -np.inf, 1e300, -1e300, 0.0, 5.0, -999.0])
 TYPES = st.sampled_from(["f8", "f4", "i8", "u1", "bool", "c8", "S4", "f2"])
 
 
-def bytes_changed(path: Path, data: st.DataObject) -> None:
+def change_bytes(path: Path, data: st.DataObject) -> None:
     content = bytearray(path.read_bytes())
     for _ in range(data.draw(st.integers(1, 8))):
         where = data.draw(st.integers(0, len(content) - 1))
@@ -85,28 +86,29 @@ def bytes_changed(path: Path, data: st.DataObject) -> None:
     path.write_bytes(bytes(content))
 
 
-def cut_short(path: Path, data: st.DataObject) -> None:
+def truncate(path: Path, data: st.DataObject) -> None:
     content = path.read_bytes()
     path.write_bytes(content[: data.draw(st.integers(0, len(content) - 1))])
 
 
-def arrays(file: h5py.File) -> list[str]:
-    found: list[str] = []
+def array_names(file: h5py.File) -> list[str]:
+    """Return the paths of all arrays."""
+    names: list[str] = []
     file.visititems(
-        lambda name, item: found.append(name) if isinstance(item, h5py.Dataset) else None
+        lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None
     )
-    return sorted(found)
+    return sorted(names)
 
 
-def array_missing(path: Path, data: st.DataObject) -> None:
+def delete_array(path: Path, data: st.DataObject) -> None:
     with h5py.File(path, "a") as file:
-        del file[data.draw(st.sampled_from(arrays(file)))]
+        del file[data.draw(st.sampled_from(array_names(file)))]
 
 
-def array_replaced(path: Path, data: st.DataObject) -> None:
-    """Another type, another length, or a scalar."""
+def replace_array(path: Path, data: st.DataObject) -> None:
+    """Replace an array by one of another type or length, or by a scalar."""
     with h5py.File(path, "a") as file:
-        name = data.draw(st.sampled_from(arrays(file)))
+        name = data.draw(st.sampled_from(array_names(file)))
         values = file[name][()]
         del file[name]
         shape = data.draw(
@@ -115,9 +117,9 @@ def array_replaced(path: Path, data: st.DataObject) -> None:
         file[name] = np.ones(shape).astype(data.draw(TYPES))
 
 
-def value_changed(path: Path, data: st.DataObject) -> None:
+def change_value(path: Path, data: st.DataObject) -> None:
     with h5py.File(path, "a") as file:
-        values = file[data.draw(st.sampled_from(arrays(file)))]
+        values = file[data.draw(st.sampled_from(array_names(file)))]
         where = tuple(data.draw(st.integers(0, n - 1)) for n in values.shape)
         value = data.draw(VALUES)
         if values.dtype.kind != "f":
@@ -125,29 +127,29 @@ def value_changed(path: Path, data: st.DataObject) -> None:
         values[where] = value
 
 
-def group_in_place(path: Path, data: st.DataObject) -> None:
+def replace_by_group(path: Path, data: st.DataObject) -> None:
     with h5py.File(path, "a") as file:
-        name = data.draw(st.sampled_from(arrays(file)))
+        name = data.draw(st.sampled_from(array_names(file)))
         del file[name]
         file.create_group(name)
 
 
-def linked(path: Path, data: st.DataObject) -> None:
+def replace_by_link(path: Path, data: st.DataObject) -> None:
     with h5py.File(path, "a") as file:
-        name = data.draw(st.sampled_from(arrays(file)))
+        name = data.draw(st.sampled_from(array_names(file)))
         del file[name]
-        soft = h5py.SoftLink("/nowhere"), h5py.ExternalLink("/etc/passwd", "/x")
-        file[name] = data.draw(st.sampled_from(soft))
+        links = h5py.SoftLink("/nowhere"), h5py.ExternalLink("/etc/passwd", "/x")
+        file[name] = data.draw(st.sampled_from(links))
 
 
-SPOILS = [
-    bytes_changed,
-    cut_short,
-    array_missing,
-    array_replaced,
-    value_changed,
-    group_in_place,
-    linked,
+CORRUPTIONS = [
+    change_bytes,
+    truncate,
+    delete_array,
+    replace_array,
+    change_value,
+    replace_by_group,
+    replace_by_link,
 ]
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-10, 10**12) | st.floats() | st.text(max_size=8),
@@ -156,46 +158,50 @@ JSON = st.recursive(
 )
 
 
-def loads_or_says_why(source: Callable[[], Reader], cache: Path) -> None:
-    """Nothing but a DataError of one line may come out; what loads is whole."""
+def check_loads_or_refuses(make_reader: Callable[[], Reader], cache: Path) -> None:
+    """Assert that a reader raises a DataError of one line or loads complete, finite data."""
     shutil.rmtree(cache, ignore_errors=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OFFLINE_CQL_CACHE", str(cache))
         try:
-            found: Transitions | None = load(source())
+            transitions: Transitions | None = load(make_reader())
         except DataError as error:
             message = str(error)
-            found = None
-    if found is None:
+            transitions = None
+    if transitions is None:
         assert message.strip()
         assert "\n" not in message.strip()
         return
-    assert np.isfinite(found.rows).all()
-    assert found.ends[-1] == len(found)
+    assert np.isfinite(transitions.rows).all()
+    assert transitions.ends[-1] == len(transitions)
 
 
-# --- The promises --------------------------------------------------------------------------------
+# --- Guarantees -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("spoil", SPOILS)
+@pytest.mark.parametrize("corrupt", CORRUPTIONS)
 @FUZZ
 @given(data=st.data())
-def test_a_spoilt_minari_file(spoil: Spoil, good: Path, tmp_path: Path, data: st.DataObject):
+def test_a_corrupt_minari_file_loads_or_is_refused(
+    corrupt: Corruption, valid_files: Path, tmp_path: Path, data: st.DataObject
+):
     store = tmp_path / "store"
     shutil.rmtree(store, ignore_errors=True)
-    shutil.copytree(good / "store", store)
-    spoil(store / NAME / "data" / "main_data.hdf5", data)
+    shutil.copytree(valid_files / "store", store)
+    corrupt(store / NAME / "data" / "main_data.hdf5", data)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MINARI_DATASETS_PATH", str(store))
-        loads_or_says_why(lambda: MinariReader(NAME), tmp_path / "cache")
+        check_loads_or_refuses(lambda: MinariReader(NAME), tmp_path / "cache")
 
 
 @FUZZ
 @given(data=st.data())
-def test_spoilt_minari_metadata(good: Path, tmp_path: Path, data: st.DataObject):
+def test_corrupt_minari_metadata_load_or_are_refused(
+    valid_files: Path, tmp_path: Path, data: st.DataObject
+):
     store = tmp_path / "store"
     shutil.rmtree(store, ignore_errors=True)
-    shutil.copytree(good / "store", store)
+    shutil.copytree(valid_files / "store", store)
     path = store / NAME / "data" / "metadata.json"
     metadata = json.loads(path.read_text())
     key = data.draw(st.sampled_from(sorted(metadata)))
@@ -203,16 +209,18 @@ def test_spoilt_minari_metadata(good: Path, tmp_path: Path, data: st.DataObject)
     path.write_text(json.dumps(metadata))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MINARI_DATASETS_PATH", str(store))
-        loads_or_says_why(lambda: MinariReader(NAME), tmp_path / "cache")
+        check_loads_or_refuses(lambda: MinariReader(NAME), tmp_path / "cache")
 
 
-@pytest.mark.parametrize("spoil", SPOILS)
+@pytest.mark.parametrize("corrupt", CORRUPTIONS)
 @FUZZ
 @given(data=st.data())
-def test_a_spoilt_d4rl_file(spoil: Spoil, good: Path, tmp_path: Path, data: st.DataObject):
+def test_a_corrupt_d4rl_file_loads_or_is_refused(
+    corrupt: Corruption, valid_files: Path, tmp_path: Path, data: st.DataObject
+):
     path = tmp_path / "d4rl.hdf5"
-    shutil.copy(good / "d4rl.hdf5", path)
-    spoil(path, data)
-    loads_or_says_why(
+    shutil.copy(valid_files / "d4rl.hdf5", path)
+    corrupt(path, data)
+    check_loads_or_refuses(
         lambda: D4RLReader(path, "corrupt", simulator=None, episode_length=None), tmp_path / "cache"
     )

@@ -22,7 +22,7 @@ FACTS = Path(d4rl.__file__).with_name("d4rl_tasks.json")
 
 
 @pytest.fixture(autouse=True)
-def places(tmp_path, monkeypatch):
+def data_folders(tmp_path, monkeypatch):
     monkeypatch.setenv("D4RL_DATASET_DIR", str(tmp_path / "d4rl"))
     monkeypatch.setenv("OFFLINE_CQL_CACHE", str(tmp_path / "cache"))
     (tmp_path / "d4rl").mkdir()
@@ -34,14 +34,14 @@ def arrays(size: int, *, ends=(), limits=(), **changes: Any) -> dict[str, Any]:
     ends: rows that are terminal; limits: rows with a timeout.
     """
     rows = np.arange(size)
-    own = {
+    content = {
         "observations": np.stack([rows, -rows], 1).astype(np.float32),
         "actions": (rows % 1000 / 1000).astype(np.float32)[:, None],
         "rewards": rows.astype(np.float32),
         "terminals": np.isin(rows, ends),
         "timeouts": np.isin(rows, limits),
     }
-    return {name: array for name, array in (own | changes).items() if array is not None}
+    return {name: array for name, array in (content | changes).items() if array is not None}
 
 
 def write(path: Path, content: dict[str, Any]) -> Path:
@@ -54,20 +54,20 @@ def write(path: Path, content: dict[str, Any]) -> Path:
 def read(
     path: Path, *, simulator: Spaces | None = None, episode_length: int | None = None
 ) -> Transitions:
-    source = D4RLReader(path, "tiny", simulator=simulator, episode_length=episode_length)
-    source.fingerprint()
+    reader = D4RLReader(path, "tiny", simulator=simulator, episode_length=episode_length)
+    reader.fingerprint()
     folder = path.with_suffix(".rows")
     folder.mkdir(exist_ok=True)
-    with TransitionWriter("tiny", source.spaces(), folder) as writer:
-        source.read(writer)
+    with TransitionWriter("tiny", reader.spaces(), folder) as writer:
+        reader.read(writer)
         return writer.finish()
 
 
-# --- Which transitions -----------------------------------------------------------------------
+# --- Transitions -----------------------------------------------------------------------
 
 
 def reference(content: dict[str, Any], episode_length: int | None) -> dict[str, list[Any]]:
-    """Row by row: what D4RL's qlearning_dataset keeps, and where an episode is over."""
+    """Return the rows that D4RL's qlearning_dataset keeps and the ends of episodes, row by row."""
     kept: dict[str, list[Any]] = {name: [] for name in ("row", "terminated", "ended")}
     step = 0
     for row in range(len(content["rewards"]) - 1):
@@ -93,7 +93,7 @@ def reference(content: dict[str, Any], episode_length: int | None) -> dict[str, 
 
 @st.composite
 def files(draw: st.DrawFn) -> tuple[dict[str, Any], int, bool]:
-    """Contents with overlapping ends, one-step and unfinished episodes; a length; a chunk."""
+    """Draw contents with overlapping ends, one-step and unfinished episodes; a length; a chunk."""
     size = draw(st.integers(2, 40))
     flags = st.lists(st.sampled_from([0, 0, 0, 1]), min_size=size, max_size=size)
     as_column = st.sampled_from([(size,), (size, 1)])
@@ -102,7 +102,7 @@ def files(draw: st.DrawFn) -> tuple[dict[str, Any], int, bool]:
         size,
         ends=np.flatnonzero(draw(flags)),
         limits=np.flatnonzero(draw(flags)),
-        next_observations=np.full((size, 2), 1e6),  # of no effect
+        next_observations=np.full((size, 2), 1e6),  # has no effect
     )
     for name in ("terminals", "timeouts"):
         content[name] = content[name].reshape(draw(as_column)).astype(draw(dtype))
@@ -118,7 +118,7 @@ def files(draw: st.DrawFn) -> tuple[dict[str, Any], int, bool]:
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(files())
-def test_the_transitions_are_those_of_the_reference(tmp_path, monkeypatch, drawn):
+def test_transitions_equal_those_of_the_reference(tmp_path, monkeypatch, drawn):
     content, length, chunk = drawn
     monkeypatch.setattr(d4rl, "CHUNK", chunk)
     path = write(tmp_path / "random.hdf5", content)
@@ -127,26 +127,26 @@ def test_the_transitions_are_those_of_the_reference(tmp_path, monkeypatch, drawn
         with pytest.raises(DataError, match="holds no transitions"):
             read(path, episode_length=length)
         return
-    found = read(path, episode_length=length)
+    data = read(path, episode_length=length)
     rows = np.array(expected["row"])
-    assert found.observations[:, 0].tolist() == rows.tolist()
-    assert found.next_observations[:, 1].tolist() == (-(rows + 1)).tolist()
-    assert found.rewards.tolist() == rows.tolist()
-    assert found.actions[:, 0] == pytest.approx(rows / 1000)
-    assert found.terminated.tolist() == expected["terminated"]
-    assert (found.ends - 1).tolist() == np.flatnonzero(expected["ended"]).tolist()
+    assert data.observations[:, 0].tolist() == rows.tolist()
+    assert data.next_observations[:, 1].tolist() == (-(rows + 1)).tolist()
+    assert data.rewards.tolist() == rows.tolist()
+    assert data.actions[:, 0] == pytest.approx(rows / 1000)
+    assert data.terminated.tolist() == expected["terminated"]
+    assert (data.ends - 1).tolist() == np.flatnonzero(expected["ended"]).tolist()
 
 
-def test_by_hand(tmp_path):
+def test_transitions_of_a_file_worked_by_hand(tmp_path):
     """Episodes 0–2 (terminal), 3 (timeout), 4–5 (timeout), 6 (timeout and terminal), 7–8."""
     content = arrays(9, ends=[2, 6], limits=[3, 5, 6])
-    found = read(write(tmp_path / "f.hdf5", content))
-    assert found.observations[:, 0].tolist() == [0, 1, 2, 4, 7]
-    assert found.next_observations[:, 0].tolist() == [1, 2, 3, 5, 8]
-    assert found.terminated.tolist() == [False, False, True, False, False]
-    assert found.truncated.tolist() == [False, False, False, True, True]
-    assert found.lengths.tolist() == [3, 1, 1]
-    assert found.repairs == {
+    data = read(write(tmp_path / "f.hdf5", content))
+    assert data.observations[:, 0].tolist() == [0, 1, 2, 4, 7]
+    assert data.next_observations[:, 0].tolist() == [1, 2, 3, 5, 8]
+    assert data.terminated.tolist() == [False, False, True, False, False]
+    assert data.truncated.tolist() == [False, False, False, True, True]
+    assert data.lengths.tolist() == [3, 1, 1]
+    assert data.repairs == {
         "steps_dropped_at_timeouts": 3,
         "terminals_dropped_at_timeouts": 1,
         "last_step_dropped": 1,
@@ -155,26 +155,26 @@ def test_by_hand(tmp_path):
 
 
 def test_a_transition_that_bootstraps_stays_in_its_episode(tmp_path):
-    """Markers: column 0 is the episode. 50 episodes, every third ends as terminal."""
+    """Column 0 of the observation is the episode. Of 50 episodes every third is terminal."""
     lengths = np.random.default_rng(0).integers(1, 9, 50)
     last = np.cumsum(lengths) - 1
     episodes = np.repeat(np.arange(50), lengths)
     steps = np.concatenate([np.arange(length) for length in lengths])
     marks = np.stack([episodes, steps], 1).astype(float)
     content = arrays(len(marks), ends=last[::3], limits=np.delete(last, np.s_[::3]))
-    found = read(write(tmp_path / "f.hdf5", content | {"observations": marks}))
-    going_on = ~found.terminated
-    here, there = found.observations[going_on], found.next_observations[going_on]
-    assert (there - here == [0, 1]).all()
-    assert (found.observations[found.ends - 1, 0] == np.unique(found.observations[:, 0])).all()
+    data = read(write(tmp_path / "f.hdf5", content | {"observations": marks}))
+    bootstraps = ~data.terminated
+    observations, following = data.observations[bootstraps], data.next_observations[bootstraps]
+    assert (following - observations == [0, 1]).all()
+    assert (data.observations[data.ends - 1, 0] == np.unique(data.observations[:, 0])).all()
 
 
-def test_without_timeouts_the_length_is_counted_anew_after_a_terminal_step(tmp_path):
-    """Length 4: 0–1 (terminal), 2–5, 6–9, 10."""
+def test_without_timeouts_steps_are_counted_from_the_last_terminal_step(tmp_path):
+    """Of episodes of 4 steps: rows 0–1 (terminal), 2–5, 6–9, 10."""
     content = arrays(11, ends=[1], timeouts=None)
-    found = read(write(tmp_path / "f.hdf5", content), episode_length=4)
-    assert found.observations[:, 0].tolist() == [0, 1, 2, 3, 4, 6, 7, 8]
-    assert found.lengths.tolist() == [2, 3, 3]
+    data = read(write(tmp_path / "f.hdf5", content), episode_length=4)
+    assert data.observations[:, 0].tolist() == [0, 1, 2, 3, 4, 6, 7, 8]
+    assert data.lengths.tolist() == [2, 3, 3]
 
 
 def test_only_a_few_chunks_are_in_memory_at_a_time(tmp_path, monkeypatch):
@@ -184,17 +184,17 @@ def test_only_a_few_chunks_are_in_memory_at_a_time(tmp_path, monkeypatch):
     path = write(tmp_path / "f.hdf5", content)
     monkeypatch.setattr(d4rl, "CHUNK", chunk)
     tracemalloc.start()
-    found = read(path)
+    data = read(path)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert len(found) == size - size // 1000
+    assert len(data) == size - size // 1000
     assert peak < 8 * chunk * 50 * 4, f"{peak / 1e6:.0f} MB for observations of 40 MB"
 
 
-# --- Spaces ----------------------------------------------------------------------------------
+# --- Spaces ----------------------------------------------------------------------------
 
 
-def test_without_a_simulator_the_file_has_the_sizes_and_d4rl_the_bounds(tmp_path):
+def test_without_a_simulator_sizes_are_the_files_and_bounds_are_d4rls(tmp_path):
     path = write(tmp_path / "f.hdf5", arrays(5, actions=np.zeros((5, 3))))
     assert read(path).spaces == Spaces(2, 3, False, (-1.0,) * 3, (1.0,) * 3)
     beyond = write(tmp_path / "g.hdf5", arrays(5, actions=np.full((5, 3), 1.5)))
@@ -202,7 +202,7 @@ def test_without_a_simulator_the_file_has_the_sizes_and_d4rl_the_bounds(tmp_path
         read(beyond)
 
 
-def test_the_simulator_decides_the_bounds_and_must_fit(tmp_path):
+def test_a_simulator_determines_the_bounds_and_must_have_the_sizes_of_the_file(tmp_path):
     path = write(tmp_path / "f.hdf5", arrays(5, actions=np.full((5, 1), 1.5)))
     wide = Spaces(2, 1, False, (-2.0,), (2.0,))
     assert read(path, simulator=wide).actions.tolist() == [[0.75]] * 4
@@ -211,7 +211,7 @@ def test_the_simulator_decides_the_bounds_and_must_fit(tmp_path):
             read(path, simulator=other)
 
 
-# --- Bad files -------------------------------------------------------------------------------
+# --- Invalid files ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -233,19 +233,19 @@ def test_the_simulator_decides_the_bounds_and_must_fit(tmp_path):
         ({"x": h5py.ExternalLink("/etc/x", "/a")}, r"x is a soft or external link"),
     ],
 )
-def test_a_file_that_is_not_in_the_layout(tmp_path, changes, message):
+def test_a_file_that_is_not_in_the_layout_is_refused(tmp_path, changes, message):
     path = write(tmp_path / "f.hdf5", arrays(6, **changes))
     with pytest.raises(DataError, match=message):
         read(path)
 
 
 @pytest.mark.parametrize("size", [0, 1])
-def test_a_file_without_a_transition(tmp_path, size):
+def test_a_file_without_a_transition_is_refused(tmp_path, size):
     with pytest.raises(DataError, match="tiny holds no transitions"):
         read(write(tmp_path / "f.hdf5", arrays(size)))
 
 
-def test_a_group_in_the_place_of_an_array(tmp_path):
+def test_a_group_in_the_place_of_an_array_is_refused(tmp_path):
     path = write(tmp_path / "f.hdf5", arrays(6, rewards=None))
     with h5py.File(path, "a") as file:
         file.create_group("rewards")
@@ -253,7 +253,7 @@ def test_a_group_in_the_place_of_an_array(tmp_path):
         read(path)
 
 
-def test_arrays_that_lie_in_other_files_are_refused(tmp_path):
+def test_arrays_stored_in_other_files_are_refused(tmp_path):
     other = write(tmp_path / "other.hdf5", {"rewards": np.zeros(6)})
     path = write(tmp_path / "virtual.hdf5", arrays(6, rewards=None))
     layout = h5py.VirtualLayout((6,), float)
@@ -269,7 +269,7 @@ def test_arrays_that_lie_in_other_files_are_refused(tmp_path):
         read(path)
 
 
-def test_a_compression_that_h5py_does_not_have(tmp_path):
+def test_a_compression_that_h5py_lacks_is_refused_with_a_remedy(tmp_path):
     path = write(tmp_path / "f.hdf5", arrays(6, rewards=None))
     with h5py.File(path, "a") as file:
         settings = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
@@ -282,7 +282,7 @@ def test_a_compression_that_h5py_does_not_have(tmp_path):
 
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.99])
-def test_a_truncated_file_says_how_to_repair_it(tmp_path, share):
+def test_a_truncated_file_is_refused_with_a_remedy(tmp_path, share):
     path = write(tmp_path / "f.hdf5", arrays(5_000))
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
@@ -290,14 +290,14 @@ def test_a_truncated_file_says_how_to_repair_it(tmp_path, share):
         read(path)
 
 
-def test_a_page_that_was_saved_as_hdf5(tmp_path):
+def test_a_web_page_saved_as_hdf5_is_refused(tmp_path):
     path = tmp_path / "f.hdf5"
     path.write_text("<!DOCTYPE html><title>Sign in</title>")
     with pytest.raises(DataError, match=r"signature not found.*delete it \(rm "):
         read(path)
 
 
-def test_a_flipped_byte_is_found_by_the_digest_of_the_download(tmp_path):
+def test_a_flipped_byte_is_detected_by_the_hash_of_the_download(tmp_path):
     path = write(tmp_path / "f.hdf5", arrays(5_000))
     good = file_sha256(path)
     path.with_name("f.hdf5.sha256").write_text(f"{good}  f.hdf5\n")
@@ -309,7 +309,7 @@ def test_a_flipped_byte_is_found_by_the_digest_of_the_download(tmp_path):
         read(path)
 
 
-def test_a_header_that_promises_more_than_the_disk_holds_is_refused_unread(tmp_path):
+def test_a_header_that_declares_more_than_the_disk_holds_is_refused_unread(tmp_path):
     path = tmp_path / "f.hdf5"
     with h5py.File(path, "w") as file:
         for name, shape in (("observations", (2,)), ("actions", (1,)), ("rewards", ())):
@@ -320,33 +320,33 @@ def test_a_header_that_promises_more_than_the_disk_holds_is_refused_unread(tmp_p
         read(path)
 
 
-def test_a_file_that_is_not_there(tmp_path):
+def test_a_missing_file_is_refused_with_a_remedy(tmp_path):
     with pytest.raises(DataError, match=r"none\.hdf5 is not a file: set dataset\.path or"):
         read(tmp_path / "none.hdf5")
 
 
-# --- Names and places ------------------------------------------------------------------------
+# --- Names and locations ---------------------------------------------------------------
 
 
-def test_tasks_have_an_address_and_references_in_pairs():
+def test_every_task_has_an_address_and_both_references_or_neither():
     assert len(tasks()) == 155
     assert tasks() == json.loads(FACTS.read_text())
-    for task, about in tasks().items():
-        assert set(about) == {"url", "ref_min", "ref_max"}, task
-        assert about["url"].startswith("http://rail.eecs.berkeley.edu/datasets/offline_rl/")
-        assert about["url"].endswith(".hdf5")
-        assert (about["ref_min"] is None) == (about["ref_max"] is None)
+    for name, task in tasks().items():
+        assert set(task) == {"url", "ref_min", "ref_max"}, name
+        assert task["url"].startswith("http://rail.eecs.berkeley.edu/datasets/offline_rl/")
+        assert task["url"].endswith(".hdf5")
+        assert (task["ref_min"] is None) == (task["ref_max"] is None)
     assert tasks()["hopper-medium-v2"]["ref_max"] == 3234.3
 
 
-def test_an_unknown_task_gets_close_names():
+def test_an_unknown_task_is_refused_with_similar_names():
     with pytest.raises(DataError, match=r"hoper-medium-v2 is not a task .* did you mean hopper"):
         task_path("hoper-medium-v2")
     with pytest.raises(DataError, match=r"\?\? is not a task of D4RL; example: hopper-me"):
         task_path("??")
 
 
-def test_where_a_task_lies(tmp_path, monkeypatch):
+def test_the_path_of_a_task(tmp_path, monkeypatch):
     name = "hopper_medium_replay-v2.hdf5"
     assert task_path("hopper-medium-replay-v2") == tmp_path / "d4rl" / name
     monkeypatch.delenv("D4RL_DATASET_DIR")
@@ -354,21 +354,21 @@ def test_where_a_task_lies(tmp_path, monkeypatch):
     assert task_path("hopper-medium-replay-v2") == tmp_path / ".d4rl" / "datasets" / name
 
 
-def test_a_file_that_is_there_opens_no_connection(tmp_path, monkeypatch):
+def test_an_existing_file_opens_no_connection(tmp_path, monkeypatch):
     path = write(task_path("hopper-medium-v2"), arrays(6))
     monkeypatch.setattr(d4rl, "download", None)
     assert ensure_task_file("hopper-medium-v2") == path
 
 
-def test_it_is_read_once_and_again_when_the_file_changes(tmp_path):
+def test_a_file_is_read_once_and_again_when_it_changes(tmp_path):
     path = write(tmp_path / "f.hdf5", arrays(6))
-    source = D4RLReader(path, "tiny", simulator=None, episode_length=None)
-    first = load(source)
-    notes = list((tmp_path / "cache" / "metadata").iterdir())
-    assert load(source).sha256 == first.sha256
-    assert list((tmp_path / "cache" / "metadata").iterdir()) == notes
+    reader = D4RLReader(path, "tiny", simulator=None, episode_length=None)
+    first = load(reader)
+    metadata = list((tmp_path / "cache" / "metadata").iterdir())
+    assert load(reader).sha256 == first.sha256
+    assert list((tmp_path / "cache" / "metadata").iterdir()) == metadata
     wide = Spaces(2, 1, False, (-2.0,), (2.0,))
     other = D4RLReader(path, "tiny", simulator=wide, episode_length=None)
     assert (load(other).actions == first.actions / 2).all()
     write(path, arrays(9))
-    assert len(load(source)) == 8
+    assert len(load(reader)) == 8

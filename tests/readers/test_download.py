@@ -1,4 +1,7 @@
-"""Guarantee: the whole file or none, whatever the server, a kill or a second process does."""
+"""Guarantee: a download yields the whole file or none, whatever the server or a kill does.
+
+Several processes download a file once.
+"""
 
 import hashlib
 import multiprocessing
@@ -137,7 +140,7 @@ def fetch(url: str, folder: Path, *, timeout: float = 5.0, sha256: str | None = 
 
 
 def check_whole(path: Path) -> None:
-    """The file, its digest, its lock and nothing else."""
+    """Assert that the folder contains the file, its hash, its lock and nothing else."""
     assert path.read_bytes() == CONTENT
     names = {file.name for file in path.parent.iterdir()}
     assert names == {path.name, f"{path.name}.sha256", f"{path.name}.lock"}
@@ -148,7 +151,7 @@ def check_whole(path: Path) -> None:
 
 
 @pytest.mark.parametrize("answers", [["whole"], ["redirect", "whole"], ["without_length"]])
-def test_the_file_arrives_whole(serve, tmp_path, answers):
+def test_a_download_yields_the_whole_file(serve, tmp_path, answers):
     server = serve(*answers)
     check_whole(fetch(server.url, tmp_path / "new"))
     assert server.requests == len(answers)
@@ -184,7 +187,7 @@ def test_a_published_hash_is_checked(serve, tmp_path):
         ("to_ftp", "No connection adapters were found for 'ftp://127.0.0.1/x'"),
     ],
 )
-def test_a_server_without_the_file(serve, tmp_path, answer, reason):
+def test_a_server_without_the_file_is_a_one_line_error(serve, tmp_path, answer, reason):
     server = serve(answer)
     message = rf"^tiny cannot be downloaded from http://.*\({reason}.*\): put it there by hand$"
     with pytest.raises(DataError, match=message) as error:
@@ -202,12 +205,12 @@ def test_other_protocols_than_http_are_refused(tmp_path, url):
 
 
 @pytest.mark.parametrize("answer", ["silent", "silent_at_half"])
-def test_silence_ends_with_the_timeout(serve, tmp_path, answer):
+def test_a_silent_server_is_given_up_after_the_timeout(serve, tmp_path, answer):
     with pytest.raises(DataError, match=r"tiny cannot .*([Tt]imed out|no answer).*\): put it"):
         fetch(serve(answer).url, tmp_path, timeout=0.3)
 
 
-def test_name_resolution_without_a_network_ends_with_the_timeout(tmp_path, monkeypatch):
+def test_name_resolution_without_a_network_is_given_up_after_the_timeout(tmp_path, monkeypatch):
     """A resolver may take minutes, which no timeout of a socket covers."""
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: time.sleep(30))
     with pytest.raises(DataError, match=r"tiny cannot .*\(no answer within 0.6 s\): put it"):
@@ -218,7 +221,7 @@ def test_no_network_is_an_error_within_thirty_seconds():
     assert download.TIMEOUT * download.PATIENCE <= 25
 
 
-def test_no_network_names_the_task_the_path_and_other_data(tmp_path, monkeypatch):
+def test_the_error_without_a_network_names_the_task_the_path_and_other_data(tmp_path, monkeypatch):
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{closed.getsockname()[1]}")
@@ -234,7 +237,7 @@ def test_no_network_names_the_task_the_path_and_other_data(tmp_path, monkeypatch
     assert [file.name for file in tmp_path.iterdir()] == [f"{path.name}.lock"]
 
 
-def test_a_folder_that_cannot_be_written(serve, tmp_path):
+def test_a_folder_that_cannot_be_written_is_a_one_line_error(serve, tmp_path):
     (tmp_path / "folder").write_text("a file")
     with pytest.raises(DataError, match=r"^tiny cannot be stored as .*Not a directory"):
         fetch(serve("whole").url, tmp_path / "folder" / "below")
@@ -249,7 +252,7 @@ def start_fetch(url: str, folder: Path) -> multiprocessing.process.BaseProcess:
     return process
 
 
-def test_processes_that_ask_at_once_download_once(serve, tmp_path):
+def test_processes_at_the_same_time_download_once(serve, tmp_path):
     server = serve("trickle")
     processes = [start_fetch(server.url, tmp_path) for _ in range(3)]
     for process in processes:
@@ -259,7 +262,7 @@ def test_processes_that_ask_at_once_download_once(serve, tmp_path):
     check_whole(tmp_path / "file.hdf5")
 
 
-def test_a_killed_download_leaves_nothing_that_is_used(serve, tmp_path):
+def test_a_killed_download_leaves_only_a_temporary_file(serve, tmp_path):
     server = serve("trickle", "whole")
     process = start_fetch(server.url, tmp_path)
     partial, deadline = tmp_path / "file.hdf5.download", time.monotonic() + 60

@@ -1,7 +1,7 @@
-"""Guarantee: the same episodes in every format are read as the same transitions.
+"""Guarantee: the same episodes are read as the same transitions from every format.
 
-Twelve episodes of 1 to 12 steps, every other one terminated, the rest truncated. Observations say
-which episode and step they are, so that a shift by one row anywhere shows.
+Twelve episodes of 1 to 12 steps, every other one terminated, the rest truncated. Observations state
+their episode and step, so that a shift by one row anywhere is detected.
 """
 
 from collections.abc import Callable
@@ -34,7 +34,7 @@ TABLE = (
 
 @dataclass(frozen=True)
 class Episode:
-    """observations [T+1, 3] are (episode, step, a random number)."""
+    """An episode whose observations [T+1, 3] are (episode, step, a random number)."""
 
     observations: npt.NDArray[np.float32]
     actions: npt.NDArray[np.float32]
@@ -45,14 +45,14 @@ class Episode:
 @pytest.fixture(scope="module")
 def episodes() -> list[Episode]:
     draw = np.random.default_rng(0)
-    made = []
+    result = []
     for number in range(EPISODES):
         length = number + 1
         steps = np.arange(length + 1, dtype=np.float32)
         observations = np.stack(
             [np.full(length + 1, number), steps, draw.normal(size=length + 1)], axis=1
         ).astype(np.float32)
-        made.append(
+        result.append(
             Episode(
                 observations,
                 draw.uniform(-1, 1, (length, 2)).astype(np.float32),
@@ -60,16 +60,16 @@ def episodes() -> list[Episode]:
                 terminated=number % 2 == 0,
             )
         )
-    return made
+    return result
 
 
 def ends(episode: Episode) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-    """terminated and truncated [T]."""
+    """Return the flags terminated and truncated, [T] each."""
     last = np.arange(len(episode.rewards)) == len(episode.rewards) - 1
     return last & episode.terminated, last & (not episode.terminated)
 
 
-# --- The writers: each by the library whose format it is ------------------------------------------
+# --- Writers, each by the library that defines its format ----------------------------------
 
 
 def as_minari(episodes: list[Episode], folder: Path, data_format: str) -> tuple[str, ...]:
@@ -109,20 +109,21 @@ def as_minari_arrow(episodes: list[Episode], folder: Path) -> tuple[str, ...]:
 
 
 def as_d4rl(episodes: list[Episode], folder: Path) -> tuple[str, ...]:
-    """D4RL keeps T+1 rows where time ran out: the last holds the final observation, and is dropped.
+    """Write D4RL's layout, in which a truncated episode of T steps has T+1 rows.
 
-    The file's last row is dropped too, so one more stands there.
+    Readers drop the last row of a truncated episode, which holds its final observation, and the
+    last row of the file; one row is added for it.
     """
     columns: dict[str, list[npt.NDArray[np.generic]]] = {
         name: [] for name in ("observations", "actions", "rewards", "terminals", "timeouts")
     }
     for e in episodes:
-        more = 0 if e.terminated else 1
-        count = len(e.rewards) + more
+        extra = 0 if e.terminated else 1
+        count = len(e.rewards) + extra
         columns["observations"].append(e.observations[:count])
-        columns["actions"].append(np.pad(e.actions, [(0, more), (0, 0)]))
-        columns["rewards"].append(np.pad(e.rewards, (0, more)))
-        columns["terminals"].append(np.pad(ends(e)[0], (0, more)))
+        columns["actions"].append(np.pad(e.actions, [(0, extra), (0, 0)]))
+        columns["rewards"].append(np.pad(e.rewards, (0, extra)))
+        columns["terminals"].append(np.pad(ends(e)[0], (0, extra)))
         columns["timeouts"].append((np.arange(count) == count - 1) & (not e.terminated))
     for parts in columns.values():
         parts.append(np.zeros_like(parts[0][:1]))
@@ -134,7 +135,7 @@ def as_d4rl(episodes: list[Episode], folder: Path) -> tuple[str, ...]:
 
 
 def table(episodes: list[Episode]) -> dict[str, npt.NDArray[np.generic]]:
-    """The columns under their default names, next observations included."""
+    """Return columns with their default names, next observations included."""
     count = [len(e.rewards) for e in episodes]
     before = np.concatenate([e.observations[:-1] for e in episodes])
     after = np.concatenate([e.observations[1:] for e in episodes])
@@ -171,22 +172,22 @@ WRITERS = [as_minari_hdf5, as_minari_arrow, as_d4rl, as_parquet, as_csv, as_npz]
 Writer = Callable[[list[Episode], Path], tuple[str, ...]]
 
 
-# --- What is read -------------------------------------------------------------------------------
+# --- Reading -------------------------------------------------------------------------------
 
 
 def read(write: Writer, episodes: list[Episode], folder: Path) -> Transitions:
-    chosen = settings("env=logged", *write(episodes, folder))
-    return load_transitions(chosen.env, chosen.dataset)
+    config = settings("env=logged", *write(episodes, folder))
+    return load_transitions(config.env, config.dataset)
 
 
 @pytest.fixture(autouse=True)
-def own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def temporary_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "store"))
     monkeypatch.setenv("OFFLINE_CQL_CACHE", str(tmp_path / "cache"))
 
 
 @pytest.mark.parametrize("write", WRITERS)
-def test_every_step_is_there_in_its_place(write: Writer, episodes: list[Episode], tmp_path: Path):
+def test_every_step_is_read_in_its_place(write: Writer, episodes: list[Episode], tmp_path: Path):
     data = read(write, episodes, tmp_path)
     count = np.arange(1, EPISODES + 1)
     number = np.repeat(np.arange(EPISODES), count)
@@ -205,7 +206,7 @@ def test_every_step_is_there_in_its_place(write: Writer, episodes: list[Episode]
     assert data.episode_returns().sum() == pytest.approx(total, abs=1e-9)
 
 
-def test_all_formats_but_d4rls_are_the_same_content(episodes: list[Episode], tmp_path: Path):
-    """D4RL's next observation of a terminal step is another one, which never counts."""
-    found = {w.__name__: read(w, episodes, tmp_path).sha256 for w in WRITERS if w is not as_d4rl}
-    assert len(set(found.values())) == 1, found
+def test_all_formats_except_d4rls_have_the_same_hash(episodes: list[Episode], tmp_path: Path):
+    """D4RL has another next observation at terminal steps; no update uses it."""
+    hashes = {w.__name__: read(w, episodes, tmp_path).sha256 for w in WRITERS if w is not as_d4rl}
+    assert len(set(hashes.values())) == 1, hashes

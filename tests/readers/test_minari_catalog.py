@@ -1,4 +1,4 @@
-"""Every data set of the remote catalog has a command, and every task's simulator can be made."""
+"""Guarantee: every data set of Minari's catalog has a command; every simulator can be made."""
 
 import pytest
 from support.config import CONF, compose_config, settings
@@ -11,13 +11,13 @@ QUALITIES = (
     *("random", "simple", "medium", "expert", "human", "cloned"),
     *("complete", "partial", "mixed", "fourrooms", "fourrooms-random"),
 )
-# No task of their own: env=logged dataset.id=…
+# Data sets without a task in conf/env: they are read with env=logged dataset.id=…
 BY_ID = {
     *("atari/breakout/expert-v0", "atari/pong/expert-v0"),
     *("minigrid/BabyAI-GoToLocal/optimal-v0", "minigrid/BabyAI-GoToLocal/optimal-fullobs-v0"),
     *("D4RL/kitchen/complete-v1", "D4RL/kitchen/mixed-v1", "D4RL/kitchen/partial-v1"),
 }
-# Observations, actions, whether discrete: of the simulator, as the data have them.
+# Observation dimensions, action dimensions (or actions), discrete: of the simulator and the data.
 SIZES = {
     "ant": (105, 8, False),
     "antmaze_large_diverse": (31, 8, False),
@@ -50,48 +50,48 @@ SIZES = {
 }
 
 
-def named() -> dict[str, str]:
-    """Data set id to the simulator of the task that names it."""
-    found = {}
+def simulators_by_dataset() -> dict[str, str]:
+    """Return the simulator of the task that names a data set, by data set id."""
+    simulators = {}
     for env in ENVIRONMENTS:
         if compose_config(f"env={env}").env.minari_id is None:
             continue
         config = compose_config(f"env={env}", "dataset=minari")
         for quality in QUALITIES:
             config.dataset.quality = quality
-            found[str(config.dataset.id)] = str(config.env.id)
-    return found
+            simulators[str(config.dataset.id)] = str(config.env.id)
+    return simulators
 
 
-def test_every_id_of_the_catalogue_is_named_by_a_task():
-    known, tasks = catalog(), named()
-    assert set(known) - set(tasks) == BY_ID
-    for name in set(known) & set(tasks):
-        assert tasks[name] == known[name]["env"]
+def test_every_id_of_the_catalog_is_named_by_a_task():
+    datasets, simulators = catalog(), simulators_by_dataset()
+    assert set(datasets) - set(simulators) == BY_ID
+    for name in set(datasets) & set(simulators):
+        assert simulators[name] == datasets[name]["env"]
 
 
-def test_a_quality_finds_the_data_set():
+def test_environment_and_quality_determine_the_id():
     config = settings("env=hopper", "dataset=minari", "dataset.quality=medium")
     assert (config.dataset.id, config.env.id) == ("mujoco/hopper/medium-v0", "Hopper-v5")
-    entry_point = settings("env=door", "dataset=minari", "dataset.quality=human")
-    assert entry_point.dataset.id == "D4RL/door/human-v2"
+    config = settings("env=door", "dataset=minari", "dataset.quality=human")
+    assert config.dataset.id == "D4RL/door/human-v2"
     assert settings("env=pointmaze_large_dense", "dataset=minari").dataset.id == (
         "D4RL/pointmaze/large-dense-v2"
     )
 
 
 @pytest.mark.parametrize("name", sorted(BY_ID))
-def test_any_other_is_reached_by_its_id(name):
+def test_a_data_set_without_a_task_is_named_by_its_id(name):
     config = settings("env=logged", "dataset=minari", f"dataset.id={name}", "evaluation=none")
     assert config.dataset.id == name
 
 
-def test_every_task_has_a_size_here():
+def test_sizes_are_listed_for_every_task():
     assert set(SIZES) == set(ENVIRONMENTS) - {"logged"}
 
 
 @pytest.mark.parametrize("env", sorted(SIZES))
-def test_a_tasks_simulator_can_be_made(env):
+def test_a_tasks_simulator_has_the_sizes_of_its_data(env):
     config = compose_config(f"env={env}").env
     (simulator,) = make_environments(config.id, 1, observation_keys=config.observation_keys)
     spaces = spaces_of(simulator)

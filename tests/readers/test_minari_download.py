@@ -1,6 +1,6 @@
 """Guarantee: a remote data set is downloaded once, whole or not at all.
 
-A local server speaks as much of the Hugging Face Hub's protocol as Minari's client needs.
+A local server implements the part of the Hugging Face Hub's protocol that Minari's client uses.
 """
 
 import contextlib
@@ -33,13 +33,13 @@ INSTEAD = "env=hopper dataset=simulated"
 
 
 class Remote(http.server.ThreadingHTTPServer):
-    """files: path in the repository to content. fault: what goes wrong with the HDF5 file."""
+    """A server with files by path in the repository, and a fault for requests of the HDF5 file."""
 
     daemon_threads = True
 
     def __init__(self, files):
         super().__init__(("127.0.0.1", 0), _Answer)
-        self.files, self.fault, self.asked = files, None, []
+        self.files, self.fault, self.requests = files, None, []
 
     @property
     def address(self):
@@ -57,7 +57,7 @@ class _Answer(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self):
         path = unquote(urlsplit(self.path).path)
-        self.server.asked.append((self.command, path))
+        self.server.requests.append((self.command, path))
         if self.server.fault == "silent":
             time.sleep(5)
         if self.server.fault == "500":
@@ -100,13 +100,13 @@ class _Answer(http.server.BaseHTTPRequestHandler):
         if start:
             self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
         rest = content[start:]
-        if faulty and self.server.fault == "short":  # says so, and sends no more
+        if faulty and self.server.fault == "short":  # declares half and sends half
             rest = rest[: len(rest) // 2]
         self.send_header("Content-Length", str(len(rest)))
         self.end_headers()
         if self.command == "HEAD":
             return
-        if faulty and self.server.fault == "broken":  # says all, sends half, hangs up
+        if faulty and self.server.fault == "broken":  # declares all, sends half, disconnects
             rest = rest[: len(rest) // 2]
         if faulty and self.server.fault == "slow":
             time.sleep(1.5)
@@ -116,7 +116,7 @@ class _Answer(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def content(tmp_path_factory):
-    """The files of a small real data set, as the remote has them."""
+    """Return the files of a small Minari data set, as the server lists them."""
     root = tmp_path_factory.mktemp("remote")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MINARI_DATASETS_PATH", str(root))
@@ -161,23 +161,23 @@ def remote(content, tmp_path, monkeypatch):
     server.server_close()
 
 
-def nothing_half_done():
+def is_absent():
     folder = dataset_path(NAME)
     return not folder.exists() and not is_stored(NAME)
 
 
-def test_a_data_set_that_is_absent_is_downloaded_and_readable(remote):
+def test_an_absent_data_set_is_downloaded_and_readable(remote):
     data = load(MinariReader(ensure_stored(NAME, instead=INSTEAD)))
     assert (len(data), len(data.ends)) == (2000, 4)
-    assert NAME in minari.list_local_datasets()  # in a namespace that Minari knows
+    assert NAME in minari.list_local_datasets()  # Minari itself lists it
     assert not list((dataset_path(NAME).parents[2] / ".downloading").iterdir())
 
 
-def test_nothing_is_asked_for_a_data_set_that_is_there(remote):
+def test_a_stored_data_set_sends_no_request(remote):
     ensure_stored(NAME, instead=INSTEAD)
-    remote.asked.clear()
+    remote.requests.clear()
     load(MinariReader(ensure_stored(NAME, instead=INSTEAD)))
-    assert remote.asked == []
+    assert remote.requests == []
 
 
 @pytest.mark.parametrize("fault", ["broken", "short", "500"])
@@ -186,7 +186,7 @@ def test_a_broken_download_is_never_used(remote, fault, monkeypatch):
     remote.fault = fault
     with pytest.raises(DataError, match=rf"{NAME} is not in .* cannot be downloaded \(.+{INSTEAD}"):
         ensure_stored(NAME, instead=INSTEAD)
-    assert nothing_half_done()
+    assert is_absent()
     remote.fault = None
     assert len(load(MinariReader(ensure_stored(NAME, instead=INSTEAD)))) == 2000
 
@@ -205,7 +205,7 @@ from offline_cql.readers.minari.store import MinariReader
 ensure_stored({NAME!r}, instead="")
 print(MinariReader({NAME!r}).spaces().observation_dim)
 """
-    both = [
+    processes = [
         subprocess.Popen(
             [sys.executable, "-c", code],
             stdout=subprocess.PIPE,
@@ -215,41 +215,41 @@ print(MinariReader({NAME!r}).spaces().observation_dim)
         )
         for _ in range(2)
     ]
-    results = [process.communicate(timeout=60) for process in both]
+    results = [process.communicate(timeout=60) for process in processes]
     assert [out.strip() for out, _ in results] == ["4", "4"]
     assert sum(f"another process is downloading {NAME}" in err for _, err in results) == 1
-    gets = [path for verb, path in remote.asked if verb == "GET" and path.endswith(".hdf5")]
+    gets = [path for verb, path in remote.requests if verb == "GET" and path.endswith(".hdf5")]
     assert len(gets) == 1
 
 
-def test_an_id_that_the_remote_lacks_gets_close_names(remote):
+def test_an_unknown_id_is_refused_with_similar_names(remote):
     with pytest.raises(DataError, match=r"no such data set\): did you mean D4RL/door/human-v2"):
         ensure_stored("D4RL/door/humann-v2", instead=INSTEAD)
 
 
-def test_offline_is_an_error_that_names_the_id_and_what_to_use_instead(remote, monkeypatch):
+def test_the_error_when_offline_names_the_id_and_other_data(remote, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     started = time.monotonic()
     with pytest.raises(DataError, match=rf"{NAME} .*offline.*{INSTEAD}"):
         ensure_stored(NAME, instead=INSTEAD)
     assert time.monotonic() - started < 30
-    assert remote.asked == []
+    assert remote.requests == []
 
 
-def test_a_server_that_says_nothing_is_given_up(remote, monkeypatch):
+def test_a_silent_server_is_given_up(remote, monkeypatch):
     remote.fault = "silent"
     monkeypatch.setattr(minari_download, "ANSWER_TIMEOUT", 2.0)
     with pytest.raises(DataError, match=r"no usable answer from the server within 2 s"):
         ensure_stored(NAME, instead=INSTEAD)
 
 
-def test_the_limit_for_an_answer_is_below_the_promised_30_seconds():
+def test_the_timeout_of_an_answer_is_below_30_seconds():
     assert minari_download.ANSWER_TIMEOUT <= 28
 
 
-def test_what_is_recorded_here_is_never_asked_for(remote):
+def test_simulated_data_send_no_request(remote):
     ensure_stored("sim/hopper/medium-v0", instead=INSTEAD)
-    assert remote.asked == []
+    assert remote.requests == []
     with pytest.raises(DataError, match=r"python collect\.py"):
         load(MinariReader("sim/hopper/medium-v0"))
 
@@ -262,10 +262,10 @@ def test_a_link_out_of_the_data_set_does_not_enter_the_store(remote, tmp_path):
     (staging / "more.txt").symlink_to(tmp_path / "private")
     with pytest.raises(DataError, match="is a link out of the data set"):
         ensure_stored(NAME, instead=INSTEAD)
-    assert nothing_half_done()
+    assert is_absent()
 
 
-def test_the_catalogue_says_what_the_remote_has():
+def test_the_catalog_lists_simulator_steps_and_episodes():
     assert catalog()["mujoco/hopper/medium-v0"] == {
         "env": "Hopper-v5",
         "steps": 999404,
@@ -274,12 +274,12 @@ def test_the_catalogue_says_what_the_remote_has():
     assert len(catalog()) == 66
 
 
-def test_the_files_that_arrived_whole_are_not_fetched_again(remote):
+def test_files_that_arrived_whole_are_not_downloaded_again(remote):
     remote.fault = "broken"
     with pytest.raises(DataError):
         ensure_stored(NAME, instead=INSTEAD)
     remote.fault = None
-    remote.asked.clear()
+    remote.requests.clear()
     ensure_stored(NAME, instead=INSTEAD)
-    fetched = [path for verb, path in remote.asked if verb == "GET" and "/resolve/" in path]
-    assert [path.rpartition("/")[2] for path in fetched] == ["main_data.hdf5"]
+    downloaded = [path for verb, path in remote.requests if verb == "GET" and "/resolve/" in path]
+    assert [path.rpartition("/")[2] for path in downloaded] == ["main_data.hdf5"]

@@ -1,6 +1,6 @@
-"""What Minari's own collector records of real environments is what our simulators show.
+"""Guarantee: rows that Minari's own collector stored equal the observations of our simulators.
 
-Every stored row equals the observation of our flat simulator after the same seed and actions.
+Both run the same environment with the same seed and actions.
 """
 
 import gymnasium as gym
@@ -17,9 +17,9 @@ from offline_cql.simulation.rollouts import roll_out
 NAME = "sim/tiny/collected-v0"
 SEEDS = (4, 11, 2)
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # Minari misses an author
+pytestmark = pytest.mark.filterwarnings("ignore")  # Minari asks for an author
 
-TEXT = gym.spaces.Text(60)  # minigrid's mission space cannot be written down
+TEXT = gym.spaces.Text(60)  # minigrid's mission space cannot be stored
 CASES = [
     ("Pendulum-v1", None, 12),
     ("CartPole-v1", None, 12),
@@ -41,14 +41,14 @@ def store(tmp_path, monkeypatch):
 
 
 def raw(env_id):
-    """The environment as Gymnasium makes it, after our own package has registered it."""
+    """Return the environment that Gymnasium makes, after our package registered it."""
     (flat,) = make_environments(env_id, 1)
     flat.close()
     return gym.make(env_id)
 
 
 def collect(env_id, steps, data_format):
-    """Episodes by Minari's collector; the actions [E, T, ...] that it was given."""
+    """Record episodes with Minari's collector; return the actions [E, T, ...] of each."""
     env = raw(env_id)
     space = env.observation_space
     if "MiniGrid" in env_id:
@@ -72,7 +72,7 @@ def collect(env_id, steps, data_format):
 
 @pytest.mark.parametrize("data_format", ["hdf5", "arrow"])
 @pytest.mark.parametrize(("env_id", "keys", "steps"), CASES)
-def test_stored_rows_are_the_simulators(env_id, keys, steps, data_format):
+def test_stored_rows_equal_the_simulators(env_id, keys, steps, data_format):
     actions = collect(env_id, steps, data_format)
     data = load(MinariReader(NAME, observation_keys=keys))
     (simulator,) = make_environments(env_id, 1, observation_keys=keys)
@@ -80,11 +80,11 @@ def test_stored_rows_are_the_simulators(env_id, keys, steps, data_format):
     assert len(data.ends) == len(SEEDS)
     row = 0
     for seed, episode in zip(SEEDS, actions, strict=True):
-        seen, _ = simulator.reset(seed=seed)
+        observation, _ = simulator.reset(seed=seed)
         for action in episode[: data.lengths[SEEDS.index(seed)]]:
-            np.testing.assert_array_equal(data.observations[row], np.float32(seen))
-            seen, reward, terminated, _, _ = simulator.step(action)
-            np.testing.assert_array_equal(data.next_observations[row], np.float32(seen))
+            np.testing.assert_array_equal(data.observations[row], np.float32(observation))
+            observation, reward, terminated, _, _ = simulator.step(action)
+            np.testing.assert_array_equal(data.next_observations[row], np.float32(observation))
             assert data.rewards[row] == np.float32(reward)
             assert data.terminated[row] == terminated
             row += 1
@@ -92,8 +92,8 @@ def test_stored_rows_are_the_simulators(env_id, keys, steps, data_format):
     simulator.close()
 
 
-def test_one_row_is_what_gymnasium_flattens():
-    """Gymnasium's own flatten, text left out."""
+def test_an_observation_equals_gymnasiums_flatten():
+    """Text, which Gymnasium would flatten too, is left out."""
     for env_id in ("PointMaze_UMaze-v3", "FrankaKitchen-v1", "Nested-v0"):
         env = raw(env_id)
         (flat,) = make_environments(env_id, 1)
@@ -104,7 +104,7 @@ def test_one_row_is_what_gymnasium_flattens():
 
 
 def test_the_ant_in_the_maze_has_d4rls_29_numbers():
-    """Position, then the 27 that the simulator calls its observation: qpos and qvel, in order."""
+    """The position, then the 27 numbers of the key observation: qpos and qvel, in order."""
     keys = ["achieved_goal", "observation"]
     (env,) = make_environments("AntMaze_UMaze-v4", 1, observation_keys=keys)
     observation, _ = env.reset(seed=0)

@@ -1,4 +1,4 @@
-"""HDF5, Arrow and Parquet stores of the same episodes are the same data, and equally guarded."""
+"""Guarantee: the same episodes in HDF5, Arrow and Parquet are the same data, refused alike."""
 
 import json
 import os
@@ -22,7 +22,7 @@ FORMATS = ("hdf5", "arrow", "parquet")
 BOX = gym.spaces.Box(-np.inf, np.inf, (2,), np.float64)
 ACTIONS = gym.spaces.Box(np.float32([-2, 0]), np.float32([2, 1]), dtype=np.float32)
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # Minari misses an author
+pytestmark = pytest.mark.filterwarnings("ignore")  # Minari asks for an author
 
 
 @pytest.fixture(autouse=True)
@@ -85,10 +85,10 @@ def nested(seed, steps=4):
 
 
 @pytest.mark.parametrize("data_format", FORMATS)
-def test_markers_stay_with_their_episode_and_step(data_format):
+def test_rows_stay_in_their_episode_and_step(data_format):
     """Twelve episodes of 1 to 12 steps; by name, number 10 would come before number 2."""
-    lasts = ["terminations", "truncations", "neither"]
-    write([plain(k, k + 1, last=lasts[k % 3]) for k in range(12)], data_format)
+    endings = ["terminations", "truncations", "neither"]
+    write([plain(k, k + 1, last=endings[k % 3]) for k in range(12)], data_format)
     data = read()
     times = np.concatenate([np.arange(k + 1) for k in range(12)])
     episodes = np.repeat(np.arange(12), np.arange(1, 13))
@@ -104,7 +104,7 @@ def test_markers_stay_with_their_episode_and_step(data_format):
 
 
 @pytest.mark.parametrize("data_format", FORMATS)
-def test_nested_observations_lie_in_the_order_of_their_keys(data_format):
+def test_nested_observations_are_flattened_in_the_order_of_their_keys(data_format):
     seeds = [3, 41, 7]
     write(
         [nested(seed) for seed in seeds],
@@ -131,7 +131,7 @@ def test_nested_observations_lie_in_the_order_of_their_keys(data_format):
 
 
 @pytest.mark.parametrize("data_format", FORMATS)
-def test_keys_choose_parts_of_a_dict_in_the_same_order(data_format):
+def test_observation_keys_select_parts_of_a_dict_in_the_same_order(data_format):
     write(
         [nested(9)],
         data_format,
@@ -140,7 +140,7 @@ def test_keys_choose_parts_of_a_dict_in_the_same_order(data_format):
     )
     expected = [nested_row(9, time) for time in range(4)]
     np.testing.assert_array_equal(read(["goal"]).observations, [row[7:] for row in expected])
-    both = read(["goal", "body"])  # the order of naming says nothing
+    both = read(["goal", "body"])  # the order of the keys does not matter
     np.testing.assert_array_equal(both.observations, expected)
     assert read(["goal"]).sha256 != both.sha256
     with pytest.raises(DataError, match=r"must be among \['body', 'goal', 'mission'\]"):
@@ -176,7 +176,7 @@ PICTURE = gym.spaces.Box(0, 255, (40, 36, 3), np.uint8)
 
 
 def film():
-    """Two episodes of a smooth picture that grows brighter; JPEG keeps such a one within 3."""
+    """Return two episodes of a smooth picture that grows brighter; JPEG changes it by at most 3."""
     ramp = np.linspace(0, 100, 40)[:, None, None] + np.linspace(0, 60, 36)[None, :, None]
     frames = [(ramp + 10 * time + np.zeros(3)).astype(np.uint8) for time in range(5)]
     episodes = [plain(0, 3), plain(1, 1)]
@@ -196,9 +196,9 @@ def test_pictures_stay_bytes(data_format, encoded):
     assert data.observations.dtype == np.uint8
     stored = np.concatenate([part[:-1] for part in frames]).reshape(4, -1).astype(int)
     following = np.concatenate([part[1:] for part in frames]).reshape(4, -1).astype(int)
-    slack = 6 if encoded else 0  # JPEG is lossy
-    assert np.abs(data.observations - stored).max() <= slack
-    assert np.abs(data.next_observations - following).max() <= slack
+    tolerance = 6 if encoded else 0  # JPEG is lossy
+    assert np.abs(data.observations - stored).max() <= tolerance
+    assert np.abs(data.next_observations - following).max() <= tolerance
     assert data.observation_names == ()
 
 
@@ -221,11 +221,11 @@ def edit(path, **changes):
     (path / "metadata.json").write_text(json.dumps(metadata))
 
 
-# --- Arrow and Parquet: bad files ------------------------------------------------------------
+# --- Arrow and Parquet: invalid files ------------------------------------------------------------
 
 
 def rewrite(path, data_format, change):
-    """Episode 1 after `change` of its table."""
+    """Replace the table of episode 1 by `change` of it."""
     (file,) = (path / "1").glob(f"*.{data_format}")
     if data_format == "parquet":
         pa.parquet.write_table(change(pa.parquet.ParquetFile(file).read()), file)
@@ -261,7 +261,7 @@ def rewrite(path, data_format, change):
         ),
     ],
 )
-def test_a_table_that_does_not_fit_is_refused(data_format, change, message):
+def test_an_invalid_table_is_refused(data_format, change, message):
     path = write([plain(0, 3), plain(1, 4)], data_format)
     rewrite(path, data_format, change)
     with pytest.raises(DataError, match=message):
@@ -281,7 +281,7 @@ def test_a_truncated_file_is_refused_with_a_remedy(data_format, share):
 
 
 @pytest.mark.parametrize("data_format", ["arrow", "parquet"])
-def test_an_episode_that_is_missing_is_refused(data_format):
+def test_a_missing_episode_is_refused(data_format):
     path = write([plain(0, 3), plain(1, 4)], data_format)
     for file in (path / "1").iterdir():
         file.unlink()
@@ -290,7 +290,7 @@ def test_an_episode_that_is_missing_is_refused(data_format):
         read()
 
 
-def test_more_episodes_than_promised_are_refused():
+def test_more_episodes_than_the_metadata_state_are_refused():
     path = write([plain(0, 3), plain(1, 4)], "hdf5")
     with h5py.File(path / "main_data.hdf5", "a") as file:
         file.copy("episode_0", "episode_2")
@@ -316,7 +316,7 @@ def test_a_linked_folder_out_of_the_data_set_is_refused(store):
         read()
 
 
-def test_a_data_set_that_lies_elsewhere_as_a_whole_is_read(store):
+def test_a_link_to_a_whole_data_set_is_followed(store):
     path = write([plain(0, 3)], "arrow")
     os.replace(path.parent, store / "disk")
     path.parent.symlink_to(store / "disk")
@@ -336,7 +336,7 @@ def test_a_nested_link_in_hdf5_is_refused(store):
         read()
 
 
-def test_an_array_that_claims_more_than_the_whole_is_not_allocated():
+def test_an_array_longer_than_the_data_set_is_refused_unread():
     path = write([plain(0, 3)], "hdf5")
     with h5py.File(path / "main_data.hdf5", "a") as file:
         del file["episode_0/rewards"]

@@ -1,4 +1,4 @@
-"""Guarantee: logged steps are read completely and unshifted; a data set cannot run code."""
+"""Guarantee: stored steps are read completely and unshifted; a data set cannot run code."""
 
 import json
 import warnings
@@ -31,7 +31,10 @@ def load_transitions(name, **keys) -> Transitions:
 
 
 def episode(number, steps, *, end="terminal", **changes):
-    """Observation (number, step), action (step, number)/100 and reward 100 * number + step."""
+    """Return an episode of observations (number, step), actions (step, number)/100 and rewards.
+
+    The reward is 100 * number + step.
+    """
     times = np.arange(steps)
     flags = {"terminal": (1, 0), "truncated": (0, 1), "both": (1, 1), "none": (0, 0)}[end]
     last = times == steps - 1
@@ -85,7 +88,7 @@ def test_nothing_is_shifted_and_nothing_crosses_an_episode():
     np.testing.assert_array_equal(data.terminated, times == data.episodes)
 
 
-def test_arrays_have_the_agreed_types():
+def test_arrays_are_float32_int32_and_bool():
     data = load(episode(0, 3))
     types = {n: getattr(data, n).dtype for n in ("observations", "actions", "rewards", "episodes")}
     assert types == {
@@ -97,7 +100,7 @@ def test_arrays_have_the_agreed_types():
     assert data.terminated.dtype == data.truncated.dtype == np.bool_
 
 
-def test_the_sum_of_rewards_survives():
+def test_returns_include_the_reward_of_the_last_step():
     """The reward of a terminal step counts: 0+1+2, then 100+101."""
     assert load(episode(0, 3), episode(1, 2)).episode_returns().tolist() == [3, 201]
 
@@ -120,7 +123,7 @@ def test_a_trailing_part_of_an_episode_is_kept_as_truncated():
     assert data.truncated.tolist() == [True, False, True]
 
 
-def test_discrete_actions_stay_numbers():
+def test_discrete_actions_stay_integers():
     actions = np.array([0, 2, 1])
     data = load(episode(0, 3, actions=actions), action_space=gym.spaces.Discrete(3))
     assert data.actions.dtype == np.int64
@@ -128,7 +131,7 @@ def test_discrete_actions_stay_numbers():
     assert data.spaces.discrete
 
 
-def test_identity_follows_the_content(store, monkeypatch):
+def test_the_hash_depends_on_the_content_alone(store, monkeypatch):
     first = load(episode(0, 3), episode(1, 2)).sha256
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(store / "second"))
     assert load(episode(0, 3), episode(1, 2)).sha256 == first
@@ -145,7 +148,7 @@ def test_identity_follows_the_content(store, monkeypatch):
         ("observations", "next observations", 3),  # the last one is only a next observation
     ],
 )
-def test_values_that_are_no_float32_are_refused_with_their_place(bad, name, array, step):
+def test_values_that_are_not_finite_float32_are_refused_with_their_position(bad, name, array, step):
     values = getattr(episode(1, 3), name).copy()
     values[step] = bad
     row = min(step, 2)
@@ -167,7 +170,7 @@ def test_actions_beyond_their_bounds_are_refused(action):
         load(episode(0, 1, actions=np.array([action], np.float32)))
 
 
-def test_actions_beyond_their_bounds_by_rounding_are_clipped():
+def test_actions_beyond_their_bounds_by_a_rounding_error_are_clipped():
     action = np.array([[2 + 1e-6, 1 + 1e-7]])
     assert load(episode(0, 1, actions=action)).actions.tolist() == [[1, 1]]
 
@@ -184,7 +187,7 @@ def test_infinite_action_bounds_are_refused():
 
 
 @pytest.mark.parametrize("name", ["actions", "rewards", "terminations", "observations"])
-def test_lengths_that_do_not_fit_are_refused(name):
+def test_arrays_of_different_lengths_are_refused(name):
     whole = getattr(episode(1, 3), name)
     with pytest.raises(DataError, match=r"episode 1 of \d steps has"):
         load(episode(0, 3), episode(1, 3, **{name: whole[:-1]}))
@@ -200,7 +203,7 @@ def test_an_end_inside_an_episode_is_refused():
         load(episode(0, 3, terminations=np.array([False, True, False])))
 
 
-def test_an_absent_data_set_names_the_command():
+def test_the_error_of_an_absent_data_set_names_the_command():
     with pytest.raises(DataError, match=r"sim/hopper/medium-v0 is not in .* python collect\.py"):
         load_transitions("sim/hopper/medium-v0")
 
@@ -223,8 +226,8 @@ def test_an_id_cannot_leave_the_store(name):
 
 
 @pytest.mark.parametrize("missing", ["observation_space", "action_space"])
-def test_metadata_that_name_a_program_run_nothing(store, missing, monkeypatch):
-    """Without a space, Minari itself would make the environment that the metadata name."""
+def test_metadata_that_name_a_program_do_not_run_it(store, missing, monkeypatch):
+    """Without a space, Minari itself would create the environment that the metadata name."""
     path = write([episode(0, 3)])
     (store / "evil_module.py").write_text(f"open({str(store / 'ran')!r}, 'w')\nmake = None\n")
     monkeypatch.syspath_prepend(str(store))
@@ -239,33 +242,33 @@ def test_metadata_that_name_a_program_run_nothing(store, missing, monkeypatch):
         load_transitions(NAME)
     edit_metadata(path, **json.loads((write_again(store) / "metadata.json").read_text()))
     edit_metadata(path, env_spec=spec)
-    load_transitions(NAME)  # with both spaces the name is there, and is not followed
+    load_transitions(NAME)  # with both spaces the program is not imported
     assert not (store / "ran").exists()
 
 
 def write_again(store):
-    """The same data set in another store, for its metadata."""
+    """Write the same data set to another store and return its folder."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MINARI_DATASETS_PATH", str(store / "other"))
         return write([episode(0, 3)])
 
 
 @pytest.mark.parametrize("text", ["", "not json", "[]", "null"])
-def test_metadata_that_are_no_object_are_refused(text):
+def test_metadata_that_are_not_an_object_are_refused(text):
     path = write([episode(0, 3)])
     (path / "metadata.json").write_text(text)
     with pytest.raises(DataError, match="metadata"):
         load_transitions(NAME)
 
 
-def test_another_format_is_refused():
+def test_an_unknown_format_is_refused():
     edit_metadata(write([episode(0, 3)]), data_format="zarr")
     with pytest.raises(DataError, match="'zarr'; supported: hdf5, arrow, parquet"):
         load_transitions(NAME)
 
 
 @pytest.mark.parametrize("steps", [4, 2])
-def test_a_count_that_does_not_fit_is_refused(steps):
+def test_a_wrong_number_of_steps_is_refused(steps):
     edit_metadata(write([episode(0, 3)]), total_steps=steps)
     fault = "holds 3 steps" if steps > 3 else "is 4 long"
     with pytest.raises(DataError, match=rf"{fault}, metadata\.json says {steps}"):
@@ -299,7 +302,7 @@ def test_a_link_to_another_file_is_refused(store):
         load_transitions(NAME)
 
 
-def test_values_kept_in_another_file_are_refused(store):
+def test_values_stored_in_another_file_are_refused(store):
     path = write([episode(0, 3)])
     (store / "private.bin").write_bytes(np.arange(3.0).tobytes())
     with h5py.File(path / "main_data.hdf5", "a") as file:

@@ -21,13 +21,13 @@ ENDS = ["T", "U", "", "T", "U"] * 2 + ["", "T", "U", "U"]
 
 @pytest.fixture(scope="module")
 def marked(tmp_path_factory: pytest.TempPathFactory) -> Transitions:
-    """Fourteen episodes of 1 to 11 steps from Parquet, read at once."""
+    """Return fourteen episodes of 1 to 11 steps, read from one Parquet file in one chunk."""
     folder = tmp_path_factory.mktemp("marked")
     return load_table(write(folder / "logs.parquet", episodes(LENGTHS, ENDS)))
 
 
-def kept(length: int, end: str) -> int:
-    """Transitions of an episode without a column of next observations."""
+def n_transitions(length: int, end: str) -> int:
+    """Return the transitions of an episode without a column of next observations."""
     return length if end == "T" else length - 1
 
 
@@ -35,8 +35,8 @@ def equal(one: Transitions, other: Transitions) -> bool:
     return one.sha256 == other.sha256 and one.repairs == other.repairs
 
 
-def test_every_row_but_those_without_a_next_observation_is_a_transition(marked: Transitions):
-    lengths = [kept(n, end) for n, end in zip(LENGTHS, ENDS, strict=True)]
+def test_every_row_that_has_a_next_observation_is_a_transition(marked: Transitions):
+    lengths = [n_transitions(n, end) for n, end in zip(LENGTHS, ENDS, strict=True)]
     assert marked.lengths.tolist() == [length for length in lengths if length]
 
 
@@ -44,8 +44,8 @@ def test_nothing_is_shifted_and_nothing_crosses_an_episode(marked: Transitions):
     number, step = marked.observations.T
     np.testing.assert_array_equal(marked.rewards, 100 * number + step)
     np.testing.assert_array_equal(marked.next_observations[:, 0], number)
-    follows = step + 1 - marked.terminated  # a task's end is followed by nothing
-    np.testing.assert_array_equal(marked.next_observations[:, 1], follows)
+    next_step = step + 1 - marked.terminated  # a terminal row has no next observation: its own
+    np.testing.assert_array_equal(marked.next_observations[:, 1], next_step)
     np.testing.assert_allclose(marked.actions[:, 0], step / 5 - 1, atol=1e-6)  # 0 … 1 as -1 … 1
     np.testing.assert_array_equal(np.diff(number) != 0, np.diff(marked.episodes) != 0)
 
@@ -57,7 +57,7 @@ def test_truncated_episodes_bootstrap_and_terminated_ones_do_not(marked: Transit
     assert marked.terminated.sum() == sum(expected)
 
 
-def test_every_reward_of_a_terminated_episode_survives(marked: Transitions):
+def test_returns_of_terminated_episodes_include_every_reward(marked: Transitions):
     returns = dict(zip(marked.observations[marked.ends - 1, 0], marked.episode_returns(), strict=1))
     for number, (length, end) in enumerate(zip(LENGTHS, ENDS, strict=True)):
         if end == "T":
@@ -65,10 +65,10 @@ def test_every_reward_of_a_terminated_episode_survives(marked: Transitions):
 
 
 def test_repairs_are_counted(marked: Transitions):
-    lost = [(length, end) for length, end in zip(LENGTHS, ENDS, strict=True) if end != "T"]
+    unterminated = [(length, end) for length, end in zip(LENGTHS, ENDS, strict=True) if end != "T"]
     assert marked.repairs == {
-        "dropped_episodes_of_one_step": sum(length == 1 for length, _ in lost),
-        "dropped_last_steps": sum(length > 1 for length, _ in lost),
+        "dropped_episodes_of_one_step": sum(length == 1 for length, _ in unterminated),
+        "dropped_last_steps": sum(length > 1 for length, _ in unterminated),
         "episodes_without_an_end": ENDS.count(""),
     }
 
@@ -80,7 +80,7 @@ def test_every_format_gives_the_same_transitions(kind: str, marked: Transitions,
 
 @pytest.mark.parametrize("chunk", [1, 2, 3, 5, 64])
 @pytest.mark.parametrize("next_column", [False, True])
-def test_chunk_size_changes_nothing(chunk: int, next_column: bool, tmp_path: Path):
+def test_the_chunk_size_does_not_matter(chunk: int, next_column: bool, tmp_path: Path):
     columns = episodes(LENGTHS, ENDS)
     if next_column:
         columns |= {f"next_obs_{i}": columns[f"obs_{i}"] + 0.5 for i in range(2)}
@@ -97,8 +97,8 @@ def test_a_column_of_next_observations_keeps_the_last_steps(tmp_path: Path):
     assert data.repairs == {}
 
 
-def test_a_missing_next_observation_matters_only_where_it_is_needed(tmp_path: Path):
-    """Of the terminated row it is not; the truncated row is dropped."""
+def test_a_missing_next_observation_drops_only_rows_that_need_it(tmp_path: Path):
+    """A terminated row does not need it; the truncated row is dropped."""
     columns = episodes([2, 3], ["T", "U"])
     columns |= {f"next_obs_{i}": columns[f"obs_{i}"] + 0.5 for i in range(2)}
     columns["next_obs_1"][[1, 4]] = np.nan
@@ -109,11 +109,12 @@ def test_a_missing_next_observation_matters_only_where_it_is_needed(tmp_path: Pa
 
 
 def without(columns: dict[str, Any], *names: str) -> dict[str, Any]:
+    """Return the other columns."""
     return {name: values for name, values in columns.items() if name not in names}
 
 
 @pytest.mark.parametrize(
-    "left_out",
+    "dropped",
     [
         ("step",),
         ("episode", "step"),
@@ -121,13 +122,13 @@ def without(columns: dict[str, Any], *names: str) -> dict[str, Any]:
         ("episode", "terminated", "truncated"),
     ],
 )
-def test_episodes_are_told_apart_by_whatever_there_is(left_out: tuple[str, ...], tmp_path: Path):
-    columns = without(episodes([3, 2, 4], ["U", "U", "U"]), *left_out)
+def test_episodes_are_separated_by_any_one_of_the_columns(dropped: tuple[str, ...], tmp_path: Path):
+    columns = without(episodes([3, 2, 4], ["U", "U", "U"]), *dropped)
     data = load_table(write(tmp_path / "logs.parquet", columns))
     assert data.lengths.tolist() == [2, 1, 3]
 
 
-def test_a_flag_ends_an_episode_that_the_step_alone_would_not(tmp_path: Path):
+def test_a_flag_ends_an_episode_whose_steps_continue(tmp_path: Path):
     columns = without(episodes([3, 2], ["T", "T"]), "episode")
     columns["step"] = np.array([0, 1, 2, 7, 8])
     assert load_table(write(tmp_path / "logs.parquet", columns)).lengths.tolist() == [3, 2]
@@ -142,27 +143,27 @@ def test_a_flag_ends_an_episode_that_the_step_alone_would_not(tmp_path: Path):
         pa.array(["x", "x", "y", "y", "y"]).dictionary_encode(),
     ],
 )
-def test_an_episode_has_any_kind_of_name(ids: Any, tmp_path: Path):
+def test_episodes_are_identified_by_text_numbers_dates_or_categories(ids: Any, tmp_path: Path):
     columns = episodes([2, 3], ["T", "T"]) | {"episode": ids}
     assert load_table(write(tmp_path / "logs.parquet", columns), chunk=2).lengths.tolist() == [2, 3]
 
 
 def test_many_files_are_one_table_in_natural_order(tmp_path: Path):
-    """Episode 4 goes on in the third file; part_10 comes after part_2."""
+    """Episode 4 continues in the third file; part_10 comes after part_2."""
     columns = episodes(LENGTHS, ENDS)
     whole = load_table(write(tmp_path / "whole.parquet", columns))
     size = len(columns["reward"])
-    borders = [0, 7, 14, 15, *range(20, size, 7), size]
-    for number, (start, end) in enumerate(pairwise(borders)):
+    boundaries = [0, 7, 14, 15, *range(20, size, 7), size]
+    for number, (start, end) in enumerate(pairwise(boundaries)):
         part = {name: values[start:end] for name, values in columns.items()}
         write(tmp_path / f"part_{number}.{FORMATS[number % 4]}", part)
     data = load_table(f"{tmp_path}/part_*")
-    assert len(borders) > 11
+    assert len(boundaries) > 11
     assert data.sha256 == whole.sha256
     assert data.repairs["episodes_over_two_files"] > 0
 
 
-def test_without_an_episode_column_a_file_ends_an_episode(tmp_path: Path):
+def test_without_an_episode_column_the_end_of_a_file_ends_an_episode(tmp_path: Path):
     columns = without(episodes([4], ["T"]), "episode", "step")
     for number in range(2):
         part = {name: values[2 * number : 2 * number + 2] for name, values in columns.items()}
@@ -170,7 +171,7 @@ def test_without_an_episode_column_a_file_ends_an_episode(tmp_path: Path):
     assert load_table(f"{tmp_path}/*.csv").lengths.tolist() == [1, 2]
 
 
-def test_observations_keep_the_order_of_the_list_and_patterns_count_naturally(tmp_path: Path):
+def test_observations_keep_the_order_of_the_list_and_patterns_sort_naturally(tmp_path: Path):
     columns = episodes([3], ["T"])
     columns |= {f"x_{i}": np.full(3, float(i)) for i in (10, 2, 1)}
     path = write(tmp_path / "logs.parquet", columns)
@@ -179,18 +180,18 @@ def test_observations_keep_the_order_of_the_list_and_patterns_count_naturally(tm
     assert data.observations[2].tolist() == [2, 1, 2, 10, 0]
 
 
-def test_an_array_of_two_dimensions_is_as_many_columns(tmp_path: Path):
+def test_a_two_dimensional_array_is_read_as_columns(tmp_path: Path):
     columns = episodes(LENGTHS, ENDS)
     two = np.stack([columns.pop("obs_0"), columns.pop("obs_1")], axis=1)
     reward = columns.pop("reward")[:, None]
-    ignored = {"about": np.array(3), "images": np.zeros((2, 2, 2)), "notes": np.array([{}, None])}
+    ignored = {"version": np.array(3), "images": np.zeros((2, 2, 2)), "notes": np.array([{}, None])}
     np.savez(tmp_path / "logs.npz", **columns, observations=two, reward=reward, **ignored)
     data = load_table(tmp_path / "logs.npz", "observation=[observations_*]")
     assert data.observation_names == ("observations_0", "observations_1")
     assert data.sha256 == load_table(write(tmp_path / "l.csv", episodes(LENGTHS, ENDS))).sha256
 
 
-def test_numbers_of_every_type_arrive_as_they_are(tmp_path: Path):
+def test_numbers_of_every_type_are_read_exactly(tmp_path: Path):
     kinds = [pa.int8(), pa.uint16(), pa.int64(), pa.uint64(), pa.float16(), pa.float32()]
     columns = episodes([4], ["T"])
     columns |= {f"n_{i}": pa.array([0, 1, 2, 3]).cast(kind) for i, kind in enumerate(kinds)}
@@ -220,7 +221,7 @@ def one_action(values: Any) -> dict[str, Any]:
     ],
 )
 @pytest.mark.parametrize("kind", FORMATS)
-def test_a_lone_column_of_names_or_whole_numbers_is_a_choice(
+def test_a_single_column_of_text_or_whole_numbers_is_a_discrete_action(
     values: Any, indices: Any, names: Any, kind: str, tmp_path: Path
 ):
     data = load_table(write(tmp_path / f"logs.{kind}", one_action(values)), chunk=2)
@@ -229,14 +230,14 @@ def test_a_lone_column_of_names_or_whole_numbers_is_a_choice(
     assert data.action_names == names
 
 
-def test_a_dictionary_counts_only_the_values_that_occur(tmp_path: Path):
+def test_categories_that_do_not_occur_are_not_actions(tmp_path: Path):
     values = pa.DictionaryArray.from_arrays([1, 0, 1, 1], ["b", "a", "never"])
     data = load_table(write(tmp_path / "logs.parquet", one_action(values)))
     assert data.action_names == ("a", "b")
     assert data.actions.tolist() == [0, 1, 0, 0]
 
 
-def test_whole_numbers_are_amounts_where_the_settings_say_so(tmp_path: Path):
+def test_whole_numbers_are_continuous_with_discrete_false(tmp_path: Path):
     path = write(tmp_path / "logs.csv", one_action([1, 2, 3, 2]))
     data = load_table(path, "discrete=false")
     assert data.spaces == Spaces(2, 1, False, (1.0,), (3.0,))
@@ -244,21 +245,21 @@ def test_whole_numbers_are_amounts_where_the_settings_say_so(tmp_path: Path):
     assert data.action_names == ("action",)
 
 
-def test_fractions_without_one_are_choices_where_the_settings_say_so(tmp_path: Path):
+def test_whole_floats_are_discrete_with_discrete_true(tmp_path: Path):
     data = load_table(
         write(tmp_path / "l.parquet", one_action([1.0, 0.0, 1.0, 1.0])), "discrete=true"
     )
     assert data.actions.tolist() == [1, 0, 1, 1]
 
 
-def test_bounds_of_the_settings_take_the_place_of_the_datas(tmp_path: Path):
+def test_typed_bounds_replace_those_of_the_data(tmp_path: Path):
     path = write(tmp_path / "logs.parquet", episodes([5], ["T"]))
     data = load_table(path, "action_low=[-1,-2]", "action_high=[1,2]")
     assert (data.spaces.action_low, data.spaces.action_high) == ((-1, -2), (1, 2))
     assert data.actions[4].tolist() == pytest.approx([0.4, 0.02])
 
 
-def test_propensities_arrive_with_their_steps(tmp_path: Path):
+def test_propensities_stay_with_their_steps(tmp_path: Path):
     columns = one_action([0, 1, 1, 0]) | {"propensity": [0.5, 0.25, 1.0, 0.125]}
     columns = without(columns, "terminated")
     data = load_table(write(tmp_path / "logs.parquet", columns))
@@ -266,19 +267,19 @@ def test_propensities_arrive_with_their_steps(tmp_path: Path):
     assert data.propensities.tolist() == [0.5, 0.25, 1.0]
 
 
-def test_a_simulator_decides_what_actions_are(tmp_path: Path):
+def test_a_simulator_determines_the_kind_of_actions(tmp_path: Path):
     path = write(tmp_path / "logs.csv", one_action([0, 1, 1, 0]))
-    amounts = Spaces(2, 1, False, (-2.0,), (2.0,))
-    assert load_table(path, spaces=amounts).actions[:, 0].tolist() == [0, 0.5, 0.5, 0]
-    choices = load_table(path, spaces=Spaces(2, 4, True, (), ()))
-    assert choices.spaces.action_dim == 4
-    assert choices.actions.tolist() == [0, 1, 1, 0]
+    continuous = Spaces(2, 1, False, (-2.0,), (2.0,))
+    assert load_table(path, spaces=continuous).actions[:, 0].tolist() == [0, 0.5, 0.5, 0]
+    discrete = load_table(path, spaces=Spaces(2, 4, True, (), ()))
+    assert discrete.spaces.action_dim == 4
+    assert discrete.actions.tolist() == [0, 1, 1, 0]
 
 
-def test_a_csv_may_turn_from_whole_numbers_to_fractions_where_amounts_are(
+def test_a_csv_column_may_turn_from_whole_numbers_to_fractions(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """The types are guessed from the first block alone."""
+    """pyarrow infers types from the first block alone."""
     monkeypatch.setattr("offline_cql.readers.table.files.CSV_BLOCK", 200)
     columns = episodes([30], ["T"])
     for name in ("obs_0", "action_0", "reward"):
@@ -291,10 +292,10 @@ def test_a_csv_may_turn_from_whole_numbers_to_fractions_where_amounts_are(
     assert data.spaces.action_high == pytest.approx((2.5, 0.29))
 
 
-# --- Identity ---
+# --- Identity --
 
 
-def test_the_same_settings_and_files_are_the_same_fingerprint(tmp_path: Path):
+def test_the_fingerprint_depends_on_settings_simulator_and_file(tmp_path: Path):
     path = write(tmp_path / "logs.csv", episodes([3], ["T"]))
 
     def fingerprint(*overrides: str, spaces: Spaces | None = None) -> Any:

@@ -1,6 +1,4 @@
-"""Guarantee: whatever a table holds, it loads as a slow, plain converter would, or a DataError says
-why not; nothing else is raised.
-"""
+"""Guarantee: any table loads as a plain converter reads it, or raises a one-line DataError."""
 
 import shutil
 import tempfile
@@ -20,12 +18,12 @@ from offline_cql.errors import DataError
 
 KINDS = st.sampled_from(["parquet", "csv", "npz"])
 ENDS = st.tuples(st.integers(1, 5), st.sampled_from(["T", "U", ""]))
-TELLS = ("episode", "step", "terminated")
+BOUNDARIES = ("episode", "step", "terminated")
 
 
 @contextmanager
 def temporary_folder() -> Iterator[Path]:
-    """A folder and a cache for one example: Hypothesis runs many in one test."""
+    """Create a folder and a cache for one example: Hypothesis runs many per test."""
     folder = Path(tempfile.mkdtemp())
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OFFLINE_CQL_CACHE", str(folder / "cache"))
@@ -35,51 +33,52 @@ def temporary_folder() -> Iterator[Path]:
             shutil.rmtree(folder)
 
 
-def plain(columns: dict[str, Any]) -> list[list[tuple[Any, ...]]]:
-    """Episodes of (observation, next observation, reward, terminated), a row at a time."""
+def convert(columns: dict[str, Any]) -> list[list[tuple[Any, ...]]]:
+    """Return episodes of (observation, next observation, reward, terminated), row by row."""
     rows = [
         dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)
     ]
     parts: list[list[dict[str, Any]]] = []
     for index, row in enumerate(rows):
-        before = rows[index - 1]
+        previous = rows[index - 1]
         if "episode" in columns:
-            begins = row["episode"] != before["episode"]
+            begins = row["episode"] != previous["episode"]
         else:
-            begins = any(before.get(name, False) for name in ("terminated", "truncated"))
+            begins = any(previous.get(name, False) for name in ("terminated", "truncated"))
             begins |= "step" in columns and row["step"] == rows[0]["step"]
         if index == 0 or begins:
             parts.append([])
         parts[-1].append(row)
-    made = []
+    result = []
     for part in parts:
         steps: list[tuple[Any, ...]] = []
-        for row, following in zip(part, [*part[1:], None], strict=True):
-            here, over = (row["obs_0"], row["obs_1"]), bool(row.get("terminated", False))
+        for row, next_row in zip(part, [*part[1:], None], strict=True):
+            observation = (row["obs_0"], row["obs_1"])
+            terminated = bool(row.get("terminated", False))
             if "next_obs_0" in columns:
-                then = (row["next_obs_0"], row["next_obs_1"])
-            elif following is not None:
-                then = (following["obs_0"], following["obs_1"])
-            elif over:
-                then = here
+                next_observation = (row["next_obs_0"], row["next_obs_1"])
+            elif next_row is not None:
+                next_observation = (next_row["obs_0"], next_row["obs_1"])
+            elif terminated:
+                next_observation = observation
             else:
                 continue
-            steps.append((here, then, row["reward"], over))
-        made.append(steps)
-    return [steps for steps in made if steps]
+            steps.append((observation, next_observation, row["reward"], terminated))
+        result.append(steps)
+    return [steps for steps in result if steps]
 
 
 @settings(deadline=None, max_examples=150)
 @given(
     parts=st.lists(ENDS, min_size=2, max_size=8),
-    left_out=st.sets(st.sampled_from([*TELLS, "truncated"])),
+    dropped=st.sets(st.sampled_from([*BOUNDARIES, "truncated"])),
     next_column=st.booleans(),
     kind=KINDS,
     chunk=st.integers(1, 6),
 )
 def test_a_table_loads_as_a_plain_converter_reads_it(
     parts: list[tuple[int, str]],
-    left_out: set[str],
+    dropped: set[str],
     next_column: bool,
     kind: str,
     chunk: int,
@@ -87,9 +86,9 @@ def test_a_table_loads_as_a_plain_converter_reads_it(
     columns = episodes([length for length, _ in parts], [end for _, end in parts])
     if next_column:
         columns |= {f"next_obs_{i}": columns[f"obs_{i}"] + 0.5 for i in range(2)}
-    columns = {name: values for name, values in columns.items() if name not in left_out}
-    known = any(name in columns for name in (*TELLS, "truncated"))
-    expected = plain(columns) if known else []
+    columns = {name: values for name, values in columns.items() if name not in dropped}
+    has_boundaries = any(name in columns for name in (*BOUNDARIES, "truncated"))
+    expected = convert(columns) if has_boundaries else []
     with temporary_folder() as folder:
         path = write(folder / f"logs.{kind}", columns)
         bounds = ("action_low=[0,0]", "action_high=[1,1]")
@@ -128,7 +127,7 @@ MAPPINGS = st.sampled_from(
 
 
 def odd_column(size: int) -> Any:
-    """Values of one type and size, as Arrow or NumPy take them, or a whole column of one value."""
+    """Draw a column of values of one type, or of one value."""
     one_type = st.sampled_from(ODD.original_strategies).flatmap(
         lambda values: st.lists(st.one_of(values, st.none()), min_size=size, max_size=size)
     )
@@ -137,7 +136,7 @@ def odd_column(size: int) -> Any:
 
 @st.composite
 def corrupt(draw: Any) -> dict[str, Any]:
-    """A good table with some columns replaced, left out or added, and perhaps its rows mixed."""
+    """Draw a valid table with columns replaced, removed or added, and sometimes rows shuffled."""
     parts = draw(st.lists(ENDS, min_size=1, max_size=4))
     columns = episodes([length for length, _ in parts], [end for _, end in parts])
     size = len(columns["reward"])
@@ -161,7 +160,7 @@ def test_a_corrupt_table_loads_or_is_refused(
             path = write(folder / f"logs.{kind}", columns)
         except (pa.ArrowException, OverflowError, ValueError, TypeError):
             event("not written")
-            return  # nobody can write such a file either
+            return  # such a file cannot exist
         try:
             data = load_table(path, *mapping, chunk=chunk)
         except DataError as error:

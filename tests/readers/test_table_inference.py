@@ -18,12 +18,13 @@ F, N, B, S = [0.5], [1], [True], ["a"]
 T = [datetime.datetime(2026, 5, 1)]
 
 
-def guessed(tmp_path: Path, **columns: Any) -> Inference:
+def infer(tmp_path: Path, **columns: Any) -> Inference:
+    """Write the columns to a file and infer the mapping."""
     return infer_columns(str(write(tmp_path / "logs.parquet", columns)))
 
 
-def test_common_names_are_known_in_any_spelling(tmp_path: Path):
-    guess = guessed(
+def test_common_names_are_recognized_in_any_spelling(tmp_path: Path):
+    inference = infer(
         tmp_path,
         state_2=F,
         state_10=F,
@@ -38,7 +39,7 @@ def test_common_names_are_known_in_any_spelling(tmp_path: Path):
         behavior_probability=F,
         written_at=T,
     )
-    assert guess.mapping == {
+    assert inference.mapping == {
         "observation": ("state_2", "state_10"),
         "action": ("Act",),
         "next_observation": ("nextState_2", "nextState_10"),
@@ -49,7 +50,7 @@ def test_common_names_are_known_in_any_spelling(tmp_path: Path):
         "propensity": ("behavior_probability",),
         "truncated": ("TimeOut",),
     }
-    assert "written_at (timestamp[us])" in guess.text()
+    assert "written_at (timestamp[us])" in inference.text()
 
 
 @pytest.mark.parametrize(
@@ -73,8 +74,8 @@ def test_common_names_are_known_in_any_spelling(tmp_path: Path):
         ("observation", "x3", F),
     ],
 )
-def test_a_name_that_says_what_a_column_is(role: str, name: str, values: Any, tmp_path: Path):
-    assert guessed(tmp_path, **{name: values}).mapping[role] == (name,)
+def test_a_telling_name_determines_the_role(role: str, name: str, values: Any, tmp_path: Path):
+    assert infer(tmp_path, **{name: values}).mapping[role] == (name,)
 
 
 @pytest.mark.parametrize(
@@ -87,51 +88,53 @@ def test_a_name_that_says_what_a_column_is(role: str, name: str, values: Any, tm
         ("day_temperature", F, "episode"),
     ],
 )
-def test_a_name_or_a_type_that_does_not_fit(name: str, values: Any, role: str, tmp_path: Path):
-    assert role not in guessed(tmp_path, **{name: values}).mapping
+def test_a_name_or_type_that_does_not_fit_has_no_role(
+    name: str, values: Any, role: str, tmp_path: Path
+):
+    assert role not in infer(tmp_path, **{name: values}).mapping
 
 
-def test_what_no_name_claims_is_observed(tmp_path: Path):
-    guess = guessed(tmp_path, price=F, stock=N, when=T, ordered=S, reward=F, day=N)
-    assert guess.mapping["observation"] == ("price", "stock")
-    assert guess.mapping["action"] == ("ordered",)
-    assert "  unused           when (timestamp[us])" in guess.text()
+def test_other_numbers_are_observations(tmp_path: Path):
+    inference = infer(tmp_path, price=F, stock=N, when=T, ordered=S, reward=F, day=N)
+    assert inference.mapping["observation"] == ("price", "stock")
+    assert inference.mapping["action"] == ("ordered",)
+    assert "  unused           when (timestamp[us])" in inference.text()
 
 
-def test_what_cannot_be_guessed_is_left_to_fill_in(tmp_path: Path):
-    guess = guessed(tmp_path, price=F, stock=N)
-    settings_ = guess.overrides()
-    assert "dataset.columns.action=[FILL_IN]" in settings_
-    assert "dataset.columns.reward=FILL_IN" in settings_
-    assert "dataset.columns.episode=FILL_IN" in settings_
-    assert "choose one and remove it from the observations" in guess.text()
+def test_roles_that_cannot_be_inferred_are_to_be_filled_in(tmp_path: Path):
+    inference = infer(tmp_path, price=F, stock=N)
+    overrides = inference.overrides()
+    assert "dataset.columns.action=[FILL_IN]" in overrides
+    assert "dataset.columns.reward=FILL_IN" in overrides
+    assert "dataset.columns.episode=FILL_IN" in overrides
+    assert "choose one and remove it from the observations" in inference.text()
 
 
-def test_next_columns_need_a_partner_for_each_observation(tmp_path: Path):
-    guess = guessed(tmp_path, obs_0=F, obs_1=F, next_obs_0=F, action=F, reward=F, step=N)
-    assert "next_observation" not in guess.mapping
-    assert guess.mapping["observation"] == ("obs_0", "obs_1")
+def test_next_observations_are_used_when_every_observation_has_one(tmp_path: Path):
+    inference = infer(tmp_path, obs_0=F, obs_1=F, next_obs_0=F, action=F, reward=F, step=N)
+    assert "next_observation" not in inference.mapping
+    assert inference.mapping["observation"] == ("obs_0", "obs_1")
 
 
-def test_a_long_list_is_written_as_a_pattern_where_it_means_the_same(tmp_path: Path):
+def test_a_long_list_is_written_as_a_pattern_if_equivalent(tmp_path: Path):
     columns = {f"s{i}": F for i in range(12)} | {"a": N, "r": F, "t": N}
-    assert "dataset.columns.observation=[s*]" in guessed(tmp_path, **columns).overrides()
+    assert "dataset.columns.observation=[s*]" in infer(tmp_path, **columns).overrides()
     columns["session"] = S
-    listed = guessed(tmp_path, **columns).overrides()[0]
-    assert listed == f"dataset.columns.observation=[{','.join(f's{i}' for i in range(12))}]"
+    observation = infer(tmp_path, **columns).overrides()[0]
+    assert observation == f"dataset.columns.observation=[{','.join(f's{i}' for i in range(12))}]"
 
 
-def typed(guess: Inference) -> list[str]:
-    """What a shell makes of the command that was printed."""
-    command = guess.text().partition("python audit.py ")[2].replace("\\\n", " ")
+def parse_command(inference: Inference) -> list[str]:
+    """Return the arguments that a shell parses from the printed command."""
+    command = inference.text().partition("python audit.py ")[2].replace("\\\n", " ")
     return shlex.split(command)
 
 
 def test_the_printed_command_loads_the_file(tmp_path: Path):
-    """Names with spaces, quotes, brackets and the words of YAML; a step that is a time."""
+    """Names have spaces, quotes, brackets and YAML's keywords; one step column holds times."""
     columns = episodes([3, 2], ["T", "U"])
     renamed = {
-        'room "1" [°C], it\'s': columns["obs_0"],
+        'inside "1" [°C], it\'s': columns["obs_0"],
         "null": columns["obs_1"],
         "2nd": columns["obs_1"],
         "done?": columns["terminated"],
@@ -141,29 +144,31 @@ def test_the_printed_command_loads_the_file(tmp_path: Path):
         "step": [*T, *T, *T, *T, *T],
     }
     path = write(tmp_path / "my logs.parquet", renamed)
-    arguments = typed(infer_columns(str(path)))
-    dataset = settings(*(text for text in arguments if "columns" not in text))
-    assert dataset.dataset.path == str(path)
-    given = [text.removeprefix("dataset.columns.") for text in arguments if "columns" in text]
-    data = load_table(path, *given)
-    assert data.observation_names == ('room "1" [°C], it\'s', "null", "2nd")
+    arguments = parse_command(infer_columns(str(path)))
+    config = settings(*(text for text in arguments if "columns" not in text))
+    assert config.dataset.path == str(path)
+    columns_overrides = [
+        text.removeprefix("dataset.columns.") for text in arguments if "columns" in text
+    ]
+    data = load_table(path, *columns_overrides)
+    assert data.observation_names == ('inside "1" [°C], it\'s', "null", "2nd")
     assert data.action_names == ("heating command",)
     assert data.lengths.tolist() == [3, 1]
-    assert "step=null" in given
+    assert "step=null" in columns_overrides
 
 
-def test_the_kind_of_a_lone_action_is_said(tmp_path: Path):
+def test_the_kind_of_a_single_action_is_stated(tmp_path: Path):
     rest = {"obs_0": F, "reward": F, "step": N}
-    said = {
-        kind: re.search("  action .*", guessed(tmp_path, action=values, **rest).text())
+    lines = {
+        kind: re.search("  action .*", infer(tmp_path, action=values, **rest).text())
         for kind, values in {"text": S, "whole": N, "amount": F}.items()
     }
-    assert "discrete, one action per value" in said["text"].group()
-    assert "dataset.columns.discrete=false" in said["whole"].group()
-    assert "continuous" in said["amount"].group()
+    assert "discrete, one action per value" in lines["text"].group()
+    assert "dataset.columns.discrete=false" in lines["whole"].group()
+    assert "continuous" in lines["amount"].group()
 
 
-def test_no_file_is_a_data_error(tmp_path: Path):
+def test_a_missing_file_is_a_data_error(tmp_path: Path):
     with pytest.raises(DataError, match="does not exist"):
         infer_columns(str(tmp_path / "none.csv"))
 
@@ -183,6 +188,6 @@ def test_no_file_is_a_data_error(tmp_path: Path):
         ("a*b", ["a*b"]),
     ],
 )
-def test_patterns(pattern: str, expected: list[str]):
+def test_patterns_match_columns_in_natural_order(pattern: str, expected: list[str]):
     names = ["obs_10", "obs_2", "obs_1", "x_2", "t[1]", "a*b", "axb"]
     assert match_columns(pattern, names) == expected

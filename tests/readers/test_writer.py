@@ -1,6 +1,6 @@
 """Guarantee: invalid steps are refused with their position; harmless faults are repaired.
 
-Nothing depends on where chunks are cut.
+The result does not depend on the boundaries of chunks.
 """
 
 import subprocess
@@ -27,7 +27,7 @@ ENDS = (2, 5, 6)  # episodes of two, three and one step
 
 
 def logged(spaces: Spaces = BOX, **changes: Any) -> Steps:
-    """Six steps; observation (episode, step), the first episode terminal, the others truncated."""
+    """Return six steps of observations (episode, step); the first of three episodes terminates."""
     markers = np.array([[0, 0], [0, 1], [1, 0], [1, 1], [1, 2], [2, 0]], np.float64)
     arrays = {
         "observations": markers,
@@ -41,6 +41,7 @@ def logged(spaces: Spaces = BOX, **changes: Any) -> Steps:
 
 
 def part(steps: Steps, where: slice) -> Steps:
+    """Return a slice of every array."""
     arrays = {name: value for name, value in vars(steps).items() if value is not None}
     return Steps(**{name: value[where] for name, value in arrays.items()})
 
@@ -50,10 +51,10 @@ def chunks(steps: Steps, cuts: tuple[int, ...]) -> Iterator[Steps]:
         yield part(steps, slice(start, end))
 
 
-def passed(
+def write_steps(
     steps: Steps, folder: Path, *, spaces: Spaces = BOX, cuts: tuple[int, ...] = ()
 ) -> Transitions:
-    """What the writer makes of steps that come in chunks."""
+    """Return what the writer stores of steps appended in chunks."""
     with TransitionWriter("test/logs-v0", spaces, folder) as writer:
         for chunk in chunks(steps, cuts) if cuts else [steps]:
             writer.append(chunk)
@@ -61,26 +62,27 @@ def passed(
 
 
 def changed(name: str, where: Any, value: Any, spaces: Spaces = BOX) -> Steps:
-    """The log with one number replaced."""
+    """Return the six steps with one number replaced."""
     array = np.array(getattr(logged(spaces), name), np.float64 if not spaces.discrete else None)
     array[where] = value
     return logged(spaces, **{name: array})
 
 
 def refusal(steps: Steps, folder: Path, *, spaces: Spaces = BOX, cuts: tuple[int, ...] = ()) -> str:
+    """Return the message with which the writer refuses steps."""
     with pytest.raises(DataError) as error:
-        passed(steps, folder, spaces=spaces, cuts=cuts)
+        write_steps(steps, folder, spaces=spaces, cuts=cuts)
     assert "\n" not in str(error.value)
     return str(error.value)
 
 
-# --- What passes ----------------------------------------------------------------------------------
+# --- Valid steps ----------------------------------------------------------------------------------
 
 
-def test_logged_steps_are_stored(tmp_path: Path):
+def test_steps_are_stored_with_scaled_actions(tmp_path: Path):
     """Bounds -2 … 2 and -1 … 3 become -1 … 1: a/2 and (a - 1)/2."""
     steps = logged()
-    data = passed(steps, tmp_path)
+    data = write_steps(steps, tmp_path)
     np.testing.assert_array_equal(data.observations, steps.observations)
     np.testing.assert_array_equal(data.next_observations, steps.next_observations)
     np.testing.assert_array_equal(data.rewards, steps.rewards)
@@ -92,7 +94,7 @@ def test_logged_steps_are_stored(tmp_path: Path):
 
 
 def test_the_writer_and_packing_in_memory_agree(tmp_path: Path):
-    data = passed(logged(), tmp_path)
+    data = write_steps(logged(), tmp_path)
     packed = Transitions.pack(
         observations=data.observations,
         actions=data.actions,
@@ -108,11 +110,11 @@ def test_the_writer_and_packing_in_memory_agree(tmp_path: Path):
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int8, np.int64])
-def test_any_kind_of_number_becomes_float32(tmp_path: Path, dtype: Any):
+def test_numbers_of_any_type_become_float32(tmp_path: Path, dtype: Any):
     whole = {name: np.zeros((6, 2), dtype) for name in ("observations", "next_observations")}
     actions = np.array([[0, -1], [1, 0], [2, 1], [-2, 2], [-1, 3], [0, 0]], dtype)
     rewards = np.arange(6).astype(dtype)
-    data = passed(logged(**whole, actions=actions, rewards=rewards), tmp_path)
+    data = write_steps(logged(**whole, actions=actions, rewards=rewards), tmp_path)
     assert data.rows.dtype == np.float32
     expected = [[0, -1], [0.5, -0.5], [1, 0], [-1, 0.5], [-0.5, 1], [0, -0.5]]
     assert data.actions.tolist() == expected
@@ -120,26 +122,26 @@ def test_any_kind_of_number_becomes_float32(tmp_path: Path, dtype: Any):
 
 
 @pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int64, np.bool_])
-def test_discrete_actions_are_any_integers(tmp_path: Path, dtype: Any):
+def test_discrete_actions_of_any_integer_type_are_stored(tmp_path: Path, dtype: Any):
     actions = np.array([0, 1, 1, 0, 1, 0]).astype(dtype)
-    data = passed(logged(CHOICE, actions=actions), tmp_path, spaces=CHOICE)
+    data = write_steps(logged(CHOICE, actions=actions), tmp_path, spaces=CHOICE)
     assert data.actions.tolist() == [0, 1, 1, 0, 1, 0]
 
 
 def test_the_memory_map_can_be_read_by_torch(tmp_path: Path):
     import torch
 
-    rows = passed(logged(), tmp_path).rows
+    rows = write_steps(logged(), tmp_path).rows
     assert isinstance(rows, np.memmap)
     assert torch.from_numpy(rows).shape == (6, 8)
 
 
 @pytest.mark.parametrize("cuts", [(1,), (2,), (3,), (2, 5), (1, 1, 4), (1, 2, 3, 4, 5)])
-def test_where_chunks_are_cut_changes_nothing(tmp_path: Path, cuts: tuple[int, ...]):
-    """Also not inside an episode, and an empty chunk is nothing."""
+def test_the_boundaries_of_chunks_do_not_matter(tmp_path: Path, cuts: tuple[int, ...]):
+    """Chunks may end inside an episode and may be empty."""
     steps = logged(propensities=np.linspace(0.1, 0.6, 6))
     (tmp_path / "cut").mkdir()
-    whole, cut = passed(steps, tmp_path), passed(steps, tmp_path / "cut", cuts=cuts)
+    whole, cut = write_steps(steps, tmp_path), write_steps(steps, tmp_path / "cut", cuts=cuts)
     assert np.array_equal(cut.rows, whole.rows)
     assert np.array_equal(cut.ends, whole.ends)
     assert np.array_equal(cut.propensities, whole.propensities)
@@ -158,10 +160,10 @@ DIFFERENT = {
 
 
 @pytest.mark.parametrize("name", sorted(DIFFERENT))
-def test_identity_depends_on_every_array(tmp_path: Path, name: str):
+def test_the_hash_depends_on_every_array(tmp_path: Path, name: str):
     (tmp_path / "other").mkdir()
-    other = passed(logged(**DIFFERENT[name]), tmp_path / "other")
-    assert other.sha256 != passed(logged(), tmp_path).sha256
+    other = write_steps(logged(**DIFFERENT[name]), tmp_path / "other")
+    assert other.sha256 != write_steps(logged(), tmp_path).sha256
 
 
 # --- Values ---------------------------------------------------------------------------------------
@@ -177,7 +179,7 @@ def test_identity_depends_on_every_array(tmp_path: Path, name: str):
     ],
 )
 @pytest.mark.parametrize("cuts", [(), (3,), (4,)])
-def test_nan_is_refused_with_its_array_count_and_place(
+def test_nan_is_refused_with_array_count_and_position(
     tmp_path: Path, name: str, shown: str, bad: float, cuts: tuple[int, ...]
 ):
     steps = changed(name, (4, 1), bad)
@@ -187,7 +189,7 @@ def test_nan_is_refused_with_its_array_count_and_place(
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_a_reward_that_is_nan_is_refused_with_its_place(tmp_path: Path, bad: float):
+def test_a_reward_that_is_nan_is_refused_with_its_position(tmp_path: Path, bad: float):
     message = "rewards contain NaN or infinity at 1 of 6 steps, first in episode 2 at step 0"
     assert refusal(changed("rewards", 5, bad), tmp_path) == f"test/logs-v0: {message}"
 
@@ -196,7 +198,7 @@ def test_a_reward_that_is_nan_is_refused_with_its_place(tmp_path: Path, bad: flo
 def test_numbers_beyond_float32_are_refused(tmp_path: Path, name: str):
     message = "are too large for float32 at 1 of 6 steps, first in episode 0 at step 1, column 0"
     assert message in refusal(changed(name, (1, 0), -1e39), tmp_path)
-    passed(changed(name, (1, 0), 3.4e38), tmp_path)
+    write_steps(changed(name, (1, 0), 3.4e38), tmp_path)
 
 
 def test_rewards_beyond_float32_are_refused(tmp_path: Path):
@@ -209,18 +211,18 @@ def test_actions_beyond_float32_are_refused(tmp_path: Path):
     assert message in refusal(changed("actions", (3, 0), 1e300), tmp_path)
 
 
-def test_the_first_kind_of_fault_is_told(tmp_path: Path):
+def test_the_fault_of_the_first_chunk_is_reported(tmp_path: Path):
     steps = changed("rewards", 0, np.nan)
     steps.observations[5, 0] = np.nan
     assert "rewards contain NaN or infinity at 1 of 6" in refusal(steps, tmp_path, cuts=(3,))
 
 
-# --- Forms ----------------------------------------------------------------------------------------
+# --- Types and shapes -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["observations", "next_observations", "actions", "rewards"])
 @pytest.mark.parametrize("dtype", [object, "U3", "S3", np.complex64, "datetime64[s]"])
-def test_what_is_not_numbers_is_refused(tmp_path: Path, name: str, dtype: Any):
+def test_arrays_of_other_types_than_numbers_are_refused(tmp_path: Path, name: str, dtype: Any):
     values = np.zeros(getattr(logged(), name).shape).astype(int).astype(dtype)
     assert f"{name} has dtype {values.dtype}, expected numbers" in refusal(
         logged(**{name: values}), tmp_path
@@ -229,7 +231,7 @@ def test_what_is_not_numbers_is_refused(tmp_path: Path, name: str, dtype: Any):
 
 @pytest.mark.parametrize("name", ["terminated", "truncated"])
 @pytest.mark.parametrize("dtype", [object, float, "U5"])
-def test_flags_that_are_no_flags_are_refused(tmp_path: Path, name: str, dtype: Any):
+def test_flags_of_another_type_than_bool_are_refused(tmp_path: Path, name: str, dtype: Any):
     flags = getattr(logged(), name).astype(dtype)
     assert f"{name} has dtype {flags.dtype}, expected booleans" in refusal(
         logged(**{name: flags}), tmp_path
@@ -265,12 +267,12 @@ def test_arrays_of_another_shape_are_refused(tmp_path: Path, name: str, shape: t
     assert "has shape" in refusal(logged(**{name: np.zeros(shape, dtype)}), tmp_path)
 
 
-def test_continuous_steps_are_refused_where_actions_are_chosen_and_the_reverse(tmp_path: Path):
+def test_continuous_actions_for_a_discrete_space_are_refused_and_the_reverse(tmp_path: Path):
     assert "actions has shape (6, 2), expected (6,)" in refusal(logged(), tmp_path, spaces=CHOICE)
     assert "actions has shape (6,), expected (6, 2)" in refusal(logged(CHOICE), tmp_path)
 
 
-def test_nothing_is_refused(tmp_path: Path):
+def test_no_steps_are_refused(tmp_path: Path):
     assert "holds no transitions" in refusal(part(logged(), slice(0, 0)), tmp_path)
     with (
         TransitionWriter("test/logs-v0", BOX, tmp_path) as writer,
@@ -296,11 +298,11 @@ def test_actions_beyond_their_bounds_are_refused(
     assert message == f"test/logs-v0: actions are outside {LOW} … {HIGH} {where}"
 
 
-def test_actions_beyond_their_bounds_by_rounding_are_clipped_and_counted(tmp_path: Path):
+def test_actions_beyond_their_bounds_by_a_rounding_error_are_clipped_and_counted(tmp_path: Path):
     """Both spans are 4, so 4e-6 is a millionth of them."""
     steps = changed("actions", 0, (2 + 3e-6, -1 - 3e-6))
     steps.actions[5] = (-2 - 3.9e-6, 3)
-    data = passed(steps, tmp_path)
+    data = write_steps(steps, tmp_path)
     assert data.actions[[0, 5]].tolist() == [[1, -1], [-1, 1]]
     assert data.repairs == {"clipped_actions": 2}
 
@@ -310,7 +312,7 @@ def test_actions_at_their_bounds_are_not_counted(tmp_path: Path):
     low, high = float(np.float32(-0.1)), float(np.float32(0.7))
     spaces = replace(BOX, action_low=(low, low), action_high=(high, high))
     actions = np.array([[low, high]] * 6, np.float32)
-    data = passed(logged(actions=actions), tmp_path, spaces=spaces)
+    data = write_steps(logged(actions=actions), tmp_path, spaces=spaces)
     assert data.actions.tolist() == [[-1, 1]] * 6
     assert data.repairs == {}
 
@@ -326,22 +328,22 @@ def test_bounds_that_are_infinite_or_empty_are_refused_before_anything_is_read(
 
 
 @pytest.mark.parametrize("action", [-1, 3, 2**40])
-def test_choices_that_do_not_exist_are_refused(tmp_path: Path, action: int):
+def test_discrete_actions_that_do_not_exist_are_refused(tmp_path: Path, action: int):
     steps = changed("actions", 2, action, CHOICE)
     message = "actions are not among 0 … 2 at 1 of 6 steps, first in episode 1 at step 0"
     assert refusal(steps, tmp_path, spaces=CHOICE) == f"test/logs-v0: {message}"
 
 
-def test_choices_beyond_what_float32_counts_are_refused(tmp_path: Path):
-    """2^24 is the last whole number whose successor a float32 cannot tell from it."""
+def test_discrete_actions_beyond_the_integers_of_float32_are_refused(tmp_path: Path):
+    """2^24 + 1 is the first whole number that float32 cannot represent."""
     many = replace(CHOICE, action_dim=2**25)
-    data = passed(changed("actions", 2, 2**24, CHOICE), tmp_path, spaces=many)
+    data = write_steps(changed("actions", 2, 2**24, CHOICE), tmp_path, spaces=many)
     assert data.actions[2] == 2**24
     refusal(changed("actions", 2, 2**24 + 1, CHOICE), tmp_path, spaces=many)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_fractions_are_no_choices(tmp_path: Path, dtype: Any):
+def test_discrete_actions_of_float_type_are_refused(tmp_path: Path, dtype: Any):
     steps = logged(CHOICE, actions=np.zeros(6, dtype))
     message = f"actions have dtype {np.dtype(dtype)}, expected integers"
     assert message in refusal(steps, tmp_path, spaces=CHOICE)
@@ -350,8 +352,8 @@ def test_fractions_are_no_choices(tmp_path: Path, dtype: Any):
 # --- Ends -----------------------------------------------------------------------------------------
 
 
-def test_terminal_wins_over_truncated_and_is_counted(tmp_path: Path):
-    data = passed(logged(truncated=np.array([0, 1, 0, 0, 1, 1], bool)), tmp_path)
+def test_terminated_wins_over_truncated_and_is_counted(tmp_path: Path):
+    data = write_steps(logged(truncated=np.array([0, 1, 0, 0, 1, 1], bool)), tmp_path)
     assert data.terminated.tolist() == [False, True, False, False, False, False]
     assert data.truncated.tolist() == [False, False, False, False, True, True]
     assert data.repairs == {"terminal_and_truncated": 1}
@@ -359,7 +361,7 @@ def test_terminal_wins_over_truncated_and_is_counted(tmp_path: Path):
 
 @pytest.mark.parametrize("cuts", [(), (5,)])
 def test_a_last_episode_without_an_end_is_kept_as_truncated(tmp_path: Path, cuts: tuple[int, ...]):
-    data = passed(logged(truncated=np.array([0, 0, 0, 0, 1, 0], bool)), tmp_path, cuts=cuts)
+    data = write_steps(logged(truncated=np.array([0, 0, 0, 0, 1, 0], bool)), tmp_path, cuts=cuts)
     assert data.ends.tolist() == list(ENDS)
     assert data.truncated.tolist() == [False, False, False, False, True, True]
     assert data.repairs == {"unfinished_last_episode": 1}
@@ -367,13 +369,13 @@ def test_a_last_episode_without_an_end_is_kept_as_truncated(tmp_path: Path, cuts
 
 def test_steps_without_any_end_are_one_episode(tmp_path: Path):
     never = np.zeros(6, bool)
-    data = passed(logged(terminated=never, truncated=never), tmp_path, cuts=(2, 4))
+    data = write_steps(logged(terminated=never, truncated=never), tmp_path, cuts=(2, 4))
     assert data.ends.tolist() == [6]
     assert data.repairs == {"unfinished_last_episode": 1}
 
 
-def test_episodes_of_one_step(tmp_path: Path):
-    data = passed(logged(truncated=np.ones(6, bool)), tmp_path, cuts=(1, 4))
+def test_episodes_may_have_one_step(tmp_path: Path):
+    data = write_steps(logged(truncated=np.ones(6, bool)), tmp_path, cuts=(1, 4))
     assert data.lengths.tolist() == [1] * 6
 
 
@@ -399,7 +401,7 @@ def pictures(**changes: Any) -> Steps:
 
 def test_images_stay_bytes(tmp_path: Path):
     steps = pictures()
-    data = passed(steps, tmp_path, cuts=(2, 3))
+    data = write_steps(steps, tmp_path, cuts=(2, 3))
     assert data.observations.dtype == data.next_observations.dtype == np.uint8
     np.testing.assert_array_equal(data.observations, steps.observations)
     np.testing.assert_array_equal(data.next_observations, steps.next_observations)
@@ -407,14 +409,14 @@ def test_images_stay_bytes(tmp_path: Path):
     assert data.rewards.tolist() == [0, 1, 2, 3, 4, 5]
 
 
-def test_images_that_become_numbers_are_refused(tmp_path: Path):
+def test_a_change_from_images_to_numbers_is_refused(tmp_path: Path):
     with TransitionWriter("test/logs-v0", BOX, tmp_path) as writer:
         writer.append(part(pictures(), slice(0, 3)))
         with pytest.raises(DataError, match="change to float64 in episode 1 at step 1"):
             writer.append(part(logged(), slice(3, 6)))
 
 
-def test_images_that_are_followed_by_numbers_are_refused(tmp_path: Path):
+def test_images_with_next_observations_of_numbers_are_refused(tmp_path: Path):
     steps = pictures(next_observations=np.zeros((6, 2), np.float32))
     message = "observations are uint8, next observations float32: images must be uint8 in both"
     assert message in refusal(steps, tmp_path)
@@ -425,15 +427,17 @@ def test_images_that_are_followed_by_numbers_are_refused(tmp_path: Path):
 
 @pytest.mark.parametrize("spaces", [BOX, CHOICE])
 def test_propensities_are_kept(tmp_path: Path, spaces: Spaces):
-    given_ = np.array([0.1, 0.5, 1.0, 1e-30, 0.2, 0.3])
-    data = passed(logged(spaces, propensities=given_), tmp_path, spaces=spaces, cuts=(3,))
+    propensities = np.array([0.1, 0.5, 1.0, 1e-30, 0.2, 0.3])
+    data = write_steps(
+        logged(spaces, propensities=propensities), tmp_path, spaces=spaces, cuts=(3,)
+    )
     assert data.propensities is not None
     assert data.propensities.dtype == np.float32
-    np.testing.assert_array_equal(data.propensities, given_.astype(np.float32))
+    np.testing.assert_array_equal(data.propensities, propensities.astype(np.float32))
 
 
 @pytest.mark.parametrize("bad", [0.0, -0.1, 1.01])
-def test_propensities_that_are_no_probabilities_are_refused(tmp_path: Path, bad: float):
+def test_propensities_that_are_not_probabilities_are_refused(tmp_path: Path, bad: float):
     values = np.full(6, 0.5)
     values[4] = bad
     message = "propensities are not within (0, 1] at 1 of 6 steps, first in episode 1 at step 2"
@@ -442,7 +446,7 @@ def test_propensities_that_are_no_probabilities_are_refused(tmp_path: Path, bad:
 
 
 def test_densities_may_be_larger_than_one_but_not_zero(tmp_path: Path):
-    data = passed(logged(propensities=np.full(6, 40.0)), tmp_path)
+    data = write_steps(logged(propensities=np.full(6, 40.0)), tmp_path)
     assert data.propensities is not None
     assert data.propensities.tolist() == [40.0] * 6
     assert "not within (0, ∞)" in refusal(logged(propensities=np.zeros(6)), tmp_path)
@@ -455,7 +459,7 @@ def test_propensities_that_are_nan_are_refused(tmp_path: Path, bad: float):
 
 
 @pytest.mark.parametrize("first", [True, False])
-def test_propensities_for_some_steps_only_are_refused(tmp_path: Path, first: bool):
+def test_propensities_of_only_some_steps_are_refused(tmp_path: Path, first: bool):
     with_, without = logged(propensities=np.full(6, 0.5)), logged()
     one, other = (with_, without) if first else (without, with_)
     with TransitionWriter("test/logs-v0", BOX, tmp_path) as writer:
@@ -464,10 +468,10 @@ def test_propensities_for_some_steps_only_are_refused(tmp_path: Path, first: boo
             writer.append(part(other, slice(4, 6)))
 
 
-# --- Room -----------------------------------------------------------------------------------------
+# --- Disk space -----------------------------------------------------------------------------------
 
 
-def test_more_than_the_disk_holds_is_refused_before_it_is_read(tmp_path: Path):
+def test_more_data_than_the_disk_holds_are_refused_before_reading(tmp_path: Path):
     with TransitionWriter("test/logs-v0", BOX, tmp_path) as writer:
         writer.check_disk_space(6)
         message = r"has 1,000,000,000,000 steps, which need 32,000.0 GB .* set OFFLINE_CQL_CACHE"
@@ -477,7 +481,7 @@ def test_more_than_the_disk_holds_is_refused_before_it_is_read(tmp_path: Path):
             writer.check_disk_space(10**12, images=True)
 
 
-# --- Nothing else surfaces ------------------------------------------------------------------------
+# --- Any input ------------------------------------------------------------------------------------
 
 NUMBERS = st.one_of(st.floats(-2, 2), st.integers(-3, 4).map(float), st.floats(width=64))
 DTYPES = st.sampled_from([np.float32, np.int64, np.uint8, np.bool_, np.dtype(object)])
@@ -485,7 +489,7 @@ DTYPES = st.sampled_from([np.float32, np.int64, np.uint8, np.bool_, np.dtype(obj
 
 @st.composite
 def anything(draw: Any) -> tuple[Steps, tuple[int, ...]]:
-    """Six steps, each array now and then of any numbers, another type or another shape; cuts."""
+    """Draw six steps, sometimes with odd numbers, another type or another shape, and cuts."""
 
     def array(*shape: int, kind: Any = np.float64) -> NDArray[Any]:
         odd = draw(st.integers(0, 29))
@@ -502,8 +506,8 @@ def anything(draw: Any) -> tuple[Steps, tuple[int, ...]]:
             )
 
     flags = [array(6, kind=bool) for _ in range(2)]
-    own = [array(6)] if draw(st.booleans()) else []
-    steps = Steps(array(6, 2), array(6, 2), array(6), array(6, 2), *flags, *own)
+    propensities = [array(6)] if draw(st.booleans()) else []
+    steps = Steps(array(6, 2), array(6, 2), array(6), array(6, 2), *flags, *propensities)
     return steps, tuple(sorted(draw(st.lists(st.integers(0, 6), max_size=2))))
 
 
@@ -512,10 +516,10 @@ def anything(draw: Any) -> tuple[Steps, tuple[int, ...]]:
     max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(anything())
-def test_whatever_comes_is_passed_or_refused_in_one_line(tmp_path: Path, case: Any):
+def test_any_steps_are_stored_or_refused_in_one_line(tmp_path: Path, case: Any):
     steps, cuts = case
     try:
-        data = passed(steps, tmp_path, cuts=cuts)
+        data = write_steps(steps, tmp_path, cuts=cuts)
     except DataError as error:
         refused = str(error)
     else:
@@ -546,7 +550,7 @@ bad = {
 }
 for name, steps in bad.items():
     try:
-        writer.passed(steps, Path(tempfile.mkdtemp()))
+        writer.write_steps(steps, Path(tempfile.mkdtemp()))
     except DataError:
         print(name)
 with writer.TransitionWriter("x", writer.BOX, Path(tempfile.mkdtemp())) as some:
@@ -559,7 +563,7 @@ with writer.TransitionWriter("x", writer.BOX, Path(tempfile.mkdtemp())) as some:
 
 
 def test_refusals_do_not_depend_on_assertions():
-    """python -O leaves assertions out; every refusal is still there."""
+    """python -O removes assertions; every refusal remains."""
     root = Path(__file__).resolve().parents[2]
     done = subprocess.run(
         [sys.executable, "-O", "-c", REFUSALS], cwd=root, capture_output=True, text=True, timeout=60

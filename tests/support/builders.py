@@ -1,4 +1,4 @@
-"""Small settings, data sets and agents for tests, and the shortest ways to run updates on them.
+"""Build small settings, data sets and agents for tests, and run updates on them.
 
 Actions come from fixed seeds; networks are a few units wide. `attach` stands in for Lightning's
 Trainer where a test wants single updates; `fit` is the real one.
@@ -34,7 +34,7 @@ TINY = (
 
 
 def settings(*overrides: str) -> TrainConfig:
-    """The checked settings of `python train.py <overrides>`, small where no override says more."""
+    """Return the validated settings of `python train.py <overrides>`, small by default."""
     return config.settings(*TINY, *overrides)
 
 
@@ -49,7 +49,10 @@ def continuous_data(
     observation_dim: int = 3,
     seed: int = 0,
 ) -> Transitions:
-    """Random transitions in episodes of 16, every other one truncated; `low`, `high` the bounds."""
+    """Return random transitions in episodes of 16, every other one truncated.
+
+    low, high: the bounds of the actions.
+    """
     actions = np.random.default_rng([seed, 1]).uniform(-1, 1, (size, len(low)))
     spaces = Spaces(observation_dim, len(low), False, tuple(low), tuple(high))
     return _transitions(spaces, actions.astype(np.float32), seed)
@@ -58,13 +61,13 @@ def continuous_data(
 def discrete_data(
     size: int = 64, *, actions: int = 3, observation_dim: int = 3, seed: int = 0
 ) -> Transitions:
-    """As continuous_data, with so many actions to choose from."""
+    """Return transitions as continuous_data does, with so many discrete actions."""
     chosen = np.random.default_rng([seed, 1]).integers(0, actions, size)
     return _transitions(Spaces(observation_dim, actions, True, (), ()), chosen, seed)
 
 
 def image_data(size: int = 64, *, seed: int = 0) -> Transitions:
-    """As discrete_data, with observations of 12 random bytes."""
+    """Return transitions as discrete_data does, with images of 12 random bytes."""
     data = discrete_data(size, observation_dim=12, seed=seed)
     images = np.random.default_rng([seed, 2]).integers(0, 256, (size, 2, 12), np.uint8)
     columns = data.columns
@@ -73,7 +76,7 @@ def image_data(size: int = 64, *, seed: int = 0) -> Transitions:
 
 
 def with_actions(data: Transitions, actions: NDArray[Any]) -> Transitions:
-    """The same transitions with other actions, [N, A] in [-1, 1] or [N] numbers."""
+    """Return the transitions with other actions: [N, A] in [-1, 1] or [N] integers."""
     rows = data.rows.copy()
     rows[:, data.columns.action] = actions.reshape(len(data), -1)
     return replace(data, rows=rows)
@@ -97,7 +100,7 @@ def _transitions(spaces: Spaces, actions: NDArray[Any], seed: int) -> Transition
 
 
 def batch_of(data: Transitions, indices: Iterable[int], *, gamma: float = 0.99) -> Batch:
-    """The transitions with these indices as one update sees them."""
+    """Return the transitions with these indices as one batch."""
     return dataset_of(data, gamma=gamma)[torch.tensor(list(indices))]
 
 
@@ -122,7 +125,7 @@ def dataset_of(
 
 
 def in_double(batch: Batch) -> Batch:
-    """The same numbers as float64; indices stay integers."""
+    """Return the batch in float64; indices stay integers."""
     return Batch(*(t.double() if t.is_floating_point() else t for t in batch))
 
 
@@ -137,9 +140,9 @@ def build(
     mean: float = 0.0,
     std: float = 1.0,
 ) -> Any:
-    """The agent that settings and spaces select; the same statistics for each observation column.
+    """Return the agent of settings and spaces; all observation columns share mean and std.
 
-    Typed Any: each test knows which agent it asked for.
+    Typed Any: each test knows the class of its agent.
     """
     torch.manual_seed(seed)
     columns = torch.ones(spaces.observation_dim)
@@ -149,7 +152,7 @@ def build(
 
 
 class LoneTrainer:
-    """The little of Lightning's Trainer that an update touches, for one rank of several."""
+    """The attributes of Lightning's Trainer that an update uses, for one of several ranks."""
 
     def __init__(self, *, rank: int = 0, ranks: int = 1) -> None:
         self.global_rank, self.world_size = rank, ranks
@@ -160,7 +163,7 @@ class LoneTrainer:
 
 
 def attach(agent: Agent, *, rank: int = 0, ranks: int = 1) -> torch.optim.Optimizer:
-    """Make `agent.update(batch, optimizer)` work without a fit; returns the agent's optimizer."""
+    """Prepare an agent for `agent.update(batch, optimizer)` without a fit; return its optimizer."""
     agent.lone_trainer = LoneTrainer(rank=rank, ranks=ranks)  # Lightning keeps a weak reference
     agent.trainer = agent.lone_trainer
     agent.on_fit_start()
@@ -176,7 +179,7 @@ def fit(
     agent: Agent | None = None,
     callbacks: list[pl.Callback] | None = None,
 ) -> dict[str, Any]:
-    """Train by a real Trainer, from `state` if given; the training state as read from a file."""
+    """Train with Lightning's Trainer, from `state` if given; return the training state."""
     agent = agent or build(config, data.spaces)
     if state is not None:
         agent.restore(state)
@@ -203,7 +206,7 @@ def fit(
 
 
 def through_a_file(state: dict[str, Any]) -> dict[str, Any]:
-    """What comes back of a state that was saved: copies, read without running code."""
+    """Return a state after saving and loading it with weights_only=True."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
     buffer.seek(0)
@@ -211,7 +214,7 @@ def through_a_file(state: dict[str, Any]) -> dict[str, Any]:
 
 
 def tensors_of(value: Any, path: str = "") -> dict[str, Any]:
-    """Every leaf of nested dicts and lists by its path; a module counts as its state dict."""
+    """Return every leaf of nested dicts and lists by path; a module counts as its state dict."""
     if isinstance(value, torch.nn.Module):
         value = value.state_dict()
     if isinstance(value, dict):
@@ -223,15 +226,15 @@ def tensors_of(value: Any, path: str = "") -> dict[str, Any]:
     return {k: v for key, item in pairs for k, v in tensors_of(item, f"{path}/{key}").items()}
 
 
-def differences(left: Any, right: Any) -> list[str]:
-    """Paths of the leaves in which two nested states differ by a single bit."""
-    left, right = tensors_of(left), tensors_of(right)
-    assert left.keys() == right.keys()
-    return [path for path in left if not _equal(left[path], right[path])]
+def differences(one: Any, other: Any) -> list[str]:
+    """Return the paths of the leaves in which two nested states differ, even by a single bit."""
+    first, second = tensors_of(one), tensors_of(other)
+    assert first.keys() == second.keys()
+    return [path for path in first if not _equal(first[path], second[path])]
 
 
-def _equal(left: Any, right: Any) -> bool:
-    return torch.equal(left, right) if isinstance(left, Tensor) else left == right
+def _equal(one: Any, other: Any) -> bool:
+    return torch.equal(one, other) if isinstance(one, Tensor) else one == other
 
 
 def as_reference(network: StackedMLP, member: int = 0) -> tuple[list[Any], list[Any]]:

@@ -1,4 +1,4 @@
-"""A continuous agent in float64 with one batch and its noise, also in the reference's layout."""
+"""Build a continuous agent in float64, a batch and its noise, also in the reference's layout."""
 
 import math
 from typing import Any, NamedTuple
@@ -23,17 +23,19 @@ NARROW = ["network.actor_hidden=[3]", "network.critic_hidden=[3]", f"batch_size=
 
 
 class Case(NamedTuple):
-    """An agent in float64 whose targets have moved away, one batch and its noise."""
+    """An agent in float64 whose target critics differ from its critics, one batch and its noise."""
 
     agent: Any
     batch: Batch
     noise: Noise
 
     def loss(self, **changed: Any) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Return loss and metrics; changed: another batch or noise."""
         batch, noise = changed.get("batch", self.batch), changed.get("noise", self.noise)
         return self.agent.compute_losses(batch, noise=noise, log_metrics=True)
 
     def gradients(self, **changed: Any) -> dict[str, torch.Tensor]:
+        """Return the gradient of the loss by parameter name."""
         self.agent.zero_grad()
         self.loss(**changed)[0].backward()
         named = self.agent.named_parameters()
@@ -41,6 +43,7 @@ class Case(NamedTuple):
 
 
 def make_case(*overrides: str) -> Case:
+    """Return a Case with the settings of `python train.py <overrides>`."""
     config = settings(*NARROW, *overrides)
     data = continuous_data()
     agent = build(config, data.spaces, mean=MEAN, std=STD).double()
@@ -54,7 +57,7 @@ def make_case(*overrides: str) -> Case:
 
 
 def reference_arguments(case: Case) -> dict[str, Any]:
-    """What the reference needs to know, in its own layout; observations normalized by hand."""
+    """Return the arguments of the reference in its layout; observations are normalized by hand."""
     agent, cql = case.agent, case.agent.cql
     n_critics = len(agent.critic.mlp.weights[0])
     arrays = {name: value.numpy() for name, value in case.batch._asdict().items()}

@@ -1,4 +1,4 @@
-"""Train as one rank of distributed runs; started by torchrun: `ddp_worker.py RUN_FOLDER …`.
+"""Train one rank of distributed runs, started by torchrun: `ddp_worker.py RUN_FOLDER …`.
 
 It trains as `offline_cql.commands.distributed` does and saves rank-<n>.pt in each run folder: the
 weights of this rank and the files that it wrote.

@@ -1,4 +1,4 @@
-"""Small registered environments whose every number a reader can predict."""
+"""Register small environments with predictable observations and rewards."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +11,7 @@ class Marker(gym.Env[Any, Any]):
     """An environment that observes (reset seed mod 1000, step) and rewards with the step.
 
     Actions lie in [-1, 3] x [0, 2]. Episodes of even seeds terminate after 2 steps, those of odd
-    ones are truncated after 7. `fault`: what step 2 does wrong (raise, observation, reward).
+    ones are truncated after 7. `fault`: the kind of error at step 2 (raise, observation, reward).
     """
 
     observation_space = gym.spaces.Box(-np.inf, np.inf, (2,), np.float64)
@@ -39,8 +39,14 @@ class Marker(gym.Env[Any, Any]):
                 self.memory[0] = np.nan
             if self.fault == "reward":
                 reward = np.inf
-        over = self.time == episode_length(self.marker)
-        return self.memory, reward, over and self.marker % 2 == 0, over and self.marker % 2 == 1, {}
+        ended = self.time == episode_length(self.marker)
+        return (
+            self.memory,
+            reward,
+            ended and self.marker % 2 == 0,
+            ended and self.marker % 2 == 1,
+            {},
+        )
 
 
 def episode_length(seed: int) -> int:
@@ -55,9 +61,9 @@ if "Marker-v0" not in gym.registry:
 class Nested(gym.Env[Any, Any]):
     """An environment with every kind of observation that can be flattened, three levels deep.
 
-    Flat, in alphabetical order of keys: body/0 (2 x 2: seed, step, 0.5, -0.5), body/1 (3 bits of
-    the step), goal/kind (one-hot of step mod 3, numbered from 5), goal/place (seed, seed + step);
-    the mission is text. Episodes have 4 steps.
+    Its flat observation, in alphabetical order of keys: body/0 (2 x 2: seed, step, 0.5, -0.5),
+    body/1 (3 bits of the step), goal/kind (one-hot of step mod 3, numbered from 5), goal/place
+    (seed, seed + step); the mission is text. Episodes have 4 steps.
     """
 
     observation_space = gym.spaces.Dict(
@@ -85,6 +91,7 @@ class Nested(gym.Env[Any, Any]):
         return self.observe(), 1.0, self.time == 4, False, {}
 
     def observe(self) -> dict[str, Any]:
+        """Return the nested observation of the current step."""
         return {
             "mission": f"go to {self.time}",
             "goal": {

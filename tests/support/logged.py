@@ -1,4 +1,4 @@
-"""A small data set without problems, and changes that give it one.
+"""Create a small data set without problems, and variants with one problem each.
 
 A cart on a line, pushed at random: the next position and speed follow from speed and push, the
 reward is the closeness to 0 less the squared push. 60 episodes of 20 to 39 steps, 1,770 steps;

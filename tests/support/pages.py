@@ -1,4 +1,4 @@
-"""A strict HTML parser for tests."""
+"""Parse HTML strictly."""
 
 from html.parser import HTMLParser
 
@@ -6,7 +6,7 @@ VOID = {"meta", "br", "hr", "img", "link"}
 
 
 class ParsedPage(HTMLParser):
-    """Check that tags close in order; collect tags, ids, links and texts."""
+    """The tags, ids, links and texts of a page; its tags must close in order."""
 
     def __init__(self, text: str) -> None:
         super().__init__()

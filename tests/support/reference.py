@@ -1,7 +1,7 @@
-"""An independent reference: the formulas of conservative Q-learning in float64 NumPy, with loops.
+"""An independent reference for the formulas of conservative Q-learning, in float64 NumPy.
 
-Written from the formulas, not from the package, which it does not import. Slow on purpose: one
-state, one critic, one action at a time. Axes are named as in the package: E critics, B states,
+Written from the formulas; it does not import the package. Loops over single states, critics and
+actions keep it plain. Axes are named as in the package: E critics, B states,
 N sampled actions, A action dimensions, K discrete actions. A network is a pair (weights, biases)
 of lists of arrays, weights [inputs, outputs]. Whole updates are in reference_update.py.
 """
@@ -20,7 +20,7 @@ Network = tuple[Sequence[Array], Sequence[Array]]
 
 
 def mlp(x: Array, weights: Sequence[Array], biases: Sequence[Array]) -> Array:
-    """x [..., inputs] through ReLU layers and a linear last one."""
+    """Apply ReLU layers and a linear last one to x [..., inputs]."""
     hidden = np.asarray(x, dtype=np.float64)
     for layer, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
         hidden = hidden @ np.asarray(weight, np.float64) + np.asarray(bias, np.float64)
@@ -30,13 +30,13 @@ def mlp(x: Array, weights: Sequence[Array], biases: Sequence[Array]) -> Array:
 
 
 def logsumexp(values: Sequence[float] | Array) -> float:
-    """log sum exp of a list of numbers."""
+    """Return log sum exp of a list of numbers."""
     largest = max(values)
     return float(largest + math.log(math.fsum(math.exp(v - largest) for v in values)))
 
 
 def softmax(values: Sequence[float] | Array) -> list[float]:
-    """exp(v) / sum exp."""
+    """Return exp(v) / sum exp."""
     total = logsumexp(values)
     return [math.exp(v - total) for v in values]
 
@@ -44,7 +44,7 @@ def softmax(values: Sequence[float] | Array) -> list[float]:
 def numerical_gradient(
     function: Callable[[Array], float], at: Array, *, step: float = 1e-5
 ) -> Array:
-    """Central differences of a scalar function, one coordinate after the other."""
+    """Return central differences of a scalar function, one coordinate after the other."""
     point = np.array(at, dtype=np.float64)
     gradient = np.zeros_like(point)
     for index in np.ndindex(point.shape):
@@ -58,16 +58,16 @@ def numerical_gradient(
     return gradient
 
 
-# --- Densities -----------------------------------------------------------------------------------
+# --- Log-probabilities ---------------------------------------------------------------------------
 
 
 def log_cosh(u: float) -> float:
-    """log cosh u = |u| + log(1 + exp(-2|u|)) - log 2, without overflow."""
+    """Return log cosh u = |u| + log(1 + exp(-2|u|)) - log 2, without overflow."""
     return abs(u) + math.log1p(math.exp(-2 * abs(u))) - math.log(2)
 
 
 def tanh_gaussian_log_prob(pre_tanh: Array, mean: Array, log_std: Array) -> Array:
-    """log N(u; mean, std) - log |d tanh(u) / du|, where the slope of tanh is 1 / cosh^2."""
+    """Return log N(u; mean, std) - log |d tanh(u) / du|, where the slope of tanh is 1 / cosh^2."""
     pre_tanh = np.asarray(pre_tanh, np.float64)
     mean = np.broadcast_to(mean, pre_tanh.shape)
     log_std = np.broadcast_to(log_std, pre_tanh.shape)
@@ -81,7 +81,7 @@ def tanh_gaussian_log_prob(pre_tanh: Array, mean: Array, log_std: Array) -> Arra
 
 
 def uniform_log_prob(low: Array, high: Array) -> float:
-    """Log of one over the volume of the box."""
+    """Return the log of one over the volume of the box."""
     return math.fsum(-math.log(float(h) - float(lo)) for lo, h in zip(low, high, strict=True))
 
 
@@ -91,7 +91,10 @@ def uniform_log_prob(low: Array, high: Array) -> float:
 def sampled_value(
     q_target: Array, log_prob: Array | None = None, temperature: float = 0.0
 ) -> Array:
-    """Best action by its worst critic; minus temperature * log_prob for the entropy backup."""
+    """Return the value of the best action by its worst critic.
+
+    The entropy backup subtracts temperature * log_prob.
+    """
     critics, states, actions = q_target.shape
     values = np.zeros(states)
     for b in range(states):
@@ -108,7 +111,7 @@ def sampled_value(
 def discrete_value(
     q_target: Array, q_online: Array, target: str, temperature: float = 1.0
 ) -> Array:
-    """`max`, `double` or `expected` value, each by the worst critic of every action."""
+    """Return the `max`, `double` or `expected` value by the worst critic of every action."""
     critics, states, actions = q_target.shape
     values = np.zeros(states)
     for b in range(states):
@@ -127,19 +130,19 @@ def discrete_value(
 
 
 def bellman_target(reward: Array, discount: Array, value: Array) -> Array:
-    """r + discount * V."""
+    """Return r + discount * V."""
     pairs = zip(reward, discount, value, strict=True)
     return np.array([float(r) + float(d) * float(v) for r, d, v in pairs])
 
 
 def td_error(q: Array, target: Array) -> Array:
-    """(Q - y)^2."""
+    """Return (Q - y)^2."""
     return np.array([[(float(v) - float(y)) ** 2 for v, y in zip(row, target, strict=True)]
                      for row in q])  # fmt: skip
 
 
 def critic_td_loss(q: Array, target: Array) -> float:
-    """Mean over states, sum over critics."""
+    """Return the TD error, averaged over states and summed over critics."""
     return sum(math.fsum(row) / len(row) for row in td_error(q, target))
 
 
@@ -149,7 +152,7 @@ def critic_td_loss(q: Array, target: Array) -> float:
 def conservative_gap(
     q_sampled: Array, log_prob: Array, q_logged: Array, temperature: float = 1.0
 ) -> Array:
-    """t * log sum_j exp(Q_j / t) / mu_j - Q_logged."""
+    """Return t * log sum_j exp(Q_j / t) / mu_j - Q_logged."""
     critics, states, samples = q_sampled.shape
     gap = np.zeros((critics, states))
     for e in range(critics):
@@ -163,7 +166,7 @@ def conservative_gap(
 
 
 def expectation_gap(q_sampled: Array, q_logged: Array) -> Array:
-    """Average over the samples minus the logged value."""
+    """Return the mean over the samples minus the logged value."""
     critics, states, samples = q_sampled.shape
     gap = np.zeros((critics, states))
     for e in range(critics):
@@ -173,7 +176,7 @@ def expectation_gap(q_sampled: Array, q_logged: Array) -> Array:
 
 
 def discrete_gap(q: Array, action: Array, temperature: float = 1.0) -> Array:
-    """t * log sum_a exp(Q_a / t) - Q_logged; q [E, B, K]."""
+    """Return t * log sum_a exp(Q_a / t) - Q_logged; q [E, B, K]."""
     critics, states, _ = q.shape
     gap = np.zeros((critics, states))
     for e in range(critics):
@@ -184,7 +187,7 @@ def discrete_gap(q: Array, action: Array, temperature: float = 1.0) -> Array:
 
 
 def clipped_gap(gap: Array, minimum: float | None, maximum: float | None) -> Array:
-    """Limited on each side that has a limit."""
+    """Return the gap clipped at each limit that is set."""
     low = -math.inf if minimum is None else minimum
     high = math.inf if maximum is None else maximum
     return np.array([[min(max(float(g), low), high) for g in row] for row in gap])
@@ -193,17 +196,17 @@ def clipped_gap(gap: Array, minimum: float | None, maximum: float | None) -> Arr
 def conservative_loss(
     gap: Array, alpha: float, multiplier: float = 1.0, target_gap: float = 0.0
 ) -> float:
-    """multiplier * alpha * (mean gap - target_gap), added up over critics."""
+    """Return multiplier * alpha * (mean gap - target_gap), summed over critics."""
     return sum(multiplier * alpha * (math.fsum(row) / len(row) - target_gap) for row in gap)
 
 
 def multiplier_loss(multiplier: float, gap: Array, alpha: float, target_gap: float) -> float:
-    """The opposite of the conservative loss."""
+    """Return the negative conservative loss."""
     return -conservative_loss(gap, alpha, multiplier, target_gap)
 
 
 def actor_loss(q: Array, log_prob: Array, temperature: float) -> float:
-    """Mean of temperature * log pi - worst critic's Q."""
+    """Return the mean of temperature * log pi - the worst critic's Q."""
     states = len(log_prob)
     terms = [
         temperature * float(log_prob[b]) - min(float(row[b]) for row in q) for b in range(states)
@@ -212,17 +215,17 @@ def actor_loss(q: Array, log_prob: Array, temperature: float) -> float:
 
 
 def temperature_loss(log_temperature: float, log_prob: Array, target_entropy: float) -> float:
-    """-temperature * mean(log pi + target entropy)."""
+    """Return -temperature * mean(log pi + target entropy)."""
     mean = math.fsum(float(v) + target_entropy for v in log_prob) / len(log_prob)
     return -math.exp(log_temperature) * mean
 
 
 def behavior_cloning_loss(log_prob: Array) -> float:
-    """Negative log-likelihood."""
+    """Return the negative log-likelihood."""
     return -math.fsum(log_prob) / len(log_prob)
 
 
 def discrete_behavior_cloning_loss(logits: Array, action: Array) -> float:
-    """Negative log-likelihood of a softmax."""
+    """Return the negative log-likelihood of a softmax."""
     terms = [math.log(softmax(row)[int(a)]) for row, a in zip(logits, action, strict=True)]
     return -math.fsum(terms) / len(terms)

@@ -1,4 +1,4 @@
-"""Whole updates in float64 NumPy: every loss of one update from weights, a batch and its noise.
+"""Compute every loss of one update in float64 NumPy from weights, a batch and its noise.
 
 Composed from reference.py alone, not from the package. Gradients: reference.numerical_gradient.
 """
@@ -30,7 +30,7 @@ from support.reference import (
 def gaussian_policy(
     observation: Array, actor: Network, log_std_limits: tuple[float, float]
 ) -> tuple[Array, Array]:
-    """Mean and log std [..., A]: the two halves of the network's output, log std clipped."""
+    """Return mean and log std [..., A]: the halves of the network's output, log std clipped."""
     output = mlp(observation, *actor)
     half = output.shape[-1] // 2
     return output[..., :half], np.clip(output[..., half:], *log_std_limits)
@@ -39,14 +39,14 @@ def gaussian_policy(
 def sample_actions(
     observation: Array, actor: Network, noise: Array, log_std_limits: tuple[float, float]
 ) -> tuple[Array, Array]:
-    """Actions [B, N, A] and their log-densities [B, N], from standard normal noise [B, N, A]."""
+    """Return actions [B, N, A] and their log-probabilities [B, N] from normal noise [B, N, A]."""
     mean, log_std = gaussian_policy(observation, actor, log_std_limits)
     pre_tanh = mean[:, None] + np.exp(log_std[:, None]) * noise
     return np.tanh(pre_tanh), tanh_gaussian_log_prob(pre_tanh, mean[:, None], log_std[:, None])
 
 
 def critic_values(observation: Array, actions: Array, critics: Sequence[Network]) -> Array:
-    """Q [E, B, N] of actions [B, N, A], each scored at the observation [B, D] of its row."""
+    """Return Q [E, B, N] of actions [B, N, A] at the observations [B, D]."""
     states, samples, _ = actions.shape
     q = np.zeros((len(critics), states, samples))
     for e, critic in enumerate(critics):
@@ -73,7 +73,7 @@ def continuous_losses(
     backup: str = "sampled",
     log_std_limits: tuple[float, float] = (-20.0, 2.0),
 ) -> dict[str, float]:
-    """The losses of one continuous update with penalty=logsumexp, all at the same parameters.
+    """Return the losses of a continuous update with penalty=logsumexp, all at the same parameters.
 
     batch: observation, action (in [-1, 1]), reward, discount, next_observation.
     noise, standard normal but for `uniform`: `actor` [B, A] for the policy's loss, `backup`
@@ -84,31 +84,31 @@ def continuous_losses(
     state, next_state = batch["observation"], batch["next_observation"]
     width = batch["action"].shape[1]
 
-    backup_actions, backup_density = sample_actions(
+    backup_actions, backup_log_prob = sample_actions(
         next_state, actor, noise["backup"], log_std_limits
     )
     value = sampled_value(
         critic_values(next_state, backup_actions, target_critics),
-        backup_density if backup == "entropy" else None,
+        backup_log_prob if backup == "entropy" else None,
         temperature,
     )
     q_logged = critic_values(state, batch["action"][:, None], critics)[..., 0]
     td = critic_td_loss(q_logged, bellman_target(batch["reward"], batch["discount"], value))
 
     uniform = noise["uniform"]
-    current, current_density = sample_actions(state, actor, noise["current"], log_std_limits)
-    next_action, next_density = sample_actions(next_state, actor, noise["next"], log_std_limits)
-    uniform_density = np.full(uniform.shape[:2], uniform_log_prob([-1] * width, [1] * width))
+    current, current_log_prob = sample_actions(state, actor, noise["current"], log_std_limits)
+    next_action, next_log_prob = sample_actions(next_state, actor, noise["next"], log_std_limits)
+    uniform_log_probs = np.full(uniform.shape[:2], uniform_log_prob([-1] * width, [1] * width))
     gap = conservative_gap(
         critic_values(state, np.concatenate([uniform, current, next_action], axis=1), critics),
-        np.concatenate([uniform_density, current_density, next_density], axis=1),
+        np.concatenate([uniform_log_probs, current_log_prob, next_log_prob], axis=1),
         q_logged,
         gap_temperature,
     )
     gap = clipped_gap(gap, *gap_limits)
     conservative = conservative_loss(gap, alpha, multiplier, target_gap)
 
-    action, density = sample_actions(state, actor, noise["actor"][:, None], log_std_limits)
+    action, log_prob = sample_actions(state, actor, noise["actor"][:, None], log_std_limits)
     entropy = -float(width) if target_entropy is None else target_entropy
     return {
         "td": td,
@@ -116,9 +116,9 @@ def continuous_losses(
         "conservative": conservative,
         "critic": td + conservative,
         "actor": actor_loss(
-            critic_values(state, action, critics)[..., 0], density[:, 0], temperature
+            critic_values(state, action, critics)[..., 0], log_prob[:, 0], temperature
         ),
-        "temperature": temperature_loss(math.log(temperature), density[:, 0], entropy),
+        "temperature": temperature_loss(math.log(temperature), log_prob[:, 0], entropy),
         "multiplier": multiplier_loss(multiplier, gap, alpha, target_gap),
     }
 
@@ -136,7 +136,7 @@ def discrete_losses(
     gap_temperature: float = 1.0,
     gap_limits: tuple[float | None, float | None] = (None, None),
 ) -> dict[str, float]:
-    """The losses of one discrete update; critics map an observation to K values."""
+    """Return the losses of one discrete update; critics map an observation to K values."""
     state, next_state, action = batch["observation"], batch["next_observation"], batch["action"]
     q = np.stack([mlp(state, *critic) for critic in critics])
     value = discrete_value(

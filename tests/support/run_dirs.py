@@ -1,4 +1,4 @@
-"""Run folders as train.py and evaluate.py write them, with numbers that a test chooses."""
+"""Write run folders as train.py and evaluate.py do, with numbers that a test chooses."""
 
 from __future__ import annotations
 
@@ -92,13 +92,13 @@ def write_run(
     for updates in UPDATES:
         (folder / "checkpoints" / f"{updates}.ckpt").touch()
     if bounds is not None:
-        found = {
+        estimates = {
             str(k): [_estimate((low + high) / 2, low, high)] for k, (low, high) in bounds.items()
         }
         content = {
             "gamma": 0.99,
             "behavior": _estimate(BEHAVIOR, 45.0, 55.0),
-            "checkpoints": found,
+            "checkpoints": estimates,
         }
         if best_return is not None:
             content["best_return"] = best_return

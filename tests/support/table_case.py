@@ -1,4 +1,4 @@
-"""A small table with marker values, written in every format that dataset=table reads."""
+"""Write and load a small table with predictable values, in every format of dataset=table."""
 
 from pathlib import Path
 from typing import Any
@@ -19,17 +19,18 @@ FORMATS = ("parquet", "csv", "csv.gz", "npz")
 
 
 def columns_of(*overrides: str) -> ColumnsConfig:
-    """The mapping of `dataset=table <overrides>`, each below dataset.columns."""
-    given = [f"dataset.columns.{text}" for text in overrides]
-    dataset = settings("env=logged", "dataset=table", "dataset.path=x", *given).dataset
+    """Return the mapping of `dataset=table <overrides>`; keys are below dataset.columns."""
+    prefixed = [f"dataset.columns.{text}" for text in overrides]
+    dataset = settings("env=logged", "dataset=table", "dataset.path=x", *prefixed).dataset
     assert dataset.columns is not None
     return dataset.columns
 
 
 def episodes(lengths: list[int], ends: list[str]) -> Columns:
-    """Observation (episode, step), two actions, reward 100 * episode + step; `ends` T, U or none.
+    """Return the columns of episodes; each of `ends` is T (terminated), U (truncated) or empty.
 
-    T is terminated, U truncated.
+    Observations are (episode, step), the two actions grow with them, rewards are 100 * episode +
+    step.
     """
     number = np.repeat(np.arange(len(lengths)), lengths)
     step = np.concatenate([np.arange(length) for length in lengths])
@@ -49,7 +50,7 @@ def episodes(lengths: list[int], ends: list[str]) -> Columns:
 
 
 def write(path: Path, columns: Columns) -> Path:
-    """The columns as a file of the kind that its name says."""
+    """Write the columns in the format of the suffix; return the path."""
     kind = path.name.partition(".")[2]
     if kind == "npz":
         np.savez(path, **{name: np.asarray(values) for name, values in columns.items()})
@@ -67,5 +68,5 @@ def write(path: Path, columns: Columns) -> Path:
 def load_table(
     path: Path | str, *overrides: str, spaces: Spaces | None = None, chunk: int = 65_536
 ) -> Transitions:
-    """The transitions of files, through the writer and the cache."""
+    """Return the transitions of files, read through the writer and the cache."""
     return load(TableReader(str(path), columns_of(*overrides), spaces=spaces, chunk_size=chunk))

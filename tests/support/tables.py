@@ -1,4 +1,4 @@
-"""A small tabular Markov decision process whose values are known, and logged episodes of it."""
+"""Solve a small tabular Markov decision process exactly and log episodes of it."""
 
 from dataclasses import dataclass
 
@@ -25,14 +25,14 @@ class Process:
 
     @property
     def value(self) -> float:
-        """The policy's discounted return from the start, exactly: (I − gamma P)^-1 r."""
+        """The policy's exact discounted return from the start: (I − gamma P)^-1 r."""
         transition, reward = self.policy_dynamics()
         identity = np.eye(len(self.start))
         values = np.linalg.solve(identity - self.gamma * transition, reward)
         return float(self.start @ values)
 
     def finite_value(self, steps: int) -> float:
-        """The policy's discounted return over so many steps, by backward recursion."""
+        """Return the policy's discounted return over so many steps, by backward recursion."""
         transition, reward = self.policy_dynamics()
         values = np.zeros(len(self.start))
         for _ in range(steps):

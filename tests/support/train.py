@@ -1,4 +1,4 @@
-"""Train in a test: tiny networks, a small recorded data set; the result is a run folder."""
+"""Train tiny networks on a small simulated data set; the result is a run folder."""
 
 import csv
 import subprocess
@@ -31,7 +31,7 @@ TINY = (
     "hardware=cpu",
     "hardware.updates_per_step=10",
 )
-# Settings without effect are refused: a discrete agent has no action samples and no actor.
+# Typed settings without effect are refused: a discrete agent has no action samples and no actor.
 DISCRETE = ("env=cartpole", *(k for k in TINY if not k.startswith(("cql.n_act", "network.act"))))
 LAGRANGE = (*TINY, "cql=lagrange", "network.log_std_affine=true")
 # Columns of metrics.csv that differ between equal runs.
