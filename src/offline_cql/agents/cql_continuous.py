@@ -25,7 +25,7 @@ from offline_cql.transitions import Batch, Spaces
 
 
 class Noise(NamedTuple):
-    """The random numbers of one update, for n actions per proposal and M backup actions."""
+    """The random numbers of one update: n actions per proposal, M actions for the target."""
 
     uniform: Tensor  # [n, B, A] in [−1, 1]
     current: Tensor  # [n, B, A] standard normal, as all below
@@ -81,7 +81,7 @@ class ContinuousCQL(Agent):
         ]
 
     def update_schedules(self, optimizer: torch.optim.Optimizer) -> None:
-        """Set alpha and the actor's learning rate, which is another one while it clones."""
+        """Set alpha, and the actor's learning rate: cloning the behavior has its own."""
         self.penalty.set_alpha(self.updates)
         (actor,) = (group for group in optimizer.param_groups if group["name"] == "actor")
         cql = self.cql
@@ -92,11 +92,11 @@ class ContinuousCQL(Agent):
 
     @property
     def actor_clones(self) -> bool:
-        """True for the first `cql.bc_updates`: the actor clones, it does not follow the critics."""
+        """True for the first `cql.bc_updates`, when the actor's loss is behavior cloning."""
         return self.updates < self.cql.bc_updates
 
     def sample_rank_noise(self, states: int) -> Noise:
-        """Sample one update's noise for the global batch; return this rank's slice for B states."""
+        """Sample the noise of the global batch; return the slice for this rank's B states."""
         assert self.noise is not None
         noise = self.sample_noise(states * self.world_size, self.noise)
         return Noise(*(self.rank_slice(part, dim=1) for part in noise))
@@ -113,15 +113,17 @@ class ContinuousCQL(Agent):
     def compute_losses(
         self, batch: Batch, *, log_metrics: bool, noise: Noise | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the summed loss of one update and its metrics; sample the noise if not given."""
+        """Return the summed loss of one update and its metrics; sample the noise if it is None."""
         noise = self.sample_rank_noise(len(batch.reward)) if noise is None else noise
         observation = self.statistics(batch.observation)
         dist = TanhGaussian(*self.actor(observation))
         critic, metrics = self.critic_losses(
             batch, observation, dist, noise, log_metrics=log_metrics
         )
-        policy, more = self.policy_losses(batch, observation, dist, noise, log_metrics=log_metrics)
-        return critic + policy, metrics | more
+        policy, policy_metrics = self.policy_losses(
+            batch, observation, dist, noise, log_metrics=log_metrics
+        )
+        return critic + policy, metrics | policy_metrics
 
     def critic_losses(
         self,
@@ -132,7 +134,7 @@ class ContinuousCQL(Agent):
         *,
         log_metrics: bool,
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return TD error, weighted gap and multiplier loss; no gradient reaches the actor."""
+        """Return TD loss + conservative loss + multiplier loss; no gradient reaches the actor."""
         cql, penalized = self.cql, self.penalty.penalized
         with torch.no_grad():
             next_observation = self.statistics(batch.next_observation)
@@ -178,8 +180,8 @@ class ContinuousCQL(Agent):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the actor's and the temperature's losses; no gradient reaches the critics.
 
-        For the first `bc_updates` the actor clones the logged actions and the temperature does not
-        change, so that the critics first learn the value of the behavior.
+        For the first `cql.bc_updates` the actor's loss is behavior cloning and the temperature does
+        not change, so that the critics first learn the values of the behavior policy.
         """
         action, log_prob = dist.sample(noise.actor)
         log_prob = log_prob.squeeze(1)
@@ -211,7 +213,7 @@ class ContinuousCQL(Agent):
         next_dist: TanhGaussian,
         noise: Noise,
     ) -> Tensor:
-        """Return y [B]: the target critics at actions that the policy samples in the next state."""
+        """Return the Bellman target [B], with actions that the policy samples in the next state."""
         action, log_prob = next_dist.sample(noise.backup)
         q_target = self.target_critic(next_observation, action)
         if self.cql.backup == "entropy":
@@ -224,9 +226,10 @@ class ContinuousCQL(Agent):
     def proposals(
         self, dist: TanhGaussian, next_dist: TanhGaussian, noise: Noise
     ) -> tuple[Tensor, Tensor]:
-        """Return the actions [B, N, A] of the gap's estimate and their log-densities [B, N].
+        """Return the sampled actions [B, N, A] of the log-sum-exp and their log_prob [B, N].
 
-        Next-state actions are evaluated at the current state: they only widen the proposal.
+        Actions sampled in the next state are scored at the current state too. Each log_prob is that
+        of the distribution the action was sampled from, as importance sampling needs it.
         """
         uniform = noise.uniform.transpose(0, 1)
         low, high = -torch.ones_like(uniform[0, 0]), torch.ones_like(uniform[0, 0])
@@ -241,7 +244,7 @@ class ContinuousCQL(Agent):
         return torch.cat(actions, dim=1), torch.cat(log_probs, dim=1)
 
     def gap(self, q_proposed: Tensor, log_prob: Tensor, q_logged: Tensor) -> Tensor:
-        """Return the conservative gap [E, B], clipped if so configured, not scaled by alpha."""
+        """Return the gap [E, B], clipped to cql.gap_min and cql.gap_max, not scaled by alpha."""
         cql = self.cql
         if cql.penalty == "expectation":
             gap = losses.expectation_gap(q_proposed, q_logged)
@@ -252,14 +255,18 @@ class ContinuousCQL(Agent):
         return losses.clipped_gap(gap, minimum=cql.gap_min, maximum=cql.gap_max)
 
     def uniform_value(self, q_proposed: Tensor) -> dict[str, Tensor]:
-        """Return the mean Q of uniform actions, if this penalty samples any."""
+        """Return the mean Q of the uniform actions; nothing if the penalty samples none."""
         cql = self.cql
         if cql.penalty == "expectation" and cql.expectation_over == "policy":
             return {}
         return {"critic/q_uniform": q_proposed[..., : cql.n_action_samples].detach().mean()}
 
     def validation_metrics(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the metrics with deterministic actions, in the target too; the gap as trained."""
+        """Return the validation metrics, [B] each.
+
+        TD error and q_policy use the policy's deterministic action; the gap is sampled as in
+        training, with the same noise at every evaluation.
+        """
         observation = self.statistics(batch.observation)
         next_observation = self.statistics(batch.next_observation)
         dist = TanhGaussian(*self.actor(observation))
@@ -267,8 +274,8 @@ class ContinuousCQL(Agent):
         generator = torch.Generator(self.device).manual_seed(RandomStream.VALIDATION_NOISE)
         noise = self.sample_noise(len(batch.reward), generator)
         proposals, log_prob = self.proposals(dist, next_dist, noise)
-        fixed = torch.stack([batch.action, dist.mode()], dim=1)
-        q = self.critic(observation, torch.cat([fixed, proposals], dim=1))
+        logged_and_mode = torch.stack([batch.action, dist.mode()], dim=1)
+        q = self.critic(observation, torch.cat([logged_and_mode, proposals], dim=1))
         q_next = self.target_critic(next_observation, next_dist.mode().unsqueeze(1))
         value = losses.sampled_value(q_next, None)
         target = losses.bellman_target(batch.reward, batch.discount, value)
