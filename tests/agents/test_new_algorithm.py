@@ -76,6 +76,7 @@ def test_the_pages_algorithm_trains(project: Path, recorded: Path):
     size = f"dataset.size={SIZE}"
     result = run_train(project, "env=cartpole", size, "batch_size=32", "run_dir=run", *SMALL)
     assert result.returncode == 0, result.stderr
+    assert "  td " in result.stderr
     assert '"status": "finished"' in (project / "run" / "result.json").read_text()
     header, *rows = (project / "run" / "metrics.csv").read_text().splitlines()
     assert "critic/td_loss" in header

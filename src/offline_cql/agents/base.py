@@ -6,7 +6,7 @@ An agent defines its losses (`compute_losses`), which parameters learn at which 
 """
 
 from abc import abstractmethod
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pytorch_lightning as pl
@@ -39,8 +39,6 @@ class Agent(pl.LightningModule):
     precision "bf16" computes hidden layers in bfloat16; log_every: updates between two rows of
     metrics; capture: replay updates as a CUDA graph. Weights come from torch's global generator.
     """
-
-    progress_metrics: ClassVar[tuple[str, ...]] = ()  # metrics that the progress bar shows
 
     def __init__(
         self,

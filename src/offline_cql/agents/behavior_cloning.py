@@ -16,8 +16,6 @@ from offline_cql.transitions import Batch, Spaces
 class ContinuousBehaviorCloning(Agent):
     """Maximum likelihood of a tanh-Gaussian policy; it acts by tanh of the mean."""
 
-    progress_metrics = ("actor/loss", "actor/action_distance")
-
     def __init__(
         self,
         spaces: Spaces,
@@ -56,8 +54,6 @@ class ContinuousBehaviorCloning(Agent):
 
 class DiscreteBehaviorCloning(Agent):
     """Cross-entropy of the logged actions; it acts by the most likely one."""
-
-    progress_metrics = ("actor/loss", "actor/agreement")
 
     def __init__(
         self,

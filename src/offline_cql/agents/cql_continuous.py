@@ -37,8 +37,6 @@ class Noise(NamedTuple):
 class ContinuousCQL(Agent):
     """Tanh-Gaussian actor, E stacked critics, automatic temperature, conservative gap."""
 
-    progress_metrics = ("critic/td_loss", "critic/gap", "cql/alpha", "cql/multiplier")
-
     def __init__(
         self,
         spaces: Spaces,

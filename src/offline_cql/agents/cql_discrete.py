@@ -18,8 +18,6 @@ from offline_cql.transitions import Batch, Spaces
 class DiscreteCQL(Agent):
     """TD + alpha · (logsumexp_a Q − Q(s, a)); the policy is greedy in the minimum over critics."""
 
-    progress_metrics = ("critic/td_loss", "critic/gap", "cql/alpha", "cql/multiplier")
-
     def __init__(
         self,
         spaces: Spaces,

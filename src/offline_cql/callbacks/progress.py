@@ -1,5 +1,7 @@
 """The progress bar: updates, updates per second, the agent's metrics and the last return."""
 
+from collections.abc import Mapping
+
 import pytorch_lightning as pl
 from rich.console import Console
 from rich.progress import (
@@ -22,13 +24,18 @@ SPEED = "time/updates_per_second"
 class ProgressBar(AgentCallback):
     """One line on stderr; without a terminal, one line of text per tenth of the run.
 
-    It shows the latest values of `agent.progress_metrics`.
+    labels: the metrics that it shows with their latest values, and the label of each.
     """
 
     def __init__(
-        self, updates: int, metrics: MetricsWriter, evaluation: EvaluationCallback | None
+        self,
+        updates: int,
+        labels: Mapping[str, str],
+        metrics: MetricsWriter,
+        evaluation: EvaluationCallback | None,
     ) -> None:
-        self.updates, self.metrics, self.evaluation = updates, metrics, evaluation
+        self.updates, self.labels = updates, labels
+        self.metrics, self.evaluation = metrics, evaluation
         self.console = Console(stderr=True)
         self.bar: Progress | None = None
         self.task: TaskID | None = None
@@ -55,23 +62,21 @@ class ProgressBar(AgentCallback):
         if not trainer.is_global_zero:
             return
         if self.bar is not None and self.task is not None:
-            text = self.format_metrics(agent)
+            text = self.format_metrics()
             self.bar.update(self.task, completed=agent.updates, metrics=text)
             return
         tenth = agent.updates * 10 // self.updates
         if tenth > self.last_tenth:
             self.last_tenth = tenth
-            text = self.format_metrics(agent)
+            text = self.format_metrics()
             self.console.print(f"update {agent.updates}/{self.updates}  {text}")
 
-    def format_metrics(self, agent: Agent) -> str:
-        """Return the speed, the agent's metrics by the last part of their names, the return."""
+    def format_metrics(self) -> str:
+        """Return the speed, the labelled metrics that have a value, and the last return."""
         latest = self.metrics.latest
         parts = [f"{latest[SPEED]:.0f} updates/s"] if SPEED in latest else []
         parts += [
-            f"{name.rpartition('/')[2]} {latest[name]:.3g}"
-            for name in agent.progress_metrics
-            if name in latest
+            f"{label} {latest[name]:.3g}" for name, label in self.labels.items() if name in latest
         ]
         if self.evaluation is not None and self.evaluation.latest is not None:
             parts.append(f"return {self.evaluation.latest.return_mean:.1f}")

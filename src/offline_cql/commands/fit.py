@@ -28,7 +28,7 @@ from offline_cql.callbacks.timer import Timer
 from offline_cql.callbacks.validation import ValidationCallback
 from offline_cql.commands.load_data import simulator_settings
 from offline_cql.commands.make_agent import make_agent
-from offline_cql.config import HardwareConfig, TrainConfig
+from offline_cql.config import ALGORITHMS, HardwareConfig, TrainConfig
 from offline_cql.data.dataset import make_dataset
 from offline_cql.data.module import TransitionDataModule
 from offline_cql.data.split import Split, split_episodes
@@ -80,7 +80,9 @@ def fit(
         updates=updates,
         identity=identity(config, transitions),
     )
-    callbacks: list[Callback] = [metrics, checkpoints, ProgressBar(updates, metrics, evaluation)]
+    labels = ALGORITHMS[config.algorithm].progress
+    progress = ProgressBar(updates, labels, metrics, evaluation)
+    callbacks: list[Callback] = [metrics, checkpoints, progress]
     if evaluation is not None:
         callbacks.append(evaluation)
     if validation is not None:

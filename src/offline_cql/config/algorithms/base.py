@@ -19,7 +19,7 @@ class Algorithm:
     continuous, discrete: import path of the agent per kind of action space, "module:Class".
     unused: returns the full key of each setting without effect, with the reason; discrete says
     which kind of action space the data have.
-    progress: label of the progress bar per column of metrics.csv.
+    progress: label in the progress bar per metric that it shows.
     has_alpha: trained with the conservative penalty of weight cql.alpha.
     """
 
@@ -29,7 +29,6 @@ class Algorithm:
     discrete: str
     unused: Callable[[TrainConfig, bool], dict[str, str]]
     progress: Mapping[str, str]
-    has_critics: bool
     has_alpha: bool
 
     def agent_path(self, *, discrete: bool) -> str:

@@ -33,7 +33,10 @@ ALGORITHM = Algorithm(
     continuous="offline_cql.agents.behavior_cloning:ContinuousBehaviorCloning",
     discrete="offline_cql.agents.behavior_cloning:DiscreteBehaviorCloning",
     unused=unused,
-    progress={"actor/agreement": "agreement", "actor/action_distance": "distance"},
-    has_critics=False,
+    progress={
+        "actor/loss": "loss",
+        "actor/agreement": "agreement",
+        "actor/action_distance": "distance",
+    },
     has_alpha=False,
 )

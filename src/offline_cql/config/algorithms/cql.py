@@ -118,6 +118,5 @@ ALGORITHM = Algorithm(
         "cql/alpha": "alpha",
         "cql/multiplier": "multiplier",
     },
-    has_critics=True,
     has_alpha=True,
 )
