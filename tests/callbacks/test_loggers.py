@@ -12,6 +12,7 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 from pytorch_lightning.loggers import Logger
@@ -27,6 +28,7 @@ from offline_cql.callbacks.loggers import (
     wandb_mode,
 )
 from offline_cql.commands.fit import start_loggers
+from offline_cql.config.unused import LOGGERS
 from offline_cql.errors import ConfigError
 from offline_cql.io import write_json
 
@@ -321,6 +323,26 @@ def test_a_missing_package_names_its_extra(name: str, tmp_path: Path, monkeypatc
     message = rf"logger={name} needs an extra: pip install 'offline-cql\[{name}\]'"
     with pytest.raises(ConfigError, match=message):
         make_loggers([name], info(tmp_path))
+
+
+@pytest.mark.parametrize("name", list(LOGGERS))
+def test_a_logger_reads_the_settings_that_config_names_for_it(
+    name: str, tmp_path: Path, monkeypatch: Any
+):
+    for package in ("wandb", "comet_ml"):
+        monkeypatch.setitem(sys.modules, package, MagicMock())
+    for logger in ("WandbUpdateLogger", "TensorBoardLogger", "MLFlowLogger", "CometLogger"):
+        monkeypatch.setattr(loggers, logger, MagicMock())
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    read: set[str] = set()
+
+    class RecordingInfo:
+        def __getattr__(self, setting: str) -> Any:
+            read.add(setting)
+            return getattr(info(tmp_path), setting)
+
+    loggers.SERVICES[name].start(RecordingInfo())  # type: ignore[arg-type]
+    assert read - {"folder", "config", "run_id"} == set(LOGGERS[name])
 
 
 def test_several_loggers_at_once(tmp_path: Path, monkeypatch: Any):

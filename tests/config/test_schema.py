@@ -484,6 +484,23 @@ def test_what_has_no_effect(overrides: list[str], discrete: bool, idle: set[str]
     assert found <= set(setting_keys(TrainConfig))
 
 
+@pytest.mark.parametrize(
+    ("names", "unused"),
+    [
+        ("wandb", set()),
+        ("tensorboard", {"project", "entity", "group", "tags"}),
+        ("mlflow", {"entity"}),
+        ("comet", set()),
+        ("tensorboard,mlflow", {"entity"}),
+        ("mlflow,comet", set()),
+        ("", {"project", "entity", "group", "tags"}),
+    ],
+)
+def test_logger_settings_that_no_chosen_logger_reads_have_no_effect(names: str, unused: set[str]):
+    keys = unused_settings(settings(f"logger.names=[{names}]"), discrete=False)
+    assert {key for key in keys if key.startswith("logger.")} == {f"logger.{n}" for n in unused}
+
+
 TABLE = ("env=logged", "dataset=table", "dataset.path=logs.csv")
 HOPPER = "env=hopper"
 

@@ -12,7 +12,13 @@ from offline_cql.config.sources import SOURCES
 from offline_cql.errors import ConfigError
 
 LOG_STD = ("network.log_std_min", "network.log_std_max", "network.log_std_affine")
-WANDB = ("logger.project", "logger.entity", "logger.group", "logger.tags")
+# The settings that each logger reads.
+LOGGERS = {
+    "wandb": ("project", "entity", "group", "tags"),
+    "tensorboard": (),
+    "mlflow": ("project", "group", "tags"),
+    "comet": ("project", "entity", "group", "tags"),
+}
 ROLLOUTS = ("evaluation.environments", "evaluation.seed")
 
 
@@ -30,8 +36,10 @@ def unused_settings(config: TrainConfig, *, discrete: bool) -> dict[str, str]:
         if name != chosen.name:
             for key in setting_keys(ALGORITHMS[name].section):
                 reasons.setdefault(f"{name}.{key}", f"algorithm={chosen.name} does not read it")
-    if "wandb" not in config.logger.names:
-        reasons |= dict.fromkeys(WANDB, f"{config.logger.setting('names')} does not use it")
+    logger = config.logger
+    used = {"names", *(setting for name in logger.names for setting in LOGGERS[name])}
+    unused = [logger.key(name) for name in type(logger).model_fields if name not in used]
+    reasons |= dict.fromkeys(unused, f"{logger.setting('names')} does not use it")
     if config.evaluation.episodes == 0:
         reasons |= dict.fromkeys(ROLLOUTS, "evaluation.episodes=0 runs no rollouts")
     return reasons
