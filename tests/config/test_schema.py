@@ -1,4 +1,4 @@
-"""Promise: a setting that cannot be used is refused in one line: key, value, range, remedy."""
+"""Guarantee: a setting that cannot be used is refused in one line: key, value, range, remedy."""
 
 import re
 from typing import Any

@@ -4,7 +4,7 @@ The algorithm and the data source say which settings they do not read.
 """
 
 from offline_cql.config.algorithms import ALGORITHMS
-from offline_cql.config.algorithms.base import SCHEDULE
+from offline_cql.config.algorithms.base import SCHEDULE, Actions
 from offline_cql.config.entry_points import TrainConfig
 from offline_cql.config.keys import setting_keys
 from offline_cql.config.section import format_value
@@ -29,9 +29,10 @@ def unused_settings(config: TrainConfig, *, discrete: bool) -> dict[str, str]:
     if dataset.validation_fraction == 0 and dataset.fraction == 1:
         whole = f"{dataset.setting('validation_fraction')} and {dataset.setting('fraction')}"
         reasons["dataset.split_seed"] = f"{whole} draw nothing"
-    reasons |= chosen.unused(config, discrete)
+    actions = Actions(config.env.name, discrete)
+    reasons |= chosen.unused(config.algorithm_section(), actions)
     if discrete:
-        reasons |= dict.fromkeys(LOG_STD, f"env={config.env.name} has discrete actions")
+        reasons |= dict.fromkeys(LOG_STD, str(actions))
     for name in ALGORITHMS:
         if name != chosen.name:
             for key in setting_keys(ALGORITHMS[name].section):

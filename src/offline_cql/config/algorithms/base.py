@@ -1,15 +1,21 @@
 """The description of one algorithm: its settings, its agents, what the program shows of it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
 from offline_cql.config.section import Section
 
-if TYPE_CHECKING:
-    from offline_cql.config.entry_points import TrainConfig
+
+@dataclass(frozen=True)
+class Actions:
+    """The kind of actions of an environment; as text, the reason why settings have no effect."""
+
+    env: str
+    discrete: bool
+
+    def __str__(self) -> str:
+        return f"env={self.env} has {'discrete' if self.discrete else 'continuous'} actions"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,8 +23,8 @@ class Algorithm:
     """One option of `algorithm`.
 
     continuous, discrete: import path of the agent per kind of action space, "module:Class".
-    unused: returns the full key of each setting without effect, with the reason; discrete says
-    which kind of action space the data have.
+    unused: takes the algorithm's own section and the kind of actions; returns the full key of each
+    setting without effect, with the reason.
     progress: label in the progress bar per metric that it shows.
     has_alpha: trained with the conservative penalty of weight cql.alpha.
     """
@@ -27,7 +33,7 @@ class Algorithm:
     section: type[Section]
     continuous: str
     discrete: str
-    unused: Callable[[TrainConfig, bool], dict[str, str]]
+    unused: Callable[[Any, Actions], dict[str, str]]
     progress: Mapping[str, str]
     has_alpha: bool
 

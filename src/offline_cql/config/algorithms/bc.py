@@ -1,15 +1,10 @@
 """Behavior cloning: the policy that makes the logged actions most likely."""
 
-from __future__ import annotations
+from typing import ClassVar
 
-from typing import TYPE_CHECKING, ClassVar
-
-from offline_cql.config.algorithms.base import CRITIC, REWARD, SCHEDULE, Algorithm, keys_of
+from offline_cql.config.algorithms.base import CRITIC, REWARD, SCHEDULE, Actions, Algorithm, keys_of
 from offline_cql.config.algorithms.cql import CqlConfig
 from offline_cql.config.section import Positive, Section
-
-if TYPE_CHECKING:
-    from offline_cql.config.entry_points import TrainConfig
 
 
 class BcConfig(Section):
@@ -19,7 +14,7 @@ class BcConfig(Section):
     learning_rate: Positive
 
 
-def unused(_config: TrainConfig, _discrete: bool) -> dict[str, str]:
+def unused(_bc: BcConfig, _actions: Actions) -> dict[str, str]:
     """Return the settings without effect: cloning has neither critics nor rewards."""
     critic = (*keys_of(CqlConfig), *SCHEDULE, *CRITIC)
     return dict.fromkeys(critic, "algorithm=bc has no critics") | dict.fromkeys(

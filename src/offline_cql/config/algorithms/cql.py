@@ -1,16 +1,11 @@
 """Conservative Q-learning (CQL), Kumar et al. 2020."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from offline_cql.config.algorithms.base import SCHEDULE, Algorithm
+from offline_cql.config.algorithms.base import SCHEDULE, Actions, Algorithm
 from offline_cql.config.section import Amount, Count, Number, Positive, Section, Share, Text
-
-if TYPE_CHECKING:
-    from offline_cql.config.entry_points import TrainConfig
 
 MULTIPLIER = ("multiplier_initial", "multiplier_learning_rate", "multiplier_min", "multiplier_max")
 # Settings that have no effect with discrete actions: nothing is sampled, there is no actor.
@@ -91,16 +86,16 @@ class CqlConfig(Section):
             self.require(low <= start <= high, "multiplier_initial", limits)
 
 
-def unused(config: TrainConfig, discrete: bool) -> dict[str, str]:
+def unused(cql: CqlConfig, actions: Actions) -> dict[str, str]:
     """Return the settings without effect with these actions, this penalty and this alpha."""
     reasons: dict[str, str] = {}
-    if discrete:
-        reasons |= dict.fromkeys(CONTINUOUS, f"env={config.env.name} has discrete actions")
+    if actions.discrete:
+        reasons |= dict.fromkeys(CONTINUOUS, str(actions))
     else:
-        reasons["cql.target"] = f"env={config.env.name} has continuous actions; see cql.backup"
-        if config.cql.penalty == "expectation":
+        reasons["cql.target"] = f"{actions}; see cql.backup"
+        if cql.penalty == "expectation":
             reasons["cql.gap_temperature"] = "cql.penalty=expectation has no log-sum-exp"
-    if config.cql.alpha == 0:
+    if cql.alpha == 0:
         # The gap is still logged, so its settings (cql.n_action_samples, ...) still count.
         reasons |= dict.fromkeys(SCHEDULE, "cql.alpha=0 leaves nothing to schedule")
     return reasons
