@@ -60,8 +60,8 @@ def alpha_plot(task: Task, selection: Selection, number: int) -> Plot:
             ):
                 label = name if len(lines) > 1 else None
                 _draw_against_alpha(axes, runs, alphas, value, label=label, **style)
-            _draw_zones(axes, alphas, selection)
             set_wide_scale(axes, np.concatenate([line.get_ydata() for line in axes.lines]))
+            _draw_zones(axes, alphas, selection)
             axes.set_ylabel(f"{title} [reward]")
             if title == "return":
                 draw_behavior_return(axes, runs)
@@ -136,5 +136,5 @@ def _draw_zones(axes: Any, alphas: Sequence[float], selection: Selection) -> Non
         elif alpha in selection.too_large:
             axes.axvspan(*span, color=HIGH_ZONE, linewidth=0)
         if selection.point is not None and alpha == selection.point.alpha:
-            axes.axvline(position, color=CHOSEN, linewidth=1.2, linestyle=":")
+            axes.axvline(position, color=CHOSEN, linewidth=1.2, linestyle=":", zorder=1.5)
     axes.set_xlim(-0.5, len(alphas) - 0.5)
