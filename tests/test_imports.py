@@ -97,5 +97,5 @@ def test_reporting_reads_run_folders_and_imports_nothing_that_trains(name: str):
     names = {module.removeprefix("offline_cql.") for module in others}
     assert {n for n in names if n not in allowed and n.split(".")[0] not in allowed} == set()
     commands = {module for module in modules if package(module) == "commands"}
-    parts = {f"offline_cql.commands.{part}" for part in ("summary", name)}
+    parts = {f"offline_cql.commands.{part}" for part in ("summary", "tables", name)}
     assert commands <= {"offline_cql.commands", *parts}

@@ -19,7 +19,8 @@ from support.config import CONF, compose_config
 from support.train import SIZE, TINY
 
 from offline_cql.audit.finding import Finding
-from offline_cql.commands.audit import audit, next_command, print_verbatim, raise_for
+from offline_cql.commands.audit import audit, next_command, raise_for
+from offline_cql.commands.tables import print_verbatim
 from offline_cql.config import AuditConfig, validate_config
 from offline_cql.errors import ConfigError, DataError
 from offline_cql.io import read_json

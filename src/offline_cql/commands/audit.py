@@ -20,7 +20,8 @@ from offline_cql.audit.statistics import (
 )
 from offline_cql.audit.table import print_audit, print_summary
 from offline_cql.commands.load_data import load_transitions
-from offline_cql.config import AuditConfig, EnvConfig, TrainConfig, validate_config
+from offline_cql.commands.tables import print_line
+from offline_cql.config import AuditConfig, DatasetConfig, EnvConfig, validate_config
 from offline_cql.errors import DataError
 from offline_cql.io import write_atomically, write_json
 from offline_cql.render.numbers import format_count
@@ -49,15 +50,10 @@ def audit(config: DictConfig) -> None:
     folder = write_audit(Path(settings.out), statistics, findings)
     console = Console()
     print_audit(console, statistics, findings)
-    print_verbatim(console, f"page    {folder / HTML}")
-    print_verbatim(console, f"json    {folder / JSON}")
+    print_line(console, "page", str(folder / HTML))
+    print_line(console, "json", str(folder / JSON))
     raise_for(findings, transitions.dataset_id, strict=settings.strict)
-    print_verbatim(console, f"next    {next_command(sys.argv[1:])}")
-
-
-def print_verbatim(console: Console, text: str) -> None:
-    """Print text that can be pasted: no line breaks, and [brackets] are not rich's markup."""
-    console.print(text, soft_wrap=True, highlight=False, markup=False)
+    print_line(console, "next", next_command(sys.argv[1:]))
 
 
 def print_inferred_columns(settings: AuditConfig) -> None:
@@ -113,15 +109,17 @@ def raise_for(findings: Sequence[Finding], dataset_id: str, *, strict: bool) -> 
 
 
 def short_audit(
-    settings: TrainConfig, transitions: Transitions, folder: Path, *, shown: bool
+    transitions: Transitions,
+    folder: Path,
+    *,
+    env: EnvConfig,
+    dataset: DatasetConfig,
+    gamma: float,
+    shown: bool,
 ) -> None:
     """Write the short audit of a new run to its folder; with `shown` print a summary to stderr."""
     statistics = compute_statistics(
-        transitions,
-        settings.dataset,
-        scores(transitions, settings.env),
-        gamma=settings.gamma,
-        short=True,
+        transitions, dataset, scores(transitions, env), gamma=gamma, short=True
     )
     findings = apply_rules(statistics)
     write_statistics(folder, statistics, findings)

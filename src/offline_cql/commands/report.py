@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from offline_cql.commands.tables import print_line
 from offline_cql.config import ReportConfig, validate_config
 from offline_cql.report import tables
 from offline_cql.report.load_runs import load_runs
@@ -38,7 +39,7 @@ def report(config: DictConfig) -> None:
     folder = create_run_dir(Path(settings.out))
     write(folder, summary, limits, docs=DOCS if DOCS.is_dir() else None, **sampling)
     for name in (HTML, MARKDOWN, LATEX, JSON):
-        console.print(f"file    {folder / name}", soft_wrap=True, highlight=False)
+        print_line(console, "file", str(folder / name))
 
 
 def print_selection(console: Console, name: str, selection: Selection) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from offline_cql.commands.tables import key_value_table, print_line, print_verbatim
 from offline_cql.config import TrainConfig
 from offline_cql.io import read_json
 from offline_cql.render.numbers import format_number, format_spread
@@ -16,9 +17,7 @@ def print_run(folder: Path, config: TrainConfig, result: dict[str, Any]) -> None
     """Print the run's result, its speed, its folder and the next command."""
     dataset = read_json(folder / METADATA)["dataset"]["id"]
     title = f"{config.env.name} · {dataset} · {config.algorithm}"
-    table = Table(title=title, show_header=False)
-    table.add_column("")
-    table.add_column("", justify="right")
+    table = key_value_table(title)
     table.add_row("behavior return (data)", format_number(result["behavior_return"]))
     if result["episodes"]:
         spread = format_spread(result["return_mean"], result["return_std"])
@@ -27,17 +26,16 @@ def print_run(folder: Path, config: TrainConfig, result: dict[str, Any]) -> None
     table.add_row("updates", f"{result['updates']:,}")
     table.add_row("updates/s", format_number(result["updates_per_second"]))
     table.add_row("wall time", f"{result['wall_seconds']:.0f} s")
-    # Below the table, because a narrow terminal would cut paths in it.
     console = Console()
     console.print(table)
-    console.print(f"run     {folder}", soft_wrap=True, highlight=False)
+    print_line(console, "run", str(folder))
     for offline in sorted(folder.glob("wandb/offline-run-*")):
-        console.print(f"curves  wandb sync {offline}", soft_wrap=True, highlight=False)
+        print_line(console, "curves", f"wandb sync {offline}")
     if result["episodes"]:
         command = f"python evaluate.py run={folder} evaluation.episodes=100"
     else:
         command = f"python evaluate.py run={folder} ope=fqe evaluation.episodes=0"
-    console.print(f"next    {command}", soft_wrap=True, highlight=False)
+    print_line(console, "next", command)
 
 
 def print_grid(folder: Path, jobs: list[dict[str, Any]]) -> None:
@@ -65,10 +63,10 @@ def print_grid(folder: Path, jobs: list[dict[str, Any]]) -> None:
     console = Console()
     # Above and below the table, because a narrow terminal would cut paths in it.
     title = f"grid {folder} · {len(jobs)} jobs, each with {' '.join(shared) or 'the defaults'}"
-    console.print(title, soft_wrap=True, highlight=False, markup=False)
+    print_verbatim(console, title)
     console.print(table)
     for job in jobs:
-        console.print(f"{job['run'] or 'no run folder'}", soft_wrap=True, highlight=False)
+        print_verbatim(console, job["run"] or "no run folder")
     failed = [job for job in jobs if job["result"].get("status") != "finished"]
     if failed:
         console.print(f"{len(failed)} of {len(jobs)} jobs did not finish", style="red")
@@ -76,5 +74,4 @@ def print_grid(folder: Path, jobs: list[dict[str, Any]]) -> None:
         status = job["result"].get("status", "failed")
         reason = job["result"].get("error") or job["error"] or "killed"
         settings = " ".join(text for text in job["overrides"] if text not in shared)
-        line = f"{settings}: {status}: {reason}"
-        console.print(line, soft_wrap=True, highlight=False, markup=False)
+        print_verbatim(console, f"{settings}: {status}: {reason}")

@@ -15,4 +15,9 @@ def key_value_table(title: str) -> Table:
 
 def print_line(console: Console, label: str, text: str) -> None:
     """Print a path or a command below a table, where a narrow terminal does not cut it."""
-    console.print(f"{label:<7} {text}", soft_wrap=True, highlight=False, markup=False)
+    print_verbatim(console, f"{label:<7} {text}")
+
+
+def print_verbatim(console: Console, text: str) -> None:
+    """Print text that can be pasted: no line breaks, and [brackets] are not rich's markup."""
+    console.print(text, soft_wrap=True, highlight=False, markup=False)

@@ -57,7 +57,14 @@ def train(config: DictConfig) -> float | None:
             settings, transitions = validate(config, overrides)
             folder = create_run(config, settings, transitions, grid_name=job.grid if job else None)
             # In a grid the first job prints it; every run has its audit.json.
-            short_audit(settings, transitions, folder, shown=job is None or job.number == 0)
+            short_audit(
+                transitions,
+                folder,
+                env=settings.env,
+                dataset=settings.dataset,
+                gamma=settings.gamma,
+                shown=job is None or job.number == 0,
+            )
             run_training(folder, load_config(folder), transitions, state=None)
         else:
             folder = Path(str(config.resume))
