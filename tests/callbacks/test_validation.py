@@ -15,7 +15,8 @@ from offline_cql.data.returns import continued_returns
 from offline_cql.data.split import Split, episode_rows
 from offline_cql.data.validation import validation_steps
 from offline_cql.ope.validation import correlation, validation_metrics
-from offline_cql.runs.checkpoint import kept_updates, read_checkpoint
+from offline_cql.runs.checkpoint import read_checkpoint
+from offline_cql.runs.folder import kept_updates, policy_path
 
 HELD = (
     "dataset.validation_fraction=0.2",
@@ -125,7 +126,7 @@ def test_a_run_writes_a_row_and_keeps_a_policy_at_each_evaluation_point(
     assert kept_updates(folder) == [20, 40]
     _, agent = load_agent(folder, "20")
     assert agent.updates == 20
-    assert "optimizer" not in read_checkpoint(folder / "checkpoints" / "20.ckpt")
+    assert "optimizer" not in read_checkpoint(policy_path(folder, 20))
 
 
 def test_looking_more_often_changes_no_weight(recorded: Path, tmp_path: Path):

@@ -19,6 +19,7 @@ from support.train import DISCRETE, LAGRANGE, differences, entry_point, rows, tr
 from offline_cql.commands.train import create_run, validate
 from offline_cql.io import read_json
 from offline_cql.runs.checkpoint import newest_checkpoint
+from offline_cql.runs.folder import saved_updates
 
 pytestmark = pytest.mark.usefixtures("recorded")
 
@@ -131,7 +132,7 @@ def test_a_run_whose_rank_is_killed_ends(number: signal.Signals, tmp_path: Path)
     folder = tmp_path / "run"
     arguments = (*on_two(SETTINGS["discrete"]), "updates=1_000_000", "checkpoint_every=10")
     with entry_point(*arguments, f"run_dir={folder}") as process:
-        wait_for(lambda: (folder / "checkpoints" / "last.ckpt").exists(), process)
+        wait_for(lambda: bool(saved_updates(folder)), process)
         ranks = rank_processes(folder)
         assert len(ranks) == 2
         if number == signal.SIGKILL:

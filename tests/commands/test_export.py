@@ -25,12 +25,13 @@ from support.config import CONF, compose_config
 from support.train import DISCRETE, TINY, train_run
 
 from offline_cql.commands import export as command
-from offline_cql.commands.load_run import load_agent, load_config, load_state
+from offline_cql.commands.load_run import load_agent, load_config
 from offline_cql.errors import ConfigError, ExportError
 from offline_cql.export.onnx_file import check_onnx, onnx_bytes
 from offline_cql.export.policy import exportable_policy
 from offline_cql.io import read_json, write_json
 from offline_cql.readers.table.inference import infer_columns
+from offline_cql.runs.checkpoint import load_state
 from offline_cql.simulation.rollouts import Array
 
 pytestmark = pytest.mark.usefixtures("recorded")

@@ -24,7 +24,8 @@ from torch import Tensor
 
 from offline_cql.commands import train as entry_point
 from offline_cql.commands.train import resume
-from offline_cql.runs.checkpoint import LAST, newest_checkpoint, write_checkpoint
+from offline_cql.runs.checkpoint import newest_checkpoint, write_checkpoint
+from offline_cql.runs.folder import state_path
 
 pytestmark = pytest.mark.usefixtures("recorded")
 
@@ -176,12 +177,12 @@ def test_each_item_of_the_state_decides_the_end(
     assert any(name.startswith("/critic") for name in different)
 
 
-# --- Checkpoints -------------------------------------------------------------------------
+# --- Checkpoints ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("settings", [LAGRANGE, DISCRETE], ids=["continuous", "discrete"])
-def test_a_checkpoint_holds_tensors_and_plain_values_only(settings: Any, uninterrupted: Any):
-    path = uninterrupted(*settings, "updates=40") / "checkpoints" / LAST
+def test_a_checkpoint_contains_tensors_and_plain_values_only(settings: Any, uninterrupted: Any):
+    path = state_path(uninterrupted(*settings, "updates=40"), 40)
     state = torch.load(path, weights_only=True)
     plain = (Tensor, int, float, str, bool, type(None))
     assert {type(value) for _, value in leaves(state)} <= set(plain)
@@ -210,7 +211,7 @@ def test_a_run_killed_at_its_very_end_gets_its_result(uninterrupted: Any, tmp_pa
     part = train_run(tmp_path / "run", *settings, "updates=10")
     expected = entry_point.read_json(part / "result.json")
     (part / "result.json").unlink()
-    (part / "checkpoints" / ".last.ckpt.123.tmp").write_text("half")
+    state_path(part, 10).with_name(".20.ckpt.123.tmp").write_text("half")
     resume_run(part)
     result = entry_point.read_json(part / "result.json")
     clock = ("wall_seconds", "updates_per_second")
@@ -223,7 +224,7 @@ def test_a_run_killed_at_its_very_end_gets_its_result(uninterrupted: Any, tmp_pa
 
 def test_updates_already_reached_are_nothing_to_do(uninterrupted: Any, capsys: Any):
     run = uninterrupted(*TINY, "updates=40")
-    before = (run / "checkpoints" / LAST).read_bytes()
+    before = state_path(run, 40).read_bytes()
     resume(run, entry_point.OmegaConf.create({}), [])
     assert "nothing to do" in capsys.readouterr().out
-    assert (run / "checkpoints" / LAST).read_bytes() == before
+    assert state_path(run, 40).read_bytes() == before

@@ -26,7 +26,8 @@ from support.train import (
 from offline_cql.commands.load_run import load_config
 from offline_cql.errors import CheckpointError, ConfigError, DataError
 from offline_cql.runs import checkpoint
-from offline_cql.runs.checkpoint import LAST, PREVIOUS, newest_checkpoint
+from offline_cql.runs.checkpoint import newest_checkpoint
+from offline_cql.runs.folder import saved_updates, state_path
 
 pytestmark = pytest.mark.usefixtures("recorded")
 SETTINGS = (*TINY, "checkpoint_every=10")
@@ -51,7 +52,7 @@ def test_no_run_folder(tmp_path: Path):
 
 def test_no_checkpoint(run: Path):
     shutil.rmtree(run / "checkpoints")
-    with pytest.raises(ConfigError, match=r"last.ckpt does not exist"):
+    with pytest.raises(ConfigError, match=r"checkpoints/resume contains no checkpoint"):
         resume_run(run, "updates=30")
 
 
@@ -89,8 +90,8 @@ def test_a_newer_format(run: Path, monkeypatch: Any):
     monkeypatch.setattr(checkpoint, "FORMAT", 99)
     checkpoint.write_checkpoint(run, {k: v for k, v in state.items() if k != "format"})
     monkeypatch.undo()
-    (run / "checkpoints" / PREVIOUS).unlink()
-    with pytest.raises(CheckpointError, match="has format 99, this version reads up to 1; update"):
+    state_path(run, 10).unlink()
+    with pytest.raises(CheckpointError, match="has format 99, this version reads up to 1"):
         resume_run(run, "updates=30")
 
 
@@ -101,40 +102,40 @@ def test_code_inside_a_checkpoint(run: Path, tmp_path: Path):
         def __reduce__(self) -> Any:
             return os.mkdir, (str(tmp_path / "was_here"),)
 
-    path = run / "checkpoints" / LAST
+    path = state_path(run, 20)
     torch.save({"format": 1, "updates": Evil()}, path)
     digest = checkpoint.hashlib.sha256(path.read_bytes()).hexdigest()
     checkpoint.digest_path(path).write_text(digest)
-    (run / "checkpoints" / PREVIOUS).unlink()
-    with pytest.raises(CheckpointError, match="holds more than tensors and plain values"):
+    state_path(run, 10).unlink()
+    with pytest.raises(CheckpointError, match="contains more than tensors and plain values"):
         resume_run(run, "updates=30")
     assert not (tmp_path / "was_here").exists()
 
 
 def test_a_metrics_file_that_lost_rows(run: Path):
     (run / "metrics.csv").write_text("update\n")
-    with pytest.raises(ConfigError, match=r"metrics.csv has 7 bytes, fewer than the"):
+    with pytest.raises(ConfigError, match=r"metrics.csv: it has 7 bytes, fewer than the"):
         resume_run(run, "updates=30")
 
 
 def test_a_damaged_last_checkpoint_falls_back_loudly(finished: Path, run: Path, capsys: Any):
     """From the checkpoint of update 10 the run reaches the same end, its rows written once."""
-    path = run / "checkpoints" / LAST
+    path = state_path(run, 20)
     path.write_bytes(path.read_bytes()[:-100])
     (run / "result.json").unlink()
     resume_run(run)
     error = capsys.readouterr().err
-    assert "last.ckpt is damaged: sha256" in error
-    assert "going on from previous.ckpt" in error
+    assert "resume/20.ckpt is damaged: sha256" in error
+    assert "using 10.ckpt" in error
     assert differences(load_learned(finished), load_learned(run)) == []
     assert rows(run / "metrics.csv") == rows(finished / "metrics.csv")
 
 
 def test_both_checkpoints_damaged(run: Path):
-    for name in (LAST, PREVIOUS):
-        path = run / "checkpoints" / name
+    for updates in (10, 20):
+        path = state_path(run, updates)
         path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(CheckpointError, match=r"previous.ckpt is damaged"):
+    with pytest.raises(CheckpointError, match=r"resume/10.ckpt is damaged"):
         resume_run(run, "updates=30")
 
 
@@ -165,7 +166,7 @@ def test_kill_9_at_a_random_moment(finished: Path, tmp_path: Path):
     folder, generator = tmp_path / "run", random.Random()
     arguments = [*SETTINGS, "updates=400", "log_every=5", f"run_dir={folder}"]
     with entry_point(*arguments) as process:
-        wait_for(lambda: (folder / "checkpoints" / LAST).exists(), process)
+        wait_for(lambda: bool(saved_updates(folder)), process)
         time.sleep(moment := generator.uniform(0, 0.5))
         process.kill()
     note = f"killed {moment:.3f} s after the first checkpoint"

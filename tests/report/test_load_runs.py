@@ -41,15 +41,14 @@ def test_a_run_has_an_alpha_where_its_algorithm_has_one(algorithm: str, tmp_path
     assert load_runs(str(tmp_path)).runs[0].alpha == (2.5 if has_alpha else None)
 
 
-def test_the_last_policy_counts_where_none_was_kept(tmp_path: Path):
-    folder = write_run(tmp_path / "run", bounds={200: (60, 70)})
-    for path in (folder / "checkpoints").iterdir():
-        path.unlink()
-    assert load_runs(str(tmp_path)).runs[0].offline.estimates == {}  # nothing to ship
-    (folder / "checkpoints" / "last.ckpt").touch()
+def test_only_kept_policies_are_candidates(tmp_path: Path):
+    """There are estimates for both updates; the policy of 200 was deleted, its state was not."""
+    folder = write_run(tmp_path / "run", bounds={100: (50, 60), 200: (60, 70)})
+    (folder / "checkpoints" / "resume").mkdir()
+    (folder / "checkpoints" / "200.ckpt").rename(folder / "checkpoints" / "resume" / "200.ckpt")
     offline = load_runs(str(tmp_path)).runs[0].offline
-    assert offline.kept == {200: "checkpoints/last.ckpt"}
-    assert list(offline.estimates) == [200]
+    assert offline.kept == {100: "checkpoints/100.ckpt"}
+    assert list(offline.estimates) == [100]
 
 
 def cut(name: str, size: int) -> Callable[[Path], None]:

@@ -139,16 +139,20 @@ def test_cutting_back_drops_what_came_later(tmp_path: Path):
 
 
 def test_rows_that_are_missing_cannot_be_cut(tmp_path: Path):
-    with pytest.raises(ConfigError, match=r"metrics.csv has 0 bytes, fewer than the 10 at the"):
+    with pytest.raises(ConfigError, match=r"metrics.csv: it has 0 bytes, fewer than the 10"):
         truncate_logs(tmp_path, {"metrics.csv": 10})
 
 
 def test_leftovers_of_a_killed_process_are_cleared(tmp_path: Path):
-    (tmp_path / "checkpoints").mkdir()
-    for name in (".result.json.7.tmp", "checkpoints/.last.ckpt.7.tmp", "result.json"):
+    (tmp_path / "checkpoints" / "resume").mkdir(parents=True)
+    for name in (
+        ".result.json.7.tmp",
+        "checkpoints/.5.ckpt.7.tmp",
+        "checkpoints/resume/.5.ckpt.7.tmp",
+    ):
         (tmp_path / name).write_text("{}")
-    for name in ("metadata.json", "checkpoints/last.ckpt", "my.tmp"):
+    for name in ("metadata.json", "checkpoints/resume/5.ckpt", "my.tmp", "result.json"):
         (tmp_path / name).write_text("{}")
     remove_temp_files(tmp_path)
     kept = sorted(path.name for path in tmp_path.rglob("*") if path.is_file())
-    assert kept == ["last.ckpt", "metadata.json", "my.tmp"]
+    assert kept == ["5.ckpt", "metadata.json", "my.tmp"]

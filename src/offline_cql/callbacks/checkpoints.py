@@ -13,7 +13,7 @@ from offline_cql.agents import Agent
 from offline_cql.callbacks.agent_callback import AgentCallback
 from offline_cql.callbacks.timer import Timer
 from offline_cql.errors import DivergedError, PreemptedError
-from offline_cql.runs.checkpoint import write_checkpoint, write_kept
+from offline_cql.runs.checkpoint import write_checkpoint, write_policy
 from offline_cql.runs.folder import EVALUATION, METRICS, VALIDATION, CsvFile
 
 LOGS = (METRICS, EVALUATION, VALIDATION)
@@ -65,7 +65,7 @@ class CheckpointCallback(AgentCallback, Checkpoint):
             with self.timer.paused():
                 raise_unless_finite(agent)  # on every rank: their weights are equal
                 if trainer.is_global_zero and keep:
-                    write_kept(self.folder, {**agent.policy_state(), **self.identity})
+                    write_policy(self.folder, {**agent.policy_state(), **self.identity})
                 if trainer.is_global_zero and due:
                     self.save(agent)
                 trainer.strategy.barrier("checkpoint")

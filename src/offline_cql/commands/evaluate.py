@@ -12,7 +12,7 @@ from rich.table import Table
 
 from offline_cql.callbacks.evaluation import evaluation_rows
 from offline_cql.commands.load_data import simulator_settings
-from offline_cql.commands.load_run import load_agent, load_config, load_state, restore_agent
+from offline_cql.commands.load_run import load_agent, load_config, restore_agent
 from offline_cql.commands.off_policy import (
     behavior_probabilities,
     estimate_policy,
@@ -27,8 +27,8 @@ from offline_cql.ope.behavior import behavior_value, discounted_returns
 from offline_cql.ope.estimate import Estimate
 from offline_cql.render.numbers import format_interval, format_number, format_spread
 from offline_cql.render.progress import ProgressBar
-from offline_cql.runs.checkpoint import kept_updates
-from offline_cql.runs.folder import OPE, CsvFile
+from offline_cql.runs.checkpoint import load_state
+from offline_cql.runs.folder import OPE, CsvFile, kept_updates
 from offline_cql.simulation.evaluation import evaluate as play_episodes
 from offline_cql.simulation.evaluation import score
 

@@ -16,7 +16,7 @@ from rich.markup import escape
 from torch import Tensor
 
 from offline_cql.commands.load_data import simulator_settings
-from offline_cql.commands.load_run import load_config, load_state, restore_agent
+from offline_cql.commands.load_run import load_config, restore_agent
 from offline_cql.commands.off_policy import load_run_data
 from offline_cql.commands.tables import key_value_table, print_line
 from offline_cql.config import ALGORITHMS, DatasetConfig, ExportConfig, TrainConfig, validate_config
@@ -34,6 +34,7 @@ from offline_cql.io import read_json, write_atomically, write_json
 from offline_cql.readers.d4rl import task_path
 from offline_cql.readers.minari.store import is_stored
 from offline_cql.render.numbers import format_interval
+from offline_cql.runs.checkpoint import load_state
 from offline_cql.runs.folder import METADATA, OPE
 from offline_cql.runs.provenance import commit
 from offline_cql.simulation.collect import dataset_id

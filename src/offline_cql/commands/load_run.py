@@ -13,8 +13,8 @@ from offline_cql.commands.make_agent import make_agent
 from offline_cql.config import TrainConfig, validate_config
 from offline_cql.errors import ConfigError
 from offline_cql.io import read_json
-from offline_cql.runs.checkpoint import LAST, kept_updates, newest_checkpoint, read_checkpoint
-from offline_cql.runs.folder import CHECKPOINTS, CONFIG, METADATA
+from offline_cql.runs.checkpoint import load_state
+from offline_cql.runs.folder import CONFIG, METADATA
 from offline_cql.transitions import Spaces
 
 
@@ -30,20 +30,6 @@ def load_config(folder: Path, *, setting: str = "run") -> TrainConfig:
     if (folder / METADATA).exists():
         config.updates = read_json(folder / METADATA).get("updates", config.updates)
     return validate_config(TrainConfig, config)
-
-
-def load_state(folder: Path, checkpoint: str) -> dict[str, Any]:
-    """Return the state of one checkpoint: `last`, or the number of updates of a kept policy.
-
-    Raises ConfigError when there is no such checkpoint, CheckpointError when it is damaged.
-    """
-    available = ["last", *map(str, kept_updates(folder))]
-    if checkpoint not in available:
-        raise ConfigError(f"checkpoint={checkpoint} must be one of {', '.join(available)}")
-    name = f"{checkpoint}.ckpt"
-    return (
-        newest_checkpoint(folder) if name == LAST else read_checkpoint(folder / CHECKPOINTS / name)
-    )
 
 
 def restore_agent(config: TrainConfig, state: dict[str, Any]) -> Agent:

@@ -33,7 +33,6 @@ from offline_cql.report.run import (
     SkippedFolder,
 )
 from offline_cql.runs.folder import (
-    CHECKPOINTS,
     CONFIG,
     EVALUATION,
     METADATA,
@@ -41,6 +40,8 @@ from offline_cql.runs.folder import (
     OPE,
     RESULT,
     VALIDATION,
+    kept_updates,
+    policy_path,
 )
 
 AUDIT = "audit.json"
@@ -48,7 +49,6 @@ MARKER_FILES = (CONFIG, METADATA, RESULT, METRICS)
 REQUIRED_SETTINGS = ("seed", "env.name", "algorithm", "cql.alpha")
 REPORTED_STATUSES = ("finished", "diverged")
 FQE = "fqe"
-LAST = f"{CHECKPOINTS}/last.ckpt"
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def load_run(folder: Path) -> Run:
                 Finding(**{name: each[name] for name in ("level", "name", "message", "remedy")})
                 for each in audit.get("findings", [])
             ),
-            offline=_offline(folder, int(result["updates"])),
+            offline=_offline(folder),
             simulated=_simulated(folder, result, audit),
         )
     except (KeyError, TypeError, ValueError) as error:
@@ -164,8 +164,8 @@ def _json(path: Path, *, needed: bool = True) -> dict[str, Any]:
     return content
 
 
-def _offline(folder: Path, updates: int) -> Offline:
-    kept = _kept(folder, updates)
+def _offline(folder: Path) -> Offline:
+    kept = _kept(folder)
     ope = _json(folder / OPE, needed=False)
     by_updates = {
         int(updates): _estimate(content)
@@ -183,13 +183,10 @@ def _offline(folder: Path, updates: int) -> Offline:
     )
 
 
-def _kept(folder: Path, updates: int) -> dict[int, str]:
-    """Return checkpoint files by updates; last.ckpt counts where no file has its updates."""
-    files = {updates: LAST} if (folder / LAST).exists() else {}
-    for path in (folder / CHECKPOINTS).glob("*.ckpt"):
-        if path.stem.isdecimal():
-            files[int(path.stem)] = str(path.relative_to(folder))
-    return dict(sorted(files.items()))
+def _kept(folder: Path) -> dict[int, str]:
+    """Return the files of the kept policies by updates, ascending; paths in the run folder."""
+    paths = {updates: policy_path(folder, updates) for updates in kept_updates(folder)}
+    return {updates: str(path.relative_to(folder)) for updates, path in paths.items()}
 
 
 def _estimate(content: dict[str, Any]) -> Estimate:

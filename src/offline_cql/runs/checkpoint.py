@@ -1,7 +1,7 @@
-"""Checkpoints: tensors and plain values only, written beside the target and renamed, with a sha256.
+"""Checkpoints: tensors and plain values, one file `<updates>.ckpt` with a sha256 beside it.
 
-The two newest are there to go on from, `last.ckpt` and `previous.ckpt`; the policies at evaluation
-points stay, `<updates>.ckpt`, without what only training needs.
+checkpoints/resume/ has the two newest training states, which a run can be resumed from;
+checkpoints/ has the policies kept at evaluation points, without the optimizer.
 Reading never runs code from a file.
 """
 
@@ -9,87 +9,103 @@ import hashlib
 import io
 import pickle
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from offline_cql.errors import CheckpointError
+from offline_cql.errors import CheckpointError, ConfigError
 from offline_cql.io import write_atomically
-from offline_cql.runs.folder import CHECKPOINTS
+from offline_cql.runs.folder import RESUME, kept_updates, policy_path, saved_updates, state_path
 
 FORMAT = 1
-LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
+LAST = "last"
 
 
 def digest_path(path: Path) -> Path:
+    """Return the path of the file with a checkpoint's sha256."""
     return path.with_name(path.name + ".sha256")
 
 
-def known_digests(path: Path) -> list[str]:
-    """What the digest file beside a checkpoint allows; [] without one."""
-    beside = digest_path(path)
-    return beside.read_text().split() if beside.exists() else []
+# --- Writing ---------------------------------------------------------------------------------
 
 
 def write_checkpoint(folder: Path, state: dict[str, Any]) -> Path:
-    """Save `state` as the run's last checkpoint; the one before it becomes the previous one.
+    """Save a training state, then remove all but this one and the intact one before it.
 
-    At every moment at least one complete checkpoint with its digest is there: the new digest is
-    added to the digest file before the rename, the old one dropped after it.
+    At every moment the run has an intact training state, once it has saved one.
     """
-    directory = folder / CHECKPOINTS
-    directory.mkdir(exist_ok=True)
-    content, digest = _encoded(state)
-    last, previous = directory / LAST, directory / PREVIOUS
-    before = last.read_bytes() if last.exists() else b""
-    old = hashlib.sha256(before).hexdigest()
-    if old in known_digests(last):  # a damaged one must not take the good previous one's place
-        write_atomically(previous, before)
-        write_atomically(digest_path(previous), f"{old}\n".encode())
-        write_atomically(digest_path(last), f"{old}\n{digest}\n".encode())
-    else:
-        write_atomically(digest_path(last), f"{digest}\n".encode())
-    write_atomically(last, content)
-    write_atomically(digest_path(last), f"{digest}\n".encode())
-    return last
-
-
-def write_kept(folder: Path, state: dict[str, Any]) -> Path:
-    """Save a policy under its number of updates."""
-    path = folder / CHECKPOINTS / f"{state['updates']}.ckpt"
-    path.parent.mkdir(exist_ok=True)
-    content, digest = _encoded(state)
-    write_atomically(digest_path(path), f"{digest}\n".encode())
-    write_atomically(path, content)
+    updates = int(state["updates"])
+    path = state_path(folder, updates)
+    _write(path, state)
+    _remove_outdated(folder, newest=updates)
     return path
 
 
-def kept_updates(folder: Path) -> list[int]:
-    """The numbers of updates at which a run's policy was kept, ascending."""
-    found = (path.stem for path in (folder / CHECKPOINTS).glob("*.ckpt"))
-    return sorted(int(stem) for stem in found if stem.isdecimal())
+def write_policy(folder: Path, state: dict[str, Any]) -> Path:
+    """Save a policy to evaluate or export; it stays."""
+    path = policy_path(folder, int(state["updates"]))
+    _write(path, state)
+    return path
 
 
-def _encoded(state: dict[str, Any]) -> tuple[bytes, str]:
-    """A state as the bytes of its file, and their sha256."""
+def _write(path: Path, state: dict[str, Any]) -> None:
+    """Write a checkpoint and its sha256; between two steps, the file matches one in its list."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
     torch.save({"format": FORMAT, **state}, buffer)
     content = buffer.getvalue()
-    return content, hashlib.sha256(content).hexdigest()
+    digest = hashlib.sha256(content).hexdigest()
+    replaced = read_digests(path) if path.exists() else []
+    write_atomically(digest_path(path), "".join(f"{d}\n" for d in (*replaced, digest)).encode())
+    write_atomically(path, content)
+    if replaced:
+        write_atomically(digest_path(path), f"{digest}\n".encode())
+
+
+def _remove_outdated(folder: Path, *, newest: int) -> None:
+    """Remove every training state but the newest and the intact one before it.
+
+    A state with more updates could not be read, or the run would have been resumed from it.
+    """
+    others = [updates for updates in reversed(saved_updates(folder)) if updates != newest]
+    older = (updates for updates in others if updates < newest)
+    previous = next((updates for updates in older if _is_intact(state_path(folder, updates))), None)
+    for updates in others:
+        if updates != previous:
+            path = state_path(folder, updates)
+            # The sha256 first: a file without one is found and removed at the next save.
+            digest_path(path).unlink(missing_ok=True)
+            path.unlink()
+
+
+# --- Reading ---------------------------------------------------------------------------------
+
+
+def read_digests(path: Path) -> list[str]:
+    """Return the sha256 that a checkpoint may have; [] without a digest file.
+
+    Two where a process was killed while it replaced the checkpoint.
+    """
+    digests = digest_path(path)
+    return digests.read_text().split() if digests.exists() else []
+
+
+def _is_intact(path: Path) -> bool:
+    return hashlib.sha256(path.read_bytes()).hexdigest() in read_digests(path)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The state in one checkpoint file; CheckpointError when it is missing, damaged or too new."""
+    """Return the state in a file. Raises CheckpointError when it is missing, damaged or too new."""
     if not path.exists():
         raise CheckpointError(f"{path} does not exist; the run saved no checkpoint there")
     content = path.read_bytes()
-    found = hashlib.sha256(content).hexdigest()
-    known = known_digests(path)
-    if found not in known:
+    digest, expected = hashlib.sha256(content).hexdigest(), read_digests(path)
+    if digest not in expected:
         raise CheckpointError(
-            f"{path} is damaged: sha256 {found[:12]}…, expected "
-            f"{' or '.join(d[:12] + '…' for d in known) or 'a .sha256 file beside it'}"
+            f"{path} is damaged: sha256 {digest[:12]}…, expected "
+            f"{' or '.join(d[:12] + '…' for d in expected) or 'a .sha256 file beside it'}"
         )
     try:
         state: dict[str, Any] = torch.load(
@@ -97,24 +113,44 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         )
     except pickle.UnpicklingError as error:
         raise CheckpointError(
-            f"{path} holds more than tensors and plain values, which is refused; "
+            f"{path} contains more than tensors and plain values, which is refused; "
             "it was not written by this project"
         ) from error
     if state["format"] > FORMAT:
         raise CheckpointError(
-            f"{path} has format {state['format']}, this version reads up to {FORMAT}; "
-            "update offline-cql"
+            f"update offline-cql: {path} has format {state['format']}, "
+            f"this version reads up to {FORMAT}"
         )
     return state
 
 
 def newest_checkpoint(folder: Path) -> dict[str, Any]:
-    """The run's last checkpoint; a damaged one falls back to the previous one, and says so."""
-    directory = folder / CHECKPOINTS
-    try:
-        return read_checkpoint(directory / LAST)
-    except CheckpointError as error:
-        if not (directory / PREVIOUS).exists():
-            raise
-        print(f"warning: {error}; going on from {PREVIOUS}", file=sys.stderr)
-        return read_checkpoint(directory / PREVIOUS)
+    """Return a run's newest training state; after a warning, the one before a damaged one.
+
+    Raises CheckpointError when the run has no training state that can be read.
+    """
+    paths = [state_path(folder, updates) for updates in reversed(saved_updates(folder))]
+    if not paths:
+        raise CheckpointError(
+            f"start a new run: {folder / RESUME} contains no checkpoint, "
+            "the run ended before its first one"
+        )
+    for path, older in pairwise(paths):
+        try:
+            return read_checkpoint(path)
+        except CheckpointError as error:
+            print(f"warning: {error}; using {older.name}", file=sys.stderr)
+    return read_checkpoint(paths[-1])
+
+
+def load_state(folder: Path, checkpoint: str) -> dict[str, Any]:
+    """Return one checkpoint: the newest with `last`, or a kept policy by its number of updates.
+
+    Raises ConfigError when there is no such checkpoint, CheckpointError when it is damaged.
+    """
+    available = [LAST, *map(str, kept_updates(folder))]
+    if checkpoint not in available:
+        raise ConfigError(f"checkpoint={checkpoint} must be one of {', '.join(available)}")
+    if checkpoint == LAST:
+        return newest_checkpoint(folder)
+    return read_checkpoint(policy_path(folder, int(checkpoint)))

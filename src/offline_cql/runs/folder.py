@@ -1,4 +1,4 @@
-"""The run folder: the names of its files, its creation, and its CSV files."""
+"""The run folder: its creation, the paths of its files, and its CSV files."""
 
 import csv
 import os
@@ -12,10 +12,14 @@ CONFIG, METADATA, RESULT = "config.yaml", "metadata.json", "result.json"
 METRICS, EVALUATION, VALIDATION = "metrics.csv", "evaluation.csv", "validation.csv"
 OPE = "ope.json"
 CHECKPOINTS = "checkpoints"
+RESUME = f"{CHECKPOINTS}/resume"
 
 
 def create_run_dir(wanted: Path) -> Path:
-    """Create `wanted`, or `wanted-2`, `-3` … if it exists; atomic, so that runs never share one."""
+    """Create a run folder and return it: `wanted`, or `wanted-2`, `-3` … where that exists.
+
+    Creating it is atomic, so that two runs never share a folder.
+    """
     wanted.parent.mkdir(parents=True, exist_ok=True)
     for attempt in range(1, 10_000):
         folder = wanted if attempt == 1 else wanted.with_name(f"{wanted.name}-{attempt}")
@@ -25,6 +29,30 @@ def create_run_dir(wanted: Path) -> Path:
             continue
         return folder
     raise ConfigError(f"choose another run_dir: {wanted} and the 9,998 names after it exist")
+
+
+def state_path(folder: Path, updates: int) -> Path:
+    """Return the path of a run's training state after `updates` updates."""
+    return folder / RESUME / f"{updates}.ckpt"
+
+
+def policy_path(folder: Path, updates: int) -> Path:
+    """Return the path of a run's kept policy after `updates` updates."""
+    return folder / CHECKPOINTS / f"{updates}.ckpt"
+
+
+def saved_updates(folder: Path) -> list[int]:
+    """Return the numbers of updates of a run's training states, ascending."""
+    return _updates_in(folder / RESUME)
+
+
+def kept_updates(folder: Path) -> list[int]:
+    """Return the numbers of updates of a run's kept policies, ascending."""
+    return _updates_in(folder / CHECKPOINTS)
+
+
+def _updates_in(directory: Path) -> list[int]:
+    return sorted(int(path.stem) for path in directory.glob("*.ckpt") if path.stem.isdecimal())
 
 
 class CsvFile:
@@ -53,18 +81,21 @@ class CsvFile:
 def remove_temp_files(folder: Path) -> None:
     """Remove the half-written files of a killed process, and the result of the run so far."""
     (folder / RESULT).unlink(missing_ok=True)
-    for temporary in (*folder.glob(".*.tmp"), *(folder / CHECKPOINTS).glob(".*.tmp")):
+    for temporary in (*folder.glob(".*.tmp"), *(folder / CHECKPOINTS).rglob(".*.tmp")):
         temporary.unlink()
 
 
 def truncate_logs(folder: Path, lengths: Mapping[str, int]) -> None:
-    """Remove the rows appended after a checkpoint; lengths: bytes per file at the checkpoint."""
+    """Remove the rows appended after a checkpoint.
+
+    lengths: bytes per file at the checkpoint. Raises ConfigError when a file is shorter.
+    """
     for name, size in lengths.items():
         path = folder / name
-        present = path.stat().st_size if path.exists() else 0
-        if present < size:
+        current = path.stat().st_size if path.exists() else 0
+        if current < size:
             raise ConfigError(
-                f"{path} has {present} bytes, fewer than the {size} at the checkpoint; restore it"
+                f"restore {path}: it has {current} bytes, fewer than the {size} at the checkpoint"
             )
-        if present:
+        if current:
             os.truncate(path, size)
