@@ -1,6 +1,6 @@
-"""Promise: what was typed wrong is answered with one line and exit code 2, before anything starts.
+"""Guarantee: a wrong argument is refused in one line with exit code 2, before anything starts.
 
-A fault of ours keeps its traceback; help, --cfg and grids work and load nothing heavy.
+Errors of the program keep their traceback; help, --cfg and grids work and import nothing heavy.
 """
 
 import os
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from support.config import CONF
 
 from offline_cql.config import CollectConfig, EvaluateConfig, TrainConfig, command_line
@@ -33,7 +34,7 @@ def refusal(*arguments: str) -> str:
     return str(error.value)
 
 
-# --- What is refused -------------------------------------------------------------------------
+# --- Refused arguments -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -75,7 +76,7 @@ def refusal(*arguments: str) -> str:
         ("hydra/launcher=zzz", "hydra/launcher=zzz is unknown; available: basic"),
     ],
 )
-def test_a_wrong_argument_is_one_line(argument: str, message: str):
+def test_a_wrong_argument_is_refused_in_one_line(argument: str, message: str):
     assert refusal(argument).startswith(message)
 
 
@@ -83,7 +84,7 @@ def test_a_wrong_argument_is_one_line(argument: str, message: str):
     "key",
     ["logger.api_key", "+wandb_api_key", "++my.Secret", "hydra.job.env_set.TOKEN", "password"],
 )
-def test_what_looks_like_a_secret_is_refused_and_not_repeated(key: str):
+def test_a_key_that_looks_like_a_secret_is_refused_without_its_value(key: str):
     message = refusal(f"{key}=hunter2")
     assert message.endswith(
         "looks like a secret and the run folder would keep it;"
@@ -92,7 +93,7 @@ def test_what_looks_like_a_secret_is_refused_and_not_repeated(key: str):
     assert "hunter2" not in message
 
 
-def test_settings_without_effect_are_refused_before_the_data_are_touched():
+def test_unused_settings_are_refused_before_data_are_read():
     message = "cql.alpha=1 has no effect: algorithm=bc has no critics; leave it out"
     assert refusal("algorithm=bc", "cql.alpha=1") == message
     check("algorithm=bc", "cql=corl")
@@ -114,7 +115,7 @@ def test_an_unknown_key_in_a_file_is_refused(tmp_path: Path):
     check(argument, "experiment=mine")
 
 
-# --- Grids -----------------------------------------------------------------------------------
+# --- Grids -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -144,12 +145,12 @@ def test_a_large_grid_is_checked_value_by_value(monkeypatch: pytest.MonkeyPatch)
     """100 seeds times 3 alphas: 100 configs instead of 300, every value among them."""
     jobs: list[list[str]] = []
 
-    def kept(_schema: Any, _config: Any, overrides: list[str]) -> list[str]:
+    def record_job(_schema: Any, _config: Any, overrides: list[str]) -> list[str]:
         jobs.append(overrides)
         return []
 
     monkeypatch.setattr(command_line, "_compose", lambda *_: None)
-    monkeypatch.setattr(command_line, "_check_job", kept)
+    monkeypatch.setattr(command_line, "_check_job", record_job)
     check("-m", "seed=range(0,100)", "cql.alpha=1,2,3")
     assert len(jobs) == 100
     assert {job[0] for job in jobs} == {f"seed={seed}" for seed in range(100)}
@@ -159,7 +160,7 @@ def test_a_large_grid_is_checked_value_by_value(monkeypatch: pytest.MonkeyPatch)
     assert len({tuple(job) for job in jobs}) == 64
 
 
-def test_cautions_are_printed_once(capsys: pytest.CaptureFixture[str]):
+def test_a_warning_of_several_jobs_is_printed_once(capsys: pytest.CaptureFixture[str]):
     check("-m", "seed=0,1", "alpha_schedule=linear", "alpha_schedule.until=9_000")
     assert capsys.readouterr().err == (
         "warning: alpha_schedule.until=9000 is after the last update (5000):"
@@ -167,7 +168,7 @@ def test_cautions_are_printed_once(capsys: pytest.CaptureFixture[str]):
     )
 
 
-# --- What passes -----------------------------------------------------------------------------
+# --- Valid arguments ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -188,7 +189,7 @@ def test_valid_arguments_pass(arguments: list[str]):
     check(*arguments)
 
 
-def test_a_missing_value_is_allowed_where_the_config_is_only_shown():
+def test_a_missing_value_is_allowed_when_the_config_is_only_shown():
     entry_point = {"schema": EvaluateConfig, "entry_point": ROOT / "evaluate.py"}
     command_line.check(["--help"], **entry_point)
     command_line.check(["--cfg", "job"], **entry_point)
@@ -197,13 +198,13 @@ def test_a_missing_value_is_allowed_where_the_config_is_only_shown():
         command_line.check([], **entry_point)
 
 
-def test_each_door_has_its_own_settings():
+def test_each_entry_point_has_its_own_settings():
     with pytest.raises(ConfigError, match=r"updates is unknown; did you mean env.qualities\?"):
         command_line.check(["updates=5"], schema=CollectConfig, entry_point=ROOT / "collect.py")
     assert set(command_line.ENTRY_POINTS) <= {path.stem for path in ROOT.glob("*.py")}
 
 
-# --- run: how an entry point ends ----------------------------------------------------------------
+# --- Exit codes --------------------------------------------------------------------------------
 
 
 class UnusableDataError(Exception):
@@ -212,7 +213,7 @@ class UnusableDataError(Exception):
 
 @pytest.fixture
 def start(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Runs a door's function that raises the given exception, with these arguments."""
+    """Return a function that runs an entry point which raises an exception, with arguments."""
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
 
     def start(error: BaseException | None = None, *arguments: str) -> None:
@@ -229,39 +230,41 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 
 @pytest.mark.parametrize("error", [ConfigError("no\nGPU"), UnusableDataError("no\nGPU")])
-def test_a_wrong_setting_or_wrong_data_are_one_line_and_exit_code_2(
+def test_errors_of_settings_and_data_are_one_line_with_exit_code_2(
     error: Exception, start: Callable[..., None], capsys: pytest.CaptureFixture[str]
 ):
-    with pytest.raises(SystemExit) as end:
+    with pytest.raises(SystemExit) as exit_:
         start(error)
-    assert end.value.code == 2
+    assert exit_.value.code == 2
     assert capsys.readouterr().err == "error: no GPU\n"
 
 
-def test_a_wrong_argument_ends_before_the_entry_point_is_entered(
+def test_a_wrong_argument_exits_before_the_entry_point_is_called(
     start: Callable[..., None], capsys: pytest.CaptureFixture[str]
 ):
-    with pytest.raises(SystemExit) as end:
-        start(AssertionError("entered"), "cql.alpha=-1")
-    assert end.value.code == 2
+    with pytest.raises(SystemExit) as exit_:
+        start(AssertionError("called"), "cql.alpha=-1")
+    assert exit_.value.code == 2
     assert capsys.readouterr().err == "error: cql.alpha=-1 must be >= 0\n"
 
 
 @pytest.mark.parametrize("error", [ValueError("a fault"), SystemExit(143), KeyboardInterrupt()])
-def test_every_other_exception_passes(error: BaseException, start: Callable[..., None]):
+def test_every_other_exception_is_raised_unchanged(
+    error: BaseException, start: Callable[..., None]
+):
     with pytest.raises(type(error)) as raised:
         start(error)
     assert raised.value is error
 
 
-def test_a_door_that_returns_exits_with_0(start: Callable[..., None]):
+def test_an_entry_point_that_returns_does_not_exit(start: Callable[..., None]):
     start(None)
 
 
-# --- The entry points -----------------------------------------------------------------------------
+# --- The entry points --------------------------------------------------------------------------
 
 
-def entry_point(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run_entry_point(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     command = [sys.executable, "-X", "importtime", f"{name}.py", *arguments]
     return subprocess.run(
@@ -269,24 +272,44 @@ def entry_point(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_showing_the_config_loads_nothing_heavy():
-    result = entry_point("train", "--cfg", "job", "cql.alpha=3")
+def test_showing_the_config_imports_nothing_heavy():
+    result = run_entry_point("train", "--cfg", "job", "cql.alpha=3")
     assert result.returncode == 0
     assert "  alpha: 3\n" in result.stdout
-    loaded = {
+    imported = {
         line.rpartition("|")[2].strip().partition(".")[0] for line in result.stderr.split("\n")
     }
-    assert "hydra" in loaded
+    assert "hydra" in imported
     heavy = {"torch", "pytorch_lightning", "minari", "wandb", "gymnasium", "numpy", "rich"}
-    assert not loaded & heavy
+    assert not imported & heavy
+
+
+def chosen_groups(name: str) -> list[str]:
+    """Return the groups in the defaults list of an entry point, without those of tuned values."""
+    defaults = yaml.safe_load((CONF / f"{name}.yaml").read_text())["defaults"]
+    groups = [group for entry in defaults if isinstance(entry, dict) for group in entry]
+    return [group for group in groups if not group.startswith(("optional ", "override "))]
+
+
+@pytest.mark.parametrize("name", ["train", "audit", "evaluate"])
+def test_a_help_text_lists_the_groups_of_its_entry_point(name: str):
+    template = yaml.safe_load((CONF / f"{name}.yaml").read_text())["hydra"]["help"]["template"]
+    listed = ",".join(re.findall(r"\$\{options:([\w,]+)\}", template))
+    assert sorted(listed.split(",")) == sorted(chosen_groups(name))
+
+
+def test_every_group_but_tuned_is_listed_in_a_help_text():
+    groups = {path.name for path in CONF.iterdir() if path.is_dir()}
+    assert groups == {"tuned", *chosen_groups("train"), *chosen_groups("evaluate")}
 
 
 def test_help_is_one_page_with_every_group_and_ten_settings():
-    result = entry_point("train", "--help")
+    result = run_entry_point("train", "--help")
     assert result.returncode == 0
     assert len(result.stdout.splitlines()) <= 45
-    for group in (path.name for path in CONF.iterdir() if path.is_dir() and path.name != "tuned"):
+    for group in chosen_groups("train"):
         assert re.search(rf"^{group}: \w", result.stdout, re.MULTILINE)
+    assert "tuned/" not in result.stdout
     settings = result.stdout.partition("KEY=VALUE")[2].partition("Examples")[0]
     assert len(re.findall(r"^  [\w.]+=", settings, re.MULTILINE)) == 10
     examples = re.findall(r"^  python train.py ?(.*)$", result.stdout, re.MULTILINE)
@@ -295,8 +318,8 @@ def test_help_is_one_page_with_every_group_and_ten_settings():
         check(*example.split())
 
 
-def test_a_door_answers_a_typo_with_one_line():
-    result = entry_point("evaluate", "run=outputs/x", "evaluation.epizodes=5")
+def test_a_typo_is_answered_in_one_line():
+    result = run_entry_point("evaluate", "run=outputs/x", "evaluation.epizodes=5")
     assert result.returncode == 2
-    said = [line for line in result.stderr.splitlines() if not line.startswith("import time:")]
-    assert said == ["error: evaluation.epizodes is unknown; did you mean evaluation.episodes?"]
+    printed = [line for line in result.stderr.splitlines() if not line.startswith("import time:")]
+    assert printed == ["error: evaluation.epizodes is unknown; did you mean evaluation.episodes?"]

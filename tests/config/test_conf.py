@@ -1,4 +1,4 @@
-"""Promise: every YAML file composes to settings that pass the schema; each number stands once."""
+"""Guarantee: every YAML file composes to valid settings; each number is stated once."""
 
 import math
 import re
@@ -30,12 +30,12 @@ MUJOCO = {"hopper", "halfcheetah", "walker2d"}
 
 
 def content(path: Path) -> dict[str, Any]:
-    """A file's own settings, without its defaults list."""
-    own: dict[str, Any] = yaml.safe_load(path.read_text())
-    return {key: value for key, value in own.items() if key != "defaults"}
+    """Return the settings of a file, without its defaults list."""
+    settings_of_file: dict[str, Any] = yaml.safe_load(path.read_text())
+    return {key: value for key, value in settings_of_file.items() if key != "defaults"}
 
 
-# What an option needs beside it: data that there are.
+# Settings that an option requires: data that exist.
 LOGS = ("dataset=table", "dataset.path=logs.csv")
 NEEDED = {
     "dataset=table": LOGS[1:],
@@ -45,20 +45,20 @@ NEEDED = {
 
 
 def recordable(env: str) -> bool:
-    """Whether a simulator and behavior policies come with the project."""
+    """Return True if a simulator and behavior policies come with the project."""
     return bool(content(CONF / "env" / f"{env}.yaml").get("qualities"))
 
 
 @pytest.mark.parametrize("option", OPTIONS)
 def test_every_option_of_every_group_composes_and_is_valid(option: str):
     group, _, name = option.partition("=")
-    if group == "ope":  # of another entry_point
+    if group == "ope":  # an option of evaluate.py
         assert validate_config(
             EvaluateConfig, compose_config("run=x", option, entry_point="evaluate")
         )
         return
-    without = group == "env" and not recordable(name)
-    settings(option, *(LOGS if without else NEEDED.get(option, ())))
+    logs_only = group == "env" and not recordable(name)
+    settings(option, *(LOGS if logs_only else NEEDED.get(option, ())))
 
 
 def test_the_groups_are_those_of_the_design():
@@ -96,8 +96,8 @@ def test_names_are_those_of_the_files():
             assert content(path)[key] == path.stem
 
 
-def test_a_file_states_nothing_that_it_inherits():
-    """Presets of publications may: their numbers do not follow ours."""
+def test_a_file_does_not_repeat_what_it_inherits():
+    """Presets of publications may: their numbers do not depend on ours."""
     for path in CONF.glob("*/*.yaml"):
         if path.stem in ("corl", "jaxcorl", "paper"):
             continue
@@ -110,7 +110,7 @@ def test_a_file_states_nothing_that_it_inherits():
 
 
 def test_the_schema_states_no_number():
-    """A default in the dataclass would be a second home of a number that stands in conf/."""
+    """A default in the schema would repeat a number of conf/."""
     for section in (*Section.__subclasses__(), TrainConfig, EvaluationConfig):
         for name, field in section.model_fields.items():
             empty = field.default is None or field.default_factory is dict
@@ -120,7 +120,7 @@ def test_the_schema_states_no_number():
 # --- Environments ----------------------------------------------------------------------------
 
 
-def test_the_environment_decides_length_width_and_reward_scale():
+def test_an_environment_determines_length_width_and_reward_scale():
     small, large = settings("env=pendulum"), settings("env=hopper")
     assert (small.updates, small.evaluation.every, small.dataset.reward_scale) == (5000, 1000, 1.0)
     assert (large.updates, large.evaluation.every) == (100_000, 5000)
@@ -139,7 +139,7 @@ def test_the_environment_decides_length_width_and_reward_scale():
         ("cartpole", 20.0, 500.0),
     ],
 )
-def test_reference_returns(env: str, low: float, high: float):
+def test_reference_returns_of_an_environment(env: str, low: float, high: float):
     config = settings(f"env={env}").env
     assert (config.reference_min, config.reference_max) == (low, high)
     assert (config.reference_source == "D4RL") == (env in MUJOCO)
@@ -152,7 +152,7 @@ def test_mujoco_has_five_qualities(env: str):
     assert config.quality == "medium"
 
 
-def test_ids_and_folders_follow_from_the_choices():
+def test_data_set_id_and_run_folder_contain_the_options():
     config = settings("env=hopper", "dataset.quality=medium-expert", "algorithm=bc", "seed=3")
     assert config.dataset.id == "sim/hopper/medium-expert-v0"
     pattern = r"outputs/hopper/simulated-medium-expert/bc/\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d-seed3"
@@ -175,7 +175,7 @@ def test_ids_and_folders_follow_from_the_choices():
         (["env=hopper", "cql=corl", "network.actor_hidden=[8]"], [8]),
     ],
 )
-def test_the_command_line_then_the_preset_then_the_task_decide_the_network(
+def test_the_network_is_the_command_lines_then_the_presets_then_the_tasks(
     overrides: list[str], hidden: list[int]
 ):
     assert settings(*overrides).network.actor_hidden == hidden
@@ -211,7 +211,7 @@ def test_presets_and_typed_settings_win_over_tuned_ones(
     assert OmegaConf.select(compose_config(TUNED, *overrides), key) == value
 
 
-def test_every_tuned_file_belongs_to_an_option():
+def test_every_tuned_file_is_named_after_options():
     """A misspelled name would be skipped without an error: the lines are optional."""
     for path in CONF.glob("tuned/*/*.yaml"):
         env, _, option = path.stem.partition("-")
@@ -219,10 +219,10 @@ def test_every_tuned_file_belongs_to_an_option():
         assert not option or (CONF / path.parent.name / f"{option}.yaml").exists()
 
 
-def test_lagrange_is_the_default_with_a_threshold():
+def test_lagrange_is_the_default_with_a_target_gap():
     default, lagrange = compose_config("cql=default"), compose_config("cql=lagrange")
-    changed = {key: value for key, value in lagrange.cql.items() if value != default.cql[key]}
-    assert changed == {
+    differences = {key: value for key, value in lagrange.cql.items() if value != default.cql[key]}
+    assert differences == {
         "name": "lagrange",
         "target_gap": 5.0,
         "multiplier_initial": 1.0,
@@ -232,7 +232,7 @@ def test_lagrange_is_the_default_with_a_threshold():
     }
 
 
-def test_corl_and_its_lagrange_form():
+def test_the_presets_of_corl():
     corl, lagrange = settings("cql=corl"), settings("cql=corl_lagrange")
     assert (corl.cql.alpha, corl.cql.actor_learning_rate) == (10.0, 3e-5)
     assert (corl.network.log_std_min, corl.network.log_std_affine) == (-20.0, True)
@@ -248,8 +248,8 @@ WORDS = {"none": None, "−dim(A)": None, "yes": True, "no": False}
 NOT_A_VALUE = "of the environment", "same"
 
 
-def written(text: str) -> Any:
-    """A table's value: none, yes, 1e-4, −5, 3×256 or a word."""
+def parse_cell(text: str) -> Any:
+    """Return the value of a table's cell: none, yes, 1e-4, −5, 3×256 or a word."""
     if text in WORDS:
         return WORDS[text]
     if match := re.fullmatch(r"(\d)×256", text):
@@ -258,28 +258,28 @@ def written(text: str) -> Any:
     return float(text.replace("−", "-")) if number else text.strip("`")
 
 
-def test_the_table_of_presets_says_what_the_files_say():
+def test_the_table_of_presets_in_the_docs_equals_the_files():
     text = (CONF.parent / "docs" / "presets.md").read_text()
     configs = [compose_config(f"cql={preset}", "env=hopper") for preset in PRESETS]
-    known, compared = setting_keys(TrainConfig), set()
+    keys, compared = setting_keys(TrainConfig), set()
     for row, cells in ROW.findall(text.partition("## Choices")[0]):
         names = re.findall(r"`([a-z_.]+)`", row)
         for config, cell in zip(configs, cells.strip().split(" | "), strict=True):
-            values = [written(value) for value in cell.strip().split(", ")]
+            values = [parse_cell(value) for value in cell.strip().split(", ")]
             if cell.strip().startswith(NOT_A_VALUE) or names == ["network"]:
                 continue
             for name, value in zip(names, values * (len(names) // len(values)), strict=True):
-                assert name in known
+                assert name in keys
                 assert OmegaConf.select(config, name) == value, f"{config.cql.name}: {name}"
                 compared.add(name)
-    assert {name for name in known if name.startswith(("cql.", "network."))} - compared <= {
+    assert {name for name in keys if name.startswith(("cql.", "network."))} - compared <= {
         *("cql.name", "cql.expectation_over"),
         *("cql.multiplier_initial", "cql.multiplier_learning_rate"),
         *("cql.multiplier_min", "cql.multiplier_max"),
     }
 
 
-# --- The axes --------------------------------------------------------------------------------
+# --- Other groups ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["linear", "cosine", "exponential"])
@@ -291,16 +291,16 @@ def test_a_decaying_schedule_ends_with_the_run(kind: str):
     assert before > end
 
 
-def test_hardware():
-    def chosen(name: str) -> tuple[str, int, str]:
+def test_hardware_options():
+    def devices(name: str) -> tuple[str, int, str]:
         hardware = settings(f"hardware={name}").hardware
         return hardware.accelerator, hardware.devices, hardware.strategy
 
-    assert chosen("auto") == ("auto", 1, "single")
-    assert chosen("cpu") == ("cpu", 1, "single")
-    assert chosen("gpu") == ("gpu", 1, "single")
-    assert chosen("ddp") == ("gpu", 2, "ddp")
-    assert chosen("ddp_cpu") == ("cpu", 2, "ddp")
+    assert devices("auto") == ("auto", 1, "single")
+    assert devices("cpu") == ("cpu", 1, "single")
+    assert devices("gpu") == ("gpu", 1, "single")
+    assert devices("ddp") == ("gpu", 2, "ddp")
+    assert devices("ddp_cpu") == ("cpu", 2, "ddp")
     assert settings("hardware.precision=32").hardware.precision == "32"
 
 
@@ -308,7 +308,7 @@ def test_evaluation_can_be_switched_off():
     assert settings("evaluation=none").evaluation.episodes == 0
 
 
-def test_experiments():
+def test_experiments_compose_to_their_settings():
     smoke = settings("experiment=smoke")
     assert (smoke.updates, smoke.env.name, smoke.logger.names) == (200, "pendulum", [])
     run = settings("experiment=hopper_medium_expert")
@@ -317,7 +317,7 @@ def test_experiments():
     assert settings("experiment=smoke", "env=hopper").env.name == "hopper"
 
 
-def test_hydra_makes_no_folder_of_its_own():
+def test_hydra_creates_no_folder():
     for entry_point in ("train", "audit", "collect", "evaluate", "export", "report"):
         text = (CONF / f"{entry_point}.yaml").read_text()
         assert "  - base\n" in text

@@ -1,4 +1,4 @@
-"""Promise: each of D4RL's tasks has its settings, file, references and simulator by one name."""
+"""Guarantee: every D4RL task with a simulator has a preset, with references and rollouts."""
 
 import functools
 import json
@@ -36,7 +36,7 @@ WITH_SIMULATOR = {
 
 
 def commands() -> dict[str, tuple[str, ...]]:
-    """Return what is typed per task of D4RL: a preset, the environment and the quality."""
+    """Return the arguments by task of D4RL: a preset, the environment and the quality."""
     typed: dict[str, tuple[str, ...]] = {}
     replay = ("random", "medium", "expert", "medium-replay", "medium-expert", "full-replay")
     for env in LOCOMOTION:
@@ -78,7 +78,7 @@ def simulator(config: TrainConfig) -> str | None:
 
 
 def newest(pattern: str) -> set[str]:
-    """The tasks whose names fit, each in its newest version only."""
+    """Return the newest version of each task whose name matches."""
     latest: dict[str, str] = {}
     for task in sorted(tasks()):
         if re.fullmatch(pattern, task):
@@ -86,7 +86,7 @@ def newest(pattern: str) -> set[str]:
     return set(latest.values())
 
 
-def test_every_task_that_a_simulator_is_installed_for_has_a_preset():
+def test_every_task_with_an_installed_simulator_has_a_preset():
     expected = newest(
         rf"({'|'.join(LOCOMOTION)})-(random|medium|expert|medium-replay|medium-expert|full-replay)"
         rf"-v2|antmaze-.*-v2|({'|'.join(ADROIT)})-.*-v1|kitchen-.*|maze2d-(?!eval).*"
@@ -104,17 +104,17 @@ def test_a_preset_composes_and_is_named_after_its_task(name: str):
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_references_are_those_of_the_task(name: str):
-    config, about = preset(name), tasks()[name]
+def test_reference_returns_are_d4rls(name: str):
+    config, task = preset(name), tasks()[name]
     assert (config.env.reference_min, config.env.reference_max) == (
-        about["ref_min"],
-        about["ref_max"],
+        task["ref_min"],
+        task["ref_max"],
     )
     assert config.env.reference_source == "D4RL"
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_rollouts_where_a_simulator_gives_the_observations_of_the_data(name: str):
+def test_presets_evaluate_in_a_simulator(name: str):
     config = preset(name)
     assert simulator(config) is not None
     rollouts = (config.evaluation.every, config.evaluation.episodes)
@@ -178,11 +178,11 @@ SETTINGS = {
 
 
 @pytest.mark.parametrize("name", [name for name in PRESETS if domain(name) != "kitchen"])
-def test_settings_are_corls_of_the_domain(name: str):
+def test_settings_equal_corls_of_the_domain(name: str):
     assert summary(name) == SETTINGS[domain(name)]
 
 
-def test_the_kitchen_has_the_defaults():
+def test_the_kitchen_has_the_default_settings():
     config = preset("kitchen-mixed-v0")
     default = settings("env=kitchen", "dataset=d4rl", "evaluation=none")
     assert (config.cql, config.network) == (default.cql, default.network)
@@ -196,22 +196,22 @@ def test_the_command_line_wins_over_a_preset():
     assert (config.cql.name, config.dataset.id) == ("paper", "hopper-random-v2")
 
 
-def test_a_mistyped_preset_gets_the_closest():
-    typed_in = ["experiment=d4rl/locomotoin"]
+def test_a_mistyped_preset_is_refused_with_a_similar_name():
+    arguments = ["experiment=d4rl/locomotoin"]
     with pytest.raises(ConfigError, match="did you mean experiment/d4rl=locomotion"):
-        check(typed_in, schema=TrainConfig, entry_point=CONF.parent / "train.py")
+        check(arguments, schema=TrainConfig, entry_point=CONF.parent / "train.py")
 
 
 # --- dataset=d4rl without a preset -----------------------------------------------------------
 
 
-def test_the_quality_names_the_task_and_the_simulator_is_d4rls():
+def test_environment_and_quality_determine_the_task_and_d4rls_simulator():
     config = settings("env=hopper", "dataset=d4rl", "dataset.quality=medium-replay")
     assert (config.dataset.id, simulator(config)) == ("hopper-medium-replay-v2", "Hopper-v4")
     other = settings("env=hopper", "dataset=d4rl", "dataset.id=hopper-medium-v0")
     assert (other.dataset.id, other.dataset.name) == ("hopper-medium-v0", "d4rl-hopper-medium-v0")
-    blind = settings("env=logged", "dataset=d4rl", "dataset.id=carla-lane-v0")
-    assert (blind.dataset.id, simulator(blind)) == ("carla-lane-v0", None)
+    logged = settings("env=logged", "dataset=d4rl", "dataset.id=carla-lane-v0")
+    assert (logged.dataset.id, simulator(logged)) == ("carla-lane-v0", None)
 
 
 @pytest.fixture
@@ -231,7 +231,7 @@ def local(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
-def test_a_file_of_other_sizes_does_not_fit_the_simulator(local: Path):
+def test_a_file_of_other_sizes_than_the_simulators_is_refused(local: Path):
     path = local / "d4rl" / "hopper_medium_replay-v2.hdf5"
     config = settings("env=halfcheetah", "dataset=d4rl", f"dataset.path={path}")
     with pytest.raises(
@@ -239,11 +239,11 @@ def test_a_file_of_other_sizes_does_not_fit_the_simulator(local: Path):
     ):
         load_transitions(config.env, config.dataset)
     config = settings("env=logged", "dataset=d4rl", f"dataset.path={path}")
-    found = load_transitions(config.env, config.dataset)
-    assert (found.dataset_id, len(found)) == ("hopper_medium_replay-v2", 347)
+    transitions = load_transitions(config.env, config.dataset)
+    assert (transitions.dataset_id, len(transitions)) == ("hopper_medium_replay-v2", 347)
 
 
-def test_training_and_evaluation_on_a_local_file(local: Path):
+def test_a_local_file_is_trained_on_and_evaluated(local: Path):
     arguments = [
         *(setting for setting in TINY if not setting.startswith(("dataset.", "evaluation"))),
         *("env=hopper", "dataset=d4rl", "dataset.quality=medium-replay", "updates=20"),

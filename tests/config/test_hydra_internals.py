@@ -1,6 +1,6 @@
 """Guarantee: Hydra's undocumented parts behave as config/hydra_internals.py expects.
 
-A failure here after an update of Hydra names the part that changed.
+After an update of Hydra, the failing test names the part that changed.
 """
 
 import argparse
@@ -10,6 +10,7 @@ from support.config import CONF
 
 from offline_cql.config.hydra_internals import (
     OverrideError,
+    format_options,
     open_folder,
     parse_options,
     sweep_values,
@@ -33,6 +34,21 @@ def test_groups_and_options_are_listed():
         assert "hydra" not in conf.groups()
         assert conf.options("algorithm") == ["bc", "cql"]
         assert conf.options("seed") == []
+
+
+def test_options_are_formatted_with_those_of_inner_groups():
+    with open_folder(CONF):
+        lines = format_options("algorithm", "experiment").splitlines()
+    assert lines[0] == "algorithm: bc, cql"
+    assert "experiment/study: selection" in lines
+
+
+def test_a_long_list_of_options_is_wrapped():
+    with open_folder(CONF):
+        first, second, *_ = format_options("env").splitlines()
+    assert first.startswith("env: ant, ")
+    assert len(first) <= 100
+    assert second.startswith("  ")
 
 
 def test_a_config_is_composed():

@@ -1,4 +1,4 @@
-"""Guarantee: a setting that cannot be used is refused in one line: key, value, range, remedy."""
+"""Guarantee: an invalid setting is refused in one line: key, value, range, remedy."""
 
 import re
 from typing import Any
@@ -7,7 +7,7 @@ import pytest
 import yaml
 from omegaconf import DictConfig, OmegaConf
 from support.config import CONF, compose_config
-from support.config import settings as composition_settings
+from support.config import settings as composed_settings
 
 from offline_cql.config import (
     CollectConfig,
@@ -24,9 +24,9 @@ LAGRANGE, BC, EXPECTATION = "cql=lagrange", "algorithm=bc", "cql.penalty=expecta
 
 
 def changed(*overrides: str, **values: Any) -> DictConfig:
-    """The config with other options of its groups (composed) and other values (set, to be quick).
+    """Return the config with other options of groups (composed) and other values (set: faster).
 
-    In the names of values, __ stands for the dot.
+    In the names of values, __ stands for a dot.
     """
     pairs = [override.split("=", 1) for override in overrides]
     config = compose_config(*(f"{key}={text}" for key, text in pairs if (CONF / key).is_dir()))
@@ -41,7 +41,7 @@ def settings(*overrides: str) -> TrainConfig:
 
 
 def refusal(*overrides: str, **values: Any) -> str:
-    """What typed says to these settings."""
+    """Return the message with which these settings are refused."""
     with pytest.raises(ConfigError) as error:
         validate_config(TrainConfig, changed(*overrides, **values))
     assert "\n" not in str(error.value)
@@ -82,7 +82,7 @@ def test_a_wrong_type_is_refused(key: str, value: Any, message: str):
     assert message in refusal(**{key: value})
 
 
-def test_false_is_false():
+def test_booleans_are_read():
     assert settings("network.normalize_observations=false").network.normalize_observations is False
     assert settings("network.normalize_observations=true").network.normalize_observations is True
 
@@ -90,12 +90,12 @@ def test_false_is_false():
 def test_a_whole_number_may_be_written_as_a_float_or_text():
     config = compose_config()
     config.updates, config.seed, config.cql.alpha = 1e5, "7", "2.5"
-    read = validate_config(TrainConfig, config)
-    assert (read.updates, read.seed, read.cql.alpha) == (100_000, 7, 2.5)
-    assert isinstance(read.updates, int)
+    validated = validate_config(TrainConfig, config)
+    assert (validated.updates, validated.seed, validated.cql.alpha) == (100_000, 7, 2.5)
+    assert isinstance(validated.updates, int)
 
 
-def test_missing_values_are_named():
+def test_a_missing_value_is_named():
     config = compose_config()
     del config.cql.alpha
     with pytest.raises(ConfigError, match=re.escape("cql.alpha is missing; set cql.alpha=...")):
@@ -133,16 +133,16 @@ def test_an_empty_unknown_section_is_refused():
     assert refusal(cqll={}).startswith("cqll is unknown")
 
 
-def test_every_misspelt_key_gets_its_own_name_back():
-    """Two neighboring letters exchanged, in each key of the schema."""
-    known = setting_keys(TrainConfig)
-    assert len(known) > 60
-    for key in known:
+def test_every_misspelled_key_is_answered_with_its_name():
+    """Two neighboring letters are exchanged in each key of the schema."""
+    keys = setting_keys(TrainConfig)
+    assert len(keys) > 60
+    for key in keys:
         head, _, leaf = key.rpartition(".")
         if len(leaf) < 4:
             continue
-        misspelt = f"{head}.{leaf[0]}{leaf[2]}{leaf[1]}{leaf[3:]}".lstrip(".")
-        assert misspelt in known or closest(misspelt, known) == key
+        misspelled = f"{head}.{leaf[0]}{leaf[2]}{leaf[1]}{leaf[3:]}".lstrip(".")
+        assert misspelled in keys or closest(misspelled, keys) == key
 
 
 # --- Ranges ----------------------------------------------------------------------------------
@@ -214,7 +214,7 @@ def test_the_closed_end_of_a_range_is_allowed(key: str, value: Any):
     validate_config(TrainConfig, changed(**{key: value}))
 
 
-# --- What has to fit together ----------------------------------------------------------------
+# --- Settings that depend on each other ------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -329,7 +329,7 @@ def test_the_closed_end_of_a_range_is_allowed(key: str, value: Any):
         ),
     ],
 )
-def test_settings_that_do_not_fit_each_other_are_refused(overrides: list[str], message: str):
+def test_inconsistent_settings_are_refused(overrides: list[str], message: str):
     assert refusal(*overrides).startswith(message)
 
 
@@ -339,15 +339,15 @@ def test_collect_refuses_a_quality_that_does_not_exist():
         validate_config(CollectConfig, config)
 
 
-def test_a_schedule_that_ends_after_the_run_is_a_caution():
-    late = settings("alpha_schedule=linear", "alpha_schedule.until=7_000").warnings()
-    assert late == [
+def test_a_schedule_that_ends_after_the_run_is_a_warning():
+    warnings = settings("alpha_schedule=linear", "alpha_schedule.until=7_000").warnings()
+    assert warnings == [
         "alpha_schedule.until=7000 is after the last update (5000): alpha does not reach its end"
     ]
     assert settings("alpha_schedule=linear").warnings() == []
 
 
-# --- Data that there are -------------------------------------------------------------------------
+# --- Available data --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -375,9 +375,9 @@ def test_a_schedule_that_ends_after_the_run_is_a_caution():
         ),
     ],
 )
-def test_data_that_are_not_there_are_refused(overrides: tuple[str, ...], message: str):
+def test_data_that_do_not_exist_are_refused(overrides: tuple[str, ...], message: str):
     with pytest.raises(ConfigError) as error:
-        composition_settings(*overrides)
+        composed_settings(*overrides)
     assert str(error.value).startswith(message)
 
 
@@ -399,19 +399,19 @@ def test_data_that_are_not_there_are_refused(overrides: tuple[str, ...], message
         ),
     ],
 )
-def test_shares_of_the_data_are_shares(key: str, value: float):
+def test_a_share_of_the_data_out_of_range_is_refused(key: str, value: float):
     assert f"dataset.{key}=" in refusal(**{f"dataset__{key}": value})
 
 
-# --- Settings without effect -----------------------------------------------------------------
+# --- Unused settings -------------------------------------------------------------------------
 
-EMBEDDED = {"dataset.path", "dataset.split_seed"} | {
+UNUSED_BY_DEFAULT = {"dataset.path", "dataset.split_seed"} | {
     key for key in setting_keys(TrainConfig) if key.startswith("dataset.columns.")
 }
 
 
 @pytest.mark.parametrize(
-    ("overrides", "discrete", "idle", "active"),
+    ("overrides", "discrete", "unused", "used"),
     [
         (
             ["env=cartpole"],
@@ -472,16 +472,18 @@ EMBEDDED = {"dataset.path", "dataset.split_seed"} | {
                 "logger.tags",
                 "cql.target",
             },
-            # Policies are kept and judged on validation data at these updates, too.
+            # Policies are saved and validated at these updates too.
             {"evaluation.episodes", "evaluation.every", "logger.names"},
         ),
     ],
 )
-def test_what_has_no_effect(overrides: list[str], discrete: bool, idle: set[str], active: set[str]):
-    found = set(unused_settings(settings(*overrides), discrete=discrete))
-    assert found == idle | EMBEDDED | {"bc.learning_rate"}
-    assert not found & active
-    assert found <= set(setting_keys(TrainConfig))
+def test_unused_settings_are_listed(
+    overrides: list[str], discrete: bool, unused: set[str], used: set[str]
+):
+    keys = set(unused_settings(settings(*overrides), discrete=discrete))
+    assert keys == unused | UNUSED_BY_DEFAULT | {"bc.learning_rate"}
+    assert not keys & used
+    assert keys <= set(setting_keys(TrainConfig))
 
 
 @pytest.mark.parametrize(
@@ -496,7 +498,7 @@ def test_what_has_no_effect(overrides: list[str], discrete: bool, idle: set[str]
         ("", {"project", "entity", "group", "tags"}),
     ],
 )
-def test_logger_settings_that_no_chosen_logger_reads_have_no_effect(names: str, unused: set[str]):
+def test_logger_settings_that_no_chosen_logger_reads_are_unused(names: str, unused: set[str]):
     keys = unused_settings(settings(f"logger.names=[{names}]"), discrete=False)
     assert {key for key in keys if key.startswith("logger.")} == {f"logger.{n}" for n in unused}
 
@@ -506,33 +508,36 @@ HOPPER = "env=hopper"
 
 
 @pytest.mark.parametrize(
-    ("overrides", "idle"),
+    ("overrides", "unused"),
     [
-        ((), EMBEDDED),
-        (("dataset.validation_fraction=0.1",), EMBEDDED - {"dataset.split_seed"}),
-        (("dataset.fraction=0.5",), EMBEDDED - {"dataset.split_seed"}),
-        (("dataset.top_fraction=0.5",), EMBEDDED),
+        ((), UNUSED_BY_DEFAULT),
+        (("dataset.validation_fraction=0.1",), UNUSED_BY_DEFAULT - {"dataset.split_seed"}),
+        (("dataset.fraction=0.5",), UNUSED_BY_DEFAULT - {"dataset.split_seed"}),
+        (("dataset.top_fraction=0.5",), UNUSED_BY_DEFAULT),
         (TABLE, {"dataset.split_seed", "dataset.id", "dataset.quality"}),
-        ((HOPPER, "dataset=minari"), EMBEDDED),
-        ((HOPPER, "dataset=minari", "dataset.quality=expert"), EMBEDDED),
-        ((HOPPER, "dataset=minari", "dataset.id=D4RL/x-v2"), EMBEDDED | {"dataset.quality"}),
-        ((HOPPER, "dataset=d4rl"), EMBEDDED - {"dataset.path"}),
+        ((HOPPER, "dataset=minari"), UNUSED_BY_DEFAULT),
+        ((HOPPER, "dataset=minari", "dataset.quality=expert"), UNUSED_BY_DEFAULT),
+        (
+            (HOPPER, "dataset=minari", "dataset.id=D4RL/x-v2"),
+            UNUSED_BY_DEFAULT | {"dataset.quality"},
+        ),
+        ((HOPPER, "dataset=d4rl"), UNUSED_BY_DEFAULT - {"dataset.path"}),
         (
             (HOPPER, "dataset=d4rl", "dataset.path=x.hdf5"),
-            EMBEDDED - {"dataset.path"} | {"dataset.id", "dataset.quality"},
+            UNUSED_BY_DEFAULT - {"dataset.path"} | {"dataset.id", "dataset.quality"},
         ),
     ],
 )
-def test_what_has_no_effect_on_the_data(overrides: tuple[str, ...], idle: set[str]):
-    found = unused_settings(composition_settings(*overrides), discrete=False)
-    assert {key for key in found if key.startswith("dataset.")} == idle
+def test_unused_settings_of_the_data_are_listed(overrides: tuple[str, ...], unused: set[str]):
+    keys = unused_settings(composed_settings(*overrides), discrete=False)
+    assert {key for key in keys if key.startswith("dataset.")} == unused
 
 
-def test_an_override_of_what_finds_no_data_is_refused():
-    chosen = (HOPPER, "dataset=minari", "dataset.id=D4RL/x-v2", "dataset.quality=expert")
+def test_an_unused_override_of_the_data_is_refused():
+    overrides = (HOPPER, "dataset=minari", "dataset.id=D4RL/x-v2", "dataset.quality=expert")
     message = "dataset.quality=expert has no effect: dataset.id=D4RL/x-v2 says which data"
     with pytest.raises(ConfigError, match=re.escape(message)):
-        reject_unused_overrides(composition_settings(*chosen), list(chosen), discrete=None)
+        reject_unused_overrides(composed_settings(*overrides), list(overrides), discrete=None)
     message = (
         "dataset.split_seed=3 has no effect: "
         "dataset.validation_fraction=0 and dataset.fraction=1 draw"
@@ -545,16 +550,16 @@ def test_an_override_of_what_finds_no_data_is_refused():
 
 
 @pytest.mark.parametrize("discrete", [False, True])
-def test_cloning_uses_its_actor_and_nothing_of_cql(discrete: bool):
-    found = set(unused_settings(settings(BC), discrete=discrete))
-    known = setting_keys(TrainConfig)
-    assert {key for key in known if key.startswith(("cql.", "alpha_schedule."))} <= found
-    assert {"network.n_critics", "network.critic_hidden", "dataset.reward_scale"} <= found
-    assert not {"network.actor_hidden", "bc.learning_rate", "batch_size"} & found
-    assert ("network.log_std_min" in found) == discrete
+def test_behavior_cloning_uses_its_actor_and_no_setting_of_cql(discrete: bool):
+    unused = set(unused_settings(settings(BC), discrete=discrete))
+    keys = setting_keys(TrainConfig)
+    assert {key for key in keys if key.startswith(("cql.", "alpha_schedule."))} <= unused
+    assert {"network.n_critics", "network.critic_hidden", "dataset.reward_scale"} <= unused
+    assert not {"network.actor_hidden", "bc.learning_rate", "batch_size"} & unused
+    assert ("network.log_std_min" in unused) == discrete
 
 
-def test_an_override_without_effect_is_refused():
+def test_an_unused_override_is_refused():
     config = settings("env=cartpole")
     message = (
         "cql.n_action_samples=5 has no effect: env=cartpole has discrete actions; leave it out"
@@ -565,12 +570,12 @@ def test_an_override_without_effect_is_refused():
         reject_unused_overrides(config, ["++cql.n_action_samples=5"], discrete=True)
 
 
-def test_an_override_with_effect_passes():
+def test_a_used_override_passes():
     reject_unused_overrides(settings(), ["cql.n_action_samples=5", "seed=1"], discrete=False)
     reject_unused_overrides(settings("env=cartpole"), ["cql.action_clip=null"], discrete=True)
 
 
-def test_while_the_actions_are_unknown_only_certain_refusals_are_made():
+def test_with_unknown_actions_only_certainly_unused_overrides_are_refused():
     reject_unused_overrides(
         settings(), ["cql.n_action_samples=5", "cql.target=double"], discrete=None
     )
@@ -578,7 +583,7 @@ def test_while_the_actions_are_unknown_only_certain_refusals_are_made():
         reject_unused_overrides(settings(BC), ["cql.alpha=1"], discrete=None)
 
 
-def test_a_schedule_of_nothing_is_refused_but_a_preset_chooses_the_network():
+def test_a_schedule_of_alpha_0_is_refused_and_a_preset_with_bc_is_not():
     config = settings("cql.alpha=0", "alpha_schedule=linear")
     message = "alpha_schedule=linear has no effect: cql.alpha=0 leaves nothing to schedule"
     with pytest.raises(ConfigError, match=re.escape(message)):

@@ -29,7 +29,7 @@ def test_a_run_has_the_values_of_its_folder(tmp_path: Path):
     assert run.offline.best_return == 100
     assert run.simulated.evaluation["return"].tolist() == [1, 2, 3, 5]
     assert (run.simulated.return_mean, run.simulated.normalized_score) == (4.0, 7.5)
-    assert [(each.level, each.message, each.remedy) for each in run.findings] == [
+    assert [(f.level, f.message, f.remedy) for f in run.findings] == [
         ("warning", "it leans", "hold it")
     ]
 

@@ -23,7 +23,7 @@ from offline_cql.report.summary import summarize
 LIMITS = Limits(above_best_share=0.05, bc_margin=0.1)
 
 
-def selected(root: Path) -> Selection:
+def recommend(root: Path) -> Selection:
     """Return the recommendation for the only grid under a folder."""
     summary = summarize(load_runs(str(root)), LIMITS, resamples=100, seed=0)
     (selection,) = summary.selections.values()
@@ -47,7 +47,7 @@ def test_the_point_with_the_largest_mean_lower_bound_is_chosen_and_its_best_run(
         write_run(tmp_path / f"one{seed}", alpha=1, seed=seed, bounds={100: (one, 90)})
         bounds = {100: (five, high), 200: (five - 4, 95.0)}
         write_run(tmp_path / f"five{seed}", alpha=5, seed=seed, bounds=bounds)
-    selection = selected(tmp_path)
+    selection = recommend(tmp_path)
     assert chosen(selection) == (5, 100, 0)
     assert selection.point is not None
     assert selection.point.low == 63
@@ -57,22 +57,22 @@ def test_the_point_with_the_largest_mean_lower_bound_is_chosen_and_its_best_run(
 def test_a_wide_interval_loses_to_a_narrow_one_with_a_smaller_estimate(tmp_path: Path):
     write_run(tmp_path / "wide", alpha=1, bounds={100: (20, 99)})
     write_run(tmp_path / "narrow", alpha=5, bounds={100: (54, 56)})
-    assert chosen(selected(tmp_path)) == (5, 100, 0)
+    assert chosen(recommend(tmp_path)) == (5, 100, 0)
 
 
 def test_equal_bounds_go_to_the_larger_alpha_and_the_earlier_checkpoint(tmp_path: Path):
     for alpha in (1, 5, 2):
         write_run(tmp_path / f"{alpha}", alpha=alpha, bounds={100: (60, 70), 200: (60, 70)})
-    assert chosen(selected(tmp_path)) == (5, 100, 0)
+    assert chosen(recommend(tmp_path)) == (5, 100, 0)
 
 
 @pytest.mark.parametrize(("low", "ship"), [(50.1, True), (50.0, False), (30.0, False)])
-def test_shipping_needs_a_lower_bound_above_what_the_data_s_policy_earned(
+def test_shipping_needs_a_lower_bound_above_the_return_of_the_data(
     low: float, ship: bool, tmp_path: Path
 ):
-    """The behavior's estimate is 50; its own interval, 45 to 55, plays no part."""
+    """The behavior's estimate is 50; its interval, 45 to 55, does not matter."""
     write_run(tmp_path / "run", bounds={200: (low, 80)})
-    selection = selected(tmp_path)
+    selection = recommend(tmp_path)
     assert selection.ship is ship
     first, second, *_ = sentences(selection)
     assert first.startswith(
@@ -82,9 +82,9 @@ def test_shipping_needs_a_lower_bound_above_what_the_data_s_policy_earned(
     assert (export_command(selection) is not None) == ship
 
 
-def test_a_single_run_is_judged_too(tmp_path: Path):
+def test_a_single_run_can_be_recommended(tmp_path: Path):
     write_run(tmp_path / "run", alpha=5, seed=3, bounds={100: (60, 70)})
-    selection = selected(tmp_path)
+    selection = recommend(tmp_path)
     assert chosen(selection) == (5, 100, 3)
     assert export_command(selection) == f"python export.py run={tmp_path}/run checkpoint=100"
     assert "It is the only grid point (alpha and checkpoint): there was no choice." in sentences(
@@ -96,11 +96,11 @@ def test_a_single_eligible_point_is_named_as_such(tmp_path: Path):
     bounds = {100: (60.0, 70.0), 200: (80.0, 130.0)}  # the middle is above the best episode, 100
     write_run(tmp_path / "run", bounds=bounds)
     choice = "It is the only eligible grid point (alpha and checkpoint) of 2."
-    assert choice in sentences(selected(tmp_path))
+    assert choice in sentences(recommend(tmp_path))
 
 
 def test_the_sentences_name_numbers_and_assumptions(tmp_path: Path):
-    selection = selected(write_grid(tmp_path))
+    selection = recommend(write_grid(tmp_path))
     assert sentences(selection) == [
         "Ship alpha=5 after 100 updates, seed 1",
         "Its lower bound 61 is above the return of the data, 50 (+11). The estimate is 65 "
@@ -123,7 +123,7 @@ def test_values_above_the_data_reject_a_checkpoint_and_not_its_neighbor(tmp_path
     """At 200 updates 6 % of the states: over the limit; at 100 exactly 5 %: not over it."""
     share = {"validation/above_best_share": (0.05, 0.06)}
     write_run(tmp_path / "run", bounds={100: (60, 70), 200: (80, 90)}, validation=share)
-    selection = selected(tmp_path)
+    selection = recommend(tmp_path)
     assert chosen(selection) == (5, 100, 0)
     assert selection.too_small == {}
     (rejected,) = [point for point in selection.points if point.too_small]
@@ -136,13 +136,13 @@ def test_one_seed_is_enough_to_reject_a_point(tmp_path: Path):
         share = {"validation/above_best_share": (0.0, 0.5 * seed)}
         bounds = {100: (55.0, 70.0), 200: (80.0, 90.0)}
         write_run(tmp_path / f"{seed}", seed=seed, bounds=bounds, validation=share)
-    assert chosen(selected(tmp_path)) == (5, 100, 0)
+    assert chosen(recommend(tmp_path)) == (5, 100, 0)
 
 
 def test_an_estimate_above_the_best_episode_rejects_a_point(tmp_path: Path):
     """The best episode returned 100; 101 is the middle of 95 to 107, 100 of 95 to 105."""
     write_run(tmp_path / "run", bounds={100: (95, 107), 200: (95, 105)})
-    selection = selected(tmp_path)
+    selection = recommend(tmp_path)
     assert chosen(selection) == (5, 200, 0)
     assert selection.points[0].too_small == (
         "seed 0: the estimate 101 exceeds the best episode in the data, 100",
@@ -151,7 +151,7 @@ def test_an_estimate_above_the_best_episode_rejects_a_point(tmp_path: Path):
 
 def test_an_estimate_that_is_not_finite_rejects_a_point(tmp_path: Path):
     write_run(tmp_path / "run", bounds={100: (math.nan, math.nan), 200: (10, 20)})
-    selection = selected(tmp_path)
+    selection = recommend(tmp_path)
     assert chosen(selection) == (5, 200, 0)
     assert selection.points[0].too_small == ("seed 0: the estimate is not finite",)
 
@@ -160,7 +160,7 @@ def test_a_seed_that_diverged_rejects_its_alpha(tmp_path: Path):
     write_run(tmp_path / "a", alpha=1, seed=0, bounds={100: (80, 90)})
     write_run(tmp_path / "b", alpha=1, seed=1, bounds={100: (80, 90)}, status="diverged")
     write_run(tmp_path / "c", alpha=5, bounds={100: (60, 70)})
-    selection = selected(tmp_path)
+    selection = recommend(tmp_path)
     assert chosen(selection) == (5, 100, 0)
     assert selection.too_small == {1: "seed 1: the run diverged after 200 updates"}
 
@@ -168,7 +168,7 @@ def test_a_seed_that_diverged_rejects_its_alpha(tmp_path: Path):
 def test_nothing_is_recommended_when_every_point_is_rejected(tmp_path: Path):
     share = {"validation/above_best_share": (0.5, 0.5)}
     write_run(tmp_path / "run", bounds={100: (60, 70)}, validation=share)
-    selection = selected(tmp_path)
+    selection = recommend(tmp_path)
     assert (chosen(selection), selection.ship, checkpoint_file(selection)) == (None, None, None)
     first, second, *_ = sentences(selection)
     assert first == "No recommendation: every grid point (alpha and checkpoint) is rejected"
@@ -179,7 +179,7 @@ def test_nothing_is_recommended_when_every_point_is_rejected(tmp_path: Path):
 def test_notes_name_what_could_not_be_checked(tmp_path: Path):
     folder = write_run(tmp_path / "run", bounds={100: (60, 70)}, best_return=None)
     (folder / "validation.csv").unlink()
-    selection = selected(tmp_path)
+    selection = recommend(tmp_path)
     assert chosen(selection) == (5, 100, 0)
     assert [note.partition(":")[0] for note in selection.notes] == [
         "Some runs have no validation episodes",
@@ -198,7 +198,7 @@ def distances(root: Path, by_alpha: dict[float, float], cloning: float | None = 
     if cloning is not None:
         columns = {"validation/action_distance": (9.0, cloning)}
         write_run(root / "bc", algorithm="bc", validation=columns)
-    return selected(root)
+    return recommend(root)
 
 
 def test_an_alpha_that_acts_like_behavior_cloning_is_labeled_and_stays_eligible(tmp_path: Path):
@@ -245,7 +245,7 @@ def test_without_estimates_the_command_that_computes_them_is_named(tmp_path: Pat
     rising = {"validation/td_error": (1.0, 4.0)}
     write_run(tmp_path / "a", alpha=0, validation=rising)
     write_run(tmp_path / "b", alpha=5)
-    selection = selected(tmp_path)
+    selection = recommend(tmp_path)
     assert chosen(selection) is None
     assert sentences(selection) == [
         "No recommendation: there are no estimates of what these policies would earn",
@@ -259,10 +259,10 @@ def test_without_estimates_the_command_that_computes_them_is_named(tmp_path: Pat
 
 
 def test_a_point_without_the_estimate_of_one_seed_is_not_chosen(tmp_path: Path):
-    """At 200 updates seed 0 alone is there: it may be the one that did well."""
+    """At 200 updates only seed 0 has an estimate, which may be the better seed."""
     write_run(tmp_path / "0", seed=0, bounds={100: (60, 70), 200: (90, 95)})
     write_run(tmp_path / "1", seed=1, bounds={100: (60, 70)})
-    selection = selected(tmp_path)
+    selection = recommend(tmp_path)
     assert chosen(selection) == (5, 100, 0)
     assert [point.incomplete for point in selection.points] == [None, "no estimate for seed 1"]
 
@@ -270,7 +270,7 @@ def test_a_point_without_the_estimate_of_one_seed_is_not_chosen(tmp_path: Path):
 def test_runs_without_estimates_are_named_beside_a_recommendation(tmp_path: Path):
     write_run(tmp_path / "a", alpha=1)
     write_run(tmp_path / "b", alpha=5, bounds={100: (60, 70)})
-    selection = selected(tmp_path)
+    selection = recommend(tmp_path)
     assert chosen(selection) == (5, 100, 0)
     assert commands(selection) == [
         f"python evaluate.py run={tmp_path}/a ope=fqe evaluation.episodes=0 checkpoint=all"
@@ -282,7 +282,7 @@ def test_runs_without_estimates_are_named_beside_a_recommendation(tmp_path: Path
 
 def test_simulator_returns_change_nothing(tmp_path: Path):
     """Absurd returns and scores that would favor another run: the same choice, word by word."""
-    before = selected(write_grid(tmp_path))
+    before = recommend(write_grid(tmp_path))
     for number, folder in enumerate(sorted(tmp_path.iterdir())):
         absurd = 1e9 if "alpha20" in folder.name else -1e9 * number
         lines = (folder / "evaluation.csv").read_text().splitlines()
@@ -291,8 +291,8 @@ def test_simulator_returns_change_nothing(tmp_path: Path):
         result = json.loads((folder / "result.json").read_text())
         numbers = dict.fromkeys(("return_mean", "normalized_score", "behavior_return"), absurd)
         (folder / "result.json").write_text(json.dumps(result | numbers))
-    after = selected(tmp_path)
-    assert load_runs(str(tmp_path)).runs[0].simulated.behavior_return == 0  # it was replaced
+    after = recommend(tmp_path)
+    assert load_runs(str(tmp_path)).runs[0].simulated.behavior_return == 0  # the files did change
     assert sentences(after) == sentences(before)
     assert chosen(after) == chosen(before)
     assert [(p.low, p.too_small) for p in after.points] == [
@@ -303,7 +303,7 @@ def test_simulator_returns_change_nothing(tmp_path: Path):
 # --- Baselines of a study ------------------------------------------------------------------------
 
 
-def test_the_baselines_of_a_study(tmp_path: Path):
+def test_baselines_are_the_last_of_an_alpha_and_the_best_by_return(tmp_path: Path):
     write_grid(tmp_path)
     grid = grid_runs(load_runs(str(tmp_path)).runs)
     last = [(f"{tmp_path}/alpha5-seed{seed}", 200) for seed in (0, 1)]

@@ -1,4 +1,4 @@
-"""Guarantee: the page stands alone and shows the whole recommendation; so do the tables."""
+"""Guarantee: page and tables show the whole recommendation; the page needs no other file."""
 
 import re
 from pathlib import Path
@@ -23,7 +23,7 @@ def summary_of(root: Path) -> Summary:
     return summarize(load_runs(str(root)), LIMITS, **SAMPLING)
 
 
-def written(root: Path, out: Path, docs: Path | None = None) -> str:
+def write_page(root: Path, out: Path, docs: Path | None = None) -> str:
     out.mkdir()
     write(out, summary_of(root), LIMITS, docs=docs, **SAMPLING)
     return (out / "report.html").read_text()
@@ -68,7 +68,7 @@ CASES = {"several": several, "single": single, "cloning": cloning, "wild": wild}
 @pytest.mark.parametrize("case", CASES)
 def test_the_page_is_well_formed_small_and_stands_alone(case: str, tmp_path: Path):
     CASES[case](tmp_path / "runs")
-    text = written(tmp_path / "runs", tmp_path / "out")
+    text = write_page(tmp_path / "runs", tmp_path / "out")
     read = ParsedPage(text)
     assert not re.search(r"https?:|<link|<script|<img|@import|url\((?!#)", text)
     assert len(text.encode()) < 1_500_000
@@ -81,7 +81,7 @@ def test_the_page_is_well_formed_small_and_stands_alone(case: str, tmp_path: Pat
 
 def test_the_page_shows_recommendations_findings_and_skipped_folders(tmp_path: Path):
     several(tmp_path / "runs")
-    read = ParsedPage(written(tmp_path / "runs", tmp_path / "out"))
+    read = ParsedPage(write_page(tmp_path / "runs", tmp_path / "out"))
     summary = summary_of(tmp_path / "runs")
     for selection in summary.selections.values():
         assert set(sentences(selection)) <= set(read.words)
@@ -98,13 +98,13 @@ def test_the_page_shows_recommendations_findings_and_skipped_folders(tmp_path: P
 
 def test_the_same_runs_give_the_same_page(tmp_path: Path):
     write_grid(tmp_path / "runs")
-    pages = [written(tmp_path / "runs", tmp_path / name) for name in ("out", "our")]
+    pages = [write_page(tmp_path / "runs", tmp_path / name) for name in ("out", "our")]
     assert pages[0] == pages[1]
 
 
 def test_the_recommendation_comes_first(tmp_path: Path):
     write_grid(tmp_path / "runs")
-    text = written(tmp_path / "runs", tmp_path / "out")
+    text = write_page(tmp_path / "runs", tmp_path / "out")
     assert text.index("Ship alpha=5") < text.index("<svg") < text.index('<h2 id="runs">')
 
 
@@ -113,7 +113,7 @@ def test_links_lead_to_the_runs_and_the_documentation(tmp_path: Path):
     docs = Path(__file__).resolve().parents[2] / "docs"
     out = tmp_path / "reports" / "one"
     out.parent.mkdir()
-    read = ParsedPage(written(tmp_path / "runs", out, docs))
+    read = ParsedPage(write_page(tmp_path / "runs", out, docs))
     assert all(not link.startswith("/") for link in read.links)
     targets = [(out / link.partition("#")[0]).resolve() for link in read.links]
     assert tmp_path / "runs" / "alpha5-seed0" in targets
@@ -127,14 +127,14 @@ def test_links_lead_to_the_runs_and_the_documentation(tmp_path: Path):
 
 def test_without_documents_metrics_are_named_and_not_linked(tmp_path: Path):
     write_grid(tmp_path / "runs")
-    read = ParsedPage(written(tmp_path / "runs", tmp_path / "out"))
+    read = ParsedPage(write_page(tmp_path / "runs", tmp_path / "out"))
     assert "validation/td_error" in read.words
     assert not any("docs" in link or "metrics" in link for link in read.links)
 
 
 def test_each_metric_of_a_plot_is_explained_and_documented(tmp_path: Path):
     write_grid(tmp_path / "runs")
-    text = written(tmp_path / "runs", tmp_path / "out")
+    text = write_page(tmp_path / "runs", tmp_path / "out")
     named = dict(re.findall(r'<abbr title="([^"]+)">(\w+/\w+)</abbr>', text))
     assert set(named.values()) == set(HINTS)
     metrics = (Path(__file__).resolve().parents[2] / "docs" / "metrics.md").read_text()
@@ -143,7 +143,7 @@ def test_each_metric_of_a_plot_is_explained_and_documented(tmp_path: Path):
 
 def test_each_plot_has_a_title_and_a_description_for_screen_readers(tmp_path: Path):
     write_grid(tmp_path / "runs")
-    text = written(tmp_path / "runs", tmp_path / "out")
+    text = write_page(tmp_path / "runs", tmp_path / "out")
     heads = re.findall(r"<svg [^>]*>", text)
     assert len(heads) == 10
     for head in heads:
@@ -155,7 +155,7 @@ def test_each_plot_has_a_title_and_a_description_for_screen_readers(tmp_path: Pa
 
 def test_each_plot_is_a_png_too(tmp_path: Path):
     write_grid(tmp_path / "runs")
-    text = written(tmp_path / "runs", tmp_path / "out")
+    text = write_page(tmp_path / "runs", tmp_path / "out")
     images = sorted((tmp_path / "out").glob("*.png"))
     assert len(images) == text.count("<svg ") == 10
     stem = "1-cart-sim-cart-mixed-v0"
@@ -170,7 +170,7 @@ def test_each_plot_is_a_png_too(tmp_path: Path):
 def test_without_a_simulator_there_are_no_plots_of_returns(tmp_path: Path):
     for seed in (0, 1):
         write_run(tmp_path / "runs" / f"{seed}", alpha=seed, bounds={100: (60, 70)})
-    text = written(tmp_path / "runs", tmp_path / "out")
+    text = write_page(tmp_path / "runs", tmp_path / "out")
     stems = {image.stem.rpartition("-")[2] for image in (tmp_path / "out").glob("*.png")}
     validation = {"td_error", "action_distance", "q_logged", "above_best_share"}
     assert stems == {"bounds", "alpha", *validation}
@@ -185,7 +185,7 @@ def test_scores_are_aggregated_over_tasks_and_seeds(tmp_path: Path):
     write_grid(tmp_path / "cart")
     for seed, score in ((0, 10.0), (1, 90.0)):
         write_run(tmp_path / f"pole{seed}", env="pole", seed=seed, score=score)
-    by_method = {each.method: each for each in summary_of(tmp_path).aggregates}
+    by_method = {row.method: row for row in summary_of(tmp_path).aggregates}
     assert list(by_method) == ["alpha=0", "alpha=5", "alpha=20", "bc"]
     five = by_method["alpha=5"]
     assert five.iqm is not None
@@ -201,7 +201,7 @@ def test_with_one_run_per_method_the_page_states_why_there_is_no_aggregate(tmp_p
     summary = summary_of(tmp_path / "runs")
     reason = "One run per method: intervals need at least two tasks or seeds"
     assert too_few(summary.aggregates) == reason
-    text = written(tmp_path / "runs", tmp_path / "out")
+    text = write_page(tmp_path / "runs", tmp_path / "out")
     assert reason in text
     assert "Performance profiles" not in text
 

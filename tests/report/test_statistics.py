@@ -1,4 +1,4 @@
-"""Promise: IQM, intervals and profiles are those of rliable, with numbers worked by hand."""
+"""Guarantee: IQM, intervals and profiles equal rliable's, with numbers worked by hand."""
 
 import numpy as np
 import pytest
@@ -40,9 +40,9 @@ def test_a_resample_draws_within_tasks_only():
     assert (drawn[:, 0] == drawn[:, 1]).mean() == pytest.approx(0.5, abs=0.1)  # with replacement
 
 
-def test_the_interval_of_two_runs_a_task_is_that_of_all_their_resamples():
+def test_the_interval_of_two_runs_per_task_is_that_of_all_their_resamples():
     """Tasks {0, 2} and {10, 14}: means of resamples run from (0+0+10+10)/4 to (2+2+14+14)/4, each
-    with chance 1/16, more than the 2.5 % that an interval leaves out."""
+    with probability 1/16, more than the 2.5 % that an interval leaves out."""
     scores = [np.array([0.0, 2]), np.array([10.0, 14])]
     assert interval(scores, mean, resamples=4000, seed=0) == (6.5, 5.0, 8.0)
 
@@ -85,12 +85,12 @@ def test_a_profile_has_bounds_around_it():
     assert [low.tolist(), high.tolist()] == [[1, 0.5, 0], [1, 1, 0]]
 
 
-def test_rank_correlation_by_hand():
+def test_rank_correlation_is_spearmans():
     """Ranks 1 2 3 4 against 1 3 2 4: 1 − 6 · 2 / (4 · 15) = 0.8."""
-    left = np.array([1.0, 2, 3, 4])
-    assert rank_correlation(left, np.array([0.1, 7, 5, 1e9])) == pytest.approx(0.8)
-    assert rank_correlation(left, -left) == pytest.approx(-1)
-    assert rank_correlation(left, np.ones(4)) is None
+    values = np.array([1.0, 2, 3, 4])
+    assert rank_correlation(values, np.array([0.1, 7, 5, 1e9])) == pytest.approx(0.8)
+    assert rank_correlation(values, -values) == pytest.approx(-1)
+    assert rank_correlation(values, np.ones(4)) is None
 
 
 def test_equal_values_share_their_mean_rank():

@@ -33,6 +33,7 @@ from offline_cql.config.hydra_internals import (
     MissingConfigException,
     Override,
     OverrideError,
+    format_options,
     open_folder,
     parse_options,
     sweep_values,
@@ -62,6 +63,7 @@ def run(main: Callable[[], Any]) -> None:
     An exception with an `exit_code` (ConfigError, DataError) becomes one line on stderr and that
     exit code; every other exception passes.
     """
+    OmegaConf.register_new_resolver("options", format_options, replace=True)  # for --help
     os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints exceptions itself and exits with 1
     entry_point = Path(inspect.getfile(inspect.unwrap(main)))
     try:

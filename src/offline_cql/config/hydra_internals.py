@@ -5,6 +5,7 @@ changes one.
 """
 
 import argparse
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -66,6 +67,21 @@ class ConfigFolder:
             lines = str(error).splitlines()
             reason = " ".join(line for line in lines if not line.startswith(("Error", "See")))
             raise OverrideError(reason.partition(" expecting {")[0]) from error
+
+
+def format_options(*groups: str) -> str:
+    """Return a line `group: option, ...` per config group and group inside it.
+
+    The help texts name their groups: Hydra's own list has those of every entry point and
+    conf/tuned, whose files Hydra chooses by the names of other options.
+    """
+    conf = ConfigFolder(GlobalHydra.instance().config_loader())
+    lines = [
+        f"{name}: {', '.join(conf.options(name))}"
+        for group in groups
+        for name in (group, *(f"{group}/{inner}" for inner in conf.loader.list_groups(group)))
+    ]
+    return "\n".join(textwrap.fill(line, width=100, subsequent_indent="  ") for line in lines)
 
 
 class OverrideError(Exception):
