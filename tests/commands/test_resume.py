@@ -190,7 +190,7 @@ def test_a_checkpoint_contains_tensors_and_plain_values_only(settings: Any, unin
 
 
 def test_a_resumed_run_is_the_same_run_at_wandb(monkeypatch: Any, tmp_path: Path):
-    """The id is created before the first update and kept; both parts are logged under it."""
+    """The id is created with the run folder; both parts are logged under it."""
     monkeypatch.setenv("WANDB_MODE", "disabled")
     used: list[str] = []
 

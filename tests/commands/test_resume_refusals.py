@@ -45,19 +45,19 @@ def run(finished: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(finished, tmp_path / "run"))
 
 
-def test_no_run_folder(tmp_path: Path):
+def test_a_folder_without_config_is_refused(tmp_path: Path):
     with pytest.raises(ConfigError, match=r"resume=.* is not a run folder: config.yaml is missing"):
         resume_run(tmp_path)
 
 
-def test_no_checkpoint(run: Path):
+def test_a_run_without_a_checkpoint_is_refused(run: Path):
     shutil.rmtree(run / "checkpoints")
     with pytest.raises(ConfigError, match=r"checkpoints/resume contains no checkpoint"):
         resume_run(run, "updates=30")
 
 
 @pytest.mark.parametrize("other", ["cql.alpha=1", "seed=1", "logger=csv"])
-def test_other_settings_with_resume(run: Path, other: str):
+def test_other_settings_with_resume_are_refused(run: Path, other: str):
     with pytest.raises(ConfigError, match=re.escape(other.partition("=")[0])):
         resume_run(run, "updates=30", other)
 
@@ -66,7 +66,7 @@ def test_other_settings_with_resume(run: Path, other: str):
     ("old", "new", "section"),
     [("alpha: 5.0", "alpha: 4.0", "cql"), ("batch_size: 16", "batch_size: 8", "batch_size")],
 )
-def test_an_edited_config(run: Path, old: str, new: str, section: str):
+def test_an_edited_config_is_refused(run: Path, old: str, new: str, section: str):
     path = run / "config.yaml"
     assert old in path.read_text()
     path.write_text(path.read_text().replace(old, new))
@@ -74,7 +74,7 @@ def test_an_edited_config(run: Path, old: str, new: str, section: str):
         resume_run(run, "updates=30")
 
 
-def test_changed_data(run: Path, recorded: Path, tmp_path: Path, monkeypatch: Any):
+def test_changed_data_are_refused(run: Path, recorded: Path, tmp_path: Path, monkeypatch: Any):
     """The reward of one step differs."""
     store = Path(shutil.copytree(recorded, tmp_path / "store"))
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(store))
@@ -85,7 +85,7 @@ def test_changed_data(run: Path, recorded: Path, tmp_path: Path, monkeypatch: An
         resume_run(run, "updates=30")
 
 
-def test_a_newer_format(run: Path, monkeypatch: Any):
+def test_a_newer_format_is_refused(run: Path, monkeypatch: Any):
     state = newest_checkpoint(run)
     monkeypatch.setattr(checkpoint, "FORMAT", 99)
     checkpoint.write_checkpoint(run, {k: v for k, v in state.items() if k != "format"})
@@ -95,7 +95,7 @@ def test_a_newer_format(run: Path, monkeypatch: Any):
         resume_run(run, "updates=30")
 
 
-def test_code_inside_a_checkpoint(run: Path, tmp_path: Path):
+def test_code_inside_a_checkpoint_is_not_run(run: Path, tmp_path: Path):
     """A forged checkpoint with a valid sha256 runs no code when it is read."""
 
     class Evil:
@@ -112,13 +112,15 @@ def test_code_inside_a_checkpoint(run: Path, tmp_path: Path):
     assert not (tmp_path / "was_here").exists()
 
 
-def test_a_metrics_file_that_lost_rows(run: Path):
+def test_a_metrics_file_with_missing_rows_is_refused(run: Path):
     (run / "metrics.csv").write_text("update\n")
     with pytest.raises(ConfigError, match=r"metrics.csv: it has 7 bytes, fewer than the"):
         resume_run(run, "updates=30")
 
 
-def test_a_damaged_last_checkpoint_falls_back_loudly(finished: Path, run: Path, capsys: Any):
+def test_a_damaged_checkpoint_falls_back_to_the_one_before_with_a_warning(
+    finished: Path, run: Path, capsys: Any
+):
     """From the checkpoint of update 10 the run reaches the same end, its rows written once."""
     path = state_path(run, 20)
     path.write_bytes(path.read_bytes()[:-100])
@@ -131,7 +133,7 @@ def test_a_damaged_last_checkpoint_falls_back_loudly(finished: Path, run: Path, 
     assert rows(run / "metrics.csv") == rows(finished / "metrics.csv")
 
 
-def test_both_checkpoints_damaged(run: Path):
+def test_two_damaged_checkpoints_are_refused(run: Path):
     for updates in (10, 20):
         path = state_path(run, updates)
         path.write_bytes(path.read_bytes()[:-100])
@@ -142,7 +144,7 @@ def test_both_checkpoints_damaged(run: Path):
 def test_a_failure_between_checkpoints_costs_only_what_came_after(
     finished: Path, tmp_path: Path, monkeypatch: Any
 ):
-    """The progress bar raises at update 15: rows up to 15 are kept, the checkpoint is of 10."""
+    """The progress bar raises at update 15: rows up to 15 stay, the checkpoint is that of 10."""
 
     def break_down(_bar: Any, _trainer: Any, agent: Any) -> None:
         if agent.updates == 15:
@@ -161,7 +163,7 @@ def test_a_failure_between_checkpoints_costs_only_what_came_after(
 
 
 @pytest.mark.slow
-def test_kill_9_at_a_random_moment(finished: Path, tmp_path: Path):
+def test_a_run_killed_at_a_random_moment_can_be_resumed(finished: Path, tmp_path: Path):
     """Resuming reaches the same end: each row once, no temporary file left."""
     folder, generator = tmp_path / "run", random.Random()
     arguments = [*SETTINGS, "updates=400", "log_every=5", f"run_dir={folder}"]

@@ -18,55 +18,57 @@ from offline_cql.runs.folder import (
 )
 
 
-def test_a_taken_name_gets_a_number(tmp_path: Path):
+def test_an_existing_name_gets_a_number(tmp_path: Path):
     wanted = tmp_path / "a" / "b" / "run"
     names = [create_run_dir(wanted).name for _ in range(3)]
     assert names == ["run", "run-2", "run-3"]
 
 
-def test_a_file_of_that_name_is_taken_too(tmp_path: Path):
+def test_a_file_of_that_name_counts_too(tmp_path: Path):
     (tmp_path / "run").write_text("mine")
     assert create_run_dir(tmp_path / "run").name == "run-2"
     assert (tmp_path / "run").read_text() == "mine"
 
 
-def claim(wanted: Path, names: Any) -> None:
+def put_run_dir(wanted: Path, names: Any) -> None:
     names.put(create_run_dir(wanted).name)
 
 
 def test_processes_never_share_a_folder(tmp_path: Path):
     context = multiprocessing.get_context("fork")
     names = context.Queue()
-    processes = [context.Process(target=claim, args=(tmp_path / "run", names)) for _ in range(5)]
+    processes = [
+        context.Process(target=put_run_dir, args=(tmp_path / "run", names)) for _ in range(5)
+    ]
     for process in processes:
         process.start()
     for process in processes:
         process.join()
-    found = sorted(names.get() for _ in processes)
-    assert found == ["run", "run-2", "run-3", "run-4", "run-5"]
+    assert sorted(names.get() for _ in processes) == ["run", "run-2", "run-3", "run-4", "run-5"]
 
 
-def refused(folder: Path, answers: Any) -> None:
+def put_outcome(folder: Path, outcomes: Any) -> None:
+    """Try to lock a folder; put "locked" or the error into the queue."""
     try:
         with locked(folder):
-            answers.put("held")
+            outcomes.put("locked")
     except ConfigError as error:
-        answers.put(str(error))
+        outcomes.put(str(error))
 
 
 def test_a_second_process_is_refused_while_the_first_one_writes(tmp_path: Path):
     context = multiprocessing.get_context("fork")
-    answers = context.Queue()
+    outcomes = context.Queue()
 
-    def ask() -> str:
-        process = context.Process(target=refused, args=(tmp_path, answers))
+    def try_to_lock() -> str:
+        process = context.Process(target=put_outcome, args=(tmp_path, outcomes))
         process.start()
         process.join()
-        return str(answers.get())
+        return str(outcomes.get())
 
     with locked(tmp_path):
-        assert ask() == f"{tmp_path} is in use by process {os.getpid()}; wait for it"
-    assert ask() == "held"
+        assert try_to_lock() == f"{tmp_path} is in use by process {os.getpid()}; wait for it"
+    assert try_to_lock() == "locked"
 
 
 def test_a_failed_write_leaves_the_old_content_and_no_other_file(tmp_path: Path, monkeypatch: Any):
@@ -88,16 +90,16 @@ def test_the_content_is_on_the_disk_before_the_name_changes(tmp_path: Path, monk
     steps: list[str] = []
     fsync, replace = os.fsync, Path.replace
 
-    def synced(descriptor: int) -> None:
+    def note_sync(descriptor: int) -> None:
         steps.append("folder" if os.path.isdir(f"/proc/self/fd/{descriptor}") else "file")
         fsync(descriptor)
 
-    def renamed(self: Path, target: Path) -> Path:
+    def note_rename(self: Path, target: Path) -> Path:
         steps.append("rename")
         return replace(self, target)
 
-    monkeypatch.setattr(os, "fsync", synced)
-    monkeypatch.setattr(Path, "replace", renamed)
+    monkeypatch.setattr(os, "fsync", note_sync)
+    monkeypatch.setattr(Path, "replace", note_rename)
     write_atomically(tmp_path / "file", b"content")
     assert steps == ["file", "rename", "folder"]
     assert (tmp_path / "file").read_bytes() == b"content"
@@ -106,7 +108,7 @@ def test_the_content_is_on_the_disk_before_the_name_changes(tmp_path: Path, monk
 # --- Rows -----------------------------------------------------------------------------------------
 
 
-def read(path: Path) -> list[list[str]]:
+def read_rows(path: Path) -> list[list[str]]:
     with path.open(newline="") as file:
         return list(csv.reader(file))
 
@@ -117,14 +119,19 @@ def test_the_first_row_decides_the_columns(tmp_path: Path):
     file.append([{"update": 1, "loss": 0.5}])
     again = CsvFile(tmp_path / "metrics.csv")
     again.append([{"loss": 0.25, "update": 2}, {"loss": 1e-300, "update": 3}])
-    assert read(file.path) == [["update", "loss"], ["1", "0.5"], ["2", "0.25"], ["3", "1e-300"]]
+    assert read_rows(file.path) == [
+        ["update", "loss"],
+        ["1", "0.5"],
+        ["2", "0.25"],
+        ["3", "1e-300"],
+    ]
     assert file.size() == file.path.stat().st_size
     with pytest.raises(ValueError, match="fields not in fieldnames"):
         again.append([{"update": 4, "other": 1.0}])
-    assert len(read(file.path)) == 4
+    assert len(read_rows(file.path)) == 4
 
 
-def test_cutting_back_drops_what_came_later(tmp_path: Path):
+def test_rows_after_the_checkpoint_are_removed(tmp_path: Path):
     metrics, evaluation = CsvFile(tmp_path / "metrics.csv"), CsvFile(tmp_path / "evaluation.csv")
     metrics.append([{"update": 1}])
     lengths = {"metrics.csv": metrics.size(), "evaluation.csv": evaluation.size()}
@@ -132,18 +139,18 @@ def test_cutting_back_drops_what_came_later(tmp_path: Path):
     metrics.append([{"update": 2}])
     evaluation.append([{"update": 2, "return": 1.0}])
     truncate_logs(tmp_path, lengths)
-    assert read(metrics.path) == [["update"], ["1"]]
+    assert read_rows(metrics.path) == [["update"], ["1"]]
     # An empty file gets its header again.
     CsvFile(evaluation.path).append([{"update": 2, "return": 1.0}])
-    assert read(evaluation.path) == [["update", "return"], ["2", "1.0"]]
+    assert read_rows(evaluation.path) == [["update", "return"], ["2", "1.0"]]
 
 
-def test_rows_that_are_missing_cannot_be_cut(tmp_path: Path):
+def test_a_file_with_missing_rows_is_refused(tmp_path: Path):
     with pytest.raises(ConfigError, match=r"metrics.csv: it has 0 bytes, fewer than the 10"):
         truncate_logs(tmp_path, {"metrics.csv": 10})
 
 
-def test_leftovers_of_a_killed_process_are_cleared(tmp_path: Path):
+def test_temporary_files_of_a_killed_process_are_removed(tmp_path: Path):
     (tmp_path / "checkpoints" / "resume").mkdir(parents=True)
     for name in (
         ".result.json.7.tmp",

@@ -22,11 +22,12 @@ LOGS = (METRICS, EVALUATION, VALIDATION)
 class CheckpointCallback(AgentCallback, Checkpoint):
     """Save every `every` updates and at the end; on SIGTERM or SIGINT, save and then stop.
 
-    The policy is also kept, to choose from later, at every multiple of `keep_every`.
-    `identity` is what a resume compares: configuration, data set and spaces, as plain values.
+    The policy alone is also kept, at every multiple of `keep_every` and at the end, for off-policy
+    estimates, reports and export. identity: configuration, data set and spaces as plain values,
+    which a resumed run must share.
 
-    A checkpoint notes the lengths of the CSV files, so this callback must run after those that
-    write them. Lightning guarantees it: the trainer moves every `Checkpoint` to the end.
+    A checkpoint contains the lengths of the CSV files, so this callback runs after those that
+    write them: the trainer moves every `Checkpoint` to the end.
     """
 
     def __init__(
@@ -73,7 +74,7 @@ class CheckpointCallback(AgentCallback, Checkpoint):
             raise PreemptedError(self.received_signal or signal.SIGTERM)
 
     def save(self, agent: Agent) -> None:
-        """Write all that a resume needs, with the present lengths of the CSV files."""
+        """Save the training state with the current lengths of the CSV files."""
         lengths = {name: CsvFile(self.folder / name).size() for name in LOGS}
         write_checkpoint(
             self.folder, {**agent.training_state(), **self.identity, "lengths": lengths}

@@ -1,4 +1,4 @@
-"""The content of metadata.json: all that is needed to repeat a run."""
+"""The content of metadata.json: versions, commit, command, hardware and data of a run."""
 
 import os
 import platform
@@ -39,7 +39,7 @@ def provenance(
 ) -> dict[str, Any]:
     """Return versions, commit, command, hardware, data set and W&B id as plain values.
 
-    command: the arguments after `python`; dataset: its id and sha256; wandb: whether W&B logs it.
+    command: the arguments after `python`. dataset: id and sha256. wandb: True if W&B logs the run.
     """
     return {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
