@@ -216,7 +216,7 @@ def test_environment_and_quality_determine_the_task_and_d4rls_simulator():
 
 @pytest.fixture
 def local(tmp_path, monkeypatch) -> Path:
-    """$D4RL_DATASET_DIR with a small hopper-medium-replay-v2, three episodes and a half."""
+    """Write a small hopper-medium-replay-v2, three and a half episodes, to $D4RL_DATASET_DIR."""
     monkeypatch.setenv("D4RL_DATASET_DIR", str(tmp_path / "d4rl"))
     monkeypatch.setenv("OFFLINE_CQL_CACHE", str(tmp_path / "cache"))
     (tmp_path / "d4rl").mkdir()

@@ -35,7 +35,7 @@ FUZZ = settings(
 
 @pytest.fixture(scope="module")
 def valid_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a Minari store and a D4RL file that load."""
+    """Write a folder with a valid Minari store and a valid D4RL file."""
     folder = tmp_path_factory.mktemp("valid")
     draw = np.random.default_rng(0)
     last = np.arange(STEPS) == STEPS - 1

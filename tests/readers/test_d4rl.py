@@ -29,9 +29,9 @@ def data_folders(tmp_path, monkeypatch):
 
 
 def arrays(size: int, *, ends=(), limits=(), **changes: Any) -> dict[str, Any]:
-    """Row i: observation (i, -i), action (i mod 1000)/1000, reward i; None leaves an array out.
+    """Return arrays of observations (i, -i), actions (i mod 1000)/1000 and rewards i of row i.
 
-    ends: rows that are terminal; limits: rows with a timeout.
+    ends: terminal rows; limits: rows with a timeout; changes: other arrays, None removes one.
     """
     rows = np.arange(size)
     content = {
@@ -68,7 +68,7 @@ def read(
 
 def reference(content: dict[str, Any], episode_length: int | None) -> dict[str, list[Any]]:
     """Return the rows that D4RL's qlearning_dataset keeps and the ends of episodes, row by row."""
-    kept: dict[str, list[Any]] = {name: [] for name in ("row", "terminated", "ended")}
+    rows: dict[str, list[Any]] = {name: [] for name in ("row", "terminated", "ended")}
     step = 0
     for row in range(len(content["rewards"]) - 1):
         terminal = bool(content["terminals"].reshape(-1)[row])
@@ -80,15 +80,15 @@ def reference(content: dict[str, Any], episode_length: int | None) -> dict[str, 
         if terminal or timeout:
             step = 0
         if timeout:
-            if kept["ended"]:
-                kept["ended"][-1] = True
+            if rows["ended"]:
+                rows["ended"][-1] = True
             continue
-        kept["row"].append(row)
-        kept["terminated"].append(terminal)
-        kept["ended"].append(terminal)
-    if kept["ended"]:
-        kept["ended"][-1] = True  # nothing follows
-    return kept
+        rows["row"].append(row)
+        rows["terminated"].append(terminal)
+        rows["ended"].append(terminal)
+    if rows["ended"]:
+        rows["ended"][-1] = True  # nothing follows
+    return rows
 
 
 @st.composite
@@ -170,7 +170,7 @@ def test_a_transition_that_bootstraps_stays_in_its_episode(tmp_path):
 
 
 def test_without_timeouts_steps_are_counted_from_the_last_terminal_step(tmp_path):
-    """Of episodes of 4 steps: rows 0–1 (terminal), 2–5, 6–9, 10."""
+    """Episodes have 4 steps: rows 0–1 (terminal), 2–5, 6–9, 10."""
     content = arrays(11, ends=[1], timeouts=None)
     data = read(write(tmp_path / "f.hdf5", content), episode_length=4)
     assert data.observations[:, 0].tolist() == [0, 1, 2, 3, 4, 6, 7, 8]

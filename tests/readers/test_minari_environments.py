@@ -97,9 +97,9 @@ def test_an_observation_equals_gymnasiums_flatten():
     for env_id in ("PointMaze_UMaze-v3", "FrankaKitchen-v1", "Nested-v0"):
         env = raw(env_id)
         (flat,) = make_environments(env_id, 1)
-        kept = {k: s for k, s in env.observation_space.spaces.items() if k != "mission"}
-        space = gym.spaces.Dict(kept)
-        expected = gym.spaces.utils.flatten(space, {k: env.reset(seed=3)[0][k] for k in kept})
+        parts = {k: s for k, s in env.observation_space.spaces.items() if k != "mission"}
+        space = gym.spaces.Dict(parts)
+        expected = gym.spaces.utils.flatten(space, {k: env.reset(seed=3)[0][k] for k in parts})
         np.testing.assert_array_equal(flat.reset(seed=3)[0], expected)
 
 

@@ -69,8 +69,8 @@ def load(*episodes, **spaces):
 
 def edit_metadata(path, **changes):
     metadata = json.loads((path / "metadata.json").read_text()) | changes
-    kept = {key: value for key, value in metadata.items() if value is not None}
-    (path / "metadata.json").write_text(json.dumps(kept))
+    metadata = {key: value for key, value in metadata.items() if value is not None}
+    (path / "metadata.json").write_text(json.dumps(metadata))
 
 
 def test_nothing_is_shifted_and_nothing_crosses_an_episode():

@@ -1,5 +1,4 @@
-"""Guarantee: text and plots are legible on light and dark pages, and series can be told apart by
-readers with a color vision deficiency."""
+"""Guarantee: text and plots are legible on light and dark pages, for every color vision."""
 
 from itertools import combinations
 

@@ -37,7 +37,7 @@ TABLE = Table(
 
 @pytest.fixture
 def page(monkeypatch: pytest.MonkeyPatch) -> str:
-    """A page of every component, of names that could break it."""
+    """Return a page with every component and with names that could break it."""
     loader = html.PackageLoader("offline_cql", "render/templates")
     both = jinja2.ChoiceLoader([jinja2.DictLoader({"test.html.j2": SOURCE}), loader])
     monkeypatch.setattr(html, "PackageLoader", lambda *_: both)

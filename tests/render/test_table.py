@@ -1,4 +1,4 @@
-"""Guarantee: a table says the same as HTML, Markdown and LaTeX, whatever its cells contain."""
+"""Guarantee: a table has the same cells in HTML, Markdown and LaTeX, whatever they contain."""
 
 from offline_cql.render.table import Table, to_latex, to_markdown
 

@@ -29,8 +29,8 @@ def write_page(root: Path, out: Path, docs: Path | None = None) -> str:
     return (out / "report.html").read_text()
 
 
-def several(root: Path) -> None:
-    """Two tasks, a name that could break a page, a broken run and data with a warning."""
+def write_several(root: Path) -> None:
+    """Write two tasks, a name that could break a page, a broken run and data with a warning."""
     write_grid(root / "<b>one&two</b>")
     for path in root.rglob("ope.json"):
         path.write_text(path.read_text().replace("the data cover", "<i>the data cover"))
@@ -42,17 +42,18 @@ def several(root: Path) -> None:
     (root / "broken" / "metrics.csv").touch()
 
 
-def single(root: Path) -> None:
-    """One run without a simulator, estimates or validation episodes."""
+def write_single(root: Path) -> None:
+    """Write one run without a simulator, estimates or validation episodes."""
     (write_run(root / "run") / "validation.csv").unlink()
 
 
-def cloning(root: Path) -> None:
+def write_cloning(root: Path) -> None:
+    """Write one run of behavior cloning."""
     write_run(root / "run", algorithm="bc")
 
 
-def wild(root: Path) -> None:
-    """Values that are not finite, and a run that diverged."""
+def write_wild(root: Path) -> None:
+    """Write values that are not finite, and a run that diverged."""
     nan = {"validation/td_error": (float("nan"), float("inf")), "validation/gap": (1e30, -1e30)}
     bounds = {100: (float("nan"), float("inf")), 200: (-1e12, 1e12)}
     for alpha in (0, 1):
@@ -62,7 +63,12 @@ def wild(root: Path) -> None:
     write_run(root / "gone", alpha=0, status="diverged", validation=nan)
 
 
-CASES = {"several": several, "single": single, "cloning": cloning, "wild": wild}
+CASES = {
+    "several": write_several,
+    "single": write_single,
+    "cloning": write_cloning,
+    "wild": write_wild,
+}
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -80,7 +86,7 @@ def test_the_page_is_well_formed_small_and_stands_alone(case: str, tmp_path: Pat
 
 
 def test_the_page_shows_recommendations_findings_and_skipped_folders(tmp_path: Path):
-    several(tmp_path / "runs")
+    write_several(tmp_path / "runs")
     read = ParsedPage(write_page(tmp_path / "runs", tmp_path / "out"))
     summary = summary_of(tmp_path / "runs")
     for selection in summary.selections.values():
@@ -210,7 +216,7 @@ def test_with_one_run_per_method_the_page_states_why_there_is_no_aggregate(tmp_p
 
 
 def test_markdown_has_the_sentences_and_well_formed_tables(tmp_path: Path):
-    several(tmp_path)
+    write_several(tmp_path)
     summary = summary_of(tmp_path)
     text = markdown(summary)
     assert "- Ship alpha=5 after 100 updates, seed 1\n" in text
@@ -226,7 +232,7 @@ def test_markdown_has_the_sentences_and_well_formed_tables(tmp_path: Path):
 
 
 def test_latex_has_as_many_cells_as_columns(tmp_path: Path):
-    several(tmp_path)
+    write_several(tmp_path)
     text = latex(summary_of(tmp_path))
     for align, body in re.findall(r"tabular}{(\w+)}(.*?)\\end{tabular}", text, re.S):
         rows = [line for line in body.splitlines() if line.endswith(r"\\")]

@@ -16,7 +16,7 @@ from offline_cql.report.statistics import (
 
 
 def test_iqm_is_the_mean_of_the_middle_half():
-    """Of eight, the middle four: (3 + 4 + 5 + 6) / 4; a score of 1,000 does not move it."""
+    """The middle four of eight: (3 + 4 + 5 + 6) / 4; a score of 1,000 does not move it."""
     assert iqm(np.array([8.0, 1, 3, 6, 5, 4, 2, 7])) == 4.5
     assert iqm(np.array([1000.0, 1, 3, 6, 5, 4, 2, 7])) == 4.5
 
@@ -68,7 +68,7 @@ def test_a_band_over_one_run_has_no_bounds():
 
 
 def test_a_band_over_two_runs_spans_them():
-    """Of two runs a quarter of the resamples is twice the lower one."""
+    """A quarter of the resamples of two runs is twice the lower one."""
     middle, low, high = band(np.array([[1.0, 5], [3, 5]]), resamples=1000, seed=0)
     assert [middle.tolist(), low.tolist(), high.tolist()] == [[2, 5], [1, 5], [3, 5]]
 

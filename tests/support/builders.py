@@ -55,7 +55,7 @@ def continuous_data(
     """
     actions = np.random.default_rng([seed, 1]).uniform(-1, 1, (size, len(low)))
     spaces = Spaces(observation_dim, len(low), False, tuple(low), tuple(high))
-    return _transitions(spaces, actions.astype(np.float32), seed)
+    return _pack(spaces, actions.astype(np.float32), seed)
 
 
 def discrete_data(
@@ -63,7 +63,7 @@ def discrete_data(
 ) -> Transitions:
     """Return transitions as continuous_data does, with so many discrete actions."""
     chosen = np.random.default_rng([seed, 1]).integers(0, actions, size)
-    return _transitions(Spaces(observation_dim, actions, True, (), ()), chosen, seed)
+    return _pack(Spaces(observation_dim, actions, True, (), ()), chosen, seed)
 
 
 def image_data(size: int = 64, *, seed: int = 0) -> Transitions:
@@ -82,7 +82,7 @@ def with_actions(data: Transitions, actions: NDArray[Any]) -> Transitions:
     return replace(data, rows=rows)
 
 
-def _transitions(spaces: Spaces, actions: NDArray[Any], seed: int) -> Transitions:
+def _pack(spaces: Spaces, actions: NDArray[Any], seed: int) -> Transitions:
     size, generator = len(actions), np.random.default_rng(seed)
     observations = generator.normal(size=(size + 1, spaces.observation_dim)).astype(np.float32)
     episodes = (np.arange(size) // 16).astype(np.int32)

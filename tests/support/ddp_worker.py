@@ -27,6 +27,7 @@ WRITERS = (
 
 
 def main() -> None:
+    """Train in each run folder of sys.argv."""
     rank, wrote, agents = int(os.environ["RANK"]), [], []
 
     def log_calls(name: str, write: Any) -> Any:

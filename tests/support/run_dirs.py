@@ -63,11 +63,13 @@ def write_run(
     for key, value in (settings or {}).items():
         OmegaConf.update(config, key, value)
     OmegaConf.save(config, folder / "config.yaml")
-    _json(folder / "metadata.json", {"dataset": {"id": f"sim/{env}/mixed-v0", "sha256": sha256}})
-    _json(folder / "audit.json", {"scores": {"normalized_score": 40.0}, "findings": findings})
+    _write_json(
+        folder / "metadata.json", {"dataset": {"id": f"sim/{env}/mixed-v0", "sha256": sha256}}
+    )
+    _write_json(folder / "audit.json", {"scores": {"normalized_score": 40.0}, "findings": findings})
     last = (returns or {}).get(UPDATES[-1])
     mean = sum(last) / len(last) if last else None
-    _json(
+    _write_json(
         folder / "result.json",
         {
             "status": status,
@@ -81,13 +83,15 @@ def write_run(
     columns = {**HEALTHY, **(validation or {})}
     if algorithm == "bc":
         columns = {name: columns[name] for name in BEHAVIOR_CLONING}
-    _csv(folder / "validation.csv", {"update": UPDATES, **columns})
+    _write_csv(folder / "validation.csv", {"update": UPDATES, **columns})
     if returns:
         rows = [
             (k, n, n, value, 10) for k, values in returns.items() for n, value in enumerate(values)
         ]
         names = ("update", "episode", "seed", "return", "length")
-        _csv(folder / "evaluation.csv", dict(zip(names, zip(*rows, strict=True), strict=True)))
+        _write_csv(
+            folder / "evaluation.csv", dict(zip(names, zip(*rows, strict=True), strict=True))
+        )
     (folder / "checkpoints").mkdir()
     for updates in UPDATES:
         (folder / "checkpoints" / f"{updates}.ckpt").touch()
@@ -102,7 +106,7 @@ def write_run(
         }
         if best_return is not None:
             content["best_return"] = best_return
-        _json(folder / "ope.json", content)
+        _write_json(folder / "ope.json", content)
     return folder
 
 
@@ -140,11 +144,11 @@ def _estimate(value: float, low: float, high: float) -> dict[str, Any]:
     return {"method": "fqe", "value": value, "low": low, "high": high, "assumptions": assumed}
 
 
-def _json(path: Path, content: Mapping[str, Any]) -> None:
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(content))
 
 
-def _csv(path: Path, columns: Mapping[str, tuple[float, ...]]) -> None:
+def _write_csv(path: Path, columns: Mapping[str, tuple[float, ...]]) -> None:
     rows = zip(*columns.values(), strict=True)
     lines = [",".join(columns), *(",".join(map(str, row)) for row in rows)]
     path.write_text("\n".join(lines) + "\n")

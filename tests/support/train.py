@@ -108,6 +108,7 @@ def differences(one: Any, other: Any) -> list[str]:
 
 
 def equal(one: Any, other: Any) -> bool:
+    """Return True if two values have the same type and value; tensors also the same dtype."""
     if isinstance(one, Tensor) and isinstance(other, Tensor):
         return one.dtype == other.dtype and torch.equal(one, other)
     return type(one) is type(other) and one == other
