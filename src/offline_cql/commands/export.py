@@ -15,11 +15,11 @@ from rich.console import Console
 from rich.markup import escape
 from torch import Tensor
 
-from offline_cql.commands.load_data import simulator_settings
+from offline_cql.commands.load_data import is_local, simulator_settings
 from offline_cql.commands.load_run import load_config, restore_agent
 from offline_cql.commands.off_policy import load_run_data
 from offline_cql.commands.tables import key_value_table, print_line
-from offline_cql.config import ALGORITHMS, DatasetConfig, ExportConfig, TrainConfig, validate_config
+from offline_cql.config import ALGORITHMS, ExportConfig, TrainConfig, validate_config
 from offline_cql.errors import DataError, SimulatorError
 from offline_cql.export.onnx_file import (
     ACTION,
@@ -31,13 +31,10 @@ from offline_cql.export.onnx_file import (
 )
 from offline_cql.export.policy import ExportablePolicy, exportable_policy
 from offline_cql.io import read_json, write_atomically, write_json
-from offline_cql.readers.d4rl import task_path
-from offline_cql.readers.minari.store import is_stored
 from offline_cql.render.numbers import format_interval
 from offline_cql.runs.checkpoint import load_state
 from offline_cql.runs.folder import METADATA, OPE
 from offline_cql.runs.provenance import commit
-from offline_cql.simulation.collect import dataset_id
 from offline_cql.transitions import Spaces, Transitions
 
 ONNX, JSON = "policy.onnx", "policy.json"
@@ -92,16 +89,6 @@ def load_local_data(run: TrainConfig, state: dict[str, Any]) -> Transitions | No
     except (DataError, SimulatorError) as error:
         print(f"warning: {error}; random observations are used for the check", file=sys.stderr)
         return None
-
-
-def is_local(dataset: DatasetConfig) -> bool:
-    """Return whether the data set is on this machine; a path counts, reading it reports errors."""
-    if dataset.path is not None:
-        return True
-    if dataset.source == "simulated":
-        return is_stored(dataset_id(dataset))
-    assert dataset.id is not None  # the schema requires an id where there is no path
-    return task_path(dataset.id).exists() if dataset.source == "d4rl" else is_stored(dataset.id)
 
 
 def check_observations(policy: ExportablePolicy, transitions: Transitions | None) -> Tensor:

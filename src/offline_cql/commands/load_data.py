@@ -4,28 +4,38 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import gymnasium as gym
 
-from offline_cql.config import D4RLConfig, DatasetConfig, EnvConfig
+from offline_cql.config import SOURCES, DatasetConfig, EnvConfig
 from offline_cql.errors import ConfigError, DataError
 from offline_cql.readers import Reader, load
-from offline_cql.readers.d4rl import D4RLReader, ensure_task_file
+from offline_cql.readers.d4rl import D4RLReader, ensure_task_file, task_path
 from offline_cql.readers.minari.download import ensure_stored
-from offline_cql.readers.minari.store import MinariReader
+from offline_cql.readers.minari.store import MinariReader, is_stored
 from offline_cql.readers.table.reader import TableReader
-from offline_cql.simulation.collect import ensure_recorded
+from offline_cql.simulation.collect import dataset_id, ensure_recorded
 from offline_cql.simulation.environments import make_simulators, spaces_of
 from offline_cql.transitions import Spaces, Transitions
 
 
+@dataclass(frozen=True)
+class SourceReader:
+    """The reader of one data source.
+
+    make returns it, with the data downloaded or recorded first; spaces: the simulator's. is_local
+    returns whether nothing has to be downloaded or recorded for that.
+    """
+
+    make: Callable[[EnvConfig, DatasetConfig, Spaces | None], Reader]
+    is_local: Callable[[DatasetConfig], bool]
+
+
 def simulator_settings(env: EnvConfig, dataset: DatasetConfig) -> EnvConfig:
     """Return the environment with the simulator that fits the data: D4RL's has its own."""
-    if dataset.source != "d4rl":
-        return env
-    d4rl = env.d4rl or D4RLConfig()  # an environment without D4RL's data has no simulator for them
-    return env.model_copy(update=d4rl.model_dump(exclude={"task"}))
+    return SOURCES[dataset.source].simulator(env)
 
 
 def load_transitions(env: EnvConfig, dataset: DatasetConfig) -> Transitions:
@@ -35,13 +45,18 @@ def load_transitions(env: EnvConfig, dataset: DatasetConfig) -> Transitions:
     """
     env = simulator_settings(env, dataset)
     spaces = environment_spaces(env)
-    transitions = load(READERS[dataset.source](env, dataset, spaces))
+    transitions = load(READERS[dataset.source].make(env, dataset, spaces))
     if spaces is not None and spaces != transitions.spaces:
         raise DataError(
             f"{transitions.dataset_id} does not fit env={env.name}: "
             f"the data have {transitions.spaces}, the environment {spaces}"
         )
     return transitions
+
+
+def is_local(dataset: DatasetConfig) -> bool:
+    """Return whether the data set is on this machine."""
+    return READERS[dataset.source].is_local(dataset)
 
 
 def environment_spaces(env: EnvConfig) -> Spaces | None:
@@ -70,8 +85,8 @@ def _minari(env: EnvConfig, dataset: DatasetConfig, spaces: Spaces | None) -> Re
             file=sys.stderr,
         )
     offline = f"env={env.name if env.qualities else 'hopper'} dataset=simulated"
-    dataset_id = ensure_stored(dataset.id, instead=offline)
-    return MinariReader(dataset_id, observation_keys=env.observation_keys)
+    identifier = ensure_stored(dataset.id, instead=offline)
+    return MinariReader(identifier, observation_keys=env.observation_keys)
 
 
 def _d4rl(env: EnvConfig, dataset: DatasetConfig, spaces: Spaces | None) -> Reader:
@@ -91,9 +106,13 @@ def _table(env: EnvConfig, dataset: DatasetConfig, spaces: Spaces | None) -> Rea
     return TableReader(dataset.path, dataset.columns, spaces=spaces)
 
 
-READERS: dict[str, Callable[[EnvConfig, DatasetConfig, Spaces | None], Reader]] = {
-    "simulated": _simulated,
-    "minari": _minari,
-    "d4rl": _d4rl,
-    "table": _table,
+def _d4rl_is_local(dataset: DatasetConfig) -> bool:
+    return dataset.path is not None or task_path(str(dataset.id)).exists()
+
+
+READERS = {
+    "simulated": SourceReader(_simulated, lambda dataset: is_stored(dataset_id(dataset))),
+    "minari": SourceReader(_minari, lambda dataset: is_stored(str(dataset.id))),
+    "d4rl": SourceReader(_d4rl, _d4rl_is_local),
+    "table": SourceReader(_table, lambda _dataset: True),  # reading reports a missing file
 }

@@ -51,7 +51,7 @@ class TrainConfig(AlgorithmSections):
         equal = self.batch_size % self.hardware.devices == 0
         devices = self.hardware.setting("devices")
         self.require(equal, "batch_size", f"must be a multiple of {devices}")
-        simulator = SOURCES[self.dataset.source].simulator_id(self.env)
+        simulator = SOURCES[self.dataset.source].simulator(self.env).id
         possible = simulator is not None or self.evaluation.episodes == 0
         none = f"must be 0 with env={self.env.name}: there is no simulator; try evaluation=none"
         self.evaluation.require(possible, "episodes", none)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from offline_cql.config.columns import ColumnsConfig
-from offline_cql.config.data import DatasetConfig, EnvConfig
+from offline_cql.config.data import D4RLConfig, DatasetConfig, EnvConfig
 
 COLUMNS = tuple(f"dataset.columns.{name}" for name in ColumnsConfig.model_fields)
 
@@ -17,13 +17,13 @@ class DataSource:
     """One option of `dataset`.
 
     check raises ConfigError when the environment has no such data set; unused returns the full key
-    of each setting that the source does not read, with the reason; simulator_id returns Gymnasium's
-    id of the simulator that fits the data, None without one.
+    of each setting that the source does not read, with the reason; simulator returns the
+    environment with the simulator that fits the data (its id is None where there is none).
     """
 
     check: Callable[[EnvConfig, DatasetConfig], None]
     unused: Callable[[DatasetConfig], dict[str, str]]
-    simulator_id: Callable[[EnvConfig], str | None]
+    simulator: Callable[[EnvConfig], EnvConfig]
 
 
 def _check_simulated(env: EnvConfig, dataset: DatasetConfig) -> None:
@@ -93,21 +93,20 @@ def _unused_d4rl(dataset: DatasetConfig) -> dict[str, str]:
     return _columns_are_known(dataset) | named
 
 
-def _id_of_env(env: EnvConfig) -> str | None:
-    return env.id
+def _simulator(env: EnvConfig) -> EnvConfig:
+    return env
 
 
-def _id_of_d4rl(env: EnvConfig) -> str | None:
-    return env.d4rl.id if env.d4rl else None
+def _d4rl_simulator(env: EnvConfig) -> EnvConfig:
+    d4rl = env.d4rl or D4RLConfig()  # an environment without D4RL's data has no simulator for them
+    return env.model_copy(update=d4rl.model_dump(exclude={"task"}))
 
 
 SOURCES = {
-    "simulated": DataSource(
-        check=_check_simulated, unused=_unused_simulated, simulator_id=_id_of_env
-    ),
-    "minari": DataSource(check=_check_minari, unused=_unused_minari, simulator_id=_id_of_env),
-    "d4rl": DataSource(check=_check_d4rl, unused=_unused_d4rl, simulator_id=_id_of_d4rl),
-    "table": DataSource(check=_check_table, unused=_read_from_path, simulator_id=_id_of_env),
+    "simulated": DataSource(check=_check_simulated, unused=_unused_simulated, simulator=_simulator),
+    "minari": DataSource(check=_check_minari, unused=_unused_minari, simulator=_simulator),
+    "d4rl": DataSource(check=_check_d4rl, unused=_unused_d4rl, simulator=_d4rl_simulator),
+    "table": DataSource(check=_check_table, unused=_read_from_path, simulator=_simulator),
 }
 
 
