@@ -27,11 +27,9 @@ from offline_cql.report.model_selection import (
     GridRun,
     Limits,
     Selection,
-    best_by_return,
     best_point,
     by_alpha,
     grid_runs,
-    last_of_alpha,
     select,
 )
 from offline_cql.report.run import Run, by_task, mean_by_update, simulated_returns
@@ -136,13 +134,17 @@ def judge(task: Task, grid: Sequence[GridRun]) -> Outcome:
     """Compare the rule's choice among these runs with alpha 5's last checkpoints and the best."""
     selection = task.choose(grid)
     scores = task.scores_of(grid)
-    baseline = fmean(scores[key] for key in last_of_alpha(grid, BASELINE))
+    baseline = fmean(
+        scores[run.name, max(run.offline.kept)]
+        for run in grid
+        if run.alpha == BASELINE and run.offline.kept
+    )
     policy = selection.chosen
     # Where nothing is recommended, the behavior policy stays in use.
     score = task.behavior if policy is None else scores[policy.run, policy.updates]
     chosen = "none" if policy is None else f"{policy.alpha:g} at {policy.updates:,}"
     verdict = {None: "–", True: "ship", False: "do not ship"}[selection.ship]
-    best = scores[best_by_return(scores)]
+    best = max(scores.values())
     return Outcome(task.name, chosen, verdict, score, baseline, best, task.behavior)
 
 

@@ -13,9 +13,7 @@ from offline_cql.report.messages import checkpoint_file, commands, export_comman
 from offline_cql.report.model_selection import (
     Limits,
     Selection,
-    best_by_return,
     grid_runs,
-    last_of_alpha,
     select,
 )
 from offline_cql.report.summary import summarize
@@ -298,18 +296,6 @@ def test_simulator_returns_change_nothing(tmp_path: Path):
     assert [(p.low, p.too_small) for p in after.points] == [
         (p.low, p.too_small) for p in before.points
     ]
-
-
-# --- Baselines of a study ------------------------------------------------------------------------
-
-
-def test_baselines_are_the_last_of_an_alpha_and_the_best_by_return(tmp_path: Path):
-    write_grid(tmp_path)
-    grid = grid_runs(load_runs(str(tmp_path)).runs)
-    last = [(f"{tmp_path}/alpha5-seed{seed}", 200) for seed in (0, 1)]
-    assert last_of_alpha(grid, 5) == last
-    assert last_of_alpha(grid, 7) == []
-    assert best_by_return({("a", 100): 3.0, ("a", 200): 5.0, ("b", 100): 4.0}) == ("a", 200)
 
 
 def test_behavior_cloning_alone_is_not_a_grid(tmp_path: Path):

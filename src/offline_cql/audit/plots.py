@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -18,7 +16,6 @@ from offline_cql.render.svg import WIDTH, Plot, set_log_scale
 MAX_DIMENSIONS = 12
 MAX_ROWS = 40  # of plots with one row per column or per action
 LOG_RATIO = 100  # largest over smallest bin: more needs a logarithmic axis
-Draw = Callable[[Figure], None]
 
 
 def audit_plots(statistics: DatasetStatistics) -> list[Plot]:

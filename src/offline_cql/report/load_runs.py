@@ -105,7 +105,7 @@ def load_run(folder: Path) -> Run:
                 for each in audit.get("findings", [])
             ),
             offline=_offline(folder),
-            simulated=_simulated(folder, result, audit),
+            simulated=_simulated(folder, result),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise UnreadableRunError(f"a value is missing or has the wrong type: {error}") from error
@@ -197,13 +197,12 @@ def _estimate(content: dict[str, Any]) -> Estimate:
     )
 
 
-def _simulated(folder: Path, result: dict[str, Any], audit: dict[str, Any]) -> Simulated:
+def _simulated(folder: Path, result: dict[str, Any]) -> Simulated:
     return Simulated(
         evaluation=_columns(folder / EVALUATION),
         return_mean=result["return_mean"],
         normalized_score=result["normalized_score"],
         behavior_return=result["behavior_return"],
-        behavior_score=audit.get("scores", {}).get("normalized_score"),
     )
 
 

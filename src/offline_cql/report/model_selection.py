@@ -331,17 +331,3 @@ def unchecked(grid: Sequence[GridRun]) -> list[str]:
             "in the data. Run evaluate.py again."
         )
     return notes
-
-
-# --- Baselines for studies -----------------------------------------------------------------------
-
-
-def last_of_alpha(grid: Sequence[GridRun], alpha: float) -> list[tuple[str, int]]:
-    """Return folder and updates of the last kept policy of each run with this alpha."""
-    runs = [run for run in grid if run.alpha == alpha and run.offline.kept]
-    return [(run.name, max(run.offline.kept)) for run in runs]
-
-
-def best_by_return(returns: Mapping[tuple[str, int], float]) -> tuple[str, int]:
-    """Return folder and updates of the largest simulator return."""
-    return max(returns, key=returns.__getitem__)

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from offline_cql.audit.finding import Finding
 from offline_cql.config.algorithms import ALGORITHMS
+from offline_cql.config.section import format_value
 from offline_cql.ope.estimate import Estimate
 
 Array = npt.NDArray[np.float64]
@@ -44,14 +45,13 @@ class Simulated:
     """Results from a simulator; empty or None without one.
 
     evaluation: columns of evaluation.csv. return_mean, normalized_score: of the last evaluation.
-    behavior_return, behavior_score: of the logged episodes.
+    behavior_return: of the logged episodes.
     """
 
     evaluation: Curves
     return_mean: float | None
     normalized_score: float | None
     behavior_return: float | None
-    behavior_score: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,7 +140,7 @@ def grids(runs: Sequence[Run]) -> dict[str, list[Run]]:
     for run in runs:
         if run.alpha is not None:
             settings = [
-                (key, format_setting(value))
+                (key, format_value(value))
                 for key, value in run.settings.items()
                 if affects_learning(key) and key != ALPHA
             ]
@@ -158,7 +158,7 @@ def differences(runs: Sequence[Run]) -> dict[str, dict[str, str]]:
     for group in by_task(runs).values():
         keys = dict.fromkeys(key for run in group for key in run.settings if affects_learning(key))
         for key in keys:
-            values = {run.name: format_setting(run.settings.get(key)) for run in group}
+            values = {run.name: format_value(run.settings.get(key)) for run in group}
             if len(set(values.values())) > 1:
                 for name, value in values.items():
                     result[name][key] = value
@@ -175,7 +175,7 @@ def methods(runs: Sequence[Run]) -> dict[str, str]:
         group = [run for run in runs if run.algorithm == algorithm]
         settings = differences(group)
         for run in group:
-            parts = [algorithm if run.alpha is None else f"alpha={format_setting(run.alpha)}"]
+            parts = [algorithm if run.alpha is None else f"alpha={format_value(run.alpha)}"]
             parts += [
                 f"{key.rpartition('.')[2]}={value}"
                 for key, value in settings[run.name].items()
@@ -206,14 +206,3 @@ def simulated_returns(run: Run) -> dict[int, Array]:
     if not rows:
         return {}
     return {int(k): rows["return"][rows[UPDATE] == k] for k in np.unique(rows[UPDATE])}
-
-
-def format_setting(value: object) -> str:
-    """Return a setting as it is typed on the command line."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, float):
-        return repr(value).removesuffix(".0")
-    return str(value)
