@@ -15,7 +15,7 @@ from support.builders import attach, batch_of, build, continuous_data, discrete_
 
 from offline_cql.callbacks.evaluation import evaluation_metrics, evaluation_rows
 from offline_cql.config import AuditConfig, CollectConfig, EvaluateConfig, TrainConfig
-from offline_cql.config.keys import is_known, setting_keys
+from offline_cql.config.keys import key_exists, setting_keys
 from offline_cql.ope.validation import validation_metrics
 from offline_cql.simulation.evaluation import EpisodeResult, Score
 
@@ -84,7 +84,7 @@ SECTIONS = "|".join(sorted({key.partition(".")[0] for key in SETTINGS if "." in 
 @pytest.mark.parametrize("page", PAGES, ids=by_path)
 def test_every_setting_that_a_page_names_exists(page):
     named = re.findall(rf"`((?:{SECTIONS})\.(?!csv|json)\w+)(?:=\S+)?`", page.read_text())
-    assert [key for key in named if not is_known(key, SETTINGS)] == []
+    assert [key for key in named if not key_exists(key, SETTINGS)] == []
 
 
 # --- docs/metrics.md -----------------------------------------------------------------------------

@@ -118,7 +118,7 @@ def discrete_value(
     if target == "max":
         return q.amax(dim=1)
     if target == "double":
-        return chosen(q, q_policy.argmax(dim=1))
+        return action_value(q, q_policy.argmax(dim=1))
     if target == "expected":
         policy = torch.softmax(q_policy / _constant("temperature", temperature), dim=1)
         return (policy * q).sum(dim=1)
@@ -185,7 +185,7 @@ def expectation_gap(q_sampled: Tensor, q_logged: Tensor) -> Tensor:
     return q_sampled.mean(dim=2) - q_logged
 
 
-def chosen(values: Tensor, action: Tensor) -> Tensor:
+def action_value(values: Tensor, action: Tensor) -> Tensor:
     """Return the value of one action per state, from the values of all K actions.
 
     values [..., B, K]; action [B] int64. Returns [..., B].
@@ -202,10 +202,10 @@ def discrete_gap(q: Tensor, action: Tensor, *, temperature: float = 1.0) -> Tens
     """
     axes = "B K" if q.dim() == 2 else "E B K"
     check_shapes(q=(q, axes), action=(action, "B"))
-    return temperature * torch.logsumexp(q / temperature, dim=-1) - chosen(q, action)
+    return temperature * torch.logsumexp(q / temperature, dim=-1) - action_value(q, action)
 
 
-def clipped_gap(gap: Tensor, *, minimum: float | None, maximum: float | None) -> Tensor:
+def clip_gap(gap: Tensor, *, minimum: float | None, maximum: float | None) -> Tensor:
     """Return the gap clipped to [minimum, maximum], elementwise; None is no limit on that side.
 
     gap of any shape, minimum <= maximum. Returns the same shape; no gradient outside the limits.

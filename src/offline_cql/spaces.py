@@ -82,12 +82,12 @@ class Layout:
 
     def row(self, observation: Any) -> Array:
         """Return the row [D] of one observation of a simulator."""
-        values = [np.asarray(inside(observation, leaf))[None] for leaf in self.leaves]
+        values = [np.asarray(select_leaf(observation, leaf))[None] for leaf in self.leaves]
         row: Array = self.rows(values)[0]
         return row
 
 
-def inside(observation: Any, leaf: Leaf) -> Any:
+def select_leaf(observation: Any, leaf: Leaf) -> Any:
     """Return the leaf's part of a nested observation."""
     for key in leaf.path:
         observation = observation[key]
@@ -101,7 +101,7 @@ def layout(space: Space, keys: Sequence[str] | None = None) -> Layout:
     not its own.
     """
     if keys is not None:
-        space = _chosen(space, keys)
+        space = _select_keys(space, keys)
     leaves: list[Leaf] = []
     texts: list[str] = []
 
@@ -123,7 +123,7 @@ def layout(space: Space, keys: Sequence[str] | None = None) -> Layout:
     return Layout(tuple(leaves), tuple(texts))
 
 
-def _chosen(space: Space, keys: Sequence[str]) -> Space:
+def _select_keys(space: Space, keys: Sequence[str]) -> Space:
     if not isinstance(space, Dict):
         raise DataError(f"env.observation_keys={list(keys)} needs a Dict, not the space {space}")
     unknown = [key for key in keys if key not in space.spaces]

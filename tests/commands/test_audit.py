@@ -19,7 +19,7 @@ from support.config import CONF, compose_config
 from support.train import SIZE, TINY
 
 from offline_cql.audit.finding import Finding
-from offline_cql.commands.audit import audit, next_command, raise_for
+from offline_cql.commands.audit import audit, next_command, raise_for_findings
 from offline_cql.commands.tables import print_verbatim
 from offline_cql.config import AuditConfig, validate_config
 from offline_cql.errors import ConfigError, DataError
@@ -179,13 +179,13 @@ def finding(level: str) -> Finding:
 
 
 def test_exit_depends_on_levels_and_strict():
-    raise_for([finding("warning"), finding("note")], "id", strict=False)
-    raise_for([finding("note")], "id", strict=True)
+    raise_for_findings([finding("warning"), finding("note")], "id", strict=False)
+    raise_for_findings([finding("note")], "id", strict=True)
     mixed = [finding("error"), finding("warning"), finding("warning")]
     with pytest.raises(DataError, match="id: 1 error, the first: first error; repair it"):
-        raise_for(mixed, "id", strict=True)
+        raise_for_findings(mixed, "id", strict=True)
     with pytest.raises(DataError, match="id: 2 warnings, the first"):
-        raise_for(mixed[1:], "id", strict=True)
+        raise_for_findings(mixed[1:], "id", strict=True)
 
 
 # --- The short audit of a run --------------------------------------------------------------------

@@ -535,7 +535,7 @@ def test_unused_settings_of_the_data_are_listed(overrides: tuple[str, ...], unus
 
 def test_an_unused_override_of_the_data_is_refused():
     overrides = (HOPPER, "dataset=minari", "dataset.id=D4RL/x-v2", "dataset.quality=expert")
-    message = "dataset.quality=expert has no effect: dataset.id=D4RL/x-v2 says which data"
+    message = "dataset.quality=expert has no effect: dataset.id=D4RL/x-v2 selects the data"
     with pytest.raises(ConfigError, match=re.escape(message)):
         reject_unused_overrides(composed_settings(*overrides), list(overrides), discrete=None)
     message = (

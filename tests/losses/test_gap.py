@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from support import reference
 from torch.testing import assert_close
 
-from offline_cql.losses import clipped_gap, conservative_gap, discrete_gap, expectation_gap
+from offline_cql.losses import clip_gap, conservative_gap, discrete_gap, expectation_gap
 
 action_values = st.lists(st.floats(-50, 50, width=32), min_size=1, max_size=8)
 
@@ -182,11 +182,11 @@ def test_expectation_gap_agrees_with_the_reference():
 )
 def test_gap_is_limited_on_the_sides_that_have_a_limit(minimum, maximum, expected):
     gap = double([[-300, -1, 0, 700]])
-    assert_close(clipped_gap(gap, minimum=minimum, maximum=maximum), double([expected]))
-    np.testing.assert_array_equal(reference.clipped_gap(gap.numpy(), minimum, maximum), [expected])
+    assert_close(clip_gap(gap, minimum=minimum, maximum=maximum), double([expected]))
+    np.testing.assert_array_equal(reference.clip_gap(gap.numpy(), minimum, maximum), [expected])
 
 
 def test_gap_beyond_its_limits_has_no_gradient():
     gap = double([[-300, -1, 700]]).requires_grad_()
-    clipped_gap(gap, minimum=-200.0, maximum=200.0).sum().backward()
+    clip_gap(gap, minimum=-200.0, maximum=200.0).sum().backward()
     assert_close(gap.grad, double([[0, 1, 0]]))

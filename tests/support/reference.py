@@ -186,7 +186,7 @@ def discrete_gap(q: Array, action: Array, temperature: float = 1.0) -> Array:
     return gap
 
 
-def clipped_gap(gap: Array, minimum: float | None, maximum: float | None) -> Array:
+def clip_gap(gap: Array, minimum: float | None, maximum: float | None) -> Array:
     """Return the gap clipped at each limit that is set."""
     low = -math.inf if minimum is None else minimum
     high = math.inf if maximum is None else maximum

@@ -12,7 +12,7 @@ from support.reference import (
     Network,
     actor_loss,
     bellman_target,
-    clipped_gap,
+    clip_gap,
     conservative_gap,
     conservative_loss,
     critic_td_loss,
@@ -105,7 +105,7 @@ def continuous_losses(
         q_logged,
         gap_temperature,
     )
-    gap = clipped_gap(gap, *gap_limits)
+    gap = clip_gap(gap, *gap_limits)
     conservative = conservative_loss(gap, alpha, multiplier, target_gap)
 
     action, log_prob = sample_actions(state, actor, noise["actor"][:, None], log_std_limits)
@@ -147,7 +147,7 @@ def discrete_losses(
     )
     q_logged = np.array([[row[b, int(a)] for b, a in enumerate(action)] for row in q])
     td = critic_td_loss(q_logged, bellman_target(batch["reward"], batch["discount"], value))
-    gap = clipped_gap(discrete_gap(q, action, gap_temperature), *gap_limits)
+    gap = clip_gap(discrete_gap(q, action, gap_temperature), *gap_limits)
     conservative = conservative_loss(gap, alpha, multiplier, target_gap)
     return {
         "td": td,

@@ -22,7 +22,7 @@ from offline_cql.transitions import Batch, Spaces
 
 
 class Policy(NamedTuple):
-    """The network that acts, and how its output for standardized observations is read.
+    """The network that acts on standardized observations, and the kind of its output.
 
     - "tanh_gaussian": mean and log_std [B, A]
     - "categorical": logits [1, B, K]
@@ -67,7 +67,7 @@ class Agent(pl.LightningModule):
     def compute_losses(
         self, batch: Batch, *, log_metrics: bool
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the summed loss [] of one update and, if asked for, its metrics [] by name."""
+        """Return the summed loss [] of one update; with `log_metrics` its metrics [] by name."""
 
     @abstractmethod
     def parameter_groups(self) -> list[dict[str, Any]]:
@@ -85,14 +85,14 @@ class Agent(pl.LightningModule):
         """
 
     def update_schedules(self, optimizer: torch.optim.Optimizer) -> None:
-        """Set what is a function of the update: learning rates, alpha. Nothing by default."""
+        """Set the values that depend on the update: learning rates, alpha. Nothing by default."""
 
     def graph_key(self) -> tuple[bool, ...]:
-        """Return the host's decisions about which operations an update consists of."""
+        """Return the host's decisions that change the operations of an update."""
         return ()
 
     def after_step(self) -> None:
-        """Follow the optimizer's step: target networks, clamps. Nothing by default."""
+        """Update target networks and clamp parameters after the optimizer's step."""
 
     def act(self, observation: Tensor) -> Tensor:
         """Return the deterministic policy's actions, in the environment's units.
@@ -110,7 +110,7 @@ class Agent(pl.LightningModule):
     # -- the block ------------------------------------------------------------------------------
 
     def training_step(self, block: Batch, _index: int) -> None:
-        """Do K updates: every tensor of the block is [K, B, …], B states of this rank's batch."""
+        """Make K updates: every tensor of the block is [K, B, …], B states of this rank's batch."""
         # The optimizer itself, not Lightning's wrapper: the wrapper costs 0.1 ms per update.
         optimizer = self.optimizers(use_pl_optimizer=False)
         assert isinstance(optimizer, torch.optim.Optimizer)
@@ -118,7 +118,7 @@ class Agent(pl.LightningModule):
             self.update(Batch(*(tensor[k] for tensor in block)), optimizer)
 
     def update(self, batch: Batch, optimizer: torch.optim.Optimizer) -> None:
-        """Update once; from a captured graph if there is one and no metrics are due."""
+        """Make one update; from a captured graph if there is one and no metrics are due."""
         self.update_schedules(optimizer)
         log_metrics = (self.updates + 1) % self.log_every == 0
         if self.graphed_update is None or log_metrics:
@@ -130,7 +130,7 @@ class Agent(pl.LightningModule):
         self.updates += 1
 
     def step(self, batch: Batch, optimizer: torch.optim.Optimizer, *, log_metrics: bool) -> None:
-        """Do the device's part of an update: one loss, one backward pass, one optimizer step."""
+        """Run the device's part of an update: one loss, one backward pass, one optimizer step."""
         loss, metrics = self.compute_losses(batch, log_metrics=log_metrics)
         optimizer.zero_grad(set_to_none=True)
         self.manual_backward(loss)

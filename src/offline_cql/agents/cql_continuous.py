@@ -250,7 +250,7 @@ class ContinuousCQL(Agent):
             gap = losses.conservative_gap(
                 q_proposed, log_prob, q_logged, temperature=cql.gap_temperature
             )
-        return losses.clipped_gap(gap, minimum=cql.gap_min, maximum=cql.gap_max)
+        return losses.clip_gap(gap, minimum=cql.gap_min, maximum=cql.gap_max)
 
     def uniform_value(self, q_proposed: Tensor) -> dict[str, Tensor]:
         """Return the mean Q of the uniform actions; nothing if the penalty samples none."""

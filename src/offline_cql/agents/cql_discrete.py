@@ -60,7 +60,7 @@ class DiscreteCQL(Agent):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         q = self.critic(self.statistics(batch.observation))
         target = self.bellman_target(batch)
-        q_logged = losses.chosen(q, batch.action)
+        q_logged = losses.action_value(q, batch.action)
         td = losses.critic_td_loss(q_logged, target)
         gap = self.gap(q, batch.action)
         total = td + self.penalty.loss(gap)
@@ -79,7 +79,7 @@ class DiscreteCQL(Agent):
 
     @torch.no_grad()
     def bellman_target(self, batch: Batch) -> Tensor:
-        """Return y [B] from the target critics, as `cql.target` says."""
+        """Return y [B] from the target critics; `cql.target` is its form."""
         next_observation = self.statistics(batch.next_observation)
         value = losses.discrete_value(
             self.target_critic(next_observation),
@@ -90,9 +90,9 @@ class DiscreteCQL(Agent):
         return losses.bellman_target(batch.reward, batch.discount, value)
 
     def gap(self, q: Tensor, action: Tensor) -> Tensor:
-        """Return the conservative gap [E, B], clipped if so configured, not scaled by alpha."""
+        """Return the conservative gap [E, B], clipped to the limits, not scaled by alpha."""
         cql = self.cql
-        return losses.clipped_gap(
+        return losses.clip_gap(
             losses.discrete_gap(q, action, temperature=cql.gap_temperature),
             minimum=cql.gap_min,
             maximum=cql.gap_max,
@@ -101,12 +101,12 @@ class DiscreteCQL(Agent):
     def validation_metrics(self, batch: Batch) -> dict[str, Tensor]:
         q = self.critic(self.statistics(batch.observation))
         minimum = q.amin(dim=0)
-        q_logged = losses.chosen(q, batch.action)
+        q_logged = losses.action_value(q, batch.action)
         return {
             "td_error": (q_logged - self.bellman_target(batch)).square().mean(dim=0),
             "gap": self.gap(q, batch.action).mean(dim=0),
             "q_logged": q_logged.mean(dim=0),
-            "q_policy": losses.chosen(q, minimum.argmax(dim=1)).mean(dim=0),
+            "q_policy": losses.action_value(q, minimum.argmax(dim=1)).mean(dim=0),
             **Categorical(minimum / self.cql.gap_temperature).policy_metrics(batch),
         }
 

@@ -37,11 +37,11 @@ class GraphedUpdate:
 
     @classmethod
     def on_cuda(cls, noise: torch.Generator) -> GraphedUpdate:
-        """Return one that captures CUDA graphs, through which this generator advances."""
+        """Return a GraphedUpdate of CUDA graphs, whose replays advance this generator."""
         return cls(cuda_capture(noise))
 
     def __call__(self, batch: Batch, key: GraphKey, step: Callable[[Batch], None]) -> None:
-        """Update once with this batch; `step` is the eager update."""
+        """Make one update with this batch; `step` is the eager update."""
         if self.eager_updates[key] < WARMUP_UPDATES:
             self.eager_updates[key] += 1
             step(batch)

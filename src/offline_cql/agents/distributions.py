@@ -60,7 +60,7 @@ class Categorical(NamedTuple):
 
     def log_prob(self, action: Tensor) -> Tensor:
         """Return the log-probability [B] in nats of logged actions [B]."""
-        return losses.chosen(self.logits.log_softmax(dim=1), action)
+        return losses.action_value(self.logits.log_softmax(dim=1), action)
 
     def policy_metrics(self, batch: Batch) -> dict[str, Tensor]:
         """Return each logged action's log-probability and whether the mode differs, [B]."""

@@ -1,4 +1,4 @@
-"""Rules about the policy that collected the data: which actions it leaves to compare."""
+"""Rules about the policy that collected the data: the coverage of the action space."""
 
 from __future__ import annotations
 

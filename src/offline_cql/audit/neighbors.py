@@ -1,4 +1,4 @@
-"""Spread of actions and returns among similar states: how far the state decides either.
+"""Spread of actions and returns among similar states: the part that the state leaves open.
 
 A nearest-neighbor estimate that needs no training.
 """

@@ -1,4 +1,4 @@
-"""The base class of callbacks that work on an agent, and the way its metrics reach the loggers."""
+"""The base class of callbacks that work on an agent, and the logging of their metrics."""
 
 from collections.abc import Mapping
 from typing import Any, cast, final

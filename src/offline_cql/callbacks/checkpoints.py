@@ -63,7 +63,7 @@ class CheckpointCallback(AgentCallback, Checkpoint):
         due = stop or last or agent.updates % self.every == 0
         keep = last or agent.updates % self.keep_every == 0
         if due or keep:
-            with self.timer.paused():
+            with self.timer.pause():
                 raise_unless_finite(agent)  # on every rank: their weights are equal
                 if trainer.is_global_zero and keep:
                     write_policy(self.folder, {**agent.policy_state(), **self.identity})

@@ -34,7 +34,7 @@ class EvaluationCallback(AgentCallback):
     def after_block(self, trainer: pl.Trainer, agent: Agent) -> None:
         if agent.updates % self.evaluation.every and agent.updates != self.updates:
             return
-        with self.timer.paused():
+        with self.timer.pause():
             if trainer.is_global_zero:
                 self.evaluate(trainer, agent)
             trainer.strategy.barrier("evaluation")

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 
 class Timer:
-    """Seconds since `start()`, without those spent inside `paused()`."""
+    """Seconds since `start()`, without those spent inside `pause()`."""
 
     def __init__(self) -> None:
         self.start()
@@ -19,7 +19,7 @@ class Timer:
         return time.perf_counter() - self.start_time - self.paused_seconds
 
     @contextmanager
-    def paused(self) -> Iterator[None]:
+    def pause(self) -> Iterator[None]:
         start = time.perf_counter()
         yield
         self.paused_seconds += time.perf_counter() - start

@@ -32,7 +32,7 @@ class ValidationCallback(AgentCallback):
     def after_block(self, trainer: pl.Trainer, agent: Agent) -> None:
         if agent.updates % self.every and agent.updates != self.updates:
             return
-        with self.timer.paused():
+        with self.timer.pause():
             if trainer.is_global_zero:
                 metrics = validate(agent, self.steps, best=self.steps.best_return)
                 self.file.append([{"update": agent.updates, **metrics}])

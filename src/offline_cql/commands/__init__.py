@@ -1,1 +1,4 @@
-"""From a checked config to a finished run folder. Light to import: Hydra loads `grid` early."""
+"""The commands, from a validated config to a finished run folder.
+
+Imports nothing, because Hydra imports `multirun` early.
+"""

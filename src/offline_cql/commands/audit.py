@@ -52,7 +52,7 @@ def audit(config: DictConfig) -> None:
     print_audit(console, statistics, findings)
     print_line(console, "page", str(folder / HTML))
     print_line(console, "json", str(folder / JSON))
-    raise_for(findings, transitions.dataset_id, strict=settings.strict)
+    raise_for_findings(findings, transitions.dataset_id, strict=settings.strict)
     print_line(console, "next", next_command(sys.argv[1:]))
 
 
@@ -96,7 +96,7 @@ def write_statistics(
     write_json(folder / JSON, content)
 
 
-def raise_for(findings: Sequence[Finding], dataset_id: str, *, strict: bool) -> None:
+def raise_for_findings(findings: Sequence[Finding], dataset_id: str, *, strict: bool) -> None:
     """Raise DataError when there is an error, with `strict` also when there is a warning."""
     levels = ("error", "warning") if strict else ("error",)
     if problems := [finding for finding in findings if finding.level in levels]:

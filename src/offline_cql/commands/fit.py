@@ -120,7 +120,7 @@ def fit(
 
 
 def describe_stop(stop: BaseException | None) -> tuple[str, str | None, int | None]:
-    """Return status, error and signal for result.json from what ended training, None at its end."""
+    """Return status, error and signal for result.json; `stop` is the exception, if any."""
     if stop is None:
         return "finished", None, None
     if isinstance(stop, DivergedError):

@@ -1,4 +1,4 @@
-"""Validation of what was typed, before anything heavy is imported or started.
+"""Validation of the command line, before anything heavy is imported or started.
 
 Each job's config is composed once and validated; then Hydra runs. A user's mistake is one line and
 exit code 2; a bug of ours keeps its traceback.
@@ -38,7 +38,7 @@ from offline_cql.config.hydra_internals import (
     parse_options,
     sweep_values,
 )
-from offline_cql.config.keys import closest, is_known, setting_keys, unknown_key
+from offline_cql.config.keys import closest, key_exists, setting_keys, unknown_key
 from offline_cql.config.section import Section, format_value
 from offline_cql.config.unused import reject_unused_overrides
 from offline_cql.config.validation import validate_config
@@ -151,7 +151,7 @@ def _parse(text: str, conf: ConfigFolder) -> Override:
         raise ConfigError(f"{text} cannot be read as KEY=VALUE: {error}") from error
 
 
-def _check_key(override: Override, conf: ConfigFolder, known: list[str]) -> None:
+def _check_key(override: Override, conf: ConfigFolder, keys: list[str]) -> None:
     """Refuse secrets and keys that the entry point does not have, with or without a leading +."""
     key = override.key_or_group
     if any(word in key.lower() for word in SECRETS):
@@ -160,10 +160,10 @@ def _check_key(override: Override, conf: ConfigFolder, known: list[str]) -> None
     if options := conf.options(key):
         value = override.value()
         if not override.is_delete() and isinstance(value, int | float | None):
-            raise ConfigError(f"{key}={format_value(value)} must be one of {_some(options)}")
+            raise ConfigError(f"{key}={format_value(value)} must be one of {_shorten(options)}")
         return
-    if not key.startswith("hydra.") and not is_known(key, known):
-        raise ConfigError(unknown_key(key, known + conf.groups()))
+    if not key.startswith("hydra.") and not key_exists(key, keys):
+        raise ConfigError(unknown_key(key, keys + conf.groups()))
 
 
 def _jobs(overrides: list[Override], *, grid: bool) -> Iterator[list[str]]:
@@ -200,7 +200,7 @@ def _compose(name: str, overrides: list[str], conf: ConfigFolder) -> DictConfig:
 
 
 def _refuse_absent_section(overrides: list[str], error: Exception) -> None:
-    """Raise ConfigError when an override belongs to an algorithm that was not chosen."""
+    """Raise ConfigError for an override of an algorithm other than `algorithm`."""
     for override in overrides:
         key = override.partition("=")[0]
         section = key.partition(".")[0]
@@ -217,15 +217,15 @@ def _unknown_option(error: MissingConfigException, conf: ConfigFolder) -> Config
         group, option = "/".join(parts[:length]), "/".join(parts[length:])
         available = conf.options(group)
         if available and ".." not in group:
-            close, listed = closest(option, available), _some(available)
+            close, listed = closest(option, available), _shorten(available)
             hint = f"did you mean {group}={close}? (available: {listed})"
             hint = hint if close else f"available: {listed}"
             return ConfigError(f"{group}={option} is unknown; {hint}")
     return ConfigError(_one_line(error))
 
 
-def _some(names: list[str]) -> str:
-    """Return names for a message; of many the first ones and how many more there are."""
+def _shorten(names: list[str]) -> str:
+    """Return names for a message: the first MOST_LISTED, and the number of the others."""
     rest = len(names) - MOST_LISTED
     more = f", … and {rest} more: --help lists them" if rest > 0 else ""
     return ", ".join(names[:MOST_LISTED]) + more

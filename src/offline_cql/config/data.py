@@ -49,8 +49,8 @@ class EnvConfig(Section):
     def check(self) -> None:
         """Raise ConfigError for an unknown default quality or incomplete references."""
         check_simulator(self)
-        known = not self.qualities or self.quality in self.qualities
-        self.require(known, "quality", f"must be one of {', '.join(self.qualities)}")
+        valid = not self.qualities or self.quality in self.qualities
+        self.require(valid, "quality", f"must be one of {', '.join(self.qualities)}")
         low, high = self.reference_min, self.reference_max
         both = f"and {self.setting('reference_min')} must both be set or both be null"
         self.require((low is None) == (high is None), "reference_max", both)

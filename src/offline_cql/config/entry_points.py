@@ -59,7 +59,7 @@ class TrainConfig(AlgorithmSections):
         self.require(fits, "batch_size", f"must be <= {self.dataset.setting('size')}")
 
     def warnings(self) -> list[str]:
-        """Return what is allowed but probably not meant, one line each."""
+        """Return one line per combination that is allowed but probably a mistake."""
         until = self.alpha_schedule.until
         if until is not None and until > self.updates:
             late = f"is after the last update ({self.updates}): alpha does not reach its end"
@@ -72,7 +72,7 @@ class CollectConfig(Section):
 
     seed: Seed
     policy: Text | None  # run:FOLDER; null is the shipped behavior policy
-    overwrite: Flag  # record again what is there
+    overwrite: Flag  # replace a data set of this id
     env: EnvConfig
     dataset: DatasetConfig
 

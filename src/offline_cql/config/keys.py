@@ -38,27 +38,27 @@ def leaf_keys(tree: Any, key: str = "") -> list[str]:
     return [leaf for name, value in tree.items() for leaf in leaf_keys(value, f"{prefix}{name}")]
 
 
-def is_known(key: str, known: list[str]) -> bool:
+def key_exists(key: str, keys: list[str]) -> bool:
     """Return whether the key is that of a setting or of a section."""
-    return any(setting.startswith(f"{key}.") or fnmatchcase(key, setting) for setting in known)
+    return any(setting.startswith(f"{key}.") or fnmatchcase(key, setting) for setting in keys)
 
 
-def unknown_key(key: str, known: list[str]) -> str:
+def unknown_key(key: str, keys: list[str]) -> str:
     """Return the message about a key that does not exist, with the closest one that does."""
-    close = closest(key, known)
+    close = closest(key, keys)
     hint = f"did you mean {close}?" if close else "--help lists what people change, --cfg job all"
     return f"{key} is unknown; {hint}"
 
 
-def closest(key: str, known: list[str]) -> str | None:
-    """Return the known key most like this one: by the whole, then by the last part."""
+def closest(key: str, keys: list[str]) -> str | None:
+    """Return the existing key most similar to this one: in whole, then in its last part."""
     leaves: dict[str, str] = {}
-    for candidate in known:
+    for candidate in keys:
         leaves.setdefault(candidate.rpartition(".")[2], candidate)
     last = key.rpartition(".")[2]
     if last in leaves:
         return leaves[last]
-    for word, words in ((key, list(known)), (last, list(leaves))):
+    for word, words in ((key, list(keys)), (last, list(leaves))):
         if match := difflib.get_close_matches(word, words, n=1, cutoff=0.6):
             return leaves.get(match[0], match[0])
     return None

@@ -54,7 +54,7 @@ def format_value(value: object) -> str:
 
 
 class Section(BaseModel):
-    """A group of settings. pydantic checks types and ranges, then `check` what has to fit."""
+    """A group of settings. pydantic checks types and ranges; then `check` compares settings."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
     prefix: ClassVar[str] = ""

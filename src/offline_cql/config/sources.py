@@ -1,4 +1,4 @@
-"""The data sources of `dataset=…`: what each needs, and which settings it does not read.
+"""The data sources of `dataset=…`: the settings that each needs and those it does not read.
 
 Their readers are registered in commands/load_data.py.
 """
@@ -29,8 +29,8 @@ class DataSource:
 def _check_simulated(env: EnvConfig, dataset: DatasetConfig) -> None:
     none = f"must be minari, d4rl or table with env={env.name}: no simulated data come with it"
     dataset.require(bool(env.qualities), "source", none)
-    known = f"must be one of {', '.join(env.qualities)} with env={env.name}"
-    dataset.require(dataset.quality in env.qualities, "quality", known)
+    choices = f"must be one of {', '.join(env.qualities)} with env={env.name}"
+    dataset.require(dataset.quality in env.qualities, "quality", choices)
     dataset.require(dataset.size is not None, "size", "must be a number of transitions")
 
 
@@ -39,19 +39,19 @@ def _check_stored(dataset: DatasetConfig) -> None:
     dataset.require(dataset.size is None, "size", whole)
 
 
-def _check_named(env: EnvConfig, dataset: DatasetConfig, *, example: str) -> None:
+def _check_id_or_path(env: EnvConfig, dataset: DatasetConfig, *, example: str) -> None:
     _check_stored(dataset)
-    named = dataset.id is not None or dataset.path is not None
+    is_set = dataset.id is not None or dataset.path is not None
     missing = f"must be set with env={env.name}, as in dataset.id={example}"
-    dataset.require(named, "id", missing)
+    dataset.require(is_set, "id", missing)
 
 
 def _check_minari(env: EnvConfig, dataset: DatasetConfig) -> None:
-    _check_named(env, dataset, example="mujoco/hopper/medium-v0")
+    _check_id_or_path(env, dataset, example="mujoco/hopper/medium-v0")
 
 
 def _check_d4rl(env: EnvConfig, dataset: DatasetConfig) -> None:
-    _check_named(env, dataset, example="hopper-medium-v2")
+    _check_id_or_path(env, dataset, example="hopper-medium-v2")
 
 
 def _check_table(_env: EnvConfig, dataset: DatasetConfig) -> None:
@@ -60,37 +60,37 @@ def _check_table(_env: EnvConfig, dataset: DatasetConfig) -> None:
     dataset.require(dataset.path is not None, "path", missing)
 
 
-def _columns_are_known(dataset: DatasetConfig) -> dict[str, str]:
-    return dict.fromkeys(COLUMNS, f"{dataset.source} knows its columns")
+def _unused_columns(dataset: DatasetConfig) -> dict[str, str]:
+    return dict.fromkeys(COLUMNS, f"{dataset.source} needs no mapping of columns")
 
 
-def _found_by_id(dataset: DatasetConfig) -> dict[str, str]:
-    return {"dataset.path": f"{dataset.source} is found by dataset.id"}
+def _unused_path(dataset: DatasetConfig) -> dict[str, str]:
+    return {"dataset.path": f"{dataset.source} is selected by dataset.id"}
 
 
-def _read_from_path(dataset: DatasetConfig) -> dict[str, str]:
+def _unused_id(dataset: DatasetConfig) -> dict[str, str]:
     reason = f"{dataset.source} is read from {dataset.setting('path')}"
     return dict.fromkeys(("dataset.id", "dataset.quality"), reason)
 
 
-def _chosen_by_id(dataset: DatasetConfig) -> dict[str, str]:
+def _unused_quality(dataset: DatasetConfig) -> dict[str, str]:
     """Return dataset.quality unless it is part of the id: a typed id need not contain it."""
     if (dataset.quality or "") in str(dataset.id):
         return {}
-    return {"dataset.quality": f"{dataset.setting('id')} says which data"}
+    return {"dataset.quality": f"{dataset.setting('id')} selects the data"}
 
 
 def _unused_simulated(dataset: DatasetConfig) -> dict[str, str]:
-    return _columns_are_known(dataset) | _found_by_id(dataset)
+    return _unused_columns(dataset) | _unused_path(dataset)
 
 
 def _unused_minari(dataset: DatasetConfig) -> dict[str, str]:
-    return _columns_are_known(dataset) | _found_by_id(dataset) | _chosen_by_id(dataset)
+    return _unused_columns(dataset) | _unused_path(dataset) | _unused_quality(dataset)
 
 
 def _unused_d4rl(dataset: DatasetConfig) -> dict[str, str]:
-    named = _chosen_by_id(dataset) if dataset.path is None else _read_from_path(dataset)
-    return _columns_are_known(dataset) | named
+    location = _unused_quality(dataset) if dataset.path is None else _unused_id(dataset)
+    return _unused_columns(dataset) | location
 
 
 def _simulator(env: EnvConfig) -> EnvConfig:
@@ -106,12 +106,12 @@ SOURCES = {
     "simulated": DataSource(check=_check_simulated, unused=_unused_simulated, simulator=_simulator),
     "minari": DataSource(check=_check_minari, unused=_unused_minari, simulator=_simulator),
     "d4rl": DataSource(check=_check_d4rl, unused=_unused_d4rl, simulator=_d4rl_simulator),
-    "table": DataSource(check=_check_table, unused=_read_from_path, simulator=_simulator),
+    "table": DataSource(check=_check_table, unused=_unused_id, simulator=_simulator),
 }
 
 
 def check_dataset(env: EnvConfig, dataset: DatasetConfig) -> None:
     """Raise ConfigError when the environment has no such data set."""
-    known = dataset.source in SOURCES
-    dataset.require(known, "source", f"must be one of {', '.join(SOURCES)}")
+    exists = dataset.source in SOURCES
+    dataset.require(exists, "source", f"must be one of {', '.join(SOURCES)}")
     SOURCES[dataset.source].check(env, dataset)

@@ -1,4 +1,4 @@
-"""From a composed config to validated settings: one line for the first error.
+"""Validation of a composed config: settings, or one line for the first error.
 
 Knows no setting by name: types, ranges and cross-checks are those of the sections.
 """
@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from offline_cql.config.keys import is_known, leaf_keys, setting_keys, subsection, unknown_key
+from offline_cql.config.keys import key_exists, leaf_keys, setting_keys, subsection, unknown_key
 from offline_cql.config.section import Section, format_value
 from offline_cql.errors import ConfigError
 
@@ -36,16 +36,16 @@ BOUNDS = {
 
 def validate_config(schema: type[S], config: DictConfig) -> S:
     """Return the settings of a composed config. Raises ConfigError, one line."""
-    known = setting_keys(schema)
+    keys = setting_keys(schema)
     for key in leaf_keys(OmegaConf.to_container(config)):
-        if not is_known(key, known):
-            raise ConfigError(unknown_key(key, known))
+        if not key_exists(key, keys):
+            raise ConfigError(unknown_key(key, keys))
     try:
         values = OmegaConf.to_container(config, resolve=True)
     except OmegaConfBaseException as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"{error.full_key} cannot be resolved: {reason}") from error
-    values = _without_missing(values)
+    values = _drop_missing(values)
     try:
         return schema.model_validate(values)
     except ValidationError as error:
@@ -53,7 +53,7 @@ def validate_config(schema: type[S], config: DictConfig) -> S:
 
 
 def error_line(schema: type[Section], values: Any, error: ErrorDetails) -> str:
-    """Return pydantic's error as `key=value must be …`, in the words of the command line."""
+    """Return pydantic's error as `key=value must be …`, in the notation of the command line."""
     names = [name for name in error["loc"] if isinstance(name, str)]
     key, field = ".".join(names), _field(schema, names)
     kind, value = error["type"], format_value(error["input"])
@@ -78,11 +78,11 @@ def error_line(schema: type[Section], values: Any, error: ErrorDetails) -> str:
     return f"{key}={format_value(values)} must be {bounds}{hint}"
 
 
-def _without_missing(values: Any) -> Any:
+def _drop_missing(values: Any) -> Any:
     """Drop the values that are still ???, which a section then reports as missing."""
     if not isinstance(values, dict):
         return values
-    return {name: _without_missing(v) for name, v in values.items() if v != MISSING}
+    return {name: _drop_missing(v) for name, v in values.items() if v != MISSING}
 
 
 def _field(schema: type[Section], names: list[str]) -> FieldInfo:

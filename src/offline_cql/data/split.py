@@ -61,7 +61,7 @@ def train_on_all(transitions: Transitions) -> Split:
 def episode_rows(
     transitions: Transitions, episodes: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.int64]:
-    """Return the rows of the given episodes, in the order of the episodes."""
+    """Return the rows of `episodes`, in their order."""
     lengths = transitions.lengths[episodes]
     starts = transitions.ends[episodes] - lengths
     ends = np.cumsum(lengths)

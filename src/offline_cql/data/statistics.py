@@ -1,4 +1,4 @@
-"""Statistics of the training transitions that transforms are made from."""
+"""Statistics of the training transitions that the transforms use."""
 
 from __future__ import annotations
 

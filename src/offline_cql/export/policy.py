@@ -97,7 +97,7 @@ class GreedyPolicy(ExportablePolicy):
         """
         scores = self.scores(*inputs)
         best = scores.amax(dim=1)
-        return (best - losses.chosen(scores, action)) / best.abs().clamp(min=1.0)
+        return (best - losses.action_value(scores, action)) / best.abs().clamp(min=1.0)
 
 
 class CategoricalSample(GreedyPolicy):

@@ -62,7 +62,7 @@ class _AfterFirst(torch.autograd.Function):
                 h = _linear(h, weight[critics], bias[critics], relu=True)  # hₗ
                 outputs.append(h)
             product = _view(scratch, h)
-            torch.mul(_widened(h, scratch), head[critics].mT, out=product)
+            torch.mul(_widen(h, scratch), head[critics].mT, out=product)
             q_block = q[critics, block]
             torch.sum(product, dim=2, keepdim=True, out=q_block).add_(head_bias[critics])
         ctx.save_for_backward(per_state, inputs, head, *weights, *outputs)
@@ -87,13 +87,13 @@ class _AfterFirst(torch.autograd.Function):
             g = gradient[critics, block]
             product = _view(scratch, h[-1])
             if for_parameters:
-                torch.mul(_widened(h[-1], scratch), g, out=product)
+                torch.mul(_widen(h[-1], scratch), g, out=product)
                 d_head[critics] += product.sum(dim=1).unsqueeze(2)  # ∂L/∂w += h_Lᵀ · g
             d = torch.mul(g, head[critics].mT, out=product).to(h[-1].dtype)  # ∂L/∂h_L = g · wᵀ
             for layer in range(layers - 1, 0, -1):
                 _relu_backward_(d, h[layer])  # ∂L/∂zₗ = ∂L/∂hₗ ⊙ [hₗ > 0]
                 if for_parameters:
-                    wide = _widened(d, scratch)
+                    wide = _widen(d, scratch)
                     d_biases[layer - 1][critics] += wide.sum(dim=1, keepdim=True)  # Σ ∂L/∂zₗ
                     _add_product(d_weights[layer][critics], h[layer - 1], d)  # hₗ₋₁ᵀ · ∂L/∂zₗ
                 d = _linear(d, weights[layer][critics].mT)  # ∂L/∂hₗ₋₁ = ∂L/∂zₗ · Wₗᵀ
@@ -169,7 +169,7 @@ def _view(scratch: Tensor, like: Tensor) -> Tensor:
     return scratch[: like.numel()].view(like.shape)
 
 
-def _widened(tensor: Tensor, scratch: Tensor) -> Tensor:
+def _widen(tensor: Tensor, scratch: Tensor) -> Tensor:
     """Return the tensor in the precision of `scratch`: itself, or a copy in that memory."""
     return tensor if tensor.dtype == scratch.dtype else _view(scratch, tensor).copy_(tensor)
 

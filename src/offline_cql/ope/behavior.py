@@ -76,7 +76,7 @@ def fit_behavior_probabilities(
         _fit(classifier, observations, actions, train, updates=updates, generator=generator)
         with torch.no_grad():
             action_probabilities = classifier(observations[test])[0].double().softmax(dim=1)
-        probabilities[test] = losses.chosen(action_probabilities, actions[test])
+        probabilities[test] = losses.action_value(action_probabilities, actions[test])
     return probabilities.clamp(min=MIN_PROBABILITY).numpy()
 
 

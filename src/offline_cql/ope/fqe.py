@@ -112,7 +112,7 @@ class FittedQEvaluation:
         sample = self.dataset[self.sample_indices(10_000)].observation
         self.mean, self.std = sample.mean(dim=0), sample.std(dim=0).clamp(min=1e-3)
         self.critics = self._new_critics(transitions, ensemble_size, hidden)
-        self._start_at_the_behavior_value(transitions, gamma)
+        self._initialize_at_behavior_value(transitions, gamma)
         self.targets = copy.deepcopy(self.critics).requires_grad_(False)
         self.optimizer = torch.optim.Adam(self.critics.parameters(), fused=True)
 
@@ -151,7 +151,7 @@ class FittedQEvaluation:
         """Return each critic's scaled value [M, B] of observations [B, D] and their actions."""
         observation = (observation - self.mean) / self.std
         if self.discrete:
-            return losses.chosen(critics(observation), action)
+            return losses.action_value(critics(observation), action)
         values: Tensor = critics(observation, action.unsqueeze(1)).squeeze(2)
         return values
 
@@ -189,7 +189,7 @@ class FittedQEvaluation:
             return ActionCritics(*sizes, spaces.action_dim, hidden, orthogonal=False, bf16=False)
 
     @torch.no_grad()
-    def _start_at_the_behavior_value(self, transitions: Transitions, gamma: float) -> None:
+    def _initialize_at_behavior_value(self, transitions: Transitions, gamma: float) -> None:
         """Set the last layer's bias to the mean return of the logged steps."""
         mlp = self.critics if self.discrete else self.critics.mlp
         assert isinstance(mlp, StackedMLP)

@@ -173,7 +173,7 @@ class TransitionWriter:
         return load_rows(self.folder, self.metadata())
 
     def metadata(self) -> dict[str, Any]:
-        """Return what the files do not contain, as JSON values."""
+        """Return the sizes, names and counts that the files do not contain, as JSON values."""
         return {
             "dataset_id": self.dataset_id,
             "sha256": content_sha256(self.spaces, self._files.digests()),

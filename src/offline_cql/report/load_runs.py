@@ -104,8 +104,8 @@ def load_run(folder: Path) -> Run:
                 Finding(**{name: each[name] for name in ("level", "name", "message", "remedy")})
                 for each in audit.get("findings", [])
             ),
-            offline=_offline(folder),
-            simulated=_simulated(folder, result),
+            offline=_offline_results(folder),
+            simulated=_simulator_results(folder, result),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise UnreadableRunError(f"a value is missing or has the wrong type: {error}") from error
@@ -164,8 +164,8 @@ def _json(path: Path, *, needed: bool = True) -> dict[str, Any]:
     return content
 
 
-def _offline(folder: Path) -> Offline:
-    kept = _kept(folder)
+def _offline_results(folder: Path) -> Offline:
+    kept = _policy_files(folder)
     ope = _json(folder / OPE, needed=False)
     by_updates = {
         int(updates): _estimate(content)
@@ -183,7 +183,7 @@ def _offline(folder: Path) -> Offline:
     )
 
 
-def _kept(folder: Path) -> dict[int, str]:
+def _policy_files(folder: Path) -> dict[int, str]:
     """Return the files of the kept policies by updates, ascending; paths in the run folder."""
     paths = {updates: policy_path(folder, updates) for updates in kept_updates(folder)}
     return {updates: str(path.relative_to(folder)) for updates, path in paths.items()}
@@ -197,7 +197,7 @@ def _estimate(content: dict[str, Any]) -> Estimate:
     )
 
 
-def _simulated(folder: Path, result: dict[str, Any]) -> Simulated:
+def _simulator_results(folder: Path, result: dict[str, Any]) -> Simulated:
     return Simulated(
         evaluation=_columns(folder / EVALUATION),
         return_mean=result["return_mean"],

@@ -169,11 +169,11 @@ def select(
         point=point,
         chosen=chosen,
         behavior=None if chosen is None else behaviors[chosen.run],
-        too_small=too_small(points),
+        too_small=too_small_alphas(points),
         too_large=too_large,
         td_error_minimum=td_error_minimum(grid),
         without_estimates=tuple(run.name for run in grid if not run.offline.estimates),
-        notes=(*unchecked(grid), *notes),
+        notes=(*missing_checks(grid), *notes),
     )
 
 
@@ -193,7 +193,9 @@ def grid_points(grid: Sequence[GridRun], limits: Limits) -> tuple[GridPoint, ...
         for updates in sorted({k for run in runs for k in run.offline.estimates}):
             estimated = [run for run in runs if updates in run.offline.estimates]
             missing = [f"seed {run.seed}" for run in runs if run not in estimated]
-            reasons = [reason for run in runs for reason in faults(run, updates, limits)]
+            reasons = [
+                reason for run in runs for reason in signs_of_small_alpha(run, updates, limits)
+            ]
             point = GridPoint(
                 alpha=alpha,
                 updates=updates,
@@ -225,7 +227,7 @@ def by_alpha(grid: Sequence[GridRun]) -> dict[float, list[GridRun]]:
     return result
 
 
-def faults(run: GridRun, updates: int, limits: Limits) -> list[str]:
+def signs_of_small_alpha(run: GridRun, updates: int, limits: Limits) -> list[str]:
     """Return the signs that alpha is too small for this run at this checkpoint, in words."""
     seed = f"seed {run.seed}"
     reasons = []
@@ -250,7 +252,7 @@ def faults(run: GridRun, updates: int, limits: Limits) -> list[str]:
     return reasons
 
 
-def too_small(points: Sequence[GridPoint]) -> dict[float, str]:
+def too_small_alphas(points: Sequence[GridPoint]) -> dict[float, str]:
     """Return the alphas that are too small at every checkpoint, with a reason at the last one."""
     result = {}
     for alpha in dict.fromkeys(point.alpha for point in points):
@@ -317,7 +319,7 @@ def td_error_minimum(grid: Sequence[GridRun]) -> dict[float, TdErrorMinimum]:
     return result
 
 
-def unchecked(grid: Sequence[GridRun]) -> list[str]:
+def missing_checks(grid: Sequence[GridRun]) -> list[str]:
     """Return notes about what the rule could not check."""
     notes = []
     if any(SHARE not in run.offline.validation for run in grid):

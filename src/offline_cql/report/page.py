@@ -58,7 +58,7 @@ def report_page(
         too_few=too_few(summary.aggregates),
         scores=tables.scores(summary.aggregates) if summary.aggregates else None,
         runs=tables.run_table(summary.runs, numbers, tables.settings_by_run(summary.runs), links),
-        left_out=tables.left_out(summary.left_out) if summary.left_out else None,
+        left_out=tables.skipped_folders(summary.left_out) if summary.left_out else None,
         hints=HINTS,
         docs=None if docs is None else _relative(docs, out),
     )

@@ -74,7 +74,7 @@ def task_plots(task: Task, *, share_limit: float, resamples: int, seed: int) -> 
         for column in CURVES
         if any(validation_rows(run.offline, column) for run in task.finished)
     ]
-    if _estimated_and_simulated(task):
+    if _policies_with_both(task):
         plots.append(_against_returns(task))
     return plots
 
@@ -199,7 +199,7 @@ def _bounds(task: Task, bands: Bands) -> Plot:
 # --- Estimates against simulated returns ---------------------------------------------------------
 
 
-def _estimated_and_simulated(task: Task) -> list[tuple[Run, int, Array]]:
+def _policies_with_both(task: Task) -> list[tuple[Run, int, Array]]:
     """Return run, updates and returns of policies with an estimate and simulated episodes."""
     return [
         (run, updates, returns)
@@ -210,7 +210,7 @@ def _estimated_and_simulated(task: Task) -> list[tuple[Run, int, Array]]:
 
 
 def _against_returns(task: Task) -> Plot:
-    policies = _estimated_and_simulated(task)
+    policies = _policies_with_both(task)
     estimates = [run.offline.estimates[updates] for run, updates, _ in policies]
     means = np.array([returns.mean() for _, _, returns in policies])
 

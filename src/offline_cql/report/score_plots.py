@@ -18,7 +18,7 @@ MAX_METHODS = 12
 
 def score_plots(aggregates: Sequence[Aggregate], *, resamples: int, seed: int) -> list[Plot]:
     """Return the plots of methods with several runs, at most MAX_METHODS of them."""
-    shown = [each for each in aggregates if each.iqm is not None][:MAX_METHODS]
+    shown = [aggregate for aggregate in aggregates if aggregate.iqm is not None][:MAX_METHODS]
     if not shown:
         return []
     intervals = "95% intervals from a bootstrap within tasks."
@@ -43,20 +43,20 @@ def score_plots(aggregates: Sequence[Aggregate], *, resamples: int, seed: int) -
 
 
 def _styles(shown: Sequence[Aggregate]) -> dict[str, dict[str, Any]]:
-    with_alpha = [each.method for each in shown if each.alpha is not None]
-    return {each.method: BASELINE_STYLE for each in shown} | series_styles(with_alpha)
+    with_alpha = [aggregate.method for aggregate in shown if aggregate.alpha is not None]
+    return {aggregate.method: BASELINE_STYLE for aggregate in shown} | series_styles(with_alpha)
 
 
 def _draw_intervals(figure: Figure, shown: Sequence[Aggregate]) -> None:
     axes = figure.subplots()
     styles = _styles(shown)
-    for row, each in enumerate(shown):
-        assert each.iqm is not None
-        point, low, high = each.iqm
-        color = styles[each.method]["color"]
+    for row, aggregate in enumerate(shown):
+        assert aggregate.iqm is not None
+        point, low, high = aggregate.iqm
+        color = styles[aggregate.method]["color"]
         axes.plot([low, high], [row, row], color=color, linewidth=7, alpha=0.35)
         axes.plot([point, point], [row - 0.22, row + 0.22], color=color, linewidth=2)
-    names = [f"{each.method} ({each.runs})" for each in shown]
+    names = [f"{aggregate.method} ({aggregate.runs})" for aggregate in shown]
     axes.set_yticks(range(len(shown)), names)
     axes.set(xlabel="normalized score (runs in parentheses)", ylim=(len(shown) - 0.5, -0.5))
     axes.grid(axis="y", visible=False)
@@ -66,14 +66,14 @@ def _draw_profiles(
     figure: Figure, shown: Sequence[Aggregate], *, resamples: int, seed: int
 ) -> None:
     axes = figure.subplots()
-    scores = np.concatenate([values for each in shown for values in each.scores.values()])
+    scores = np.concatenate([values for aggregate in shown for values in aggregate.scores.values()])
     margin = 0.02 * float(np.ptp(scores)) or 1.0
     thresholds = np.linspace(scores.min() - margin, scores.max() + margin, THRESHOLDS)
     styles = _styles(shown)
-    for each in shown:
-        strata = list(each.scores.values())
+    for aggregate in shown:
+        strata = list(aggregate.scores.values())
         profile = profile_band(strata, thresholds, resamples=resamples, seed=seed)
-        style = styles[each.method] | {"markevery": 12}
-        draw_line(axes, thresholds, profile, label=each.method, **style)
+        style = styles[aggregate.method] | {"markevery": 12}
+        draw_line(axes, thresholds, profile, label=aggregate.method, **style)
     axes.set(xlabel="normalized score τ", ylabel="share of runs above τ", ylim=(-0.02, 1.02))
     add_legend(figure)

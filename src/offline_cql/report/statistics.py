@@ -90,12 +90,12 @@ def profile_band(
     return center, low, high
 
 
-def rank_correlation(left: Array, right: Array) -> float | None:
-    """Return Spearman's rank correlation; None where either side is constant.
+def rank_correlation(x: Array, y: Array) -> float | None:
+    """Return Spearman's rank correlation; None where either is constant.
 
     Equal values share their mean rank.
     """
-    first, second = _ranks(left), _ranks(right)
+    first, second = _ranks(x), _ranks(y)
     first, second = first - first.mean(), second - second.mean()
     norm = float(np.sqrt((first**2).sum() * (second**2).sum()))
     return float((first * second).sum()) / norm if norm > 0 else None

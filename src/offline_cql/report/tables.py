@@ -81,11 +81,11 @@ def _result(selection: Selection, point: GridPoint) -> str:
 
 def scores(aggregates: Sequence[Aggregate]) -> Table:
     """Return the normalized scores of the last policies: a column per task, then over all tasks."""
-    tasks = sorted({name for each in aggregates for name in each.scores})
+    tasks = sorted({name for aggregate in aggregates for name in aggregate.scores})
     rows = []
-    for each in aggregates:
-        cells = [_mean_and_std(each.scores.get(name)) for name in tasks]
-        rows.append((each.method, *cells, _interval(each.mean), _interval(each.iqm)))
+    for aggregate in aggregates:
+        cells = [_mean_and_std(aggregate.scores.get(name)) for name in tasks]
+        rows.append((aggregate.method, *cells, _interval(aggregate.mean), _interval(aggregate.iqm)))
     return Table(
         title="Normalized scores of the last policies",
         columns=("method", *tasks, "mean [95%]", "IQM [95%]"),
@@ -158,7 +158,7 @@ def estimate_text(estimate: Estimate) -> str:
     return format_interval(estimate.value, estimate.low, estimate.high)
 
 
-def left_out(folders: Sequence[SkippedFolder]) -> Table:
+def skipped_folders(folders: Sequence[SkippedFolder]) -> Table:
     """Return one row per folder that cannot be reported, with the reason."""
     rows = [(each.name, each.reason) for each in folders]
     return Table(title="Left out", columns=("folder", "reason"), rows=rows, align="l")

@@ -64,7 +64,7 @@ def markdown(summary: Summary) -> str:
         *_grid_points(summary),
         tables.scores(summary.aggregates),
         tables.run_table(summary.runs, names, tables.settings_by_run(summary.runs)),
-        tables.left_out(summary.left_out),
+        tables.skipped_folders(summary.left_out),
     ]
     return "\n".join(parts + [to_markdown(table) for table in all_tables if table.rows])
 

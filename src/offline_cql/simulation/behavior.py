@@ -44,13 +44,13 @@ def mixture(env_name: str, quality: str) -> tuple[Component, ...]:
     if (env_name, quality) in SCRIPTED:
         return SCRIPTED[env_name, quality]
     if quality not in TRAINED or not list(SHIPPED.glob(f"{env_name}-*.npz")):
-        known = sorted({name for name, _ in SCRIPTED} | set(shipped_levels()))
+        env_names = sorted({name for name, _ in SCRIPTED} | set(shipped_levels()))
         raise DataError(
             f"no behavior policy for env={env_name} dataset.quality={quality}; there are "
-            f"{', '.join(known)} with mixed (scripted) or {', '.join(TRAINED)} (networks)"
+            f"{', '.join(env_names)} with mixed (scripted) or {', '.join(TRAINED)} (networks)"
         )
     levels = TRAINED[quality]
-    return tuple(_trained(env_name, level, 1 / len(levels)) for level in levels)
+    return tuple(_trained_component(env_name, level, 1 / len(levels)) for level in levels)
 
 
 def shipped_levels() -> dict[str, list[str]]:
@@ -146,7 +146,7 @@ class Network:
 
 
 def load_behavior(env_name: str, level: str, spaces: Spaces, rng: np.random.Generator) -> Behavior:
-    """A shipped network. Raises DataError if it is missing or made for other spaces."""
+    """Return a shipped network. Raises DataError if it is missing or made for other spaces."""
     path = SHIPPED / f"{env_name}-{level}.npz"
     if not path.is_file():
         raise DataError(
@@ -163,7 +163,7 @@ def load_behavior(env_name: str, level: str, spaces: Spaces, rng: np.random.Gene
     return Network(arrays, spaces, rng)
 
 
-def _trained(env_name: str, level: str, share: float) -> Component:
+def _trained_component(env_name: str, level: str, share: float) -> Component:
     if level == "random":
         return Component(level, share, RandomActions)
     return Component(

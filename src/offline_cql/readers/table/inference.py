@@ -60,7 +60,7 @@ class Inference:
         """Return the settings for the command line, without shell quotes."""
         settings = []
         for guess in self.guesses:
-            value = ",".join(map(_quoted, self._short(guess.names))) or PLACEHOLDER
+            value = ",".join(map(_quote, self._short(guess.names))) or PLACEHOLDER
             value = f"[{value}]" if guess.role in LISTS else value
             settings.append(f"dataset.columns.{guess.role}={value}")
         used = {guess.role for guess in self.guesses}
@@ -238,7 +238,7 @@ TYPE_CHECKS: dict[str, Callable[[Any], bool]] = {
 ROLES = (*("observation", "action", "next_observation"), *TYPE_CHECKS)
 
 
-def _quoted(name: str) -> str:
+def _quote(name: str) -> str:
     """Quote a name so that Hydra's parser returns it unchanged."""
     plain = re.fullmatch(r"[A-Za-z_][\w.-]*\*?", name, re.ASCII)
     if plain and name.lower() not in {"true", "false", "null", "nan", "inf"}:
