@@ -54,7 +54,7 @@ def test_decay_goes_from_alpha_to_its_final_factor_and_stays(kind: str, middle: 
         ("exponential", math.sqrt(0.5)),  # (1/4)^(1/4)
     ],
 )
-def test_shape_of_the_decay_after_a_quarter_of_the_way(kind: str, quarter: float):
+def test_the_factor_after_a_quarter_of_the_decay(kind: str, quarter: float):
     assert alpha_at(25, alpha=1.0, schedule=decay(kind)) == pytest.approx(quarter)
 
 

@@ -40,8 +40,8 @@ def data_for(kind: str) -> Transitions:
     return discrete_data() if "discrete" in kind else continuous_data()
 
 
-class Measurements(pl.Callback):
-    """What the agent had measured at the end of each block, as a record would take it."""
+class MetricNames(pl.Callback):
+    """Record the number of updates and the names of the metrics at the end of each block."""
 
     def __init__(self) -> None:
         self.rows: list[tuple[int, set[str]]] = []
@@ -67,7 +67,7 @@ def test_algorithm_and_action_space_select_the_agent(kind: str, expected: type[A
     assert type(agent) is expected
 
 
-def test_weights_come_from_torchs_seed():
+def test_initial_weights_depend_on_torchs_seed_only():
     config, spaces = settings(), continuous_data().spaces
     first, same, other = (build(config, spaces, seed=seed) for seed in (0, 0, 1))
     assert differences(first, same) == []
@@ -90,7 +90,7 @@ def test_a_block_of_eight_equals_eight_blocks_of_one(kind: str):
     assert states[0]["updates"] == 8
 
 
-def test_another_seed_learns_something_else_and_the_same_one_the_same():
+def test_equal_seeds_give_equal_weights_and_other_seeds_do_not():
     data = continuous_data()
     first, same, other = (fit(settings(f"seed={seed}"), data) for seed in (0, 0, 1))
     assert differences(first, same) == []
@@ -110,8 +110,8 @@ def test_the_counter_is_the_number_of_updates(kind: str):
     assert set(steps) == {7.0}
 
 
-def test_alpha_is_that_of_the_updates_already_done():
-    """A warm-up over 4 updates: the first one has alpha 0, the third one half of it."""
+def test_alpha_follows_the_number_of_completed_updates():
+    """Warm-up over 4 updates: the first one has alpha 0, the third one half of it."""
     config = settings("alpha_schedule.warmup=4", "cql.alpha=8", "log_every=1")
     data = continuous_data()
     agent, alphas = build(config, data.spaces), []
@@ -122,36 +122,36 @@ def test_alpha_is_that_of_the_updates_already_done():
     assert alphas == [0.0, 2.0, 4.0, 6.0, 8.0, 8.0]
 
 
-# --- Measuring -----------------------------------------------------------------------------------
+# --- Metrics -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_only_multiples_of_log_every_are_measured(kind: str):
+def test_metrics_are_computed_at_multiples_of_log_every_only(kind: str):
     config = settings(*KINDS[kind], "updates=12", "log_every=5", "hardware.updates_per_step=2")
-    measurements = Measurements()
-    fit(config, data_for(kind), callbacks=[measurements])
-    assert [updates for updates, _ in measurements.rows] == [2, 4, 5, 7, 9, 10, 12]
-    assert [updates for updates, names in measurements.rows if names] == [5, 10]
-    _, names = measurements.rows[2]
+    recorder = MetricNames()
+    fit(config, data_for(kind), callbacks=[recorder])
+    assert [updates for updates, _ in recorder.rows] == [2, 4, 5, 7, 9, 10, 12]
+    assert [updates for updates, names in recorder.rows if names] == [5, 10]
+    _, names = recorder.rows[2]
     assert "loss/total" in names
     assert any(name.startswith("gradient_norm/") for name in names)
 
 
 @pytest.mark.parametrize("alpha", [0, 5])
 @pytest.mark.parametrize("kind", ["continuous", "discrete"])
-def test_measuring_more_often_changes_nothing(kind: str, alpha: int):
-    data, chosen = data_for(kind), [*KINDS[kind], f"cql.alpha={alpha}"]
-    often, now_and_then, never = (
-        fit(settings(*chosen, f"log_every={every}"), data) for every in (1, 5, 100)
+def test_logging_more_often_changes_no_weight(kind: str, alpha: int):
+    data, overrides = data_for(kind), [*KINDS[kind], f"cql.alpha={alpha}"]
+    often, sometimes, never = (
+        fit(settings(*overrides, f"log_every={every}"), data) for every in (1, 5, 100)
     )
-    assert differences(often, now_and_then) == []
+    assert differences(often, sometimes) == []
     assert differences(often, never) == []
 
 
 @pytest.mark.parametrize("log_metrics", [False, True], ids=["silent", "measured"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_update_reads_no_number_off_the_device(kind: str, log_metrics: bool, monkeypatch):
-    """Each of these would wait for a GPU to finish."""
+def test_an_update_copies_no_value_to_the_host(kind: str, log_metrics: bool, monkeypatch):
+    """Each of these methods would wait for a GPU to finish."""
     config = settings(*KINDS[kind], "log_every=1" if log_metrics else "log_every=100")
     data = data_for(kind)
     agent = build(config, data.spaces)
@@ -169,24 +169,24 @@ def test_an_update_reads_no_number_off_the_device(kind: str, log_metrics: bool, 
     assert bool(agent.last_metrics) == log_metrics
 
 
-def test_gradient_norms_are_those_of_each_network():
+def test_gradient_norms_are_computed_per_network():
     config, data = settings("cql=lagrange", "log_every=1"), continuous_data()
     agent = build(config, data.spaces)
     agent.update(batch_of(data, range(8)), attach(agent))
-    by_hand = {
+    parameters_of = {
         "critic": list(agent.critic.parameters()),
         "actor": list(agent.actor.parameters()),
         "temperature": [agent.log_temperature],
         "multiplier": [agent.penalty.log_multiplier],
     }
-    for name, parameters in by_hand.items():
+    for name, parameters in parameters_of.items():
         square = sum(float((p.grad.double() ** 2).sum()) for p in parameters)
         norm = agent.last_metrics[f"gradient_norm/{name}"].item()
         assert norm == pytest.approx(math.sqrt(square), rel=1e-5)
         assert norm > 0
 
 
-def test_measured_values_carry_no_graph():
+def test_metrics_are_finite_scalars_without_gradient():
     for kind in KINDS:
         data = data_for(kind)
         agent = build(settings(*KINDS[kind], "cql.alpha=0", "log_every=1"), data.spaces)
@@ -220,7 +220,7 @@ COMBINATIONS = {
 
 
 @pytest.mark.parametrize("combination", COMBINATIONS)
-def test_a_run_that_is_saved_and_restored_goes_on_as_if_uninterrupted(combination: str):
+def test_a_restored_run_ends_like_an_uninterrupted_one(combination: str):
     config = settings(*COMBINATIONS[combination], "updates=6")
     data = discrete_data() if config.env.name == "cartpole" else continuous_data()
     whole = fit(config, data)
@@ -230,21 +230,21 @@ def test_a_run_that_is_saved_and_restored_goes_on_as_if_uninterrupted(combinatio
     assert differences(whole, saved) != []
 
 
-@pytest.mark.parametrize("left_out", ["optimizer", "noise", "target_critic"])
-def test_what_is_left_out_of_the_state_is_missed(left_out: str):
-    """The test above would notice a state without one of its parts."""
+@pytest.mark.parametrize("part", ["optimizer", "noise", "target_critic"])
+def test_a_state_without_one_of_its_parts_ends_differently(part: str):
+    """Replace one part by that of a shorter run: the test above detects it."""
     config, data = settings("updates=6"), continuous_data()
     whole, saved = fit(config, data), fit(config, data, updates=2)
     fresh = fit(config, data, updates=1)
-    if left_out == "target_critic":
-        targets = {k: v for k, v in fresh["agent"].items() if k.startswith(left_out)}
+    if part == "target_critic":
+        targets = {k: v for k, v in fresh["agent"].items() if k.startswith(part)}
         saved["agent"] |= targets
     else:
-        saved[left_out] = fresh[left_out]
+        saved[part] = fresh[part]
     assert differences(whole, fit(config, data, state=saved)) != []
 
 
-def test_after_restoring_the_optimizer_holds_the_parameters_of_the_module():
+def test_a_restored_optimizer_updates_the_parameters_of_the_module():
     config, data = settings("cql=lagrange"), continuous_data()
     agent = build(config, data.spaces, seed=99)
     agent.restore(fit(config, data, updates=2))

@@ -1,4 +1,4 @@
-"""Guarantee: cloning finds the logged policy: its mean and spread, or its most frequent action."""
+"""Guarantee: behavior cloning recovers the policy of the data, continuous or discrete."""
 
 from typing import Any
 
@@ -20,25 +20,27 @@ from offline_cql.transitions import Transitions
 BC = ("algorithm=bc", "bc.learning_rate=0.01", "batch_size=128")
 
 
-def cloned(data: Transitions, *overrides: str, updates: int = 250) -> Any:
-    """The agent after so many updates on random batches of 128."""
+def train_bc(data: Transitions, *overrides: str, updates: int = 250) -> Any:
+    """Return the agent after `updates` updates on random batches of 128."""
     agent = build(settings(*BC, *overrides), data.spaces)
     optimizer, generator = attach(agent), np.random.default_rng(0)
-    everything = batch_of(data, range(len(data)))
+    all_transitions = batch_of(data, range(len(data)))
     for _ in range(updates):
-        where = torch.from_numpy(generator.integers(0, len(data), 128))
-        agent.update(type(everything)(*(tensor[where] for tensor in everything)), optimizer)
+        indices = torch.from_numpy(generator.integers(0, len(data), 128))
+        agent.update(
+            type(all_transitions)(*(tensor[indices] for tensor in all_transitions)), optimizer
+        )
     return agent
 
 
-def test_a_known_gaussian_policy_is_recovered():
+def test_bc_recovers_a_gaussian_policy():
     """tanh of N(0.5 s0 − 0.3, 0.2) and of N(−0.4 s1, 0.5)."""
     data, generator = continuous_data(2000), np.random.default_rng(1)
     first, second = data.observations[:, 0], data.observations[:, 1]
     mean = np.stack([0.5 * first - 0.3, -0.4 * second], axis=1)
     pre_tanh = mean + np.array([0.2, 0.5]) * generator.normal(size=mean.shape)
     data = with_actions(data, np.tanh(pre_tanh).astype(np.float32))
-    agent = cloned(data, "network.actor_hidden=[16]")
+    agent = train_bc(data, "network.actor_hidden=[16]")
     observation = torch.tensor([[0.0, 0.0, 0.0], [1.0, -1.0, 0.0], [-1.0, 1.0, 0.5]])
     expected = torch.tanh(torch.tensor([[-0.3, 0.0], [0.2, 0.4], [-0.8, -0.4]]))
     torch.testing.assert_close(agent.act(observation), expected, atol=0.08, rtol=0)
@@ -46,7 +48,7 @@ def test_a_known_gaussian_policy_is_recovered():
     torch.testing.assert_close(std, torch.tensor([0.2, 0.5]), atol=0.05, rtol=0)
 
 
-def test_the_loss_is_the_negative_log_density_of_the_logged_action():
+def test_continuous_loss_is_minus_the_log_prob_of_the_logged_action():
     """A standard normal policy and the action tanh(0.5): N(0.5) over the slope of tanh there."""
     data = continuous_data(low=(-2.0,), high=(2.0,))
     data = with_actions(data, np.full((64, 1), np.tanh(0.5), np.float32))
@@ -70,17 +72,17 @@ def test_actions_at_the_bounds_give_finite_losses_and_gradients(action: float, p
     loss.backward()
     assert loss.isfinite()
     assert all(p.grad.isfinite().all() and p.grad.any() for p in agent.actor.parameters())
-    agent = cloned(data, f"hardware.precision={precision}", updates=100)
+    agent = train_bc(data, f"hardware.precision={precision}", updates=100)
     assert (agent.act(torch.randn(20, 3)) * action > 0.8).all()
 
 
-def test_the_most_frequent_action_of_each_situation_is_recovered():
+def test_bc_recovers_the_most_frequent_action_per_state():
     """Action 0 in 7 of 10 cases where s0 < 0, else action 2; the others share the rest."""
     data, generator = discrete_data(2000), np.random.default_rng(1)
-    usual = np.where(data.observations[:, 0] < 0, 0, 2)
+    usual = np.indices(data.observations[:, 0] < 0, 0, 2)
     other = generator.integers(0, 3, 2000)
-    data = with_actions(data, np.where(generator.random(2000) < 0.55, usual, other))
-    agent = cloned(data, "env=cartpole")
+    data = with_actions(data, np.indices(generator.random(2000) < 0.55, usual, other))
+    agent = train_bc(data, "env=cartpole")
     observation = torch.tensor([[-1.0, 0.0, 0.0], [-0.5, 1.0, -1.0], [0.5, 1.0, 0.0]])
     assert agent.act(observation).tolist() == [0, 0, 2]
     logits = agent.actor(agent.statistics(observation))[0]
@@ -96,11 +98,11 @@ def test_discrete_loss_of_equal_logits_is_the_log_of_the_number_of_actions():
         agent.actor.biases[-1].zero_()
     loss, metrics = agent.compute_losses(batch_of(data, range(8)), log_metrics=True)
     assert loss.item() == pytest.approx(np.log(4))
-    agreed = (data.actions[:8] == 0).mean()
-    assert metrics["actor/agreement"].item() == pytest.approx(agreed)
+    agreement = (data.actions[:8] == 0).mean()
+    assert metrics["actor/agreement"].item() == pytest.approx(agreement)
 
 
-def test_the_optimizer_holds_the_actor_at_the_rate_of_the_algorithm():
+def test_the_optimizer_has_one_group_at_bc_learning_rate():
     for env, data in (("pendulum", continuous_data()), ("cartpole", discrete_data())):
         agent = build(settings(*BC, f"env={env}"), data.spaces)
         (group,) = attach(agent).param_groups

@@ -1,4 +1,4 @@
-"""Guarantee: the continuous agent's losses and gradients are the formulas', in every variant.
+"""Guarantee: the continuous agent's losses and gradients equal the reference in every variant.
 
 Whole updates in float64 against tests/support/reference_update.py, from the same weights and noise.
 """
@@ -55,15 +55,15 @@ def test_losses_equal_the_reference(variant: str):
 
 
 def gaps_of(case: Case) -> torch.Tensor:
-    """Each critic's gap in each state [E, B], as the agent computes it inside its loss."""
-    seen, gap = [], case.agent.gap
-    case.agent.gap = lambda *inputs: seen.append(gap(*inputs)) or seen[-1]
+    """Return the gaps [E, B] that the agent computes inside its loss."""
+    captured, gap = [], case.agent.gap
+    case.agent.gap = lambda *inputs: captured.append(gap(*inputs)) or captured[-1]
     case.loss()
-    return seen[0].detach()
+    return captured[0].detach()
 
 
-def test_the_limits_cut_at_both_ends_in_that_variant():
-    """Otherwise the variant above would show nothing."""
+def test_the_limited_gap_variant_reaches_both_limits():
+    """Otherwise the variant would not test the limits."""
     free, limited = gaps_of(make_case()), gaps_of(make_case(*VARIANTS["limited gap"]))
     low, high = free < limited, free > limited
     assert 0 < low.sum() < low.numel() - high.sum()
@@ -80,8 +80,8 @@ COORDINATES = [(0, 1, 2), (0, 0, 0), (1, 2, 0)]  # of the weights: layer, input,
     ("network", "loss"),
     [("critics", "critic"), ("actor", "actor")],
 )
-def test_gradients_of_the_networks_equal_the_references(variant: str, network: str, loss: str):
-    """Each network follows its own loss alone: that is what the stop-gradients are for."""
+def test_network_gradients_equal_the_references(variant: str, network: str, loss: str):
+    """The stop-gradients leave each network the gradient of its own loss only."""
     case = make_case(*VARIANTS[variant])
     arguments = reference_arguments(case)
     weights = (arguments["critics"][1] if network == "critics" else arguments["actor"])[0]
@@ -103,7 +103,7 @@ def test_gradients_of_the_networks_equal_the_references(variant: str, network: s
     assert np.abs(expected).max() > 1e-3
 
 
-def test_gradients_of_temperature_and_multiplier_equal_the_references():
+def test_temperature_and_multiplier_gradients_equal_the_references():
     case = make_case(*VARIANTS["everything"])
     arguments = reference_arguments(case)
     gradients = case.gradients()
@@ -121,11 +121,11 @@ def test_gradients_of_temperature_and_multiplier_equal_the_references():
         assert abs(expected[0]) > 1e-3
 
 
-# --- Whose gradient is whose ---------------------------------------------------------------------
+# --- Stop-gradients ---------------------------------------------------------------------
 
 
-def changed(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> set[str]:
-    """First parts of the names of the parameters whose gradient is another one."""
+def changed_networks(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> set[str]:
+    """Return the first parts of the names of the parameters whose gradients differ."""
     return {
         name.split(".")[0]
         for name in before
@@ -133,14 +133,17 @@ def changed(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> 
     }
 
 
-def test_the_actors_loss_leaves_no_gradient_on_the_critics():
+def test_the_actors_loss_has_no_gradient_in_the_critics():
     """The actor's noise enters its own loss and the temperature's, and nothing else."""
     case = make_case(*VARIANTS["everything"])
     noise = case.noise._replace(actor=case.noise.actor + 0.5)
-    assert changed(case.gradients(), case.gradients(noise=noise)) == {"actor", "log_temperature"}
+    assert changed_networks(case.gradients(), case.gradients(noise=noise)) == {
+        "actor",
+        "log_temperature",
+    }
 
 
-def test_the_critics_loss_leaves_no_gradient_on_actor_and_temperature():
+def test_the_critics_loss_has_no_gradient_in_actor_and_temperature():
     """Rewards and the proposals' noise enter the critics' loss and the multiplier's."""
     case = make_case("cql=lagrange", "cql.backup=entropy")
     reward = case.batch._replace(reward=10 * case.batch.reward)
@@ -149,9 +152,9 @@ def test_the_critics_loss_leaves_no_gradient_on_actor_and_temperature():
     )
     backup = case.noise._replace(backup=case.noise.backup + 0.5)
     before = case.gradients()
-    assert changed(before, case.gradients(batch=reward)) == {"critic"}
-    assert changed(before, case.gradients(noise=backup)) == {"critic"}
-    assert changed(before, case.gradients(noise=noise)) == {"critic", "penalty"}
+    assert changed_networks(before, case.gradients(batch=reward)) == {"critic"}
+    assert changed_networks(before, case.gradients(noise=backup)) == {"critic"}
+    assert changed_networks(before, case.gradients(noise=noise)) == {"critic", "penalty"}
 
 
 def test_the_targets_and_statistics_have_no_gradient():
@@ -171,7 +174,7 @@ def test_the_order_of_the_proposals_changes_nothing():
     assert case.loss(noise=noise)[0].item() == pytest.approx(case.loss()[0].item(), abs=1e-12)
 
 
-def test_every_proposal_counts():
+def test_every_proposal_changes_the_gap():
     """A log-sum-exp over three values instead of 3n would not see most of them."""
     case = make_case("cql.n_action_samples=3")
     gap = case.loss()[1]["critic/gap"]
@@ -184,16 +187,16 @@ def test_every_proposal_counts():
 
 
 def test_proposals_of_the_next_state_are_scored_at_the_current_one():
-    case, seen = make_case(), []
-    case.agent.critic.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    case, captured = make_case(), []
+    case.agent.critic.register_forward_pre_hook(lambda _, inputs: captured.append(inputs[0]))
     case.loss()
     current = (case.batch.observation - MEAN) / STD
-    assert len(seen) == 2  # the logged action with all proposals in one pass, then the actor's
-    assert all(torch.allclose(observation, current) for observation in seen)
+    assert len(captured) == 2  # the logged action with all proposals in one pass, then the actor's
+    assert all(torch.allclose(observation, current) for observation in captured)
 
 
 @pytest.mark.parametrize("over", ["uniform", "policy"])
-def test_expectation_penalty(over: str):
+def test_expectation_penalty_equals_the_reference(over: str):
     """E_mu Q − Q(s, a) for the n actions of mu, and their order in the summed loss."""
     case = make_case("cql.penalty=expectation", f"cql.expectation_over={over}", "cql.alpha=2")
     arguments = reference_arguments(case)
@@ -217,11 +220,11 @@ def test_expectation_penalty(over: str):
     assert ("critic/q_uniform" in metrics) == (over == "uniform")
 
 
-# --- Cloning first -------------------------------------------------------------------------------
+# --- Behavior cloning first ----------------------------------------------------------------------
 
 
-def test_the_actor_clones_the_logged_actions_first_and_the_temperature_waits():
-    """Of 5 updates two clone: the loss of the third is the plain one again."""
+def test_bc_updates_replace_the_actors_loss_and_freeze_the_temperature():
+    """cql.bc_updates=2: the third update has the actor loss and the temperature loss again."""
     case = make_case("cql.bc_updates=2", *VARIANTS["lagrange"])
     arguments = reference_arguments(case)
     expected = continuous_losses(**arguments)
@@ -239,10 +242,10 @@ def test_the_actor_clones_the_logged_actions_first_and_the_temperature_waits():
         assert metrics["actor/loss"].item() == pytest.approx(cloning, abs=1e-9)
         assert case.gradients()["log_temperature"] == 0.0
     case.agent.updates = 2
-    later = case.loss()[0].item()
-    assert later == pytest.approx(critics + expected["actor"] + expected["temperature"], abs=1e-9)
+    total = case.loss()[0].item()
+    assert total == pytest.approx(critics + expected["actor"] + expected["temperature"], abs=1e-9)
 
 
-def test_cloning_leaves_the_critics_gradient_as_it_is():
+def test_bc_updates_do_not_change_the_critics_gradient():
     cloning, plain = make_case("cql.bc_updates=1"), make_case()
-    assert changed(cloning.gradients(), plain.gradients()) == {"actor", "log_temperature"}
+    assert changed_networks(cloning.gradients(), plain.gradients()) == {"actor", "log_temperature"}

@@ -1,7 +1,7 @@
-"""Guarantee: one update of the continuous agent is the textbook's; each part learns what it should.
+"""Guarantee: one update with the summed loss equals a baseline with one optimizer per loss.
 
-The textbook's update has separate losses, a backward pass and an Adam for each, all taken at the
-same parameters; it is written out here without the package's losses.
+The baseline takes a backward pass and an Adam step per loss, all at the same parameters; it is
+written out here without the package's losses.
 """
 
 import math
@@ -23,7 +23,7 @@ LAGRANGE = ("cql=lagrange", "cql.multiplier_initial=2", "cql.multiplier_learning
 
 
 def update(case: Case, times: int = 1) -> None:
-    """Real updates of the case's agent on its batch, each with the case's noise."""
+    """Update the case's agent `times` times on its batch, each time with the case's noise."""
     optimizer = attach(case.agent)
     case.agent.sample_rank_noise = lambda _: case.noise
     for _ in range(times):
@@ -31,61 +31,66 @@ def update(case: Case, times: int = 1) -> None:
 
 
 def values(agent: Any) -> dict[str, Tensor]:
-    """Copies of all parameters and buffers."""
+    """Return copies of all parameters and buffers."""
     return {name: value.clone() for name, value in agent.state_dict().items()}
 
 
-# --- The textbook --------------------------------------------------------------------------------
+# --- The baseline --------------------------------------------------------------------------------
 
 
-def drawn(case: Case, observation: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-    """Squashed actions [B, n, A] and log-densities [B, n], by torch's own normal distribution."""
+def sample_actions(case: Case, observation: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    """Return squashed actions [B, n, A] and their log_prob [B, n], by torch's Normal."""
     mean, log_std = (part.unsqueeze(1) for part in case.agent.actor(observation))
     pre_tanh = mean + log_std.exp() * noise.transpose(0, 1)
     normal = Normal(mean, log_std.exp()).log_prob(pre_tanh)
     return pre_tanh.tanh(), (normal - (1 - pre_tanh.tanh().square()).log()).sum(dim=-1)
 
 
-def textbook_gap(case: Case, dist: Tensor, next_dist: Tensor) -> Tensor:
-    """log Σ_j exp(Q_j) / μ_j − Q of the logged action, [E, B]."""
+def baseline_gap(case: Case, dist: Tensor, next_dist: Tensor) -> Tensor:
+    """Return log Σ_j exp(Q_j) / μ_j − Q of the logged action, [E, B]."""
     critic, noise, action = case.agent.critic, case.noise, case.batch.action
     uniform = noise.uniform.transpose(0, 1)
-    density = torch.full(uniform.shape[:2], 0.25).log()  # a square of side 2
+    uniform_log_prob = torch.full(uniform.shape[:2], 0.25).log()  # a square of side 2
     with torch.no_grad():
-        current, next_ = drawn(case, dist, noise.current), drawn(case, next_dist, noise.next)
+        current, next_ = (
+            sample_actions(case, dist, noise.current),
+            sample_actions(case, next_dist, noise.next),
+        )
     actions = torch.cat([uniform, current[0], next_[0]], dim=1)
-    log_mu = torch.cat([density, current[1], next_[1]], dim=1)
+    log_mu = torch.cat([uniform_log_prob, current[1], next_[1]], dim=1)
     exponent = critic(dist, actions) - log_mu
     return exponent.logsumexp(dim=2) - critic(dist, action.unsqueeze(1)).squeeze(2)
 
 
-def textbook_losses(case: Case) -> dict[str, Tensor]:
-    """Each loss on its own, with whatever gradients flow where: the optimizers keep them apart."""
+def baseline_losses(case: Case) -> dict[str, Tensor]:
+    """Return each loss by network; nothing is detached, the optimizers keep the gradients apart."""
     agent, batch, cql = case.agent, case.batch, case.agent.cql
     dist, next_dist = ((o - MEAN) / STD for o in (batch.observation, batch.next_observation))
     with torch.no_grad():
-        value = agent.target_critic(next_dist, drawn(case, next_dist, case.noise.backup)[0])
+        value = agent.target_critic(
+            next_dist, sample_actions(case, next_dist, case.noise.backup)[0]
+        )
         target = batch.reward + batch.discount * value.squeeze(2).min(dim=0).values
     q = agent.critic(dist, batch.action.unsqueeze(1)).squeeze(2)
     losses = {"critic": (q - target).pow(2).mean(dim=1).sum()}
     if cql.target_gap is not None:
-        gap = textbook_gap(case, dist, next_dist).mean(dim=1) - cql.target_gap
+        gap = baseline_gap(case, dist, next_dist).mean(dim=1) - cql.target_gap
         multiplier = agent.penalty.log_multiplier.exp()
         losses["critic"] = losses["critic"] + cql.alpha * (multiplier * gap).sum()
         losses["multiplier"] = -cql.alpha * (multiplier * gap).sum()
     elif cql.alpha > 0:
-        gap = textbook_gap(case, dist, next_dist).mean(dim=1)
+        gap = baseline_gap(case, dist, next_dist).mean(dim=1)
         losses["critic"] = losses["critic"] + cql.alpha * gap.sum()
-    action, density = drawn(case, dist, case.noise.actor)
+    action, log_prob = sample_actions(case, dist, case.noise.actor)
     q_policy = agent.critic(dist, action).min(dim=0).values
     temperature = agent.log_temperature.exp()
-    losses["actor"] = (temperature * density - q_policy).mean()
-    losses["temperature"] = -temperature * (density.detach().mean() + agent.target_entropy)
+    losses["actor"] = (temperature * log_prob - q_policy).mean()
+    losses["temperature"] = -temperature * (log_prob.detach().mean() + agent.target_entropy)
     return losses
 
 
-def textbook_update(case: Case) -> None:
-    """All losses at the same parameters, one Adam per network, then the target networks."""
+def baseline_update(case: Case) -> None:
+    """Compute all losses at the same parameters; take one Adam step per network; move targets."""
     agent, cql = case.agent, case.agent.cql
     learners = {
         "critic": (list(agent.critic.parameters()), cql.critic_learning_rate),
@@ -93,7 +98,7 @@ def textbook_update(case: Case) -> None:
         "temperature": ([agent.log_temperature], cql.temperature_learning_rate),
         "multiplier": (list(agent.penalty.parameters()), cql.multiplier_learning_rate),
     }
-    losses = textbook_losses(case)
+    losses = baseline_losses(case)
     gradients = {
         name: torch.autograd.grad(loss, learners[name][0], retain_graph=True)
         for name, loss in losses.items()
@@ -118,7 +123,7 @@ def test_the_summed_loss_makes_the_same_step_as_separate_losses_and_optimizers(o
     ours, theirs = make_case(*RATES, *overrides), make_case(*RATES, *overrides)
     before = values(ours.agent)
     update(ours)
-    textbook_update(theirs)
+    baseline_update(theirs)
     learned, expected = values(ours.agent), values(theirs.agent)
     for name in learned:
         torch.testing.assert_close(learned[name], expected[name], atol=1e-6, rtol=0)
@@ -126,8 +131,8 @@ def test_the_summed_loss_makes_the_same_step_as_separate_losses_and_optimizers(o
             assert (learned[name] - before[name]).abs().max() > 1e-6, name
 
 
-def test_alpha_zero_does_without_the_gap():
-    """Plain SAC: between logging points no proposal is scored at all."""
+def test_with_alpha_zero_no_gap_is_computed():
+    """Plain SAC: between logging points no proposal is evaluated."""
     case = make_case("cql.alpha=0", "log_every=2")
     case.agent.gap = None  # calling it would raise
     update(case)
@@ -137,15 +142,15 @@ def test_alpha_zero_does_without_the_gap():
 # --- Multiplier and temperature ------------------------------------------------------------------
 
 
-def test_the_optimizer_holds_the_parameters_of_the_module():
+def test_the_optimizer_has_every_trainable_parameter_once():
     agent = make_case(*LAGRANGE, "network.log_std_affine=true").agent
     groups = agent.configure_optimizers().param_groups
     assert [group["name"] for group in groups] == ["critic", "actor", "temperature", "multiplier"]
-    held = [id(parameter) for group in groups for parameter in group["params"]]
-    assert len(held) == len(set(held))
+    optimized = [id(parameter) for group in groups for parameter in group["params"]]
+    assert len(optimized) == len(set(optimized))
     learning = {id(p) for p in agent.parameters() if p.requires_grad}
-    assert set(held) == learning
-    assert id(agent.penalty.log_multiplier) == held[-1]
+    assert set(optimized) == learning
+    assert id(agent.penalty.log_multiplier) == optimized[-1]
     assert not learning & {id(p) for p in agent.target_critic.parameters()}
 
 
@@ -154,15 +159,15 @@ def test_one_step_moves_the_multiplier_towards_its_target(target_gap: float, sig
     """Adam's first step is the learning rate: up while the gap is above its target, else down."""
     case = make_case(*LAGRANGE, f"cql.target_gap={target_gap}")
     update(case)
-    moved = case.agent.penalty.log_multiplier.item() - math.log(2)
-    assert moved == pytest.approx(sign * 5e-3, rel=1e-3)
+    change = case.agent.penalty.log_multiplier.item() - math.log(2)
+    assert change == pytest.approx(sign * 5e-3, rel=1e-3)
 
 
-def test_the_multiplier_comes_back_from_both_limits():
+def test_the_multiplier_leaves_both_of_its_limits():
     limits = ("cql.multiplier_min=0.5", "cql.multiplier_max=4", "cql.multiplier_learning_rate=0.3")
     case = make_case(*LAGRANGE, *limits)
     agent, distance = case.agent, 1.0
-    agent.gap = lambda _q, _density, logged: 0 * logged + agent.cql.target_gap + distance
+    agent.gap = lambda _q, _log_prob, logged: 0 * logged + agent.cql.target_gap + distance
     optimizer = attach(agent)
     agent.sample_rank_noise = lambda _: case.noise
 
@@ -180,14 +185,16 @@ def test_the_multiplier_comes_back_from_both_limits():
 
 
 @pytest.mark.parametrize(("target_entropy", "sign"), [(5.0, 1), (-50.0, -1)])
-def test_the_temperature_is_learned_towards_the_target_entropy(target_entropy: float, sign: int):
+def test_one_step_moves_the_temperature_towards_the_target_entropy(
+    target_entropy: float, sign: int
+):
     """The entropy of actions in a square of side 2 is log 4 at most."""
     case = make_case(*RATES, f"cql.target_entropy={target_entropy}")
     update(case)
     assert case.agent.log_temperature.item() == pytest.approx(sign * 2e-3, rel=1e-3)
 
 
-def test_the_entropy_target_is_minus_the_number_of_action_dimensions():
+def test_the_default_target_entropy_is_minus_the_number_of_action_dimensions():
     assert make_case().agent.target_entropy == -2.0
     spaces = continuous_data(low=(-1.0,), high=(1.0,)).spaces
     assert build(settings(), spaces).target_entropy == -1.0
@@ -198,7 +205,7 @@ def test_the_entropy_target_is_minus_the_number_of_action_dimensions():
 
 @pytest.mark.parametrize("precision", ["32", "bf16"])
 def test_targets_move_by_polyak_in_float32(precision: str):
-    """0.005 of the way: below what bf16 resolves."""
+    """A step of 0.005 of the difference is below the resolution of bf16."""
     data = continuous_data()
     agent = build(settings(f"hardware.precision={precision}"), data.spaces)
     optimizer, old = attach(agent), values(agent.target_critic)
@@ -211,8 +218,8 @@ def test_targets_move_by_polyak_in_float32(precision: str):
         assert not torch.equal(target, old[name])
 
 
-def test_in_bf16_the_losses_of_one_batch_agree_to_a_hundredth():
-    """Hopper's size, the same weights and noise; a gap is a difference of Qs, so theirs count."""
+def test_bf16_losses_agree_with_float32_to_one_percent():
+    """Networks of Hopper's size, with the same weights and noise."""
     data = continuous_data(512, low=(-1.0,) * 3, high=(1.0,) * 3, observation_dim=11)
     wide = ("network.actor_hidden=[256,256,256]", "network.critic_hidden=[256,256,256]")
     results = []
@@ -251,19 +258,19 @@ def test_act_is_deterministic_and_within_the_bounds(low, high):
     assert (extreme == above).any()
 
 
-def test_noise_is_drawn_for_the_global_batch_and_sliced():
+def test_each_rank_gets_its_slice_of_the_noise_of_the_global_batch():
     config = settings("cql.n_action_samples=3", "cql.backup=max", "batch_size=8")
     agent = build(config, continuous_data().spaces)
-    drawn = []
+    noises = []
     for rank, ranks in ((0, 1), (0, 2), (1, 2)):
         attach(agent, rank=rank, ranks=ranks)
         states = 8 // ranks
-        drawn.append((agent.sample_rank_noise(states), agent.sample_rank_noise(states)))
-    for whole, *halves in zip(*drawn, strict=True):
+        noises.append((agent.sample_rank_noise(states), agent.sample_rank_noise(states)))
+    for whole, *halves in zip(*noises, strict=True):
         for part, *shares in zip(whole, *halves, strict=True):
             assert shares[0].shape[1] == 4
             assert torch.equal(torch.cat(shares, dim=1), part)
-    first, second = drawn[0]
+    first, second = noises[0]
     assert [tuple(part.shape) for part in first] == [
         *((3, 8, 2), (3, 8, 2), (3, 8, 2), (1, 8, 2), (3, 8, 2))
     ]
@@ -271,8 +278,8 @@ def test_noise_is_drawn_for_the_global_batch_and_sliced():
     assert len(differences(list(first), list(second))) == 5
 
 
-def test_uniform_noise_spans_the_actions_and_the_rest_is_standard_normal():
-    """Proposals that are all at one bound would make the log-sum-exp a maximum there."""
+def test_proposal_noise_is_uniform_in_the_action_range_and_the_rest_standard_normal():
+    """Proposals at one bound only would turn the log-sum-exp into Q at that bound."""
     agent = build(settings("cql.n_action_samples=50"), continuous_data().spaces)
     attach(agent)
     noise = agent.sample_rank_noise(100)
@@ -284,12 +291,12 @@ def test_uniform_noise_spans_the_actions_and_the_rest_is_standard_normal():
 
 
 def test_another_seed_draws_other_noise():
-    """Seeds that differ in a low bit, in a high bit, and the largest there is."""
-    spaces, drawn = continuous_data().spaces, []
+    """Seeds that differ in a low bit or a high bit, and the largest seed."""
+    spaces, noises = continuous_data().spaces, []
     for seed in (0, 0, 1, 2**31, 2**32 - 1):
         agent = build(settings(f"seed={seed}"), spaces)
         attach(agent)
-        drawn.append(list(agent.sample_rank_noise(8)))
-    assert differences(drawn[0], drawn[1]) == []
-    for one, other in combinations(drawn[1:], 2):
+        noises.append(list(agent.sample_rank_noise(8)))
+    assert differences(noises[0], noises[1]) == []
+    for one, other in combinations(noises[1:], 2):
         assert len(differences(one, other)) == 5

@@ -103,7 +103,7 @@ def test_the_policy_is_greedy_in_the_least_of_the_critics():
 
 
 def chain(times: tuple[int, int], *, actions: int = 2, terminal: bool = True) -> Transitions:
-    """Every state with `stay` times[0] and `right` times[1] times; the states one-hot."""
+    """Return the chain with `stay` times[0] and `right` times[1] times per state, one-hot."""
     rows = [
         (state, action, min(state + action, 2), float(state + action == 3))
         for state in range(3)
@@ -125,10 +125,10 @@ def chain(times: tuple[int, int], *, actions: int = 2, terminal: bool = True) ->
     )
 
 
-def learned(
+def train_table(
     data: Transitions, *, alpha: float, updates: int, start: float | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The table Q [3, K] after full-batch updates with plain gradient descent, and the policy [3].
+    """Return the table Q [3, K] after full-batch gradient descent, and the policy [3].
 
     Without a hidden layer the weights are the table. `start`: first value of the last action.
     """
@@ -152,37 +152,37 @@ def learned(
     return table.detach().amin(dim=0), agent.act(torch.eye(3))
 
 
-def test_without_conservatism_the_table_becomes_the_optimal_values():
-    q, policy = learned(chain((1, 1)), alpha=0, updates=100)
+def test_with_alpha_zero_the_table_converges_to_the_optimal_values():
+    q, policy = train_table(chain((1, 1)), alpha=0, updates=100)
     torch.testing.assert_close(q, BEST, atol=1e-4, rtol=0)
     assert policy.tolist() == [RIGHT] * 3
 
 
 def test_truncated_transitions_bootstrap_and_terminated_ones_do_not():
     """Cut off instead of ended, the last `right` goes on from state 2: 1 + V(2) / 2 = 2."""
-    cut, _ = learned(chain((1, 1), terminal=False), alpha=0, updates=150)
+    cut, _ = train_table(chain((1, 1), terminal=False), alpha=0, updates=150)
     torch.testing.assert_close(cut, 2 * BEST, atol=1e-3, rtol=0)
 
 
-def test_a_larger_alpha_lowers_the_values_off_the_data():
-    """`stay` is one of eight logged actions, the third action none; both start at one value."""
+def test_a_larger_alpha_lowers_the_values_of_rare_and_unlogged_actions():
+    """`stay` is one logged action in eight, the third action is not logged; both start at 0.5."""
     tables = [
-        learned(chain((1, 7), actions=3), alpha=alpha, updates=80, start=0.5)[0]
+        train_table(chain((1, 7), actions=3), alpha=alpha, updates=80, start=0.5)[0]
         for alpha in (0.0, 0.5, 2.0, 5.0)
     ]
     for action in (STAY, BONUS):
-        for weaker, stronger in pairwise(tables):
-            assert (stronger[:, action] < weaker[:, action] - 0.01).all()
+        for lower_alpha, higher_alpha in pairwise(tables):
+            assert (higher_alpha[:, action] < lower_alpha[:, action] - 0.01).all()
     gaps = [(q[:, BONUS] - q[:, RIGHT]).max() for q in tables]
     assert gaps == sorted(gaps, reverse=True)
 
 
-def test_an_unseen_bonus_action_is_chosen_without_conservatism_and_not_with_it():
-    """It starts at 2, above every true value; nothing in the data contradicts it."""
+def test_an_unlogged_action_is_greedy_with_alpha_zero_and_not_with_a_penalty():
+    """Its value starts at 2, above every true value, and the data do not contradict it."""
     data = chain((1, 1), actions=3)
-    optimistic, greedy = learned(data, alpha=0, updates=160, start=2.0)
+    optimistic, greedy = train_table(data, alpha=0, updates=160, start=2.0)
     assert (optimistic[:, BONUS] == 2.0).all()
     assert greedy.tolist() == [BONUS] * 3
-    q, cautious = learned(data, alpha=5, updates=160, start=2.0)
+    q, penalized_policy = train_table(data, alpha=5, updates=160, start=2.0)
     assert (q[:, BONUS] < 0).all()
-    assert cautious.tolist() == [RIGHT] * 3
+    assert penalized_policy.tolist() == [RIGHT] * 3

@@ -1,9 +1,9 @@
-"""Guarantee: an update needs nothing of the host while it runs, and its recording is the update.
+"""Guarantee: an update runs on its device without the host, and its replay equals the update.
 
-Without a GPU two stand-ins show it. On torch's device `meta` an operation with a tensor of the
-host, and every reading of a number, is an error, as it would be inside a CUDA graph. And `Kernels`
+Two stand-ins test this without a GPU. On torch's device `meta` every operation with a tensor of
+the host, and every copy of a value to it, is an error, as it is inside a CUDA graph. `Operations`
 records the operations of an update on the CPU and replays them over the same memory, as a CUDA
-graph does: whatever the host decided once stays as it was. The last tests want a GPU.
+graph does: decisions of the host are not repeated. The last tests need a GPU.
 """
 
 import sys
@@ -61,11 +61,11 @@ def batches(data: Transitions, count: int) -> list[Batch]:
     return [dataset[torch.randint(len(data), (8,), generator=draw)] for _ in range(count)]
 
 
-# --- Nothing of the host -------------------------------------------------------------------------
+# --- Without the host -------------------------------------------------------------------------
 
 
-class OnlyOnDevice(TorchDispatchMode):
-    """Fails at an operation that makes or takes a tensor of the host, single numbers too."""
+class ForbidHostTensors(TorchDispatchMode):
+    """Fail at an operation that returns or takes a tensor of the host, scalars included."""
 
     def __torch_dispatch__(self, func: Any, _types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
@@ -88,46 +88,46 @@ def test_an_update_stays_on_its_device(case: str, log_metrics: bool, monkeypatch
     optimizer = attach(agent)
     (batch,) = batches(data, 1)
     on_meta = Batch(*(tensor.to("meta") for tensor in batch))
-    with OnlyOnDevice():
+    with ForbidHostTensors():
         for _ in range(2):
             agent.update(on_meta, optimizer)
     assert bool(agent.last_metrics) == log_metrics
 
 
 @pytest.mark.parametrize("case", ["continuous", "discrete", "continuous cloning"])
-def test_acting_and_judging_stay_on_their_device(case: str, monkeypatch):
+def test_acting_and_validation_stay_on_their_device(case: str, monkeypatch):
     data, host = data_for(case), torch.Generator
     monkeypatch.setattr(torch, "Generator", lambda *_device: host())
     agent = build(settings(*CASES[case]), data.spaces).to("meta")
     (batch,) = batches(data, 1)
     on_meta = Batch(*(tensor.to("meta") for tensor in batch))
-    with OnlyOnDevice(), torch.no_grad():
+    with ForbidHostTensors(), torch.no_grad():
         assert agent.act(on_meta.observation).shape[0] == 8
         assert all(values.shape == (8,) for values in agent.validation_metrics(on_meta).values())
 
 
-def test_the_stand_in_notices_a_number_that_is_read():
-    with OnlyOnDevice(), pytest.raises(RuntimeError, match="item"):
+def test_the_stand_in_detects_a_value_copied_to_the_host():
+    with ForbidHostTensors(), pytest.raises(RuntimeError, match="item"):
         torch.ones(2, device="meta").sum().item()
-    with OnlyOnDevice(), pytest.raises(AssertionError, match="on the host"):
+    with ForbidHostTensors(), pytest.raises(AssertionError, match="on the host"):
         torch.ones(2, device="meta").mul(torch.tensor(2.0))
 
 
 @pytest.mark.parametrize("data", [continuous_data(), discrete_data(), image_data()])
 @pytest.mark.parametrize("n_step", [1, 3])
-def test_batches_are_gathered_where_the_transitions_are(data: Transitions, n_step: int):
+def test_batches_are_gathered_on_the_device_of_the_transitions(data: Transitions, n_step: int):
     dataset = dataset_of(data, n_step=n_step).to(torch.device("meta"))
-    numbers = torch.zeros(5, 8, dtype=torch.int64, device="meta")
-    with OnlyOnDevice():
-        block = dataset[numbers]
+    indices = torch.zeros(5, 8, dtype=torch.int64, device="meta")
+    with ForbidHostTensors():
+        block = dataset[indices]
     assert [tensor.shape[:2] for tensor in block] == [(5, 8)] * 5
 
 
-# --- A recording ---------------------------------------------------------------------------------
+# --- Replays -------------------------------------------------------------------------------------
 
 
-class Kernels(TorchDispatchMode):
-    """The operations of an update with their arguments, results included."""
+class Operations(TorchDispatchMode):
+    """The operations of an update with their arguments and results."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -148,51 +148,53 @@ class Kernels(TorchDispatchMode):
 
 
 def record(update: Callable[[], None]) -> Replay:
-    with Kernels() as kernels:
+    with Operations() as operations:
         update()
-    return kernels.replay
+    return operations.replay
 
 
-def trained(case: str, updates: int, recorded: GraphedUpdate | None) -> tuple[Agent, list[Any]]:
-    """An agent after some updates, two of them measured, and what was measured."""
-    data, measured = data_for(case), []
+def train_and_log(
+    case: str, updates: int, graphed: GraphedUpdate | None
+) -> tuple[Agent, list[Any]]:
+    """Return an agent after `updates` updates, and its metrics after each of them."""
+    data, metrics = data_for(case), []
     agent = build(settings(*CASES[case], "log_every=9"), data.spaces)
     optimizer = attach(agent)
-    agent.graphed_update = recorded
+    agent.graphed_update = graphed
     for batch in batches(data, updates):
         agent.update(batch, optimizer)
-        measured.append(agent.last_metrics)
+        metrics.append(agent.last_metrics)
     agent.optimizers = lambda **_: optimizer
-    return agent, measured
+    return agent, metrics
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_replays_are_the_updates_as_written(case: str):
-    updates, recorded = 24, GraphedUpdate(record)
-    as_written, expected = trained(case, updates, None)
-    replayed, metrics = trained(case, updates, recorded)
-    assert differences(as_written.training_state(), replayed.training_state()) == []
+def test_replayed_updates_equal_eager_ones(case: str):
+    updates, graphed = 24, GraphedUpdate(record)
+    eager, expected = train_and_log(case, updates, None)
+    replayed, metrics = train_and_log(case, updates, graphed)
+    assert differences(eager.training_state(), replayed.training_state()) == []
     assert differences(expected, metrics) == []
-    phases = {"cloning first": 2, "alpha falls": 2}.get(case, 1)
-    # A phase of one update (alpha is 0 in the first one) is never recorded.
-    assert len(recorded.eager_updates) == phases
-    assert len(recorded.replays) == sum(
-        done == WARMUP_UPDATES for done in recorded.eager_updates.values()
+    keys = {"cloning first": 2, "alpha falls": 2}.get(case, 1)
+    # A key of one update (alpha is 0 in the first one) is never captured.
+    assert len(graphed.eager_updates) == keys
+    assert len(graphed.replays) == sum(
+        count == WARMUP_UPDATES for count in graphed.eager_updates.values()
     )
-    assert recorded.replays
+    assert graphed.replays
 
 
-def test_what_the_host_decides_differently_is_another_recording():
-    """Without the phase the second part of the training would replay the first one."""
-    recorded = GraphedUpdate(record)
+def test_each_graph_key_has_its_own_graph():
+    """Without the key the second part of the training would replay the graph of the first."""
+    graphed = GraphedUpdate(record)
 
-    def one_for_all(batch: Batch, _phase: Any, step: Any) -> None:
-        recorded(batch, (), step)
+    def ignore_key(batch: Batch, _key: Any, step: Any) -> None:
+        graphed(batch, (), step)
 
-    as_written, _ = trained("cloning first", 24, None)
-    replayed, _ = trained("cloning first", 24, one_for_all)
+    eager, _ = train_and_log("cloning first", 24, None)
+    replayed, _ = train_and_log("cloning first", 24, ignore_key)
     assert "/agent/log_temperature" in differences(
-        as_written.training_state(), replayed.training_state()
+        eager.training_state(), replayed.training_state()
     )
 
 
@@ -200,8 +202,8 @@ def test_what_the_host_decides_differently_is_another_recording():
 
 
 @contextmanager
-def no_waiting() -> Iterator[None]:
-    """Fails where the host would wait for the device."""
+def forbid_synchronization() -> Iterator[None]:
+    """Raise an error where the host would wait for the device."""
     torch.cuda.set_sync_debug_mode("error")
     try:
         yield
@@ -209,33 +211,33 @@ def no_waiting() -> Iterator[None]:
         torch.cuda.set_sync_debug_mode("default")
 
 
-def on_cuda(case: str, *, capture: bool) -> Agent:
-    """An agent after 30 updates on the GPU, all but the first ten without the host waiting."""
+def train_on_cuda(case: str, *, capture: bool) -> Agent:
+    """Return an agent after 30 updates on the GPU; after ten the host may not synchronize."""
     data, device = data_for(case), torch.device("cuda")
-    chosen = (*CASES[case], "log_every=1000", "hardware.accelerator=gpu")
-    config = settings(*chosen, f"hardware.capture={str(capture).lower()}")
+    overrides = (*CASES[case], "log_every=1000", "hardware.accelerator=gpu")
+    config = settings(*overrides, f"hardware.capture={str(capture).lower()}")
     agent = build(config, data.spaces).to(device)
     optimizer = attach(agent)
     dataset = dataset_of(data).to(device)
-    numbers = torch.arange(8, device=device)
+    indices = torch.arange(8, device=device)
     for _ in range(10):
-        agent.update(dataset[numbers], optimizer)
-    with no_waiting():
+        agent.update(dataset[indices], optimizer)
+    with forbid_synchronization():
         for _ in range(20):
-            agent.update(dataset[numbers], optimizer)
+            agent.update(dataset[indices], optimizer)
     return agent.cpu()
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("capture", [False, True], ids=["as written", "replayed"])
+@pytest.mark.parametrize("capture", [False, True], ids=["eager", "replayed"])
 @pytest.mark.parametrize("case", CASES_ON_A_GPU)
-def test_the_host_waits_for_nothing(case: str, capture: bool):
-    on_cuda(case, capture=capture)
+def test_the_host_never_synchronizes_with_the_device(case: str, capture: bool):
+    train_on_cuda(case, capture=capture)
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("case", CASES_ON_A_GPU)
-def test_a_cuda_graph_is_the_update_as_written(case: str):
-    as_written, replayed = (on_cuda(case, capture=capture) for capture in (False, True))
-    for one, other in zip(as_written.parameters(), replayed.parameters(), strict=True):
+def test_cuda_graph_updates_equal_eager_ones(case: str):
+    eager, replayed = (train_on_cuda(case, capture=capture) for capture in (False, True))
+    for one, other in zip(eager.parameters(), replayed.parameters(), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)

@@ -17,7 +17,7 @@ REGISTRY = "src/offline_cql/config/algorithms/__init__.py"
 
 
 def page_blocks(language: str) -> list[str]:
-    """The section's code blocks in a language, without indentation."""
+    """Return the section's code blocks in a language, without indentation."""
     section = (ROOT / "CONTRIBUTING.md").read_text().split("## A new algorithm")[1]
     section = section.split("\n## ")[0]
     pattern = rf"^ *```{language}\n(.*?)^ *```"
@@ -39,7 +39,7 @@ def apply_diff(text: str, diff: str) -> str:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A copy of the project with the page's algorithm."""
+    """Return a copy of the project with the page's algorithm."""
     for folder in ("src", "conf", "data"):
         if (ROOT / folder).exists():
             ignored = shutil.ignore_patterns("__pycache__")
@@ -70,7 +70,7 @@ def run_train(project: Path, *overrides: str) -> subprocess.CompletedProcess[str
 SMALL = ("updates=20", "log_every=10", "logger=csv", "hardware=cpu", "evaluation=none")
 
 
-def test_the_pages_algorithm_trains(project: Path, recorded: Path):
+def test_the_algorithm_of_contributing_trains(project: Path, recorded: Path):
     from support.train import SIZE
 
     size = f"dataset.size={SIZE}"

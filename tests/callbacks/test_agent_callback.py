@@ -1,4 +1,4 @@
-"""Guarantee: the checkpoint is written after everything it notes the length of."""
+"""Guarantee: the checkpoint is written after the CSV files whose lengths it contains."""
 
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from offline_cql.commands.fit import make_trainer
 from offline_cql.runs.checkpoint import newest_checkpoint
 
 
-def test_the_checkpoint_callback_is_the_last_wherever_it_is_listed(tmp_path: Path):
+def test_the_checkpoint_callback_runs_last_in_any_order_of_the_list(tmp_path: Path):
     checkpoints = CheckpointCallback(
         tmp_path, Timer(), every=1, keep_every=1, updates=1, identity={}
     )
@@ -26,7 +26,7 @@ def test_the_checkpoint_callback_is_the_last_wherever_it_is_listed(tmp_path: Pat
 
 
 @pytest.mark.usefixtures("recorded")
-def test_a_checkpoint_notes_the_final_length_of_every_csv_file(tmp_path: Path):
+def test_a_checkpoint_has_the_final_length_of_every_csv_file(tmp_path: Path):
     """At the last update a row is due in all three files; the checkpoint has them all."""
     evaluation = ("evaluation=default", "evaluation.episodes=2", "evaluation.environments=2")
     base: tuple[Any, ...] = tuple(key for key in TINY if key != "evaluation=none")

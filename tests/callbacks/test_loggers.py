@@ -64,7 +64,7 @@ def info(folder: Path, **changes: Any) -> RunInfo:
         ({}, "not a netrc file", "offline"),
     ],
 )
-def test_online_only_with_a_key(
+def test_wandb_is_online_only_with_a_key(
     environment: dict[str, str], netrc: str | None, mode: str, tmp_path: Path, monkeypatch: Any
 ):
     for name, value in environment.items():
@@ -100,7 +100,7 @@ def records(folder: Path, kind: str) -> list[dict[str, Any]]:
     return [record[kind] for record in read_offline_run(folder) if record["type"] == kind]
 
 
-def points(folder: Path, metric: str) -> list[tuple[int, float]]:
+def metric_values(folder: Path, metric: str) -> list[tuple[int, float]]:
     """Return the (update, value) pairs of a metric in an offline W&B run."""
     items = [row["item"] for row in records(folder, "history")]
     return [(item["update"], item[metric]) for item in items if metric in item]
@@ -131,8 +131,8 @@ def test_two_jobs_of_one_process_are_two_runs_at_wandb(tmp_path: Path):
     )
     assert (run["display_name"], run["project"]) == ("run1", "tests")
     assert run["config"]["update"]["seed"] == 1
-    assert points(tmp_path / "run1", "critic/gap") == [(100, 0.5), (200, 2.0)]
-    assert points(tmp_path / "run2", "critic/gap") == [(100, 1.0), (200, 2.0)]
+    assert metric_values(tmp_path / "run1", "critic/gap") == [(100, 0.5), (200, 2.0)]
+    assert metric_values(tmp_path / "run2", "critic/gap") == [(100, 1.0), (200, 2.0)]
     metrics = [record["metric"] for record in first if record["type"] == "metric"]
     assert {metric.get("step_metric") for metric in metrics} == {None, "update"}
     summaries = [record["summary"]["update"] for record in first if record["type"] == "summary"]
@@ -144,7 +144,7 @@ def test_two_jobs_of_one_process_are_two_runs_at_wandb(tmp_path: Path):
     assert next(r["run"] for r in second if r["type"] == "run")["run_id"] == "00000002"
 
 
-def test_an_open_run_of_the_process_is_left_alone(tmp_path: Path, monkeypatch: Any):
+def test_an_open_wandb_run_of_the_process_is_not_used(tmp_path: Path, monkeypatch: Any):
     """Lightning's logger would write into `wandb.run`, which belongs to somebody else."""
     import wandb
 
@@ -156,7 +156,7 @@ def test_an_open_run_of_the_process_is_left_alone(tmp_path: Path, monkeypatch: A
         (logger,) = make_loggers(["wandb"], info(folder))
         logger.log_metrics({"critic/gap": 1.0}, step=100)
         logger.finish({}, succeeded=True)
-    assert points(folder, "critic/gap") == [(100, 1.0)]
+    assert metric_values(folder, "critic/gap") == [(100, 1.0)]
     assert not [row for row in records(other, "history") if "critic/gap" in row["item"]]
 
 
@@ -172,13 +172,13 @@ def test_wandb_gets_the_rows_of_metrics_csv_in_a_run(tmp_path: Path, monkeypatch
     with (folder / "metrics.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     expected = [(int(row["update"]), float(row["critic/gap"])) for row in rows]
-    assert points(folder, "critic/gap") == expected
+    assert metric_values(folder, "critic/gap") == expected
     items = [row["item"] for row in records(folder, "history")]
     metrics = {name for item in items for name in item if not name.startswith(("_", "result"))}
     assert metrics == set(rows[0])  # and nothing that Lightning added
 
 
-def test_a_configured_group_goes_before_the_grid(tmp_path: Path, monkeypatch: Any):
+def test_a_configured_group_wins_over_the_name_of_the_grid(tmp_path: Path, monkeypatch: Any):
     groups: list[str | None] = []
     monkeypatch.setattr(
         "offline_cql.commands.fit.make_loggers", lambda _names, info: groups.append(info.group)
@@ -203,7 +203,7 @@ def test_a_server_that_cannot_be_reached_means_offline(
     assert "warning: W&B could not be reached" in error
     assert f"Upload later with: wandb sync {tmp_path}/wandb/offline-*" in error
     assert [run["run_id"] for run in records(tmp_path, "run")] == ["0000000a"]
-    assert points(tmp_path, "critic/gap") == [(100, 1.0)]
+    assert metric_values(tmp_path, "critic/gap") == [(100, 1.0)]
 
 
 def test_a_malformed_key_means_offline(tmp_path: Path, monkeypatch: Any, capsys: Any):
@@ -217,7 +217,7 @@ def test_a_malformed_key_means_offline(tmp_path: Path, monkeypatch: Any, capsys:
 # --- The guard ------------------------------------------------------------------------------------
 
 
-class Broken(Logger):
+class RaisingLogger(Logger):
     """A logger that raises in every method that Lightning or a callback calls."""
 
     def fail(self, *_args: Any, **_options: Any) -> Any:
@@ -237,7 +237,7 @@ WARNING = "warning: Test failed ({}); the run continues, metrics.csv is complete
 @pytest.mark.usefixtures("recorded")
 @pytest.mark.parametrize(
     ("start", "reason"),
-    [(lambda _info: Broken(), "connection lost"), (fail_to_start, "no server")],
+    [(lambda _info: RaisingLogger(), "connection lost"), (fail_to_start, "no server")],
     ids=["every call", "start"],
 )
 def test_a_logger_that_raises_stops_no_run(
@@ -260,13 +260,13 @@ def test_a_logger_that_raises_stops_no_run(
 
 @pytest.mark.parametrize(
     ("start", "reason"),
-    [(lambda _info: Broken(), "connection lost"), (fail_to_start, "no server")],
+    [(lambda _info: RaisingLogger(), "connection lost"), (fail_to_start, "no server")],
     ids=["every call", "start"],
 )
 def test_the_first_failure_is_reported_in_one_line(
     start: Any, reason: str, tmp_path: Path, capsys: Any
 ):
-    logger = GuardedLogger(Service("Test", "json", None, start, Broken.fail), info(tmp_path))
+    logger = GuardedLogger(Service("Test", "json", None, start, RaisingLogger.fail), info(tmp_path))
     logger.log_metrics({"critic/gap": 1.0}, step=100)
     logger.log_metrics({"critic/gap": 1.0}, step=200)
     logger.finish({}, succeeded=True)
@@ -282,18 +282,19 @@ def test_a_logger_that_hangs_delays_only_the_end_of_a_run(
 
     def hang(_info: RunInfo) -> Logger:
         released.wait()
-        return Broken()
+        return RaisingLogger()
 
-    logger = GuardedLogger(Service("Test", "json", None, hang, Broken.fail), info(tmp_path))
+    logger = GuardedLogger(Service("Test", "json", None, hang, RaisingLogger.fail), info(tmp_path))
     logger.log_metrics({"critic/gap": 1.0}, step=100)
     logger.finish({}, succeeded=True)
     assert capsys.readouterr().err == WARNING.format("no answer within 0 s")
     released.set()
 
 
-def test_what_lightning_calls_on_its_own_reaches_no_logger(tmp_path: Path, capsys: Any):
+def test_lightnings_own_calls_do_not_reach_a_logger(tmp_path: Path, capsys: Any):
     logger = GuardedLogger(
-        Service("Test", "json", None, lambda _info: Broken(), lambda *_: None), info(tmp_path)
+        Service("Test", "json", None, lambda _info: RaisingLogger(), lambda *_: None),
+        info(tmp_path),
     )
     assert not hasattr(logger, "experiment")
     logger.log_hyperparams({"seed": 1})
@@ -345,7 +346,7 @@ def test_a_logger_reads_the_settings_that_config_names_for_it(
     assert read - {"folder", "config", "run_id"} == set(LOGGERS[name])
 
 
-def test_several_loggers_at_once(tmp_path: Path, monkeypatch: Any):
+def test_two_loggers_receive_the_same_metrics(tmp_path: Path, monkeypatch: Any):
     """W&B and TensorBoard side by side; TensorBoard holds values by update, and the result."""
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -361,7 +362,7 @@ def test_several_loggers_at_once(tmp_path: Path, monkeypatch: Any):
     events.Reload()
     assert events.Tags()["scalars"] == ["critic/gap"]
     assert [(e.step, e.value) for e in events.Scalars("critic/gap")] == [(100, 1.5), (200, 2.5)]
-    assert points(tmp_path, "critic/gap") == [(100, 1.5), (200, 2.5)]
+    assert metric_values(tmp_path, "critic/gap") == [(100, 1.5), (200, 2.5)]
 
 
 def test_mlflow_logs_into_the_run_folder(tmp_path: Path, monkeypatch: Any):

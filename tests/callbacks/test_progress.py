@@ -52,7 +52,7 @@ def test_a_line_holds_the_latest_value_of_each_labelled_metric(trainer: Any):
     assert line.split("  ") == ["update 1/10", "123 updates/s", "td 0.0123", "alpha 5"]
 
 
-def test_a_continued_run_goes_on_with_its_next_tenth(trainer: Any):
+def test_a_resumed_run_prints_its_next_tenth(trainer: Any):
     lines = run(bar(100), trainer, 35, 39, 40, start=34)
     assert [line.split()[1] for line in lines] == ["40/100"]
 
@@ -64,7 +64,7 @@ def test_other_ranks_are_silent(trainer: Any):
 
 
 @pytest.mark.parametrize("how", ["teardown", "on_exception"])
-def test_the_bar_on_a_terminal_ends_with_the_run_however_it_ends(how: str, trainer: Any):
+def test_the_bar_on_a_terminal_is_removed_after_success_and_failure(how: str, trainer: Any):
     progress = bar(10, terminal=True)
     run(progress, trainer, 5)
     assert progress.bar.live.is_started

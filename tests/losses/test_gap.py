@@ -1,4 +1,4 @@
-"""Guarantee: the gap is how far the critics rate other actions above the logged one, unscaled."""
+"""Guarantee: the gap is the critics' value of sampled actions minus that of the logged one."""
 
 import math
 
@@ -19,8 +19,8 @@ def double(values):
     return torch.tensor(values, dtype=torch.float64)
 
 
-def drawn(*shapes, seed=0):
-    """One float64 normal tensor (std 3) per shape."""
+def random_tensors(*shapes, seed=0):
+    """Return one float64 normal tensor (std 3) per shape."""
     generator = np.random.default_rng(seed)
     return [torch.from_numpy(generator.normal(scale=3.0, size=shape)) for shape in shapes]
 
@@ -28,7 +28,7 @@ def drawn(*shapes, seed=0):
 # --- Discrete actions ----------------------------------------------------------------------------
 
 
-def test_worked_example():
+def test_gap_of_the_worked_example_and_one_gradient_step():
     """One state, Q = (0.5, 5, 2), the first action logged; one step of 0.1 down the gap."""
     q = double([[0.5, 5.0, 2.0]]).requires_grad_()
     gap = discrete_gap(q, torch.tensor([0]))
@@ -66,7 +66,7 @@ def test_log_sum_exp_lies_between_the_maximum_and_log_of_the_action_count_above_
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
 def test_discrete_gap_agrees_with_the_reference(temperature):
-    (q,) = drawn((2, 5, 4))
+    (q,) = random_tensors((2, 5, 4))
     action = torch.tensor([0, 3, 1, 1, 2])
     gap = discrete_gap(q, action, temperature=temperature)
     expected = reference.discrete_gap(q.numpy(), action.numpy(), temperature)
@@ -82,7 +82,7 @@ def test_discrete_gap_of_a_small_temperature_is_the_distance_to_the_maximum():
 # --- Continuous actions, log-sum-exp -------------------------------------------------------------
 
 
-def test_gap_of_two_actions_per_sampler_weighs_all_six_by_their_density():
+def test_gap_of_six_samples_by_hand():
     """n = 2, so 3n = 6 samples: exp(Q) / density, added by hand.
 
     uniform on [-1, 1], density 1/2: 2 * (1 + 2) = 6; policy, densities 1 and 1/4: 3 + 4 * 1 = 7;
@@ -95,24 +95,24 @@ def test_gap_of_two_actions_per_sampler_weighs_all_six_by_their_density():
 
 
 def test_gap_does_not_depend_on_the_order_of_the_samples():
-    q_sampled, log_prob, q_logged = drawn((2, 3, 6), (3, 6), (2, 3))
+    q_sampled, log_prob, q_logged = random_tensors((2, 3, 6), (3, 6), (2, 3))
     order = torch.tensor([4, 0, 5, 2, 1, 3])
     gap = conservative_gap(q_sampled, log_prob, q_logged)
     permuted = conservative_gap(q_sampled[:, :, order], log_prob[:, order], q_logged)
     assert_close(permuted, gap)
 
 
-def test_every_sample_moves_the_gap():
+def test_every_sample_has_a_gradient():
     """The gradient in the samples is their softmax: positive in each of the 3n, together 1."""
-    q_sampled, log_prob, q_logged = drawn((2, 3, 6), (3, 6), (2, 3))
+    q_sampled, log_prob, q_logged = random_tensors((2, 3, 6), (3, 6), (2, 3))
     q_sampled.requires_grad_()
     conservative_gap(q_sampled, log_prob, q_logged).sum().backward()
     assert (q_sampled.grad > 0).all()
     assert_close(q_sampled.grad.sum(dim=2), torch.ones(2, 3, dtype=torch.float64))
 
 
-def test_equal_critics_have_the_gap_of_one():
-    q_sampled, log_prob, q_logged = drawn((1, 3, 6), (3, 6), (1, 3))
+def test_equal_critics_have_equal_gaps():
+    q_sampled, log_prob, q_logged = random_tensors((1, 3, 6), (3, 6), (1, 3))
     one = conservative_gap(q_sampled, log_prob, q_logged)
     four = conservative_gap(q_sampled.repeat(4, 1, 1), log_prob, q_logged.repeat(4, 1))
     assert_close(four, one.repeat(4, 1))
@@ -120,7 +120,7 @@ def test_equal_critics_have_the_gap_of_one():
 
 @pytest.mark.parametrize("temperature", [0.3, 1.0, 4.0])
 def test_gap_agrees_with_the_reference(temperature):
-    tensors = drawn((2, 4, 9), (4, 9), (2, 4))
+    tensors = random_tensors((2, 4, 9), (4, 9), (2, 4))
     gap = conservative_gap(*tensors, temperature=temperature)
     expected = reference.conservative_gap(*(t.numpy() for t in tensors), temperature)
     np.testing.assert_allclose(gap.numpy(), expected, rtol=0, atol=1e-12)
@@ -128,7 +128,7 @@ def test_gap_agrees_with_the_reference(temperature):
 
 @pytest.mark.parametrize("temperature", [0.3, 1.0, 4.0])
 def test_gradient_of_the_gap_agrees_with_finite_differences(temperature):
-    q_sampled, log_prob, q_logged = drawn((2, 2, 3), (2, 3), (2, 2))
+    q_sampled, log_prob, q_logged = random_tensors((2, 2, 3), (2, 3), (2, 2))
     samples, density, logged = q_sampled.numpy(), log_prob.numpy(), q_logged.numpy()
 
     def total(q):
@@ -148,7 +148,7 @@ def test_gap_at_another_temperature_divides_the_values_but_not_the_density():
 
 
 def test_gap_sends_no_gradient_to_the_sampler():
-    q_sampled, log_prob, q_logged = drawn((2, 3, 6), (3, 6), (2, 3))
+    q_sampled, log_prob, q_logged = random_tensors((2, 3, 6), (3, 6), (2, 3))
     q_sampled.requires_grad_()
     log_prob.requires_grad_()
     conservative_gap(q_sampled, log_prob, q_logged).sum().backward()
@@ -165,7 +165,7 @@ def test_expectation_gap_is_the_mean_sample_minus_the_logged_value():
 
 
 def test_expectation_gap_agrees_with_the_reference():
-    q_sampled, q_logged = drawn((3, 4, 5), (3, 4))
+    q_sampled, q_logged = random_tensors((3, 4, 5), (3, 4))
     expected = reference.expectation_gap(q_sampled.numpy(), q_logged.numpy())
     gap = expectation_gap(q_sampled, q_logged)
     np.testing.assert_allclose(gap.numpy(), expected, rtol=0, atol=1e-12)
@@ -180,7 +180,7 @@ def test_expectation_gap_agrees_with_the_reference():
         (-200, 0.5, [-200, -1, 0, 0.5]),
     ],
 )
-def test_gap_is_limited_on_the_sides_that_have_a_limit(minimum, maximum, expected):
+def test_gap_is_clipped_at_each_limit_that_is_set(minimum, maximum, expected):
     gap = double([[-300, -1, 0, 700]])
     assert_close(clip_gap(gap, minimum=minimum, maximum=maximum), double([expected]))
     np.testing.assert_array_equal(reference.clip_gap(gap.numpy(), minimum, maximum), [expected])

@@ -11,7 +11,7 @@ SAMPLES = 50_000
 
 
 def integral_estimate(q, log_prob, *, temperature=1.0):
-    """The gap against a logged value of 0, with the constant temperature * log N taken out."""
+    """Return the gap against a logged value of 0, without the constant temperature * log N."""
     gap = conservative_gap(
         q[None, None], log_prob[None], torch.zeros(1, 1).double(), temperature=temperature
     )
@@ -25,7 +25,7 @@ def uniform_actions(low, high):
 
 
 def linear_integral(slope, low, high):
-    """log of the integral of exp(slope . a) over the box: a product over dimensions."""
+    """Return the log integral of exp(slope . a) over the box: a product over dimensions."""
     sides = zip(slope, low, high, strict=True)
     return sum(math.log((math.exp(c * h) - math.exp(c * lo)) / c) for c, lo, h in sides)
 
@@ -69,7 +69,7 @@ def test_policy_samples_of_a_linear_value(mean, log_std):
 
 
 def test_uniform_and_policy_samples_together_estimate_the_same_integral():
-    """Each sample carries the density of its own sampler, so the halves do not disagree."""
+    """Each sample carries the density of its own sampler, so both halves estimate one integral."""
     low, high = -torch.ones(1).double(), torch.ones(1).double()
     uniform = uniform_actions(low, high)[:, 0]
     quantiles = (torch.arange(SAMPLES).double() + 0.5) / SAMPLES

@@ -27,7 +27,7 @@ def test_density_of_a_known_gaussian():
     assert density.item() == pytest.approx(gaussian - math.log(1 - 0.9051482536**2), abs=1e-5)
 
 
-def test_density_depends_on_the_action_that_is_asked_about():
+def test_density_depends_on_the_action():
     density = tanh_gaussian_log_prob(
         torch.tensor([[0.0], [1.0]]), torch.zeros(2, 1), torch.zeros(2, 1)
     )
@@ -66,7 +66,7 @@ def test_density_in_float32_agrees_with_float64(magnitude, sign, centered):
 
 
 @pytest.mark.parametrize("u", [0.0, 1.0, -5.0, 9.0, -20.0, 50.0, -1000.0, 1000.0])
-def test_density_has_its_true_slope_at_any_magnitude(u):
+def test_density_has_the_analytic_gradient_at_any_magnitude(u):
     """d/du of -(u - m)^2 / 2 + 2 log cosh u at m = u is 2 tanh u; in m it is u - m = 0."""
     pre_tanh = torch.tensor([u], requires_grad=True)
     mean = torch.tensor([u], requires_grad=True)

@@ -1,4 +1,4 @@
-"""Guarantee: alpha and multiplier weight the gap with one sign; the multiplier follows the gap."""
+"""Guarantee: alpha and multiplier weight the gap; the multiplier grows with the gap."""
 
 import math
 
@@ -15,8 +15,8 @@ def double(values):
     return torch.tensor(values, dtype=torch.float64)
 
 
-def drawn(*shapes, seed=0):
-    """One float64 normal tensor (std 3) per shape."""
+def random_tensors(*shapes, seed=0):
+    """Return one float64 normal tensor (std 3) per shape."""
     generator = np.random.default_rng(seed)
     return [torch.from_numpy(generator.normal(scale=3.0, size=shape)) for shape in shapes]
 
@@ -29,7 +29,7 @@ def test_conservative_loss_is_alpha_times_the_mean_gap_summed_over_critics():
     assert_close(conservative_loss(double([[1, 3], [4, 6]]), alpha=3.0), double(21.0))
 
 
-def test_target_gap_is_taken_off_every_critic_before_the_weight():
+def test_target_gap_is_subtracted_per_critic_before_weighting():
     """2 * 3 * ((2 - 1) + (5 - 1)) = 30."""
     gap = double([[1, 3], [4, 6]])
     loss = conservative_loss(gap, alpha=3.0, multiplier=2.0, target_gap=1.0)
@@ -38,9 +38,7 @@ def test_target_gap_is_taken_off_every_critic_before_the_weight():
 
 @pytest.mark.parametrize("target_gap", [0.0, 5.0])
 @pytest.mark.parametrize("multiplier", [1.0, 2.0, 8.0])
-def test_a_larger_gap_costs_multiplier_times_alpha_more_whatever_the_multiplier(
-    multiplier, target_gap
-):
+def test_gradient_of_the_gap_is_multiplier_times_alpha(multiplier, target_gap):
     """Each of the 2 states carries half of its critic's multiplier * alpha, which is positive."""
     gap = double([[1, 3], [4, 6], [-2, 0]]).requires_grad_()
     conservative_loss(
@@ -50,14 +48,14 @@ def test_a_larger_gap_costs_multiplier_times_alpha_more_whatever_the_multiplier(
 
 
 def test_conservative_loss_agrees_with_the_reference():
-    (gap,) = drawn((3, 5))
+    (gap,) = random_tensors((3, 5))
     loss = conservative_loss(gap, alpha=0.7, multiplier=1.9, target_gap=0.4)
     expected = reference.conservative_loss(gap.numpy(), 0.7, 1.9, 0.4)
     assert loss.item() == pytest.approx(expected, rel=1e-12)
 
 
-def test_weights_given_as_tensors_give_the_same_loss_and_receive_no_gradient():
-    (gap,) = drawn((3, 5))
+def test_tensor_weights_equal_floats_and_receive_no_gradient():
+    (gap,) = random_tensors((3, 5))
     alpha, multiplier = double(0.7).requires_grad_(), double(1.9).requires_grad_()
     loss = conservative_loss(gap.requires_grad_(), alpha=alpha, multiplier=multiplier)
     assert_close(loss, conservative_loss(gap, alpha=0.7, multiplier=1.9))
@@ -80,7 +78,7 @@ def test_one_step_raises_the_multiplier_above_its_target_gap_and_lowers_it_below
 
 
 def test_multiplier_loss_is_the_opposite_of_the_conservative_loss():
-    (gap,) = drawn((3, 5))
+    (gap,) = random_tensors((3, 5))
     loss = multiplier_loss(double(1.9), gap, alpha=0.7, target_gap=0.4)
     assert_close(loss, -conservative_loss(gap, alpha=0.7, multiplier=1.9, target_gap=0.4))
     expected = reference.multiplier_loss(1.9, gap.numpy(), 0.7, 0.4)
@@ -88,7 +86,7 @@ def test_multiplier_loss_is_the_opposite_of_the_conservative_loss():
 
 
 def test_gradient_in_the_log_multiplier_agrees_with_finite_differences():
-    (gap,) = drawn((2, 5))
+    (gap,) = random_tensors((2, 5))
     log_multiplier = double(0.6).requires_grad_()
     multiplier_loss(log_multiplier.exp(), gap, alpha=0.7, target_gap=0.4).backward()
 
@@ -100,7 +98,7 @@ def test_gradient_in_the_log_multiplier_agrees_with_finite_differences():
 
 
 def trajectory(gaps, *, minimum, maximum):
-    """The multiplier after each Adam step (rate 0.1) on its log, which is clamped in place."""
+    """Return the multiplier after each Adam step (rate 0.1) on its log, clamped in place."""
     log_multiplier = torch.nn.Parameter(torch.zeros(()))
     optimizer = torch.optim.Adam([log_multiplier], lr=0.1)
     values = []
@@ -116,13 +114,13 @@ def trajectory(gaps, *, minimum, maximum):
     return values
 
 
-def test_multiplier_comes_back_after_it_was_driven_to_its_ceiling():
+def test_multiplier_decreases_after_it_reached_its_maximum():
     values = trajectory([15.0] * 200 + [0.0] * 200, minimum=0.1, maximum=100.0)
     assert values[199] == pytest.approx(100, rel=1e-4)
     assert values[399] < 10
 
 
-def test_multiplier_comes_back_after_it_was_driven_to_its_floor():
+def test_multiplier_increases_after_it_reached_its_minimum():
     values = trajectory([0.0] * 200 + [15.0] * 100, minimum=0.1, maximum=100.0)
     assert values[199] == pytest.approx(0.1, rel=1e-4)
     assert values[299] > 1

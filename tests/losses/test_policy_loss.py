@@ -1,4 +1,4 @@
-"""Guarantee: the policy, temperature and cloning losses each train their own parameters only."""
+"""Guarantee: policy, temperature and behavior cloning losses train their own parameters only."""
 
 import math
 
@@ -20,8 +20,8 @@ def double(values):
     return torch.tensor(values, dtype=torch.float64)
 
 
-def drawn(*shapes, seed=0):
-    """One float64 normal tensor (std 3) per shape."""
+def random_tensors(*shapes, seed=0):
+    """Return one float64 normal tensor (std 3) per shape."""
     generator = np.random.default_rng(seed)
     return [torch.from_numpy(generator.normal(scale=3.0, size=shape)) for shape in shapes]
 
@@ -29,7 +29,7 @@ def drawn(*shapes, seed=0):
 # --- Actor ---------------------------------------------------------------------------------------
 
 
-def test_actor_loss_weighs_the_density_against_the_worst_critic():
+def test_actor_loss_is_temperature_times_log_prob_minus_the_smallest_q():
     """State 1: 0.5 * 2 - min(3, 4) = -2; state 2: 0.5 * (-4) - min(1, 0) = -2."""
     q, log_prob = double([[3, 1], [4, 0]]), double([2, -4])
     assert_close(actor_loss(q, log_prob, temperature=0.5), double(-2.0))
@@ -37,7 +37,7 @@ def test_actor_loss_weighs_the_density_against_the_worst_critic():
 
 
 def test_actor_loss_and_its_gradients_agree_with_the_reference():
-    q, log_prob = drawn((3, 4), (4,))
+    q, log_prob = random_tensors((3, 4), (4,))
     loss = actor_loss(q.requires_grad_(), log_prob.requires_grad_(), temperature=0.3)
     loss.backward()
     values, densities = q.detach().numpy(), log_prob.detach().numpy()
@@ -50,8 +50,8 @@ def test_actor_loss_and_its_gradients_agree_with_the_reference():
         np.testing.assert_allclose(tensor.grad, expected, rtol=0, atol=1e-8)
 
 
-def test_actor_loss_sends_no_gradient_to_the_temperature():
-    q, log_prob = drawn((2, 3), (3,))
+def test_actor_loss_has_no_gradient_in_the_temperature():
+    q, log_prob = random_tensors((2, 3), (3,))
     temperature = double(0.3).requires_grad_()
     loss = actor_loss(q.requires_grad_(), log_prob, temperature=temperature)
     assert_close(loss, actor_loss(q, log_prob, temperature=0.3))
@@ -73,7 +73,7 @@ def test_temperature_grows_while_the_entropy_is_below_its_target(log_prob, direc
 
 
 def test_temperature_loss_agrees_with_the_reference():
-    (log_prob,) = drawn((5,))
+    (log_prob,) = random_tensors((5,))
     loss = temperature_loss(double(-0.4), log_prob, target_entropy=-2.0)
     expected = reference.temperature_loss(-0.4, log_prob.numpy(), -2.0)
     assert loss.item() == pytest.approx(expected, rel=1e-12)
@@ -82,20 +82,20 @@ def test_temperature_loss_agrees_with_the_reference():
 # --- Cloning -------------------------------------------------------------------------------------
 
 
-def test_cloning_loss_is_the_negative_mean_log_density():
+def test_bc_loss_is_minus_the_mean_log_prob():
     assert_close(behavior_cloning_loss(double([1.0, -4.0, 0.0])), double(1.0))
     assert reference.behavior_cloning_loss(np.array([1.0, -4.0, 0.0])) == 1.0
 
 
-def test_discrete_cloning_loss_is_the_cross_entropy():
+def test_discrete_bc_loss_is_the_cross_entropy():
     """Probabilities (1/4, 1/2, 1/4): action 1 costs log 2, action 0 costs log 4; mean 1.5 log 2."""
     logits = double([[1, 2, 1], [1, 2, 1]]).log()
     loss = discrete_behavior_cloning_loss(logits, torch.tensor([1, 0]))
     assert_close(loss, double(1.5 * math.log(2)))
 
 
-def test_discrete_cloning_loss_and_its_gradient_agree_with_the_reference():
-    (logits,) = drawn((5, 3))
+def test_discrete_bc_loss_and_its_gradient_agree_with_the_reference():
+    (logits,) = random_tensors((5, 3))
     action = torch.tensor([0, 2, 1, 1, 0])
     loss = discrete_behavior_cloning_loss(logits.requires_grad_(), action)
     loss.backward()

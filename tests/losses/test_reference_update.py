@@ -1,7 +1,7 @@
-"""Guarantee: the reference's whole updates are what the losses give on values worked by hand.
+"""Guarantee: the reference's whole updates equal losses worked by hand.
 
 Networks without a hidden layer whose weights are zero: every Q-value is a bias, the policy is one
-Gaussian. So the reference can be trusted where other tests compare whole updates against it.
+Gaussian. Other tests compare whole updates with this reference.
 """
 
 import math
@@ -15,7 +15,7 @@ STATES, WIDTH = 3, 2
 
 
 def constant_network(inputs, outputs):
-    """One linear layer that returns `outputs` whatever comes in."""
+    """Return one linear layer whose outputs are `outputs` for every input."""
     return [np.zeros((inputs, len(outputs)))], [np.array(outputs, dtype=np.float64)]
 
 

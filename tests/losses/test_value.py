@@ -1,4 +1,4 @@
-"""Guarantee: the critics are fitted to r + discount * V(s'), V judged by the worst critic."""
+"""Guarantee: the critics are fitted to r + discount * V(s'), V is the minimum over critics."""
 
 import numpy as np
 import pytest
@@ -19,8 +19,8 @@ def double(values):
     return torch.tensor(values, dtype=torch.float64)
 
 
-def drawn(*shapes, seed=0):
-    """One float64 normal tensor (std 3) per shape."""
+def random_tensors(*shapes, seed=0):
+    """Return one float64 normal tensor (std 3) per shape."""
     generator = np.random.default_rng(seed)
     return [torch.from_numpy(generator.normal(scale=3.0, size=shape)) for shape in shapes]
 
@@ -28,24 +28,24 @@ def drawn(*shapes, seed=0):
 # --- Continuous actions --------------------------------------------------------------------------
 
 
-def test_sampled_backup_is_the_worst_critic_of_the_one_action():
+def test_sampled_backup_is_the_minimum_over_critics():
     assert_close(sampled_value(double([[[5.0], [1.0]], [[2.0], [4.0]]]), None), double([2.0, 1.0]))
 
 
-def test_max_backup_takes_the_worst_critic_before_the_best_action():
+def test_max_backup_is_the_maximum_over_actions_of_the_minimum_over_critics():
     """Critics rate two actions (5, 1) and (0, 3). Per action 0 and 1, best 1; not min(5, 3) = 3."""
     value = sampled_value(double([[[5.0, 1.0]], [[0.0, 3.0]]]), None)
     assert_close(value, double([1.0]))
 
 
-def test_entropy_backup_takes_off_temperature_times_log_density():
+def test_entropy_backup_subtracts_temperature_times_log_prob():
     """min(5, 4) - 0.5 * (-2) = 5."""
     value = sampled_value(double([[[5.0]], [[4.0]]]), double([[-2.0]]), temperature=0.5)
     assert_close(value, double([5.0]))
 
 
-def test_temperature_given_as_a_tensor_gives_the_same_value_and_receives_no_gradient():
-    q, log_prob = drawn((2, 3, 1), (3, 1))
+def test_a_tensor_temperature_equals_a_float_and_receives_no_gradient():
+    q, log_prob = random_tensors((2, 3, 1), (3, 1))
     temperature = double(0.3).requires_grad_()
     value = sampled_value(q.requires_grad_(), log_prob, temperature=temperature)
     assert_close(value, sampled_value(q, log_prob, temperature=0.3))
@@ -55,12 +55,12 @@ def test_temperature_given_as_a_tensor_gives_the_same_value_and_receives_no_grad
 
 @pytest.mark.parametrize("actions", [1, 7])
 def test_sampled_value_agrees_with_the_reference(actions):
-    (q,) = drawn((3, 5, actions))
+    (q,) = random_tensors((3, 5, actions))
     np.testing.assert_allclose(sampled_value(q, None), reference.sampled_value(q.numpy()))
 
 
 def test_entropy_value_agrees_with_the_reference():
-    q, log_prob = drawn((3, 5, 1), (5, 1))
+    q, log_prob = random_tensors((3, 5, 1), (5, 1))
     value = sampled_value(q, log_prob, temperature=0.7)
     expected = reference.sampled_value(q.numpy(), log_prob.numpy(), 0.7)
     np.testing.assert_allclose(value, expected)
@@ -73,7 +73,7 @@ TARGET = double([[[5.0, 1.0, 2.0]], [[0.0, 3.0, 2.0]]])
 ONLINE = double([[[3.0, 1.0, 9.0]], [[4.0, 8.0, 0.0]]])
 
 
-def test_max_target_is_the_best_action_by_its_worst_critic():
+def test_max_target_is_the_maximum_over_actions_of_the_minimum_over_critics():
     assert_close(discrete_value(TARGET, ONLINE, target="max", temperature=1.0), double([2.0]))
 
 
@@ -90,7 +90,7 @@ def test_expected_target_averages_over_the_softmax_policy():
 
 
 def test_expected_target_of_a_small_temperature_is_the_double_target():
-    target, online = drawn((2, 5, 4), (2, 5, 4))
+    target, online = random_tensors((2, 5, 4), (2, 5, 4))
     cold = discrete_value(target, online, target="expected", temperature=1e-4)
     assert_close(cold, discrete_value(target, online, target="double", temperature=1.0))
 
@@ -98,7 +98,7 @@ def test_expected_target_of_a_small_temperature_is_the_double_target():
 @pytest.mark.parametrize("target", ["max", "double", "expected"])
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
 def test_discrete_value_agrees_with_the_reference(target, temperature):
-    q_target, q_online = drawn((2, 6, 4), (2, 6, 4))
+    q_target, q_online = random_tensors((2, 6, 4), (2, 6, 4))
     value = discrete_value(q_target, q_online, target=target, temperature=temperature)
     expected = reference.discrete_value(q_target.numpy(), q_online.numpy(), target, temperature)
     np.testing.assert_allclose(value, expected, atol=1e-12)
@@ -119,7 +119,7 @@ def test_target_bootstraps_after_a_truncation_and_not_after_a_terminal_state():
 
 
 def test_bellman_target_agrees_with_the_reference():
-    tensors = drawn((5,), (5,), (5,))
+    tensors = random_tensors((5,), (5,), (5,))
     expected = reference.bellman_target(*(t.numpy() for t in tensors))
     np.testing.assert_allclose(bellman_target(*tensors), expected)
 
@@ -136,7 +136,7 @@ def test_td_loss_is_a_mean_over_states_and_a_sum_over_critics():
 
 
 def test_td_loss_and_its_gradient_agree_with_the_reference():
-    q, target = drawn((3, 4), (4,))
+    q, target = random_tensors((3, 4), (4,))
     loss = critic_td_loss(q.requires_grad_(), target)
     loss.backward()
     values = q.detach().numpy()
@@ -150,6 +150,6 @@ def test_td_loss_and_its_gradient_agree_with_the_reference():
 
 
 def test_target_receives_no_gradient():
-    q, target = drawn((2, 3), (3,))
+    q, target = random_tensors((2, 3), (3,))
     critic_td_loss(q.requires_grad_(), target.requires_grad_()).backward()
     assert target.grad is None

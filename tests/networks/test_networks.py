@@ -23,7 +23,7 @@ PLAIN = {"orthogonal": False, "bf16": False}
 
 
 def plain_mlp(network: StackedMLP, member: int, x: Tensor) -> Tensor:
-    """One member evaluated on its own, layer after layer."""
+    """Return the outputs of one member, evaluated layer after layer."""
     layers = list(zip(network.weights, network.biases, strict=True))
     for weight, bias in layers[:-1]:
         x = torch.relu(x @ weight[member] + bias[member])
@@ -38,7 +38,7 @@ def actor(hidden: list[int], **options) -> TanhGaussianActor:
 
 
 def inner_products(matrix: Tensor) -> Tensor:
-    """Inner products of the shorter side's vectors; c² on the diagonal if orthogonal."""
+    """Return inner products of the shorter side's vectors; c² on the diagonal if orthogonal."""
     rows = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
     return rows @ rows.T
 
@@ -56,9 +56,7 @@ def test_stacked_perceptrons_equal_separate_ones(hidden: list[int]):
 
 @pytest.mark.parametrize("cache_bytes", [cpu_mlp.CACHE_BYTES, 1, 500])
 @pytest.mark.parametrize("actions", [1, 3])
-def test_the_fused_paths_gradients_are_those_of_finite_differences(
-    monkeypatch, cache_bytes, actions
-):
+def test_gradients_of_the_fused_path_equal_finite_differences(monkeypatch, cache_bytes, actions):
     """In one block, in blocks of one state, and in blocks of several."""
     monkeypatch.setattr(cpu_mlp, "CACHE_BYTES", cache_bytes)
     double = {"dtype": torch.float64, "requires_grad": True}
@@ -73,7 +71,7 @@ def test_the_fused_paths_gradients_are_those_of_finite_differences(
 
 
 def values_and_gradients(critics: ActionCritics) -> list[Tensor]:
-    """Q of 50 states with 4 actions each; its gradients by state, action and every parameter."""
+    """Return Q of 50 states with 4 actions each, and all of its gradients."""
     generator = torch.Generator().manual_seed(1)
     observation = torch.randn(50, 3, generator=generator).requires_grad_()
     action = torch.rand(50, 4, 2, generator=generator).requires_grad_()
@@ -104,7 +102,7 @@ def test_the_fused_path_equals_the_plain_one(monkeypatch, cache_bytes, hidden, b
 @pytest.mark.parametrize(
     "options", [{}, {"norm": "layer"}, {"activation": "silu"}], ids=["plain", "norm", "silu"]
 )
-def test_the_plain_paths_gradients_are_those_of_finite_differences(options: dict[str, str]):
+def test_gradients_of_the_plain_path_equal_finite_differences(options: dict[str, str]):
     critics = ActionCritics(2, 3, 2, [5, 4], **PLAIN, **options).double()
     observation = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
     action = torch.rand(4, 3, 2, dtype=torch.float64, requires_grad=True)
@@ -127,15 +125,15 @@ def test_compiled_critics_equal_eager_ones(norm: str, bf16: bool):
     torch.testing.assert_close(compiled(observation, action), critics(observation, action))
 
 
-def test_compiling_leaves_the_fused_path_out():
+def test_compiled_critics_do_not_use_the_fused_path():
     critics = ActionCritics(2, 3, 2, [8, 8], **PLAIN)
     compiled = torch.compile(critics, backend="aot_eager", fullgraph=True)
     observation, action = torch.randn(5, 3), torch.rand(5, 4, 2)
     torch.testing.assert_close(compiled(observation, action), critics(observation, action))
 
 
-def test_a_gradient_per_state_by_vmap():
-    """Their mean is the gradient of the mean, as for any batch."""
+def test_gradients_per_state_by_vmap_average_to_the_batch_gradient():
+    """The mean of the gradients is the gradient of the mean."""
     critics = ActionCritics(2, 3, 2, [8], **PLAIN, fused=False)
     parameters = {name: p.detach() for name, p in critics.named_parameters()}
     observation, action = torch.randn(5, 3), torch.rand(5, 4, 2)
@@ -150,7 +148,7 @@ def test_a_gradient_per_state_by_vmap():
         torch.testing.assert_close(per_state[name].mean(dim=0), gradient)
 
 
-def test_frozen_critics_pass_a_gradient_to_the_action_alone():
+def test_frozen_critics_have_a_gradient_in_the_action_only():
     critics = ActionCritics(2, 3, 2, [5, 4], **PLAIN).requires_grad_(False)
     action = torch.rand(6, 1, 2, requires_grad=True)
     critics(torch.randn(6, 3), action).sum().backward()
@@ -163,7 +161,7 @@ def test_frozen_critics_pass_a_gradient_to_the_action_alone():
 
 
 def identity_layer(width: int, **options: str) -> StackedMLP:
-    """One hidden layer that passes its inputs on, and a head that adds its outputs up."""
+    """Return a network with an identity hidden layer and a head that sums its outputs."""
     network = StackedMLP(1, width, [width], 1, **PLAIN, **options)
     with torch.no_grad():
         network.weights[0].copy_(torch.eye(width))
@@ -185,7 +183,7 @@ def test_layer_norm_standardizes_a_hidden_layer_before_the_activation():
     assert network(x).item() == pytest.approx(3.0 + 2.0 * math.sqrt(2.0), rel=1e-5)
 
 
-def test_layer_norm_does_not_see_the_scale_of_its_inputs():
+def test_layer_norm_is_invariant_to_the_scale_of_its_inputs():
     network = identity_layer(4, norm="layer")
     x = torch.tensor([[0.0, 3.0, 3.0, 6.0]])
     assert network(1000.0 * x).item() == pytest.approx(network(x).item(), rel=1e-5)
@@ -195,7 +193,7 @@ def test_layer_norm_does_not_see_the_scale_of_its_inputs():
     ("activation", "expected"),
     [("relu", 2.0), ("tanh", 0.0), ("silu", 4 / (1 + math.exp(-2)) - 2), ("gelu", 2 * 0.9545)],
 )
-def test_activations(activation: str, expected: float):
+def test_activations_equal_their_definitions(activation: str, expected: float):
     """Of −2 and 2, added up; Φ(2) − Φ(−2) = 0.9545."""
     network = identity_layer(2, activation=activation)
     assert network(torch.tensor([[-2.0, 2.0]])).item() == pytest.approx(expected, abs=1e-4)
@@ -273,7 +271,7 @@ def test_targets_start_as_copies_that_do_not_learn():
 
 
 @pytest.mark.parametrize("which", ["actor", "critic"])
-def test_orthogonal_weights_are_those_of_the_network_that_is_named(which: str):
+def test_orthogonal_initialization_applies_to_the_configured_network_only(which: str):
     widths = ["network.critic_hidden=[6,6]", "network.actor_hidden=[6,6]"]
     agent = build(settings(f"network.orthogonal_{which}=true", *widths), continuous_data().spaces)
     for name in ("actor", "critic"):
@@ -301,8 +299,8 @@ def test_other_weights_start_uniform_within_one_over_the_root_of_fan_in():
 # --- Precision -----------------------------------------------------------------------------------
 
 
-def readable(bf16: bool) -> tuple[StackedMLP, Tensor]:
-    """A network whose output is a third of its last hidden layer, unit by unit, and its input."""
+def network_with_visible_units(bf16: bool) -> tuple[StackedMLP, Tensor]:
+    """Return a network whose outputs are its last hidden units divided by 3, and its input."""
     torch.manual_seed(0)
     network = StackedMLP(2, 3, [8, 8], 8, orthogonal=False, bf16=bf16)
     with torch.no_grad():
@@ -313,7 +311,7 @@ def readable(bf16: bool) -> tuple[StackedMLP, Tensor]:
 
 def test_bf16_hidden_layers_and_a_float32_head():
     """A third of a bf16 number in float32 is exactly that; rounded to bf16 it would not be."""
-    network, x = readable(bf16=True)
+    network, x = network_with_visible_units(bf16=True)
     third = network(x)
     with torch.no_grad():
         network.weights[-1].copy_(torch.eye(8))
@@ -326,9 +324,9 @@ def test_bf16_hidden_layers_and_a_float32_head():
 
 
 def test_without_bf16_nothing_is_rounded():
-    network, x = readable(bf16=False)
+    network, x = network_with_visible_units(bf16=False)
     assert not torch.equal(3 * network(x), (3 * network(x)).bfloat16().float())
-    rounded, _ = readable(bf16=True)
+    rounded, _ = network_with_visible_units(bf16=True)
     torch.testing.assert_close(network(x), rounded(x), atol=0.02, rtol=0.02)
     assert not torch.equal(network(x), rounded(x))
 
@@ -346,7 +344,7 @@ def test_bf16_reaches_actor_and_critics_and_leaves_parameters_and_gradients_in_f
         assert parameter.dtype == parameter.grad.dtype == torch.float32
 
 
-def test_a_network_without_hidden_layers_is_all_head():
+def test_a_network_without_hidden_layers_is_linear_in_float32():
     network, x = StackedMLP(1, 3, [], 2, orthogonal=False, bf16=True), torch.randn(4, 3)
     torch.testing.assert_close(network(x)[0], plain_mlp(network, 0, x))
     critics = ActionCritics(1, 3, 2, [], orthogonal=False, bf16=True)

@@ -1,4 +1,4 @@
-"""Behavior policies are what their table says: imperfect, of known order, and repeatable."""
+"""Guarantee: behavior policies have the shares and the order of returns that their table states."""
 
 import numpy as np
 import pytest
@@ -20,10 +20,12 @@ from offline_cql.transitions import Spaces
 WIDE = Spaces(2, 2, False, (-2.0, 0.0), (2.0, 5.0))
 
 
-def ask(policy, count, times, starts=False):
-    """Actions [times, count, ...] of a policy that looks at nothing."""
-    at, flags = np.arange(count), np.full(count, starts)
-    return np.stack([policy(np.zeros((count, 2), np.float32), at, flags) for _ in range(times)])
+def sample_actions(policy, count, times, starts=False):
+    """Return the actions [times, count, ...] of a policy at zero observations."""
+    indices, flags = np.arange(count), np.full(count, starts)
+    return np.stack(
+        [policy(np.zeros((count, 2), np.float32), indices, flags) for _ in range(times)]
+    )
 
 
 def returns(env_id, component, episodes=10):
@@ -35,7 +37,9 @@ def returns(env_id, component, episodes=10):
 
 def test_random_actions_span_the_bounds():
     """Uniform on [-2, 2] x [0, 5]: means 0 and 2.5, and both ends are nearly reached."""
-    actions = ask(RandomActions(WIDE, 10, np.random.default_rng(0)), 10, 1000).reshape(-1, 2)
+    actions = sample_actions(RandomActions(WIDE, 10, np.random.default_rng(0)), 10, 1000).reshape(
+        -1, 2
+    )
     np.testing.assert_allclose(actions.min(axis=0), [-2, 0], atol=0.01)
     np.testing.assert_allclose(actions.max(axis=0), [2, 5], atol=0.01)
     np.testing.assert_allclose(actions.mean(axis=0), [0, 2.5], atol=0.05)
@@ -43,44 +47,50 @@ def test_random_actions_span_the_bounds():
 
 def test_random_discrete_actions_take_every_value():
     spaces = Spaces(2, 3, True, (), ())
-    counts = np.bincount(ask(RandomActions(spaces, 10, np.random.default_rng(0)), 10, 300).ravel())
+    counts = np.bincount(
+        sample_actions(RandomActions(spaces, 10, np.random.default_rng(0)), 10, 300).ravel()
+    )
     np.testing.assert_allclose(counts / 3000, 1 / 3, atol=0.05)
 
 
-def test_held_actions_last_for_their_steps_and_not_beyond_an_episode():
+def test_held_actions_repeat_for_hold_steps_within_an_episode():
     policy = RandomActions(WIDE, 2, np.random.default_rng(0), hold=3)
-    actions = ask(policy, 2, 9)[:, :, 0]
+    actions = sample_actions(policy, 2, 9)[:, :, 0]
     assert [len(set(actions[k : k + 3, 0])) for k in (0, 3, 6)] == [1, 1, 1]
     assert len(set(actions[:, 0])) == 3
-    held = RandomActions(WIDE, 2, np.random.default_rng(0), hold=3)
-    assert len(set(ask(held, 2, 4, starts=True)[:, 0, 0])) == 4
+    restarted = RandomActions(WIDE, 2, np.random.default_rng(0), hold=3)
+    assert len(set(sample_actions(restarted, 2, 4, starts=True)[:, 0, 0])) == 4
 
 
 @pytest.mark.parametrize("env_name", ["pendulum", "cartpole"])
-def test_shares_add_up_to_the_whole(env_name):
+def test_shares_of_a_mixture_sum_to_one(env_name):
     assert sum(c.share for c in SCRIPTED[env_name, "mixed"]) == pytest.approx(1)
 
 
-def test_pendulum_has_a_bad_a_middling_and_a_good_part():
+def test_pendulums_mixture_has_a_low_a_middle_and_a_high_return():
     bad, noisy, good = (returns("Pendulum-v1", c).mean() for c in mixture("pendulum", "mixed"))
     assert bad < -900 < -500 < noisy < -230 < good
 
 
-def test_cartpole_has_two_bad_parts_and_a_good_one():
+def test_cartpoles_mixture_has_two_low_returns_and_a_high_one():
     bad, onesided, good = (returns("CartPole-v1", c).mean() for c in mixture("cartpole", "mixed"))
     assert max(bad, onesided) < 80
     assert good > 400
 
 
-def test_the_cartpole_fault_is_one_sided_and_has_the_majority():
-    """Leaning left it mostly pushes right, the way to fall; leaning right it is as it should be."""
+def test_cartpoles_largest_part_pushes_the_wrong_way_when_leaning_left():
+    """Leaning left it mostly pushes right and falls; leaning right it pushes right and balances."""
     _, component, _ = mixture("cartpole", "mixed")
     policy = component.build(Spaces(4, 2, True, (), ()), 1000, np.random.default_rng(0))
-    at, starts = np.arange(1000), np.zeros(1000, bool)
-    left = policy(np.tile(np.array([0, 0, -0.05, 0], np.float32), (1000, 1)), at, starts)
-    right = policy(np.tile(np.array([0, 0, 0.05, 0], np.float32), (1000, 1)), at, starts)
-    assert 0.55 < left.mean() < 0.75  # 0.8 * 0.65 + 0.1 = 0.62
-    assert 0.85 < right.mean() < 0.95  # 0.9
+    indices, starts = np.arange(1000), np.zeros(1000, bool)
+    leaning_left = policy(
+        np.tile(np.array([0, 0, -0.05, 0], np.float32), (1000, 1)), indices, starts
+    )
+    leaning_right = policy(
+        np.tile(np.array([0, 0, 0.05, 0], np.float32), (1000, 1)), indices, starts
+    )
+    assert 0.55 < leaning_left.mean() < 0.75  # 0.8 * 0.65 + 0.1 = 0.62
+    assert 0.85 < leaning_right.mean() < 0.95  # 0.9
     assert component.share > 0.5
 
 
@@ -98,17 +108,17 @@ def network(**heads):
     return {k: v.astype(np.float32) for k, v in {**arrays, **heads}.items()}
 
 
-def test_network_is_relu_layers_and_a_tanh_of_its_mean():
+def test_network_output_by_hand():
     """x = 3: hidden (3, 0), then (6.5, 0), mean 0.85; its noise of e^-5 is added before tanh."""
     policy = Network(network(), Spaces(1, 1, False, (-2.0,), (2.0,)), np.random.default_rng(0))
     actions = policy(np.full((4000, 1), 3, np.float32), np.arange(4000), np.zeros(4000, bool))
     assert actions.shape == (4000, 1)
-    inside = np.arctanh(actions / 2)
-    assert inside.mean() == pytest.approx(0.85, abs=1e-3)
-    assert inside.std() == pytest.approx(np.exp(-5), rel=0.1)
+    pre_tanh = np.arctanh(actions / 2)
+    assert pre_tanh.mean() == pytest.approx(0.85, abs=1e-3)
+    assert pre_tanh.std() == pytest.approx(np.exp(-5), rel=0.1)
 
 
-def test_network_noise_grows_with_its_head():
+def test_network_noise_has_the_standard_deviation_of_its_head():
     arrays = network(b_log_std=np.array([-1.0]))
     policy = Network(arrays, Spaces(1, 1, False, (-1.0,), (1.0,)), np.random.default_rng(0))
     actions = policy(np.zeros((9000, 1), np.float32), np.arange(9000), np.zeros(9000, bool))

@@ -1,4 +1,4 @@
-"""A recording is exact, repeatable, whole or absent, and a data set like any other for Minari."""
+"""Guarantee: a recording is exact and repeatable, complete or absent, and readable by Minari."""
 
 import json
 import os
@@ -42,25 +42,25 @@ def load_transitions(name) -> Transitions:
     return load(MinariReader(name))
 
 
-def contents(store):
-    """Everything in the store but namespaces and locks."""
+def stored_files(store):
+    """Return the files of the store without namespaces and locks."""
     files = (path.relative_to(store) for path in store.rglob("*") if path.is_file())
     return {str(p) for p in files if p.parts[0] != ".locks" and p.name != "namespace_metadata.json"}
 
 
-def nan_after(calls, action=np.nan):
-    """A policy that breaks."""
-    made = []
+def nan_policy(calls, action=np.nan):
+    """Return a policy whose actions become `action` after `calls` calls."""
+    calls_so_far = []
 
     def policy(observations, indices, starts):
-        made.append(1)
-        value = action if len(made) > calls else 1.0
+        calls_so_far.append(1)
+        value = action if len(calls_so_far) > calls else 1.0
         return np.full((len(observations), 2), value, np.float32)
 
     return policy
 
 
-def test_the_size_is_exact_also_when_nothing_divides():
+def test_the_size_is_exact_when_components_and_environments_do_not_divide_it():
     """101 steps over two components and ten environments."""
     name = record(MARKER, dataset_config("marker", 101))
     assert name == "sim/marker/mixed_101-v0"
@@ -78,32 +78,32 @@ def test_the_default_size_has_the_plain_id():
     assert dataset_id(million) == "sim/hopper/medium-expert_1000000-v0"
 
 
-def test_every_environment_makes_its_part_whatever_its_episodes_last(monkeypatch):
-    """Episodes of 2 and of 7 steps: were the first 600 steps kept, short ones would be more."""
-    rolled = []
-    plain = recording.roll_out
+def test_every_environment_makes_its_quota_of_steps(monkeypatch):
+    """Episodes have 2 or 7 steps: the first 600 steps would have too many short ones."""
+    rollouts = []
+    roll_out = recording.roll_out
 
-    def watched(environments, policy, **options):
-        rolled.append((options["steps_each"], plain(environments, policy, **options)))
-        return rolled[-1][1]
+    def log_rollouts(environments, policy, **options):
+        rollouts.append((options["steps_each"], roll_out(environments, policy, **options)))
+        return rollouts[-1][1]
 
-    monkeypatch.setattr(recording, "roll_out", watched)
+    monkeypatch.setattr(recording, "roll_out", log_rollouts)
     record(MARKER, dataset_config("marker", 600))
-    assert [quotas for quotas, _ in rolled] == [[18] * 10, [42] * 10]
-    for (quota, *_), episodes in rolled:
-        made = np.cumsum([len(episode) for episode in episodes])
-        assert set(range(quota, 10 * quota + 1, quota)) <= set(made.tolist())
+    assert [quotas for quotas, _ in rollouts] == [[18] * 10, [42] * 10]
+    for (quota, *_), episodes in rollouts:
+        boundaries = np.cumsum([len(episode) for episode in episodes])
+        assert set(range(quota, 10 * quota + 1, quota)) <= set(boundaries.tolist())
 
 
-def test_the_log_is_what_the_environment_did():
+def test_stored_episodes_equal_the_environments_steps():
     """Marker's observation is (seed mod 1000, step), its reward the number of the step."""
     name = record(MARKER, dataset_config("marker", 200))
     lengths, cut = [], 0
     dataset = minari.load_dataset(name)
-    for episode, saved in zip(
+    for episode, metadata in zip(
         dataset, dataset.storage.get_episode_metadata(range(len(dataset))), strict=True
     ):
-        steps, seed = len(episode), saved["seed"]
+        steps, seed = len(episode), metadata["seed"]
         assert episode.observations.dtype == np.float64
         np.testing.assert_array_equal(episode.observations[:, 0], seed % 1000)
         np.testing.assert_array_equal(episode.observations[:, 1], np.arange(steps + 1))
@@ -123,8 +123,8 @@ def test_actions_are_stored_in_the_environments_units_and_span_them():
     actions = np.concatenate([e.actions for e in minari.load_dataset(name)])
     np.testing.assert_allclose(actions.min(axis=0), [-1, 0], atol=0.1)
     np.testing.assert_allclose(actions.max(axis=0), [3, 2], atol=0.1)
-    inside = load_transitions(name).actions
-    np.testing.assert_allclose(inside, (actions - [1, 1]) / [2, 1], atol=1e-6)
+    internal = load_transitions(name).actions
+    np.testing.assert_allclose(internal, (actions - [1, 1]) / [2, 1], atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -139,20 +139,20 @@ def test_a_seed_fixes_the_content(env, size):
     assert sha256(0) != sha256(1)
 
 
-def test_another_seed_makes_other_episodes_not_another_order():
+def test_another_seed_gives_other_episodes_not_another_order():
     def seeds_and_actions(seed):
         dataset = minari.load_dataset(
             record(MARKER, dataset_config("marker", 100), seed=seed, overwrite=True)
         )
-        saved = dataset.storage.get_episode_metadata(range(len(dataset)))
+        metadata = dataset.storage.get_episode_metadata(range(len(dataset)))
         actions = np.concatenate([episode.actions for episode in dataset])
-        return {metadata["seed"] for metadata in saved}, set(actions[:, 0].tolist())
+        return {entry["seed"] for entry in metadata}, set(actions[:, 0].tolist())
 
     for first, second in zip(seeds_and_actions(0), seeds_and_actions(1), strict=True):
         assert first.isdisjoint(second)
 
 
-def test_minari_reads_what_was_written():
+def test_minari_loads_a_recording():
     name = record(PENDULUM, dataset_config("pendulum", 400))
     assert list(minari.list_local_datasets()) == [name]
     dataset = minari.load_dataset(name)
@@ -165,7 +165,7 @@ def test_minari_reads_what_was_written():
     assert "held random" in shown.output
 
 
-def test_the_behavior_is_on_record(store):
+def test_metadata_describe_the_behavior_policies(store):
     """10 pendulum episodes of 200 steps; the parts hold their shares of the steps."""
     name = record(PENDULUM, dataset_config("pendulum", 2_000))
     metadata = json.loads((store / name / "data" / "metadata.json").read_text())
@@ -194,7 +194,7 @@ def test_recording_needs_no_jax(monkeypatch):
     assert len(load_transitions(record(MARKER, dataset_config("marker", 50)))) == 50
 
 
-def test_a_recording_is_made_once():
+def test_an_existing_recording_is_not_replaced():
     config = dataset_config("marker", 50)
     name = ensure_recorded(MARKER, config)
     first = load_transitions(name).sha256
@@ -202,7 +202,7 @@ def test_a_recording_is_made_once():
     assert load_transitions(name).sha256 == first
 
 
-def test_recording_again_has_to_be_asked_for():
+def test_recording_again_requires_overwrite():
     config = dataset_config("marker", 50)
     first = load_transitions(record(MARKER, config)).sha256
     with pytest.raises(DataError, match="already recorded; overwrite=true"):
@@ -211,22 +211,22 @@ def test_recording_again_has_to_be_asked_for():
     assert load_transitions(dataset_id(config)).sha256 != first
 
 
-def test_a_policy_of_ones_own_is_recorded_under_its_own_id():
-    def still(observations, indices, starts):
+def test_a_users_policy_is_recorded_under_its_own_id():
+    def constant_policy(observations, indices, starts):
         return np.tile(np.array([0.5, 1], np.float32), (len(observations), 1))
 
     config = dataset_config("marker", 30)
-    name = record(MARKER, config, behavior=still, identifier="sim/marker/run-1-v0")
+    name = record(MARKER, config, behavior=constant_policy, identifier="sim/marker/run-1-v0")
     np.testing.assert_allclose(load_transitions(name).actions, [[-0.25, 0]] * 30)
     with pytest.raises(DataError, match="id of its own"):
-        record(MARKER, config, behavior=still)
+        record(MARKER, config, behavior=constant_policy)
 
 
 def test_a_nan_action_leaves_nothing_behind(store):
     config = dataset_config("marker", 100)
     with pytest.raises(PolicyError, match="nan"):
-        record(MARKER, config, behavior=nan_after(5), identifier="sim/marker/bad-v0")
-    assert contents(store) == set()
+        record(MARKER, config, behavior=nan_policy(5), identifier="sim/marker/bad-v0")
+    assert stored_files(store) == set()
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
@@ -234,16 +234,16 @@ def test_an_interruption_while_writing_leaves_the_store_as_it_was(store, monkeyp
     config = dataset_config("marker", 50)
     if overwrite:
         first = load_transitions(record(MARKER, config)).sha256
-    before = contents(store)
+    before = stored_files(store)
 
-    def interrupted(path):
+    def interrupt(path):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(recording, "flush", interrupted)
+        patch.setattr(recording, "flush", interrupt)
         with pytest.raises(KeyboardInterrupt):
             record(MARKER, config, seed=1, overwrite=overwrite)
-    assert contents(store) == before
+    assert stored_files(store) == before
     if overwrite:
         assert load_transitions(dataset_id(config)).sha256 == first
 
@@ -260,29 +260,29 @@ record(env_config("pendulum", "Pendulum-v1"), dataset_config("pendulum", 800))
 """
 
 
-def test_a_killed_recording_is_never_taken_for_a_finished_one(store):
-    """A process dies inside Minari's writing; the next call records, and cleans up."""
+def test_a_killed_recording_is_ignored_and_replaced(store):
+    """A process is killed while Minari writes; the next call removes its files and records."""
     paths = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     killed = subprocess.run([sys.executable, "-c", KILLED], env=os.environ | paths, timeout=60)
     assert killed.returncode == 9
-    assert any(path.startswith(".recording") for path in contents(store))
+    assert any(path.startswith(".recording") for path in stored_files(store))
     assert minari.list_local_datasets() == {}
     config = dataset_config("pendulum", 800)
     with pytest.raises(DataError, match="not in the local store"):
         load_transitions(dataset_id(config))
     assert len(load_transitions(ensure_recorded(PENDULUM, config))) == 800
-    assert all(path.startswith("sim/pendulum/mixed_800-v0/data") for path in contents(store))
+    assert all(path.startswith("sim/pendulum/mixed_800-v0/data") for path in stored_files(store))
 
 
-def test_two_at_once_record_once(monkeypatch, capsys):
-    """The lock is held per open file, so two threads meet as two processes would."""
-    made = []
-    plain = recording._record
+def test_two_threads_record_once(monkeypatch, capsys):
+    """The lock is held per open file, so two threads exclude each other as two processes do."""
+    recordings = []
+    record_once = recording._record
 
     def slow(*arguments):
-        made.append(1)
+        recordings.append(1)
         time.sleep(0.3)
-        plain(*arguments)
+        record_once(*arguments)
 
     monkeypatch.setattr(recording, "_record", slow)
     config = dataset_config("marker", 50)
@@ -292,7 +292,7 @@ def test_two_at_once_record_once(monkeypatch, capsys):
         thread.start()
     for thread in threads:
         thread.join(timeout=30)
-    assert made == [1]
+    assert recordings == [1]
     assert "another process is recording sim/marker/mixed_50-v0" in capsys.readouterr().err
 
 
@@ -302,7 +302,7 @@ def test_an_id_outside_the_store_is_refused(store):
     assert not (store.parent / "evil-v0").exists()
 
 
-def test_a_bar_appears_only_when_it_takes_long(monkeypatch, capsys):
+def test_a_progress_bar_appears_for_long_recordings_only(monkeypatch, capsys):
     record(MARKER, dataset_config("marker", 50))
     assert capsys.readouterr().err == ""
     monkeypatch.setattr(progress, "SHOW_AFTER", -1.0)

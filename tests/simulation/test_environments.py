@@ -1,4 +1,4 @@
-"""Roll-outs are exact: fixed quotas, seeds that can be repeated, and no NaN passes unseen."""
+"""Guarantee: rollouts have fixed quotas and repeatable seeds; NaN and infinity are errors."""
 
 import subprocess
 import sys
@@ -18,23 +18,25 @@ from offline_cql.spaces import FlatObservation, PartObservation, flat_spaces, la
 from offline_cql.transitions import Spaces
 
 
-def middle(observations, indices, starts):
-    """Always the middle of Marker's actions."""
+def constant_policy(observations, indices, starts):
+    """Return the center of Marker's action space for every environment."""
     return np.tile(np.array([1, 1], np.float32), (len(observations), 1))
 
 
-def test_every_environment_plays_its_quota_of_episodes():
-    """Short episodes end early and are not made up for: else they would be overrepresented."""
-    episodes = roll_out(make_environments("Marker-v0", 6), middle, seed=0, episodes_each=3)
+def test_every_environment_runs_its_quota_of_episodes():
+    """An environment with short episodes runs no more of them than the others."""
+    episodes = roll_out(make_environments("Marker-v0", 6), constant_policy, seed=0, episodes_each=3)
     assert len(episodes) == 18
     assert len({len(e) for e in episodes}) == 2
     assert all(len(e) == episode_length(e.seed) for e in episodes)
-    first = [e.seed for e in roll_out([Marker()], middle, seed=0, episodes_each=3)]
+    first = [e.seed for e in roll_out([Marker()], constant_policy, seed=0, episodes_each=3)]
     assert [e.seed for e in episodes[:3]] == first  # in order of environment, then of time
 
 
-def test_markers_stay_with_their_episode_and_step():
-    for episode in roll_out(make_environments("Marker-v0", 3), middle, seed=4, episodes_each=4):
+def test_observations_and_rewards_belong_to_their_episode_and_step():
+    for episode in roll_out(
+        make_environments("Marker-v0", 3), constant_policy, seed=4, episodes_each=4
+    ):
         steps = len(episode)
         np.testing.assert_array_equal(episode.observations[:, 0], episode.seed % 1000)
         np.testing.assert_array_equal(episode.observations[:, 1], np.arange(steps + 1))
@@ -44,8 +46,10 @@ def test_markers_stay_with_their_episode_and_step():
         assert episode.observations.dtype == np.float64
 
 
-def test_time_limits_are_truncations_and_ends_are_terminal():
-    for episode in roll_out(make_environments("Marker-v0", 4), middle, seed=1, episodes_each=3):
+def test_time_limits_truncate_and_terminal_states_terminate():
+    for episode in roll_out(
+        make_environments("Marker-v0", 4), constant_policy, seed=1, episodes_each=3
+    ):
         assert not episode.terminated[:-1].any()
         assert not episode.truncated[:-1].any()
         assert bool(episode.terminated[-1]) == (episode.seed % 2 == 0)
@@ -55,7 +59,11 @@ def test_time_limits_are_truncations_and_ends_are_terminal():
 
 def test_every_environment_makes_its_quota_of_steps():
     episodes = roll_out(
-        make_environments("Marker-v0", 3), middle, seed=0, steps_each=[5, 17, 0], on_step=None
+        make_environments("Marker-v0", 3),
+        constant_policy,
+        seed=0,
+        steps_each=[5, 17, 0],
+        on_step=None,
     )
     boundary = next(k for k in range(len(episodes)) if sum(map(len, episodes[: k + 1])) == 5)
     assert sum(map(len, episodes)) == 22
@@ -68,7 +76,7 @@ def test_every_environment_makes_its_quota_of_steps():
 def test_the_last_episode_is_truncated_at_the_quota():
     """Odd seeds make 7 steps, so 3 steps are never the end of such an episode."""
     for seed in range(8):
-        (*_, last) = roll_out([Marker()], middle, seed=seed, steps_each=3)
+        (*_, last) = roll_out([Marker()], constant_policy, seed=seed, steps_each=3)
         if last.cut:
             assert last.truncated[-1]
             assert not last.terminated[-1]
@@ -76,54 +84,54 @@ def test_the_last_episode_is_truncated_at_the_quota():
     raise AssertionError("no episode was cut")
 
 
-def test_one_call_per_step_for_the_running_environments():
+def test_the_policy_is_called_once_per_step_with_the_running_environments():
     calls = []
 
     def policy(observations, indices, starts):
         calls.append((indices.tolist(), starts.tolist(), observations.dtype))
-        return middle(observations, indices, starts)
+        return constant_policy(observations, indices, starts)
 
-    told = []
+    progress = []
     episodes = roll_out(
         [Marker(), Marker()],
         policy,
         seed=0,
         steps_each=[1, 3],
-        on_step=lambda made, ended: told.append((made, ended)),
+        on_step=lambda steps, ended: progress.append((steps, ended)),
     )
     assert [indices for indices, _, _ in calls] == [[0, 1], [1], [1]]
     assert calls[0][1] == [True, True]
     assert calls[1][1] == [False]
     assert {dtype for *_, dtype in calls} == {np.dtype(np.float32)}
-    assert [made for made, _ in told] == [2, 1, 1]
-    assert sum(ended for _, ended in told) == len(episodes)
+    assert [steps for steps, _ in progress] == [2, 1, 1]
+    assert sum(ended for _, ended in progress) == len(episodes)
 
 
 def test_starts_mark_exactly_the_first_steps():
-    seen = []
+    flags = []
 
     def policy(observations, indices, starts):
-        seen.extend(zip(observations[:, 1] == 0, starts, strict=True))
-        return middle(observations, indices, starts)
+        flags.extend(zip(observations[:, 1] == 0, starts, strict=True))
+        return constant_policy(observations, indices, starts)
 
     roll_out(make_environments("Marker-v0", 3), policy, seed=2, episodes_each=3)
-    assert all(first == start for first, start in seen)
-    assert sum(start for _, start in seen) == 9
+    assert all(first == start for first, start in flags)
+    assert sum(start for _, start in flags) == 9
 
 
 def test_seeds_repeat_and_differ_between_environments_episodes_and_runs():
     def seeds(seed):
         environments = make_environments("Marker-v0", 3)
-        return [e.seed for e in roll_out(environments, middle, seed=seed, episodes_each=3)]
+        return [e.seed for e in roll_out(environments, constant_policy, seed=seed, episodes_each=3)]
 
     assert seeds(0) == seeds(0)
     assert len(set(seeds(0) + seeds(1))) == 18
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 3.1, -1.1])
-def test_an_action_that_is_no_number_or_out_of_bounds_fails(value):
+def test_a_non_finite_or_out_of_bounds_action_fails(value):
     def policy(observations, indices, starts):
-        actions = middle(observations, indices, starts)
+        actions = constant_policy(observations, indices, starts)
         actions[-1, 0] = value
         return actions
 
@@ -137,7 +145,7 @@ def test_an_action_of_the_wrong_shape_fails():
 
 
 @pytest.mark.parametrize("actions", [np.array([2]), np.array([-1]), np.array([0.5])])
-def test_a_discrete_action_that_does_not_exist_fails(actions):
+def test_an_invalid_discrete_action_fails(actions):
     with pytest.raises(PolicyError):
         roll_out(make_environments("CartPole-v1", 1), lambda *_: actions, seed=0, steps_each=2)
 
@@ -151,10 +159,10 @@ def test_a_discrete_action_that_does_not_exist_fails(actions):
     ],
 )
 @pytest.mark.parametrize("steps", [2, 5])  # the fault at the very end of the quota, and inside
-def test_a_faulty_environment_is_named(fault, message, steps):
+def test_a_simulator_error_names_environment_and_step(fault, message, steps):
     """Seed 1 draws odd reset seeds: episodes of 7 steps, so that step 5 lies inside one."""
     with pytest.raises(SimulatorError, match=message):
-        roll_out([Marker(fault)], middle, seed=1, steps_each=steps)
+        roll_out([Marker(fault)], constant_policy, seed=1, steps_each=steps)
 
 
 def test_an_unknown_environment_is_named():
@@ -183,7 +191,7 @@ BOX = gym.spaces.Box(-1, 1, (2,))
         (BOX, gym.spaces.Discrete(3, start=1), "start at 0"),
     ],
 )
-def test_other_spaces_are_refused(observation, action, message):
+def test_unsupported_spaces_are_refused(observation, action, message):
     with pytest.raises(DataError, match=message):
         flat_spaces(observation, action)
 
@@ -199,7 +207,7 @@ def test_other_spaces_are_refused(observation, action, message):
         (gym.spaces.Dict({"b": BOX, "a": gym.spaces.Dict({"c": BOX})}), 4),
     ],
 )
-def test_observations_with_a_flat_form(space, size):
+def test_flat_observations_equal_gymnasiums_flatten(space, size):
     """Sizes, and the same numbers as Gymnasium's own flatten."""
     assert flat_spaces(space, BOX).observation_dim == size
     space.seed(1)
@@ -210,7 +218,7 @@ def test_observations_with_a_flat_form(space, size):
         assert (row.dtype == np.uint8) == (space.dtype == np.uint8)
 
 
-def test_keys_are_in_alphabetical_order_even_where_the_space_has_another():
+def test_keys_are_in_alphabetical_order_also_for_an_ordered_dict():
     """Gymnasium keeps the order of an OrderedDict; a stored data set does not."""
     space = gym.spaces.Dict(OrderedDict(b=gym.spaces.Discrete(2), a=gym.spaces.Discrete(3)))
     assert list(space.spaces) == ["b", "a"]
@@ -243,8 +251,8 @@ sys.modules[{package!r}] = None
 from offline_cql.simulation.environments import make_environments
 make_environments({env_id!r}, 1)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    last = done.stderr.strip().splitlines()[-1]
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    last = process.stderr.strip().splitlines()[-1]
     assert f"packages that may have it: pip install 'offline-cql[{extra}]'" in last
     assert "SimulatorError" in last
     assert env_id.split("-v")[0] in last
@@ -252,12 +260,12 @@ make_environments({env_id!r}, 1)
 
 def test_a_shift_moves_the_first_numbers_of_every_observation():
     (env,) = make_environments("Marker-v0", 1, shift=[100.0])
-    (episode,) = roll_out([env], middle, seed=0, episodes_each=1)
+    (episode,) = roll_out([env], constant_policy, seed=0, episodes_each=1)
     np.testing.assert_array_equal(episode.observations[:, 0], episode.seed % 1000 + 100)
     np.testing.assert_array_equal(episode.observations[:, 1], np.arange(len(episode) + 1))
 
 
-def test_d4rls_maze_is_the_simulators_turned_upside_down_and_shifted():
+def test_the_shifted_antmaze_has_d4rls_start_and_goal():
     """The ant starts near (0, 0) and the goal lies near (0, 8), within a cell's noise of 1."""
     maze = [[1, 1, 1, 1, 1], [1, "g", 0, 0, 1], [1, 1, 1, 0, 1], [1, "r", 0, 0, 1], [1, 1, 1, 1, 1]]
     (env,) = make_environments(
@@ -278,28 +286,28 @@ def test_d4rls_maze_is_the_simulators_turned_upside_down_and_shifted():
     assert (reward, terminated) == (1.0, True)
 
 
-# --- D4RL's observations, rebuilt -----------------------------------------------------------------
+# --- Simulators with D4RL's observations ----------------------------------------------------------
 
 MAZE = ["#####", "#GOO#", "###O#", "#OOO#", "#####"]  # of maze2d-umaze: rows along x
 
 
-def test_a_maze_of_d4rl_has_its_cells_where_the_data_have_them():
-    """A cell's middle is at its row and column less 0.2; starts lie within 0.25 of it."""
+def test_the_pointmaze_has_its_free_cells_where_d4rls_data_have_them():
+    """A cell's center is at its row and column less 0.2; starts lie within 0.25 of it."""
     pytest.importorskip("gymnasium_robotics")
     config = settings("env=pointmaze_umaze", "dataset=d4rl")
     simulator = simulator_settings(config.env, config.dataset)
     (environment,) = make_simulators(simulator, 1)
-    seen = set()
+    cells = set()
     for seed in range(60):
         observation, _ = environment.reset(seed=seed)
         assert observation.shape == (4,)
-        place = observation[:2] + 0.2
-        cell = np.rint(place).astype(int)
-        assert np.abs(place - cell).max() <= 0.2501
-        seen.add(tuple(cell.tolist()))
+        position = observation[:2] + 0.2
+        cell = np.rint(position).astype(int)
+        assert np.abs(position - cell).max() <= 0.2501
+        cells.add(tuple(cell.tolist()))
     environment.close()
     free = {(x, y) for x in range(5) for y in range(5) if MAZE[x][y] == "O"}
-    assert seen == free
+    assert cells == free
 
 
 @pytest.mark.parametrize(("env", "fourth"), [("kitchen", 19), ("kitchen_mixed", 11)])
@@ -322,10 +330,10 @@ def test_the_kitchen_of_d4rl_gives_positions_and_the_goal(env: str, fourth: int)
     assert (goal != 0).sum() == (9 if env == "kitchen" else 10)
 
 
-def test_parts_and_constants_come_in_their_order():
+def test_selected_columns_and_constants_are_in_order():
     (environment,) = make_environments("Pendulum-v1", 1)
     part = PartObservation(environment, [2, 0], [7.0])
     whole, _ = environment.reset(seed=1)
-    found, _ = part.reset(seed=1)
-    assert found.tolist() == [whole[2], whole[0], 7.0]
-    assert part.observation_space.contains(found)
+    observation, _ = part.reset(seed=1)
+    assert observation.tolist() == [whole[2], whole[0], 7.0]
+    assert part.observation_space.contains(observation)

@@ -1,4 +1,4 @@
-"""Guarantee: a score is what the policy earned in whole episodes; measuring it changes nothing."""
+"""Guarantee: a score is the return of whole episodes; evaluation changes no weight."""
 
 from typing import Any
 
@@ -27,8 +27,8 @@ SPACES = {
 SMALL = ("hardware=cpu", "network.actor_hidden=[8]", "network.critic_hidden=[8]")
 
 
-def made(env: str) -> tuple[Any, Any]:
-    """An untrained agent and its settings: two episodes in each of three environments."""
+def make(env: str) -> tuple[Any, Any]:
+    """Return an untrained agent and its settings: two episodes in each of three environments."""
     options = ("evaluation.episodes=6", "evaluation.environments=3")
     config = settings(f"env={env}", *SMALL[: 1 if env == "cartpole" else 3], *options)
     spaces = SPACES[env]
@@ -40,14 +40,14 @@ def made(env: str) -> tuple[Any, Any]:
     return agent, config
 
 
-def references(low: float | None, high: float | None) -> EnvConfig:
+def env_with_references(low: float | None, high: float | None) -> EnvConfig:
     env = settings("env=pendulum").env
     source = "tests" if low else None
     values = {"reference_min": low, "reference_max": high, "reference_source": source}
     return env.model_copy(update=values)
 
 
-def results(*returns: float) -> list[EpisodeResult]:
+def episode_results(*returns: float) -> list[EpisodeResult]:
     return [EpisodeResult(k, k, value, 10 * (k + 1)) for k, value in enumerate(returns)]
 
 
@@ -56,19 +56,19 @@ def results(*returns: float) -> list[EpisodeResult]:
 
 def test_the_normalized_score_by_hand():
     """From -1200 (0) to -150 (100): -675 is half of the way; it may leave the range."""
-    env = references(-1200.0, -150.0)
+    env = env_with_references(-1200.0, -150.0)
     assert normalized_score(-675.0, env) == 50.0
     assert normalized_score(-1200.0, env) == 0.0
     assert normalized_score(-45.0, env) == pytest.approx(110.0)
 
 
 def test_without_references_there_is_no_normalized_score():
-    assert normalized_score(-675.0, references(None, None)) is None
+    assert normalized_score(-675.0, env_with_references(None, None)) is None
 
 
 def test_the_summary_by_hand():
     """Returns 1, 2, 6: mean 3, variance (4 + 1 + 9) / 3; lengths 10, 20, 30."""
-    summary = score(results(1.0, 2.0, 6.0), references(1.0, 5.0))
+    summary = score(episode_results(1.0, 2.0, 6.0), env_with_references(1.0, 5.0))
     assert summary.return_mean == 3.0
     assert summary.return_std == pytest.approx((14 / 3) ** 0.5)
     assert summary.length_mean == 20.0
@@ -79,33 +79,35 @@ def test_the_summary_by_hand():
 # --- Rollouts -------------------------------------------------------------------------------------
 
 
-def test_each_environment_plays_its_share():
+def test_each_environment_runs_an_equal_number_of_episodes():
     """An untrained CartPole policy has episodes of many lengths: still two in each of three."""
-    agent, config = made("cartpole")
-    found = evaluate(agent, config.env, config.evaluation)
-    assert [result.episode for result in found] == [0, 1, 2, 3, 4, 5]
-    assert len({result.seed for result in found}) == 6
-    assert all(result.return_ == result.length for result in found)  # CartPole's reward is 1
+    agent, config = make("cartpole")
+    episodes = evaluate(agent, config.env, config.evaluation)
+    assert [result.episode for result in episodes] == [0, 1, 2, 3, 4, 5]
+    assert len({result.seed for result in episodes}) == 6
+    assert all(result.return_ == result.length for result in episodes)  # CartPole's reward is 1
 
 
-def test_who_watches_is_told_every_step_and_every_episodes_end():
-    agent, config = made("cartpole")
-    told: list[tuple[int, int]] = []
-    found = evaluate(agent, config.env, config.evaluation, on_step=lambda *now: told.append(now))
-    steps, ended = (sum(each) for each in zip(*told, strict=True))
-    assert (steps, ended) == (sum(result.length for result in found), 6)
+def test_on_step_counts_every_step_and_every_finished_episode():
+    agent, config = make("cartpole")
+    progress: list[tuple[int, int]] = []
+    episodes = evaluate(
+        agent, config.env, config.evaluation, on_step=lambda *counts: progress.append(counts)
+    )
+    steps, ended = (sum(column) for column in zip(*progress, strict=True))
+    assert (steps, ended) == (sum(result.length for result in episodes), 6)
 
 
 def test_the_same_seed_is_the_same_evaluation():
-    agent, config = made("pendulum")
+    agent, config = make("pendulum")
     first = evaluate(agent, config.env, config.evaluation)
     assert evaluate(agent, config.env, config.evaluation) == first
     other = config.evaluation.model_copy(update={"seed": config.evaluation.seed + 1})
     assert evaluate(agent, config.env, other) != first
 
 
-def test_evaluating_draws_from_no_global_generator_and_changes_no_weight():
-    agent, config = made("pendulum")
+def test_evaluation_uses_no_global_generator_and_changes_no_weight():
+    agent, config = make("pendulum")
     before = {name: value.clone() for name, value in agent.state_dict().items()}
     torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()  # noqa: NPY002
     evaluate(agent, config.env, config.evaluation)
@@ -115,8 +117,8 @@ def test_evaluating_draws_from_no_global_generator_and_changes_no_weight():
     assert all(parameter.grad is None for parameter in agent.parameters())
 
 
-def test_a_policy_that_answers_nan_fails():
-    agent, config = made("pendulum")
+def test_a_policy_that_returns_nan_fails():
+    agent, config = make("pendulum")
     with torch.no_grad():
         for parameter in agent.actor.parameters():
             parameter.fill_(float("nan"))
@@ -124,9 +126,9 @@ def test_a_policy_that_answers_nan_fails():
         evaluate(agent, config.env, config.evaluation)
 
 
-def test_actions_come_in_the_units_of_the_environment():
+def test_actions_are_in_the_units_of_the_environment():
     """A saturated policy pushes with 2, Pendulum's bound, not with 1."""
-    agent, _ = made("pendulum")
+    agent, _ = make("pendulum")
     with torch.no_grad():
         for parameter in agent.actor.parameters():
             parameter.fill_(10.0)
