@@ -1,4 +1,4 @@
-"""Compare what runs in bf16 and in float32 with the same seeds learn.
+"""Compare the results of runs in bf16 and in float32 with the same seeds.
 
     python train.py -m env=hopper dataset.quality=medium-expert updates=20_000 \\
       hardware.precision=32,bf16 seed=0,1,2

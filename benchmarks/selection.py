@@ -1,7 +1,7 @@
-"""Judge the report's choice of alpha and checkpoint by simulator returns, which it does not see.
+"""Compare the report's choice of alpha and checkpoint with simulator returns, which it ignores.
 
 Reads the runs of docs/studies/2026-11-21-choice-of-alpha.md, applies the rule of docs/selection.md
-to each data set and compares the choice with what the policies earned. Prints Markdown tables;
+to each data set and compares the choice with the returns of the policies. Prints Markdown tables;
 --plot draws them.
 """
 
@@ -211,20 +211,20 @@ def verdicts(outcomes: Sequence[Outcome]) -> Table:
 
 
 # Other rules would trust no checkpoint after a turning point: of which metric, at which extreme.
-TURNS: dict[str, tuple[str, Callable[..., int]]] = {
+STOPPING_RULES: dict[str, tuple[str, Callable[..., int]]] = {
     "not after the least validation TD error": ("validation/td_error", min),
     "not after the largest validation Q": ("validation/q_logged", max),
 }
 
 
-def regret_before(turn: str, task: Task, grid: Sequence[GridRun]) -> float:
+def regret_before(rule_name: str, task: Task, grid: Sequence[GridRun]) -> float:
     """Return the regret of the best bound among checkpoints up to their alpha's turning point."""
-    column, extreme = TURNS[turn]
-    turns = {}
+    column, extreme = STOPPING_RULES[rule_name]
+    last_updates = {}
     for alpha, runs in by_alpha(grid).items():
         means = mean_by_update([run.offline for run in runs], column)
-        turns[alpha] = extreme(means, key=means.__getitem__)
-    point = best_point([p for p in task.choose(grid).points if p.updates <= turns[p.alpha]])
+        last_updates[alpha] = extreme(means, key=means.__getitem__)
+    point = best_point([p for p in task.choose(grid).points if p.updates <= last_updates[p.alpha]])
     scores = task.scores_of(grid)
     if point is None:
         return max(scores.values()) - task.behavior
@@ -236,10 +236,10 @@ def turning_points(
 ) -> Table:
     """Return the regret of the rule and of those that trust no checkpoint after a turning point."""
     regrets = {"the rule": [fmean(o.regret for o in outcomes) for outcomes in (alone, together)]}
-    for turn in TURNS:
-        single = [regret_before(turn, task, grid) for task in tasks for grid in by_seed(task)]
-        every = [regret_before(turn, task, task.grid) for task in tasks]
-        regrets[turn] = [fmean(single), fmean(every)]
+    for rule_name in STOPPING_RULES:
+        single = [regret_before(rule_name, task, grid) for task in tasks for grid in by_seed(task)]
+        every = [regret_before(rule_name, task, task.grid) for task in tasks]
+        regrets[rule_name] = [fmean(single), fmean(every)]
     rows = [(name, *(f"{value:.1f}" for value in values)) for name, values in regrets.items()]
     title = "Regret where checkpoints after a turning point are left out"
     return Table(title=title, columns=("checkpoints", "one seed", "all seeds"), rows=rows)
@@ -271,13 +271,13 @@ def _panel(axes: Any, task: Task) -> None:
     offline = task.grid[0].offline
     assert offline.behavior is not None
     assert offline.best_return is not None
-    earned, most = offline.behavior.value, offline.best_return
-    left = earned - max(2 * (most - earned), abs(earned))
+    data_value, best_return = offline.behavior.value, offline.best_return
+    x_min = data_value - max(2 * (best_return - data_value), abs(data_value))
     alphas = sorted({point.alpha for point in selection.points})
     labeled = set()
     for point in selection.points:
         color = COLORS[alphas.index(point.alpha) % len(COLORS)]
-        x = np.clip([policy.estimate.low for policy in point.candidates], left, most)
+        x = np.clip([policy.estimate.low for policy in point.candidates], x_min, best_return)
         y = [task.scores[policy.run, policy.updates] for policy in point.candidates]
         label = None if point.alpha in labeled else f"alpha {point.alpha:g}"
         labeled.add(point.alpha)
@@ -287,7 +287,7 @@ def _panel(axes: Any, task: Task) -> None:
         y = [task.scores[chosen.run, chosen.updates]]
         axes.plot([chosen.estimate.low], y, "*", color="black", markersize=12, label="chosen")
     axes.axhline(task.behavior, color=SOFT, linestyle="--", linewidth=1)
-    axes.axvline(earned, color=SOFT, linestyle="--", linewidth=1)
+    axes.axvline(data_value, color=SOFT, linestyle="--", linewidth=1)
     axes.set_title(task.name, fontsize=10)
     axes.set_xlabel("lower bound (discounted return)", fontsize=8)
     axes.set_ylabel("true score", fontsize=8)

@@ -95,12 +95,12 @@ def show(text: str) -> None:
 
 
 def peak(dtype: torch.dtype, size: int = 2048, repeats: int = 20) -> float:
-    """Return the fastest rate of a matrix product that was seen, FLOP/s."""
-    left, right = (torch.randn(size, size).to(dtype) for _ in range(2))
+    """Return the fastest measured rate of a matrix product, FLOP/s."""
+    first, second = (torch.randn(size, size).to(dtype) for _ in range(2))
     out, rates = torch.empty(size, size, dtype=dtype), []
     for _ in range(repeats):
         start = time.perf_counter()
-        torch.mm(left, right, out=out)
+        torch.mm(first, second, out=out)
         rates.append(2 * size**3 / (time.perf_counter() - start))
     return max(rates)
 

@@ -1,4 +1,4 @@
-"""Write example logs of a heated room, the data of docs/data.md's section on log files.
+"""Write example logs of a heated building, the data of docs/data.md's section on log files.
 
 python scripts/make_example_logs.py example_logs
 """
@@ -20,8 +20,8 @@ HOURS = 24 / STEPS
 LEVELS = {"off": 0.0, "half": 0.5, "full": 1.0}
 
 
-class Room(NamedTuple):
-    """Inside and outside temperatures in degrees Celsius, one room per day, [N]."""
+class Temperatures(NamedTuple):
+    """Inside and outside temperatures in degrees Celsius, one building per day, [N]."""
 
     inside: Array
     outside: Array
@@ -43,38 +43,38 @@ def price_at(step: int) -> float:
 
 
 def simulate_step(
-    room: Room, heating: Array, step: int, base: Array, generator: np.random.Generator
-) -> tuple[Room, Array]:
-    """Return the room a quarter of an hour later and the reward: comfort minus the price."""
+    state: Temperatures, heating: Array, step: int, base: Array, generator: np.random.Generator
+) -> tuple[Temperatures, Array]:
+    """Return the temperatures a quarter of an hour later and the reward: comfort minus price."""
     loss, gain = 0.12, 4.0  # degrees per hour: per degree of difference, and at full heating
-    drift = loss * (room.outside - room.inside) + gain * heating
-    noise = generator.normal(0, 0.1, room.inside.shape)
-    inside = room.inside + HOURS * drift + noise
-    shortfall = np.maximum(target_at(step) - room.inside, 0)
+    drift = loss * (state.outside - state.inside) + gain * heating
+    noise = generator.normal(0, 0.1, state.inside.shape)
+    inside = state.inside + HOURS * drift + noise
+    shortfall = np.maximum(target_at(step) - state.inside, 0)
     reward = -HOURS * (shortfall**2 + price_at(step) * heating)
-    return Room(inside, outside_at(step + 1, base)), reward
+    return Temperatures(inside, outside_at(step + 1, base)), reward
 
 
-def behavior(room: Room, step: int, good: npt.NDArray[np.bool_]) -> Array:
+def behavior(state: Temperatures, step: int, good: npt.NDArray[np.bool_]) -> Array:
     """Return the share of full heating that a careful or a careless controller chooses, [N]."""
     target = max(target_at(step), target_at(step + 8))  # heat two hours ahead
-    careful = np.clip(0.5 * (target - room.inside) + 0.3, 0, 1)
-    careless = np.where(room.inside < 19, 0.9, 0.3)  # the same by day and night
+    careful = np.clip(0.5 * (target - state.inside) + 0.3, 0, 1)
+    careless = np.where(state.inside < 19, 0.9, 0.3)  # the same by day and night
     return np.where(good, careful, careless)
 
 
 def simulate(days: int, *, discrete: bool, seed: int) -> dict[str, npt.NDArray[np.generic]]:
-    """Return the columns of the logs: one room per day, two thirds carelessly heated."""
+    """Return the columns of the logs: one building per day, two thirds carelessly heated."""
     generator = np.random.default_rng([seed, discrete])
     base = generator.uniform(-5, 12, days)
-    room = Room(generator.uniform(16, 20, days), outside_at(0, base))
+    state = Temperatures(generator.uniform(16, 20, days), outside_at(0, base))
     good = np.arange(days) % 3 == 0
     rows = []
     for step in range(STEPS):
-        share = behavior(room, step, good)
+        share = behavior(state, step, good)
         row = {
-            "temperature": room.inside,
-            "outside": room.outside,
+            "temperature": state.inside,
+            "outside": state.outside,
             "hour_sin": np.full(days, np.sin(2 * np.pi * step / STEPS)),
             "hour_cos": np.full(days, np.cos(2 * np.pi * step / STEPS)),
         }
@@ -84,7 +84,7 @@ def simulate(days: int, *, discrete: bool, seed: int) -> dict[str, npt.NDArray[n
         else:
             heating = np.clip(share + generator.normal(0, 0.2, days), 0, 1)
             row["heating_command"] = heating
-        room, row["reward"] = simulate_step(room, heating, step, base, generator)
+        state, row["reward"] = simulate_step(state, heating, step, base, generator)
         rows.append(row)
     columns = {name: np.stack([row[name] for row in rows], axis=1).ravel() for name in rows[0]}
     if discrete:

@@ -90,13 +90,13 @@ def returns(runs: list[Path]) -> Any:
 
 def values(runs: list[Path]) -> Any:
     """Draw the critics' values of the policy's actions beside the policy's return."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10.4, 3.6))
-    draw(left, runs, METRICS, "critic/q_policy")
-    left.set_yscale("symlog", linthresh=100)
-    left.set_title("estimated value: Q(s, π(s))")
-    left.legend(fontsize=8)
-    draw_returns(right, runs)
-    right.set_title("return per episode")
+    figure, (value_axes, return_axes) = plt.subplots(1, 2, figsize=(10.4, 3.6))
+    draw(value_axes, runs, METRICS, "critic/q_policy")
+    value_axes.set_yscale("symlog", linthresh=100)
+    value_axes.set_title("estimated value: Q(s, π(s))")
+    value_axes.legend(fontsize=8)
+    draw_returns(return_axes, runs)
+    return_axes.set_title("return per episode")
     return figure
 
 

@@ -1,4 +1,4 @@
-"""Transitions keep their promises: one action map, whole episodes, an identity of the content."""
+"""Guarantee: actions map to [-1, 1] and back; episodes are complete; sha256 is the content's."""
 
 import dataclasses
 from typing import Any
@@ -23,11 +23,11 @@ ARRAYS = {
 
 
 def transitions(**changes: Any) -> Transitions:
-    """Two episodes: of two steps, terminal; of one, truncated."""
+    """Return two episodes: of two steps, terminal; of one, truncated."""
     return Transitions.pack(**{**ARRAYS, "spaces": SPACES, "dataset_id": "sim/x/y-v0", **changes})
 
 
-def test_bounds_of_two_are_halved_inside():
+def test_actions_within_two_are_halved():
     actions = ActionMap((-2.0,), (2.0,))
     np.testing.assert_array_equal(
         actions.to_internal(np.array([[-2.0], [0.0], [1.0], [2.0]])), [[-1], [0], [0.5], [1]]
@@ -38,10 +38,10 @@ def test_bounds_of_two_are_halved_inside():
 def test_asymmetric_bounds_map_per_dimension():
     """[-1, 3] has its middle at 1, [0, 0.5] at 0.25."""
     actions = ActionMap((-1.0, 0.0), (3.0, 0.5))
-    outside = np.array([[-1.0, 0.0], [1.0, 0.25], [3.0, 0.5], [0.0, 0.375]])
-    inside = np.array([[-1.0, -1.0], [0.0, 0.0], [1.0, 1.0], [-0.5, 0.5]])
-    np.testing.assert_allclose(actions.to_internal(outside), inside, atol=1e-15)
-    np.testing.assert_allclose(actions.to_environment(inside), outside, atol=1e-15)
+    in_environment = np.array([[-1.0, 0.0], [1.0, 0.25], [3.0, 0.5], [0.0, 0.375]])
+    internal = np.array([[-1.0, -1.0], [0.0, 0.0], [1.0, 1.0], [-0.5, 0.5]])
+    np.testing.assert_allclose(actions.to_internal(in_environment), internal, atol=1e-15)
+    np.testing.assert_allclose(actions.to_environment(internal), in_environment, atol=1e-15)
 
 
 def test_the_map_keeps_float32_and_its_ends():
@@ -78,7 +78,7 @@ def test_a_row_is_observation_action_reward_terminated_next_observation():
     assert columns(SPACES) == (slice(0, 2), slice(2, 3), 3, 4, slice(5, 7), 7)
 
 
-def test_what_went_in_comes_out():
+def test_packed_arrays_are_read_back():
     data = transitions()
     for name, array in ARRAYS.items():
         if name != "episodes":
@@ -94,7 +94,7 @@ def test_a_discrete_action_is_an_index():
     assert data.actions.tolist() == [4, 0, 2]
 
 
-def test_images_lie_apart_from_the_rows():
+def test_images_are_stored_beside_the_rows():
     """A row keeps action, reward and terminated; observations are bytes."""
     rows = np.array([[0.5, 1, 0], [0.25, 2, 1]], np.float32)
     images = np.array([[[1, 2], [3, 4]], [[3, 4], [255, 0]]], np.uint8)
@@ -125,7 +125,7 @@ def test_episode_returns_are_undiscounted_sums():
     assert returns.tolist() == [3.0, 4.0]
 
 
-def test_length_and_shapes_are_shown():
+def test_repr_shows_length_and_shapes():
     assert len(transitions()) == 3
     assert "3 transitions in 2 episodes, observations (3, 2)" in repr(transitions())
 
@@ -138,7 +138,7 @@ def test_arrays_of_other_lengths_are_refused(name: str):
         transitions(**{name: longer})
 
 
-def test_no_transition_is_refused():
+def test_data_without_transitions_are_refused():
     with pytest.raises(DataError, match="no transitions"):
         transitions(**{name: array[:0] for name, array in ARRAYS.items()})
 

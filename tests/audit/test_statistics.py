@@ -148,8 +148,8 @@ def test_rounding_is_not_a_mismatch():
 
 
 def test_shifted_next_observations_are_counted_by_what_they_equal():
-    own = steps([0] * 6, [0] * 6, next_observations=[0, 1, 2, 3, 4, 5])
-    alignment = compute_alignment(BlockReader(own))
+    shifted = steps([0] * 6, [0] * 6, next_observations=[0, 1, 2, 3, 4, 5])
+    alignment = compute_alignment(BlockReader(shifted))
     assert (
         alignment.pairs,
         alignment.matching,
@@ -173,11 +173,11 @@ def test_shifted_next_observations_are_counted_by_what_they_equal():
     assert compute_alignment(BlockReader(apart)).equal_to_second_next == 2
 
 
-@pytest.mark.parametrize("each", [1, 2, 3, 7])
-def test_pairs_across_two_blocks_are_compared_correctly(each: int):
+@pytest.mark.parametrize("block_rows", [1, 2, 3, 7])
+def test_pairs_across_two_blocks_are_compared_correctly(block_rows: int):
     data = cart_data()
     reader = BlockReader(data)
-    reader.block_rows = each
+    reader.block_rows = block_rows
     alignment = compute_alignment(reader)
     assert alignment.matching == alignment.pairs
     assert reader.consecutive(slice(0, 21)).tolist() == [True] * 19 + [False]
@@ -421,10 +421,10 @@ def test_effective_sample_share_of_inverse_propensities():
 
 
 def test_spread_is_0_when_the_state_decides_and_1_for_random_actions():
-    def decided(log):
+    def deterministic(log):
         log["actions"] = np.tanh(log["observations"][:, :1])
 
-    same = compute_neighbors(BlockReader(cart_data(decided)), gamma=0.9)
+    same = compute_neighbors(BlockReader(cart_data(deterministic)), gamma=0.9)
     chance = compute_neighbors(BlockReader(cart_data()), gamma=0.9)
     assert same is not None
     assert chance is not None
@@ -440,10 +440,10 @@ def test_spread_of_discrete_actions_is_an_entropy_in_nats():
     assert neighbors.action_entropy is not None
     assert 0.9 < neighbors.action_entropy < math.log(3)
 
-    def decided(log):
+    def deterministic(log):
         log["actions"] = (log["observations"][:, 0] > 0).astype(int)
 
-    neighbors = compute_neighbors(BlockReader(cart_data(decided, discrete=True)), gamma=0.9)
+    neighbors = compute_neighbors(BlockReader(cart_data(deterministic, discrete=True)), gamma=0.9)
     assert neighbors is not None
     assert neighbors.action_spread < 0.2
 

@@ -168,7 +168,7 @@ def test_scores_and_split_follow_the_settings(tmp_path: Path):
         ("dataset.quality=expert", "dataset.quality=expert must be one of mixed"),
     ],
 )
-def test_invalid_settings(override: str, message: str):
+def test_an_invalid_setting_is_an_error(override: str, message: str):
     with pytest.raises(ConfigError) as error:
         validate_config(AuditConfig, compose_config(override, entry_point="audit"))
     assert str(error.value).startswith(message)

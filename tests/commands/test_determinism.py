@@ -15,7 +15,7 @@ ROLLOUTS = ("evaluation=default", "evaluation.episodes=1", "evaluation.environme
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Callable[[tuple[str, ...]], dict[str, Any]]:
-    """Return what a run without extras learned; each is trained once."""
+    """Return what a run without extras learned; the runs are cached."""
     states: dict[tuple[str, ...], dict[str, Any]] = {}
 
     def state(settings: tuple[str, ...]) -> dict[str, Any]:
@@ -28,13 +28,13 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Callable[[tuple[str, ...]
 
 
 @pytest.mark.parametrize("settings", [TINY, DISCRETE], ids=["continuous", "discrete"])
-def test_one_seed_gives_one_result(settings: tuple[str, ...], plain: Any, tmp_path: Path):
+def test_equal_seeds_give_equal_weights(settings: tuple[str, ...], plain: Any, tmp_path: Path):
     again = load_learned(train_run(tmp_path / "run", *settings, UPDATES))
     assert differences(plain(settings), again) == []
 
 
 @pytest.mark.parametrize("settings", [TINY, DISCRETE], ids=["continuous", "discrete"])
-def test_another_seed_gives_another_result(settings: tuple[str, ...], plain: Any, tmp_path: Path):
+def test_another_seed_gives_other_weights(settings: tuple[str, ...], plain: Any, tmp_path: Path):
     other = load_learned(train_run(tmp_path / "run", *settings, UPDATES, "seed=1"))
     changed = differences(plain(settings)["agent"], other["agent"])
     assert any(name.startswith("/critic.") for name in changed)

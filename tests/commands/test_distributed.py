@@ -31,10 +31,10 @@ SETTINGS = {
 }
 
 
-def on_two(settings: tuple[str, ...]) -> tuple[str, ...]:
+def with_two_processes(settings: tuple[str, ...]) -> tuple[str, ...]:
     """Return the settings with hardware=ddp_cpu."""
-    kept = [key for key in settings if key != "hardware=cpu"]
-    return (*kept, "hardware=ddp_cpu")
+    shared = [key for key in settings if key != "hardware=cpu"]
+    return (*shared, "hardware=ddp_cpu")
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def runs_by_kind(tmp_path_factory: pytest.TempPathFactory, recorded: Path) -> di
     base = tmp_path_factory.mktemp("ranks")
     runs = {}
     for name, settings in SETTINGS.items():
-        config = compose_config(*on_two(settings), f"run_dir={base / name}")
+        config = compose_config(*with_two_processes(settings), f"run_dir={base / name}")
         folder = create_run(config, *validate(config, []), grid_name=None)
         runs[name] = (train_run(base / f"{name}-one", *settings), folder)
     command = ["torch.distributed.run", "--standalone", "--nproc-per-node=2"]
@@ -111,7 +111,11 @@ def test_metrics_are_those_of_one_process(kind: str, runs_by_kind: Any):
 @pytest.mark.slow
 def test_a_grid_of_distributed_runs_is_separate_runs(tmp_path: Path):
     """Each job has its own alpha and weights and finishes."""
-    arguments = (*on_two(SETTINGS["continuous"]), "cql.alpha=1,5", f"run_dir={tmp_path}/run")
+    arguments = (
+        *with_two_processes(SETTINGS["continuous"]),
+        "cql.alpha=1,5",
+        f"run_dir={tmp_path}/run",
+    )
     command = [sys.executable, "train.py", "-m", *arguments, f"hydra.sweep.dir={tmp_path}/grid"]
     subprocess.run(command, cwd=ROOT, check=True, timeout=500)
     jobs = [read_json(tmp_path / "grid" / "jobs" / f"000{k}.json") for k in (0, 1)]
@@ -130,7 +134,11 @@ def test_a_grid_of_distributed_runs_is_separate_runs(tmp_path: Path):
 def test_a_run_whose_rank_is_killed_ends(number: signal.Signals, tmp_path: Path):
     """It ends in bounded time with an exit code and its last checkpoint, and leaves no process."""
     folder = tmp_path / "run"
-    arguments = (*on_two(SETTINGS["discrete"]), "updates=1_000_000", "checkpoint_every=10")
+    arguments = (
+        *with_two_processes(SETTINGS["discrete"]),
+        "updates=1_000_000",
+        "checkpoint_every=10",
+    )
     with entry_point(*arguments, f"run_dir={folder}") as process:
         wait_for(lambda: bool(saved_updates(folder)), process)
         ranks = rank_processes(folder)

@@ -56,7 +56,7 @@ SAMPLED = ("cql-continuous", "bc-discrete")
 
 @pytest.fixture(scope="module")
 def exported(recorded: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """A function from a kind and overrides of export.py to a run folder; cached, do not change."""
+    """Return a function that exports a run per kind and overrides; its folders are shared."""
     base = tmp_path_factory.mktemp("runs")
 
     @functools.cache
@@ -75,7 +75,7 @@ def exported(recorded: Path, tmp_path_factory: pytest.TempPathFactory) -> Callab
 
 @pytest.fixture
 def run(exported: Callable[..., Path], tmp_path: Path) -> Path:
-    """A copy of an exported run of continuous CQL, which the test may change."""
+    """Return a copy of an exported run of continuous CQL, which the test may change."""
     return Path(shutil.copytree(exported("cql-continuous"), tmp_path / "run"))
 
 
@@ -260,9 +260,7 @@ def test_a_file_that_fails_the_check_is_not_written(
     assert [(run / name).read_bytes() for name in names] == before
 
 
-def test_the_check_uses_the_data_where_they_are_on_this_machine(
-    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_the_check_uses_local_data(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     check = read_json(run / "policy.json")["check"]
     assert (check["from"], check["observations"]) == ("data set", 1_000)
     assert check["largest_difference"] <= check["tolerance"] == 1e-3
@@ -319,7 +317,7 @@ def test_the_estimate_belongs_to_the_exported_weights(tmp_path: Path):
 
 @pytest.fixture(scope="module")
 def named(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An exported run on a table whose columns and actions have names."""
+    """Return an exported run on a table whose columns and actions have names."""
     folder = tmp_path_factory.mktemp("named")
     generator = np.random.default_rng(0)
     path, size = folder / "logs.parquet", 400
@@ -352,7 +350,7 @@ def test_names_come_from_the_data(named: Path):
     assert description["env"] == {"name": "logged", "id": None, "arguments": {}}
 
 
-def test_data_that_have_changed_are_not_used(named: Path, capsys: Any):
+def test_changed_data_are_not_used(named: Path, capsys: Any):
     path = named.parent / "logs.parquet"
     before = path.read_bytes()
     try:
@@ -366,12 +364,12 @@ def test_data_that_have_changed_are_not_used(named: Path, capsys: Any):
 # --- Errors ----------------------------------------------------------------------------------
 
 
-def test_a_checkpoint_that_does_not_exist(run: Path):
+def test_a_missing_checkpoint_is_an_error(run: Path):
     with pytest.raises(ConfigError, match=r"checkpoint=30 must be one of last, 20, 40$"):
         export(run, "checkpoint=30")
 
 
-def test_a_folder_that_is_not_a_run(tmp_path: Path):
+def test_a_folder_that_is_not_a_run_is_an_error(tmp_path: Path):
     with pytest.raises(ConfigError, match=r"is not a run folder: config.yaml is missing"):
         export(tmp_path)
 

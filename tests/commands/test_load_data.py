@@ -1,4 +1,4 @@
-"""Guarantee: the settings say which data; they fit the simulator, or there is none to fit."""
+"""Guarantee: the settings select the data; data that do not fit the simulator are an error."""
 
 from pathlib import Path
 from typing import Any
@@ -10,12 +10,7 @@ from support.config import compose_config
 from support.config import settings as composed_settings
 from support.train import SIZE
 
-from offline_cql.commands.load_data import (
-    READERS,
-    environment_spaces,
-    is_local,
-    load_transitions,
-)
+from offline_cql.commands.load_data import READERS, environment_spaces, load_transitions
 from offline_cql.config import SOURCES, EnvConfig, TrainConfig, validate_config
 from offline_cql.errors import DataError
 from offline_cql.readers import load
@@ -30,30 +25,13 @@ SMALL = f"dataset.size={SIZE}"
 FROM_STORE = "dataset=minari"
 
 
-def loaded(*overrides: str) -> Transitions:
+def load_data(*overrides: str) -> Transitions:
     config = composed_settings(*overrides)
     return load_transitions(config.env, config.dataset)
 
 
-def test_every_source_of_the_schema_is_one():
+def test_every_data_source_has_a_reader():
     assert set(READERS) == set(SOURCES)
-
-
-def test_data_are_local_once_they_are_on_this_machine(tmp_path: Path, monkeypatch: Any):
-    def local(*overrides: str) -> bool:
-        return is_local(composed_settings(*overrides).dataset)
-
-    assert local("env=cartpole", SMALL)
-    assert not local("env=cartpole", "dataset.size=777")
-    assert local("env=cartpole", FROM_STORE, f"dataset.id={CARTPOLE}")
-    assert not local("env=cartpole", FROM_STORE, "dataset.id=D4RL/pen/human-v2")
-    monkeypatch.setenv("D4RL_DATASET_DIR", str(tmp_path))
-    assert not local("env=hopper", "dataset=d4rl")
-    (tmp_path / "hopper_medium-v2.hdf5").touch()
-    assert local("env=hopper", "dataset=d4rl")
-    # Reading a path reports that it is missing.
-    assert local("env=hopper", "dataset=d4rl", "dataset.path=none.hdf5")
-    assert local("env=logged", "dataset=table", "dataset.path=none.csv")
 
 
 # --- The simulator --------------------------------------------------------------------------------
@@ -72,7 +50,7 @@ def test_the_spaces_are_those_of_the_simulator(env: str, spaces: Spaces | None):
 
 
 def env_config(name: str) -> EnvConfig:
-    """conf/env/<name>.yaml, checked; `logged` has no simulated data, so it names some."""
+    """Return the validated settings of an environment; `logged` needs a table."""
     other = ("dataset=table", "dataset.path=logs.csv") if name == "logged" else ()
     config: TrainConfig = validate_config(TrainConfig, compose_config(f"env={name}", *other))
     return config.env
@@ -84,7 +62,7 @@ def env_config(name: str) -> EnvConfig:
 def test_data_of_another_environment_are_refused(env: str, other: str):
     message = rf"{other} does not fit env={env}: the data have Spaces\(.*, the environment Spaces\("
     with pytest.raises(DataError, match=message):
-        loaded(f"env={env}", FROM_STORE, f"dataset.id={other}")
+        load_data(f"env={env}", FROM_STORE, f"dataset.id={other}")
 
 
 # --- Each source ----------------------------------------------------------------------------------
@@ -93,29 +71,29 @@ def test_data_of_another_environment_are_refused(env: str, other: str):
 def test_simulated_data_are_recorded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
     small = ("env=cartpole", "dataset.size=60", "batch_size=32")
-    first = loaded(*small)
+    first = load_data(*small)
     assert (first.dataset_id, len(first)) == ("sim/cartpole/mixed_60-v0", 60)
     stamp = (tmp_path / first.dataset_id / "data" / "main_data.hdf5").stat()
-    again = loaded(*small)
+    again = load_data(*small)
     assert (tmp_path / first.dataset_id / "data" / "main_data.hdf5").stat() == stamp
     assert again.sha256 == first.sha256
 
 
 def test_a_minari_id_needs_no_simulator():
-    data = loaded("env=logged", FROM_STORE, f"dataset.id={PENDULUM}")
-    simulated = loaded("env=pendulum", SMALL)
+    data = load_data("env=logged", FROM_STORE, f"dataset.id={PENDULUM}")
+    simulated = load_data("env=pendulum", SMALL)
     assert dataset_id(composed_settings("env=pendulum", SMALL).dataset) == PENDULUM
     assert (data.sha256, data.spaces) == (simulated.sha256, simulated.spaces)
     assert data.sha256 == load(MinariReader(PENDULUM)).sha256
 
 
-def test_a_table_needs_a_path(tmp_path: Path):
+def test_a_table_is_read_from_its_path(tmp_path: Path):
     path = tmp_path / "logs.csv"
     path.write_text(
         "obs_x,action,reward,episode,terminated\n"
         "0.5,0,1,0,0\n1.5,1,2,0,1\n2.5,0,4,1,0\n3.5,1,8,1,1\n"
     )
-    data = loaded("env=logged", "dataset=table", f"dataset.path={path}")
+    data = load_data("env=logged", "dataset=table", f"dataset.path={path}")
     assert data.spaces == Spaces(1, 2, True, (), ())
     assert data.observations.ravel().tolist() == [0.5, 1.5, 2.5, 3.5]
     assert data.rewards.tolist() == [1, 2, 4, 8]
@@ -123,7 +101,7 @@ def test_a_table_needs_a_path(tmp_path: Path):
     assert data.terminated.tolist() == [False, True, False, True]
 
 
-def test_a_d4rl_file_is_found_by_its_path(tmp_path: Path):
+def test_a_d4rl_file_is_read_from_its_path(tmp_path: Path):
     """Two episodes of three steps, in Pendulum's units: bounds -2 … 2."""
     draw = np.random.default_rng(0)
     arrays: dict[str, Any] = {
@@ -133,11 +111,11 @@ def test_a_d4rl_file_is_found_by_its_path(tmp_path: Path):
         "terminals": np.array([0, 0, 1, 0, 0, 1], bool),
         "timeouts": np.zeros(6, bool),
     }
-    with h5py.File(tmp_path / "own-v0.hdf5", "w") as file:
+    with h5py.File(tmp_path / "mine-v0.hdf5", "w") as file:
         for name, array in arrays.items():
             file[name] = array
-    path = f"dataset.path={tmp_path / 'own-v0.hdf5'}"
-    data = loaded("env=pendulum", "dataset=d4rl", "env.d4rl={id:Pendulum-v1}", path)
-    assert data.dataset_id == "own-v0"
+    path = f"dataset.path={tmp_path / 'mine-v0.hdf5'}"
+    data = load_data("env=pendulum", "dataset=d4rl", "env.d4rl={id:Pendulum-v1}", path)
+    assert data.dataset_id == "mine-v0"
     np.testing.assert_array_equal(data.observations[:3], arrays["observations"][:3])
     np.testing.assert_allclose(data.actions, arrays["actions"][: len(data)] / 2, atol=1e-6)

@@ -31,8 +31,8 @@ def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Write six days of the documentation's example logs; return their folder."""
     folder = tmp_path_factory.mktemp("logs")
     command = [sys.executable, "scripts/make_example_logs.py", str(folder), "--days", "6"]
-    done = subprocess.run(command, cwd=CONF.parent, check=True, capture_output=True, text=True)
-    assert "576 steps" in done.stdout
+    process = subprocess.run(command, cwd=CONF.parent, check=True, capture_output=True, text=True)
+    assert "576 steps" in process.stdout
     return folder
 
 
@@ -79,7 +79,7 @@ def test_a_run_resumes_exactly(finished: Path, logs: Path, tmp_path: Path):
     assert differences(load_learned(folder), load_learned(finished)) == []
 
 
-def test_the_table_at_the_end_has_no_return_of_the_policy(
+def test_the_result_table_has_no_return_without_a_simulator(
     finished: Path, capsys: pytest.CaptureFixture[str]
 ):
     settings = validate_config(TrainConfig, compose_config(*SHORT, "dataset.path=x"))
@@ -106,7 +106,7 @@ def settings_of(*overrides: str) -> TrainConfig:
     return validate(compose_config(*overrides), [])[0]
 
 
-def test_a_continuous_setting_of_a_discrete_agent_is_refused_only_when_typed(logs: Path):
+def test_a_continuous_setting_of_a_discrete_agent_is_refused_only_as_an_override(logs: Path):
     settings = settings_of(*overrides_for(logs, "levels"))
     assert settings.cql.bc_updates > 0  # conf/env/logged.yaml: nobody typed it
     reject_unused_overrides(settings, list(overrides_for(logs, "levels")), discrete=True)
@@ -114,7 +114,7 @@ def test_a_continuous_setting_of_a_discrete_agent_is_refused_only_when_typed(log
         reject_unused_overrides(settings, ["cql.bc_updates=10"], discrete=True)
 
 
-def test_a_simulators_spaces_are_those_of_the_data(logs: Path):
+def test_data_that_do_not_fit_the_simulator_are_refused(logs: Path):
     """Pendulum has three observations and one action within ±2; the logs have four columns."""
     pendulum = ("env=pendulum", "evaluation=none", *overrides_for(logs, "logs")[1:])
     with pytest.raises(DataError, match=r"matches 4 columns .* the simulator has 3"):
@@ -130,9 +130,9 @@ def test_the_command_trains_on_a_file_and_names_a_wrong_column(logs: Path, tmp_p
         command = [sys.executable, "train.py", *overrides_for(logs, "levels", *overrides)]
         return subprocess.run(command, cwd=CONF.parent, capture_output=True, text=True, check=False)
 
-    done = run(f"run_dir={tmp_path}/run")
-    assert done.returncode == 0, done.stderr
-    assert "policy return" not in done.stdout
+    process = run(f"run_dir={tmp_path}/run")
+    assert process.returncode == 0, process.stderr
+    assert "policy return" not in process.stdout
     wrong = run("dataset.columns.reward=rewards")
     assert wrong.returncode == 2
     assert "error: " in wrong.stderr

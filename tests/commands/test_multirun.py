@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("recorded")
 SMALL = [key for key in DISCRETE if key != "env=cartpole"]
 
 
-def grid(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run_grid(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run `python train.py -m …` with its folders below `folder`."""
     return subprocess.run(
         [
@@ -40,8 +40,8 @@ def grid(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.slow
 def test_a_grid_leaves_a_folder_per_job_and_a_table(tmp_path: Path):
-    done = grid(tmp_path, "env=pendulum,cartpole", "cql.alpha=0,1")
-    assert done.returncode == 0, done.stderr
+    process = run_grid(tmp_path, "env=pendulum,cartpole", "cql.alpha=0,1")
+    assert process.returncode == 0, process.stderr
     jobs = rows(tmp_path / "grid")
     settings = []
     for job in jobs:
@@ -53,7 +53,7 @@ def test_a_grid_leaves_a_folder_per_job_and_a_table(tmp_path: Path):
     assert [job["result"]["status"] for job in jobs] == ["finished"] * 4
     names = [f"{tmp_path}/run{suffix}" for suffix in ("", "-2", "-3", "-4")]
     assert [job["run"] for job in jobs] == names
-    table = done.stdout.partition("grid ")[2]
+    table = process.stdout.partition("grid ")[2]
     assert "4 jobs" in table
     assert len(re.findall(r"│ *finished *│", table)) == 4
     assert all(name in table for name in names)
@@ -65,17 +65,17 @@ def test_a_grid_leaves_a_folder_per_job_and_a_table(tmp_path: Path):
 
 def test_a_job_that_fails_does_not_stop_the_others(tmp_path: Path):
     """The first job's critics explode."""
-    done = grid(tmp_path, "cql.critic_learning_rate=1e30,1e-3", "log_every=1")
-    assert done.returncode == 1
+    process = run_grid(tmp_path, "cql.critic_learning_rate=1e30,1e-3", "log_every=1")
+    assert process.returncode == 1
     bad, good = rows(tmp_path / "grid")
     assert bad["result"]["status"] == "diverged"
     assert good["result"]["status"] == "finished"
-    table = done.stdout.partition("grid ")[2]
+    table = process.stdout.partition("grid ")[2]
     assert "1 of 2 jobs did not finish" in table
     assert "cql.critic_learning_rate=1e+30" in table.partition("did not finish")[2]
     assert "is not finite" in table
-    assert "Traceback" not in done.stderr
-    assert "error: update" in done.stderr
+    assert "Traceback" not in process.stderr
+    assert "error: update" in process.stderr
 
 
 def test_a_job_without_a_run_folder_is_listed(tmp_path: Path, capsys: Any):
@@ -91,7 +91,7 @@ def test_a_job_without_a_run_folder_is_listed(tmp_path: Path, capsys: Any):
     assert "env=hopper: failed: no such data" in output
 
 
-def test_five_runs_of_one_name_are_five_folders(tmp_path: Path):
+def test_five_runs_with_one_run_dir_get_five_folders(tmp_path: Path):
     with ThreadPoolExecutor(5) as pool:
         folders = list(pool.map(lambda _: create_run_dir(tmp_path / "a" / "run"), range(5)))
     names = ["run", "run-2", "run-3", "run-4", "run-5"]
@@ -102,9 +102,9 @@ def test_five_runs_of_one_name_are_five_folders(tmp_path: Path):
 @pytest.mark.slow
 def test_the_joblib_launcher_runs_jobs_in_parallel(tmp_path: Path):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
-    done = grid(tmp_path, "seed=0,1", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
-    assert done.returncode == 0, done.stderr
+    process = run_grid(tmp_path, "seed=0,1", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
+    assert process.returncode == 0, process.stderr
     jobs = rows(tmp_path / "grid")
     assert [job["result"]["status"] for job in jobs] == ["finished"] * 2
     assert len({job["run"] for job in jobs}) == 2
-    assert "2 jobs" in done.stdout
+    assert "2 jobs" in process.stdout

@@ -68,7 +68,7 @@ def test_importance_sampling_of_continuous_actions_is_rejected(continuous: Path)
         estimate(continuous, "ope=all")
 
 
-def test_data_that_have_changed_are_rejected(
+def test_changed_data_are_rejected(
     continuous: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
     """Recorded with another seed, the same id has other content."""

@@ -34,16 +34,16 @@ def entry_point(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProces
     )
 
 
-def reported(out: Path, runs: Path, *overrides: str) -> dict:
+def run_report(out: Path, runs: Path, *overrides: str) -> dict:
     report(compose_config(f"runs={runs}", f"out={out}", *overrides, entry_point="report"))
     return read_json(out / "report.json")
 
 
 def test_the_recommendation_is_printed_first(tmp_path: Path):
     write_grid(tmp_path / "runs")
-    done = entry_point("runs=runs", "out=out", cwd=tmp_path)
-    assert (done.returncode, done.stderr) == (0, "")
-    lines = done.stdout.splitlines()
+    process = entry_point("runs=runs", "out=out", cwd=tmp_path)
+    assert (process.returncode, process.stderr) == (0, "")
+    lines = process.stdout.splitlines()
     assert lines[:2] == [
         "cart · sim/cart/mixed-v0",
         "  Ship alpha=5 after 100 updates, seed 1",
@@ -62,7 +62,7 @@ def test_the_recommendation_is_printed_first(tmp_path: Path):
 
 
 def test_report_json_contains_the_choice_and_its_reasons(tmp_path: Path):
-    content = reported(tmp_path / "out", write_grid(tmp_path / "runs"))
+    content = run_report(tmp_path / "out", write_grid(tmp_path / "runs"))
     (selection,) = content["selections"].values()
     assert selection["ship"]
     assert selection["chosen"]["alpha"] == 5
@@ -83,7 +83,7 @@ def test_report_json_is_valid_where_values_are_not_finite(tmp_path: Path):
     nan = float("nan")
     runs = tmp_path / "runs"
     write_run(runs / "run", bounds={100: (nan, nan), 200: (nan, 5)}, returns={200: [nan]})
-    reported(tmp_path / "out", runs)
+    run_report(tmp_path / "out", runs)
 
     def refused(constant: str) -> None:
         raise AssertionError(constant)
@@ -91,10 +91,10 @@ def test_report_json_is_valid_where_values_are_not_finite(tmp_path: Path):
     json.loads((tmp_path / "out" / "report.json").read_text(), parse_constant=refused)
 
 
-def test_the_limits_are_settings(tmp_path: Path):
+def test_the_thresholds_are_settings(tmp_path: Path):
     """With every share allowed alpha=0 has the largest bound; its estimate stays below the best."""
     runs = write_grid(tmp_path / "runs")
-    content = reported(tmp_path / "out", runs, "above_best_share=1", "bc_margin=10")
+    content = run_report(tmp_path / "out", runs, "above_best_share=1", "bc_margin=10")
     (selection,) = content["selections"].values()
     assert selection["chosen"]["alpha"] == 0
     assert selection["too_large"].keys() == {"0", "5", "20"}
@@ -107,45 +107,45 @@ def test_unreadable_and_unfinished_runs_are_listed_and_the_rest_is_reported(tmp_
     write_run(runs / "failed", status="failed")
     half = write_run(runs / "half") / "validation.csv"
     half.write_text(half.read_text()[:-9])
-    done = entry_point(f"runs={runs}", f"out={tmp_path}/out")
-    assert (done.returncode, done.stderr) == (0, "")
-    left = [line for line in done.stdout.splitlines() if line.startswith("left out")]
-    assert left == [
+    process = entry_point(f"runs={runs}", f"out={tmp_path}/out")
+    assert (process.returncode, process.stderr) == (0, "")
+    skipped = [line for line in process.stdout.splitlines() if line.startswith("left out")]
+    assert skipped == [
         f"left out {runs}/failed: status failed: failed for a reason",
         f"left out {runs}/going-on: result.json is missing: the run is in progress or was killed",
         f"left out {runs}/half: validation.csv is truncated in line 3",
         f"left out {runs}/no-config: config.yaml is missing",
     ]
     page = (tmp_path / "out" / "report.html").read_text()
-    assert all(line.split(": ")[-1] in page for line in left)
+    assert all(line.split(": ")[-1] in page for line in skipped)
     assert len(read_json(tmp_path / "out" / "report.json")["runs"]) == 8
 
 
 def test_a_report_without_a_readable_run_is_written_too(tmp_path: Path):
     (write_run(tmp_path / "runs" / "run") / "result.json").unlink()
-    content = reported(tmp_path / "out", tmp_path / "runs")
+    content = run_report(tmp_path / "out", tmp_path / "runs")
     assert (content["runs"], len(content["left_out"])) == ([], 1)
 
 
 def test_a_second_report_takes_a_folder_of_its_own(tmp_path: Path):
     write_run(tmp_path / "runs" / "run")
     for _ in range(2):
-        reported(tmp_path / "out", tmp_path / "runs")
+        run_report(tmp_path / "out", tmp_path / "runs")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "out-2", "runs"]
 
 
-def test_a_report_beside_the_runs_is_not_taken_for_a_run(tmp_path: Path):
+def test_a_report_folder_is_not_listed_as_a_run(tmp_path: Path):
     write_run(tmp_path / "run")
-    reported(tmp_path / "reports" / "one", tmp_path)
-    content = reported(tmp_path / "reports" / "two", tmp_path)
+    run_report(tmp_path / "reports" / "one", tmp_path)
+    content = run_report(tmp_path / "reports" / "two", tmp_path)
     assert (len(content["runs"]), content["left_out"]) == (1, [])
 
 
-def test_a_folder_without_runs_is_one_line(tmp_path: Path):
-    done = entry_point(f"runs={tmp_path}/none", f"out={tmp_path}/out")
-    assert done.returncode == 2
+def test_a_folder_without_runs_is_a_one_line_error(tmp_path: Path):
+    process = entry_point(f"runs={tmp_path}/none", f"out={tmp_path}/out")
+    assert process.returncode == 2
     assert (
-        done.stderr
+        process.stderr
         == f"error: runs={tmp_path}/none does not exist; train.py creates run folders in outputs/\n"
     )
     assert not (tmp_path / "out").exists()
@@ -175,10 +175,10 @@ def test_nothing_that_trains_is_loaded(tmp_path: Path):
         " entry_point='report'));"
         "print(sorted({'torch', 'pytorch_lightning', 'gymnasium', 'minari'} & set(sys.modules)))"
     )
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    assert done.stdout.splitlines()[-1] == "[]"
+    assert process.stdout.splitlines()[-1] == "[]"
 
 
 @pytest.mark.slow
@@ -188,6 +188,6 @@ def test_sixty_runs_are_read(tmp_path: Path):
         for path in (tmp_path / "runs" / str(task)).glob("*/metadata.json"):
             path.write_text(path.read_text().replace("aaaa", f"{task:04d}"))
     shutil.copytree(tmp_path / "runs" / "0", tmp_path / "runs" / "again")
-    done = entry_point(f"runs={tmp_path}/runs", f"out={tmp_path}/out")
-    assert done.returncode == 0
+    process = entry_point(f"runs={tmp_path}/runs", f"out={tmp_path}/out")
+    assert process.returncode == 0
     assert len(read_json(tmp_path / "out" / "report.json")["runs"]) == 64

@@ -43,7 +43,7 @@ ROLLOUTS = ("evaluation=default", "evaluation.episodes=4", "evaluation.environme
 METRICS_PAGE = (CONF.parent / "docs" / "metrics.md").read_text()
 
 
-def typed_in(*overrides: str) -> float | None:
+def run_train(*overrides: str) -> float | None:
     """Run `python train.py <overrides>`, without the check of its command line."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose("train", list(overrides), return_hydra_config=True)
@@ -62,7 +62,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, recorded: Path) -> tuple[
     folder = tmp_path_factory.mktemp("finished") / "2026-11-21_00-00-00-seed0"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SEED", "7")
-        value = typed_in(
+        value = run_train(
             *(*TINY, *ROLLOUTS, "evaluation.every=10", "updates=20", f"run_dir={folder}"),
             "seed=${oc.env:SEED}",
         )
@@ -70,7 +70,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, recorded: Path) -> tuple[
     return folder, value
 
 
-def test_the_config_is_kept_with_environment_variables_unresolved(finished: Any):
+def test_config_yaml_keeps_environment_variables_unresolved(finished: Any):
     text = (finished[0] / "config.yaml").read_text()
     assert "seed: ${oc.env:SEED}" in text
     # Everything else is a value, so that later defaults cannot change the run.
@@ -78,7 +78,7 @@ def test_the_config_is_kept_with_environment_variables_unresolved(finished: Any)
     assert f"run_dir: {finished[0]}" in text
 
 
-def test_metadata_name_what_repeating_the_run_needs(finished: Any):
+def test_metadata_describe_code_data_and_machine(finished: Any):
     metadata = read_json(finished[0] / "metadata.json")
     assert {"created", "command", "grid", "commit", "versions", "hardware", "dataset"} <= set(
         metadata
@@ -90,7 +90,7 @@ def test_metadata_name_what_repeating_the_run_needs(finished: Any):
     assert metadata["grid"] is None
 
 
-def test_the_result_is_that_of_the_last_evaluation(finished: Any):
+def test_result_json_has_the_last_evaluation(finished: Any):
     folder, value = finished
     result = read_json(folder / "result.json")
     table = METRICS_PAGE.partition("## result.json\n")[2].partition("\n## ")[0]
@@ -108,7 +108,7 @@ def test_the_result_is_that_of_the_last_evaluation(finished: Any):
     assert result["normalized_score"] == pytest.approx(100 * (mean + 1200) / 1050)
 
 
-def test_the_files_have_their_columns(finished: Any):
+def test_csv_files_have_the_documented_columns(finished: Any):
     with (finished[0] / "evaluation.csv").open(newline="") as file:
         assert next(csv.reader(file)) == ["update", "episode", "seed", "return", "length"]
     with (finished[0] / "metrics.csv").open(newline="") as file:
@@ -120,7 +120,7 @@ def test_the_files_have_their_columns(finished: Any):
 
 def test_without_rollouts_there_is_no_metric(tmp_path: Path, capsys: Any):
     folder = tmp_path / "run"
-    assert typed_in(*DISCRETE, "updates=3", f"run_dir={folder}") is None
+    assert run_train(*DISCRETE, "updates=3", f"run_dir={folder}") is None
     assert not (folder / "evaluation.csv").exists()
     assert read_json(folder / "result.json")["return_mean"] is None
     assert (
@@ -130,7 +130,7 @@ def test_without_rollouts_there_is_no_metric(tmp_path: Path, capsys: Any):
 
 
 @pytest.mark.parametrize("log_every", [1, 1000], ids=["logged", "not logged"])
-def test_a_diverging_run_stops_and_keeps_what_was_good(log_every: int, tmp_path: Path):
+def test_a_diverging_run_stops_and_keeps_its_last_finite_checkpoint(log_every: int, tmp_path: Path):
     """alpha explodes at update 7: the checkpoint of update 5 stays, none is written at 10."""
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     explosion = ("alpha_schedule=piecewise", "alpha_schedule.points=[[5,1],[6,1e300]]")
@@ -141,14 +141,14 @@ def test_a_diverging_run_stops_and_keeps_what_was_good(log_every: int, tmp_path:
     result = read_json(folder / "result.json")
     assert result["status"] == "diverged"
     assert "is not finite" in result["error"]
-    kept = newest_checkpoint(folder)
-    assert kept["updates"] == 5
-    assert all(value.isfinite().all() for value in kept["agent"].values())
+    checkpoint = newest_checkpoint(folder)
+    assert checkpoint["updates"] == 5
+    assert all(value.isfinite().all() for value in checkpoint["agent"].values())
     # The next job of a grid can be stopped.
     assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == handlers
 
 
-def test_a_gpu_that_is_not_there_is_refused(monkeypatch: Any):
+def test_a_missing_gpu_is_refused(monkeypatch: Any):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     with pytest.raises(ConfigError, match="needs as many GPUs, found 0; use hardware=cpu") as error:
         validate(

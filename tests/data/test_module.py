@@ -111,26 +111,26 @@ def test_blocks_contain_the_rows_that_the_sampler_returns():
 
 def test_a_resumed_run_sees_the_batches_of_an_uninterrupted_one():
     whole, rest = load_blocks(continuous_data(64)), load_blocks(continuous_data(64), start=13)
-    for complete, later in zip(joined(whole), joined(rest), strict=True):
+    for complete, later in zip(concatenate(whole), concatenate(rest), strict=True):
         assert torch.equal(complete[13:], later)
 
 
 def test_two_ranks_share_the_batch_of_one_process():
     alone, *halves = (
-        joined(load_blocks(continuous_data(64), rank=rank, ranks=ranks))
+        concatenate(load_blocks(continuous_data(64), rank=rank, ranks=ranks))
         for rank, ranks in ((0, 1), (0, 2), (1, 2))
     )
-    for whole, left, right in zip(alone, *halves, strict=True):
-        assert left.shape[1] == 4
-        assert torch.equal(torch.cat([left, right], dim=1), whole)
+    for whole, first, second in zip(alone, *halves, strict=True):
+        assert first.shape[1] == 4
+        assert torch.equal(torch.cat([first, second], dim=1), whole)
 
 
-def joined(blocks: list[Batch]) -> Batch:
-    """All updates of all blocks, [U, B, …]."""
+def concatenate(blocks: list[Batch]) -> Batch:
+    """Return all updates of all blocks, [U, B, …]."""
     return Batch(*(torch.cat(column) for column in zip(*blocks, strict=True)))
 
 
-def test_the_number_of_blocks_is_known():
+def test_the_length_is_the_number_of_blocks():
     module = TransitionDataModule(dataset_of(continuous_data(64)), start=0, **RUN)
     module.trainer = LoneTrainer()
     assert len(module.train_dataloader()) == 4
@@ -149,7 +149,7 @@ def test_a_validation_row_is_never_served():
     assert fetch.size == 1_008 - 13 * 16
     module = TransitionDataModule(fetch, start=0, **{**RUN, "updates": 625, "boundaries": [1000]})
     module.trainer = LoneTrainer()
-    rewards = set(joined(list(module.train_dataloader())).reward.flatten().tolist())
+    rewards = set(concatenate(list(module.train_dataloader())).reward.flatten().tolist())
     assert rewards == set(split.training.tolist())
     assert not rewards & set(split.validation.tolist())
 

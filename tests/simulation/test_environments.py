@@ -67,10 +67,8 @@ def test_every_environment_makes_its_quota_of_steps():
     )
     boundary = next(k for k in range(len(episodes)) if sum(map(len, episodes[: k + 1])) == 5)
     assert sum(map(len, episodes)) == 22
-    assert (
-        len(episodes[boundary]) < episode_length(episodes[boundary].seed)
-        or not episodes[boundary].cut
-    )
+    last = episodes[boundary]
+    assert len(last) < episode_length(last.seed) or not last.cut
 
 
 def test_the_last_episode_is_truncated_at_the_quota():
