@@ -167,16 +167,16 @@ def is_absent():
 
 
 def test_an_absent_data_set_is_downloaded_and_readable(remote):
-    data = load(MinariReader(ensure_stored(NAME, instead=INSTEAD)))
+    data = load(MinariReader(ensure_stored(NAME, alternative=INSTEAD)))
     assert (len(data), len(data.ends)) == (2000, 4)
     assert NAME in minari.list_local_datasets()  # Minari itself lists it
     assert not list((dataset_path(NAME).parents[2] / ".downloading").iterdir())
 
 
 def test_a_stored_data_set_sends_no_request(remote):
-    ensure_stored(NAME, instead=INSTEAD)
+    ensure_stored(NAME, alternative=INSTEAD)
     remote.requests.clear()
-    load(MinariReader(ensure_stored(NAME, instead=INSTEAD)))
+    load(MinariReader(ensure_stored(NAME, alternative=INSTEAD)))
     assert remote.requests == []
 
 
@@ -185,16 +185,16 @@ def test_a_broken_download_is_never_used(remote, fault, monkeypatch):
     monkeypatch.setattr(minari_download, "ANSWER_TIMEOUT", 10.0)
     remote.fault = fault
     with pytest.raises(DataError, match=rf"{NAME} is not in .* cannot be downloaded \(.+{INSTEAD}"):
-        ensure_stored(NAME, instead=INSTEAD)
+        ensure_stored(NAME, alternative=INSTEAD)
     assert is_absent()
     remote.fault = None
-    assert len(load(MinariReader(ensure_stored(NAME, instead=INSTEAD)))) == 2000
+    assert len(load(MinariReader(ensure_stored(NAME, alternative=INSTEAD)))) == 2000
 
 
 def test_an_older_folder_without_metadata_is_replaced(remote):
     (dataset_path(NAME) / "data").mkdir(parents=True)
     (dataset_path(NAME) / "data" / "main_data.hdf5").write_bytes(b"half")
-    assert len(load(MinariReader(ensure_stored(NAME, instead=INSTEAD)))) == 2000
+    assert len(load(MinariReader(ensure_stored(NAME, alternative=INSTEAD)))) == 2000
 
 
 def test_two_processes_download_once(remote):
@@ -202,7 +202,7 @@ def test_two_processes_download_once(remote):
     code = f"""
 from offline_cql.readers.minari.download import ensure_stored
 from offline_cql.readers.minari.store import MinariReader
-ensure_stored({NAME!r}, instead="")
+ensure_stored({NAME!r}, alternative="")
 print(MinariReader({NAME!r}).spaces().observation_dim)
 """
     processes = [
@@ -224,14 +224,14 @@ print(MinariReader({NAME!r}).spaces().observation_dim)
 
 def test_an_unknown_id_is_refused_with_similar_names(remote):
     with pytest.raises(DataError, match=r"no such data set\): did you mean D4RL/door/human-v2"):
-        ensure_stored("D4RL/door/humann-v2", instead=INSTEAD)
+        ensure_stored("D4RL/door/humann-v2", alternative=INSTEAD)
 
 
 def test_the_error_when_offline_names_the_id_and_other_data(remote, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     started = time.monotonic()
     with pytest.raises(DataError, match=rf"{NAME} .*offline.*{INSTEAD}"):
-        ensure_stored(NAME, instead=INSTEAD)
+        ensure_stored(NAME, alternative=INSTEAD)
     assert time.monotonic() - started < 30
     assert remote.requests == []
 
@@ -240,7 +240,7 @@ def test_a_silent_server_is_given_up(remote, monkeypatch):
     remote.fault = "silent"
     monkeypatch.setattr(minari_download, "ANSWER_TIMEOUT", 2.0)
     with pytest.raises(DataError, match=r"no usable answer from the server within 2 s"):
-        ensure_stored(NAME, instead=INSTEAD)
+        ensure_stored(NAME, alternative=INSTEAD)
 
 
 def test_the_timeout_of_an_answer_is_below_30_seconds():
@@ -248,7 +248,7 @@ def test_the_timeout_of_an_answer_is_below_30_seconds():
 
 
 def test_simulated_data_send_no_request(remote):
-    ensure_stored("sim/hopper/medium-v0", instead=INSTEAD)
+    ensure_stored("sim/hopper/medium-v0", alternative=INSTEAD)
     assert remote.requests == []
     with pytest.raises(DataError, match=r"python collect\.py"):
         load(MinariReader("sim/hopper/medium-v0"))
@@ -261,7 +261,7 @@ def test_a_link_out_of_the_data_set_does_not_enter_the_store(remote, tmp_path):
     (tmp_path / "private").write_text("secret")
     (staging / "more.txt").symlink_to(tmp_path / "private")
     with pytest.raises(DataError, match="is a link out of the data set"):
-        ensure_stored(NAME, instead=INSTEAD)
+        ensure_stored(NAME, alternative=INSTEAD)
     assert is_absent()
 
 
@@ -277,9 +277,9 @@ def test_the_catalog_lists_simulator_steps_and_episodes():
 def test_files_that_arrived_whole_are_not_downloaded_again(remote):
     remote.fault = "broken"
     with pytest.raises(DataError):
-        ensure_stored(NAME, instead=INSTEAD)
+        ensure_stored(NAME, alternative=INSTEAD)
     remote.fault = None
     remote.requests.clear()
-    ensure_stored(NAME, instead=INSTEAD)
+    ensure_stored(NAME, alternative=INSTEAD)
     downloaded = [path for verb, path in remote.requests if verb == "GET" and "/resolve/" in path]
     assert [path.rpartition("/")[2] for path in downloaded] == ["main_data.hdf5"]

@@ -118,8 +118,8 @@ def _alignment(statistics: DatasetStatistics) -> list[Line]:
             ("action", misalignment.action_r2_gain),
             ("reward", misalignment.reward_r2),
         ):
-            previous, current, following = map(format_share, r2)
-            text = f"R² {current} (previous row {previous}, following row {following})"
+            previous, current, next_ = map(format_share, r2)
+            text = f"R² {current} (previous row {previous}, following row {next_})"
             lines.append(Line(f"{name} of its row", text))
     return lines
 

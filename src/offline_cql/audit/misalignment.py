@@ -43,15 +43,18 @@ def compute_misalignment(reader: BlockReader) -> Misalignment | None:
     rows = _inner_rows(reader)
     if len(rows) < MIN_ROWS or data.images is not None:
         return None
-    now, after = (reader.observations(rows + k)[:, :MAX_WIDTH] for k in (0, 1))
-    state, change = _features(now), _standardize(after.astype(np.float64) - now)
+    observations, next_observations = (reader.observations(rows + k)[:, :MAX_WIDTH] for k in (0, 1))
+    state, change = (
+        _features(observations),
+        _standardize(next_observations.astype(np.float64) - observations),
+    )
     actions = {lag: _encode_actions(reader, rows + lag) for lag in LAGS}
     state_only = _explained_variance(state, change)
     gains = [
         _explained_variance(np.hstack([state, actions[lag]]), change) - state_only for lag in LAGS
     ]
     # The squared action: many rewards hold a quadratic control cost.
-    features = np.hstack([state, _features(after), actions[0], actions[0] ** 2])
+    features = np.hstack([state, _features(next_observations), actions[0], actions[0] ** 2])
     rewards = [_standardize(data.rewards[rows + lag][:, None]) for lag in LAGS]
     scores = [_explained_variance(features, reward) for reward in rewards]
     return Misalignment(
@@ -71,11 +74,11 @@ def _inner_rows(reader: BlockReader) -> Array:
 
 def _standardize(values: Array) -> Array:
     """Return standardized columns, clipped at the outer 1%; constant columns are dropped."""
-    numbers = values.astype(np.float64)
+    clipped = values.astype(np.float64)
     # A single outlier would otherwise dominate the fit.
-    numbers = np.clip(numbers, *np.quantile(numbers, CLIP_QUANTILES, axis=0))
-    std = numbers.std(axis=0)
-    scaled: Array = (numbers - numbers.mean(axis=0))[:, std > 0] / std[std > 0]
+    clipped = np.clip(clipped, *np.quantile(clipped, CLIP_QUANTILES, axis=0))
+    std = clipped.std(axis=0)
+    scaled: Array = (clipped - clipped.mean(axis=0))[:, std > 0] / std[std > 0]
     return scaled
 
 

@@ -98,11 +98,11 @@ def action_shifted(statistics: DatasetStatistics) -> Finding | None:
     """Detect actions that explain the change of the observation better from another row."""
     if statistics.misalignment is None:
         return None
-    previous, current, following = statistics.misalignment.action_r2_gain
-    best = max(previous, following)
+    previous, current, next_ = statistics.misalignment.action_r2_gain
+    best = max(previous, next_)
     if best <= max(MIN_R2, SHIFT_FACTOR * current):
         return None
-    row, timing = _shift(following > previous)
+    row, timing = _shift(next_ > previous)
     return Finding(
         level="warning",
         name="action_shifted",
@@ -116,11 +116,11 @@ def reward_shifted(statistics: DatasetStatistics) -> Finding | None:
     """Detect rewards that a step explains better in another row."""
     if statistics.misalignment is None:
         return None
-    previous, current, following = statistics.misalignment.reward_r2
-    best = max(previous, following)
+    previous, current, next_ = statistics.misalignment.reward_r2
+    best = max(previous, next_)
     if best <= MIN_REWARD_R2 or SHIFT_FACTOR * (1 - best) >= 1 - current:
         return None
-    row, timing = _shift(following > previous)
+    row, timing = _shift(next_ > previous)
     return Finding(
         level="warning",
         name="reward_shifted",
@@ -130,8 +130,8 @@ def reward_shifted(statistics: DatasetStatistics) -> Finding | None:
     )
 
 
-def _shift(following: bool) -> tuple[str, str]:
-    return ("following", "late") if following else ("previous", "early")
+def _shift(is_next: bool) -> tuple[str, str]:
+    return ("following", "late") if is_next else ("previous", "early")
 
 
 # --- Observations --------------------------------------------------------------------------------

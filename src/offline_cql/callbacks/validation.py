@@ -45,8 +45,8 @@ def validate(agent: Agent, batches: Iterable[ValidationBatch], *, best: float) -
     """Return the agent's metrics over all validation steps; `best` is their `best_return`."""
     parts = []
     for batch, return_to_go in batches:
-        moved = Batch(*(tensor.to(agent.device) for tensor in batch))
-        per_step = {**agent.validation_metrics(moved), "return_to_go": return_to_go}
-        parts.append({name: values.float().cpu() for name, values in per_step.items()})
-    joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-    return validation_metrics(joined, joined.pop("return_to_go"), best=best)
+        on_device = Batch(*(tensor.to(agent.device) for tensor in batch))
+        metrics = {**agent.validation_metrics(on_device), "return_to_go": return_to_go}
+        parts.append({name: values.float().cpu() for name, values in metrics.items()})
+    step_metrics = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    return validation_metrics(step_metrics, step_metrics.pop("return_to_go"), best=best)

@@ -115,15 +115,15 @@ def short_audit(
     env: EnvConfig,
     dataset: DatasetConfig,
     gamma: float,
-    shown: bool,
+    verbose: bool,
 ) -> None:
-    """Write the short audit of a new run to its folder; with `shown` print a summary to stderr."""
+    """Write the short audit of a new run to its folder; `verbose`: print a summary to stderr."""
     statistics = compute_statistics(
         transitions, dataset, scores(transitions, env), gamma=gamma, short=True
     )
     findings = apply_rules(statistics)
     write_statistics(folder, statistics, findings)
-    if shown:
+    if verbose:
         print_summary(Console(stderr=True), statistics, findings)
 
 
@@ -141,5 +141,7 @@ def scores(transitions: Transitions, env: EnvConfig) -> Scores:
 
 def next_command(arguments: Sequence[str]) -> str:
     """Return the training command for the audited data: the arguments without AUDIT_KEYS."""
-    kept = [word for word in arguments if "=" in word and word.partition("=")[0] not in AUDIT_KEYS]
-    return shlex.join(["python", "train.py", *kept])
+    overrides = [
+        word for word in arguments if "=" in word and word.partition("=")[0] not in AUDIT_KEYS
+    ]
+    return shlex.join(["python", "train.py", *overrides])

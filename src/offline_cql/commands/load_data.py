@@ -85,7 +85,7 @@ def _minari(env: EnvConfig, dataset: DatasetConfig, spaces: Spaces | None) -> Re
             file=sys.stderr,
         )
     offline = f"env={env.name if env.qualities else 'hopper'} dataset=simulated"
-    identifier = ensure_stored(dataset.id, instead=offline)
+    identifier = ensure_stored(dataset.id, alternative=offline)
     return MinariReader(identifier, observation_keys=env.observation_keys)
 
 

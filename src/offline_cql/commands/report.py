@@ -70,19 +70,22 @@ def print_runs(console: Console, summary: Summary) -> None:
         for run in summary.runs
     }
     table = tables.run_table(summary.runs, names, methods)
-    on_the_page_only = ("task", "status", "updates")
-    shown = [k for k, name in enumerate(table.columns) if name not in on_the_page_only]
-    printed = Table(title=Text(f"runs in {root}" if root else "runs"))
-    for k in shown:
+    page_only = ("task", "status", "updates")
+    indices = [k for k, name in enumerate(table.columns) if name not in page_only]
+    rich_table = Table(title=Text(f"runs in {root}" if root else "runs"))
+    for k in indices:
         text = table.alignment[k] == "l"
-        how = {"justify": "left" if text else "right", "overflow": "fold" if text else "ellipsis"}
+        options = {
+            "justify": "left" if text else "right",
+            "overflow": "fold" if text else "ellipsis",
+        }
         widest = max((len(row[k]) for row in table.rows), default=0)
-        least = min(MIN_TEXT_WIDTH, widest) if text else None
-        printed.add_column(table.columns[k], no_wrap=not text, min_width=least, **how)  # type: ignore[arg-type]
+        min_width = min(MIN_TEXT_WIDTH, widest) if text else None
+        rich_table.add_column(table.columns[k], no_wrap=not text, min_width=min_width, **options)  # type: ignore[arg-type]
     for row in table.rows:
-        printed.add_row(*(Text(row[k]) for k in shown))
+        rich_table.add_row(*(Text(row[k]) for k in indices))
     if folders:
-        console.print(printed)
+        console.print(rich_table)
     for folder in summary.left_out:
         line = Text(f"left out {folder.name}: {folder.reason}", style="yellow")
         console.print(line, soft_wrap=True, highlight=False)

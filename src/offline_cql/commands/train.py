@@ -63,7 +63,7 @@ def train(config: DictConfig) -> float | None:
                 env=settings.env,
                 dataset=settings.dataset,
                 gamma=settings.gamma,
-                shown=job is None or job.number == 0,
+                verbose=job is None or job.number == 0,
             )
             run_training(folder, load_config(folder), transitions, state=None)
         else:

@@ -31,10 +31,10 @@ class ColumnsConfig(Section):
             self.require(bool(getattr(self, name)), name, "must name at least one column")
         low, high = self.action_low, self.action_high
         if low is None or high is None:
-            both = f"and {self.setting('action_low')} must both be set or both be null"
-            self.require(low is None and high is None, "action_high", both)
+            complaint = f"and {self.setting('action_low')} must both be set or both be null"
+            self.require(low is None and high is None, "action_high", complaint)
             return
         equal = len(low) == len(high)
         self.require(equal, "action_high", f"must be as long as {self.setting('action_low')}")
-        above = all(a < b for a, b in zip(low, high, strict=True))
-        self.require(above, "action_high", f"must be > {self.setting('action_low')}")
+        ordered = all(a < b for a, b in zip(low, high, strict=True))
+        self.require(ordered, "action_high", f"must be > {self.setting('action_low')}")

@@ -155,8 +155,8 @@ def _check_key(override: Override, conf: ConfigFolder, keys: list[str]) -> None:
     """Refuse secrets and keys that the entry point does not have, with or without a leading +."""
     key = override.key_or_group
     if any(word in key.lower() for word in SECRETS):
-        where = "the run folder would keep it; use the environment, as with WANDB_API_KEY"
-        raise ConfigError(f"{key} looks like a secret and {where}")
+        remedy = "the run folder would keep it; use the environment, as with WANDB_API_KEY"
+        raise ConfigError(f"{key} looks like a secret and {remedy}")
     if options := conf.options(key):
         value = override.value()
         if not override.is_delete() and isinstance(value, int | float | None):
@@ -226,8 +226,8 @@ def _unknown_option(error: MissingConfigException, conf: ConfigFolder) -> Config
 
 def _shorten(names: list[str]) -> str:
     """Return names for a message: the first MOST_LISTED, and the number of the others."""
-    rest = len(names) - MOST_LISTED
-    more = f", … and {rest} more: --help lists them" if rest > 0 else ""
+    n_hidden = len(names) - MOST_LISTED
+    more = f", … and {n_hidden} more: --help lists them" if n_hidden > 0 else ""
     return ", ".join(names[:MOST_LISTED]) + more
 
 

@@ -52,19 +52,19 @@ class EnvConfig(Section):
         valid = not self.qualities or self.quality in self.qualities
         self.require(valid, "quality", f"must be one of {', '.join(self.qualities)}")
         low, high = self.reference_min, self.reference_max
-        both = f"and {self.setting('reference_min')} must both be set or both be null"
-        self.require((low is None) == (high is None), "reference_max", both)
+        complaint = f"and {self.setting('reference_min')} must both be set or both be null"
+        self.require((low is None) == (high is None), "reference_max", complaint)
         if low is not None and high is not None:
             self.require(high > low, "reference_max", f"must be > {self.setting('reference_min')}")
 
 
 def check_simulator(env: EnvConfig | D4RLConfig) -> None:
     """Raise ConfigError for an id that would import code, or constants without columns."""
-    plain = "must be a plain id: package:Id would import code"
-    env.require(":" not in (env.id or ""), "id", plain)
-    needs = f"has no effect without {env.key('observation_columns')}; leave it null"
+    complaint = "must be a plain id: package:Id would import code"
+    env.require(":" not in (env.id or ""), "id", complaint)
+    complaint = f"has no effect without {env.key('observation_columns')}; leave it null"
     complete = env.observation_constants is None or env.observation_columns is not None
-    env.require(complete, "observation_constants", needs)
+    env.require(complete, "observation_constants", complaint)
 
 
 class DatasetConfig(Section):

@@ -62,8 +62,8 @@ class TrainConfig(AlgorithmSections):
         """Return one line per combination that is allowed but probably a mistake."""
         until = self.alpha_schedule.until
         if until is not None and until > self.updates:
-            late = f"is after the last update ({self.updates}): alpha does not reach its end"
-            return [f"{self.alpha_schedule.setting('until')} {late}"]
+            warning = f"is after the last update ({self.updates}): alpha does not reach its end"
+            return [f"{self.alpha_schedule.setting('until')} {warning}"]
         return []
 
 
@@ -78,8 +78,8 @@ class CollectConfig(Section):
 
     def check(self) -> None:
         """Raise ConfigError for data that cannot be simulated."""
-        only = "must be simulated: other data cannot be collected"
-        self.dataset.require(self.dataset.source == "simulated", "source", only)
+        complaint = "must be simulated: other data cannot be collected"
+        self.dataset.require(self.dataset.source == "simulated", "source", complaint)
         check_dataset(self.env, self.dataset)
 
 
@@ -110,13 +110,13 @@ class EvaluateConfig(Section):
 
     def check(self) -> None:
         """Raise ConfigError for an evaluation of nothing, or rollouts of all checkpoints."""
-        nothing = self.ope.method == "none" and self.evaluation.episodes == 0
-        self.evaluation.require(not nothing, "episodes", "must be >= 1, or choose ope=fqe")
-        only = "needs ope=fqe evaluation.episodes=0: rollouts are made for one checkpoint"
-        one = self.checkpoint != "all" or (
+        no_estimates = self.ope.method == "none" and self.evaluation.episodes == 0
+        self.evaluation.require(not no_estimates, "episodes", "must be >= 1, or choose ope=fqe")
+        complaint = "needs ope=fqe evaluation.episodes=0: rollouts are made for one checkpoint"
+        valid = self.checkpoint != "all" or (
             self.ope.method != "none" and not self.evaluation.episodes
         )
-        self.require(one, "checkpoint", only)
+        self.require(valid, "checkpoint", complaint)
 
 
 class ReportConfig(Section):
@@ -139,5 +139,5 @@ class ExportConfig(Section):
 
     def check(self) -> None:
         """Raise ConfigError for a checkpoint that is not last or a number of updates."""
-        one = self.checkpoint == "last" or self.checkpoint.isdecimal()
-        self.require(one, "checkpoint", "must be last or a number of updates")
+        valid = self.checkpoint == "last" or self.checkpoint.isdecimal()
+        self.require(valid, "checkpoint", "must be last or a number of updates")

@@ -52,14 +52,16 @@ class TransitionDataset:
 
     def to(self, device: torch.device) -> TransitionDataset:
         """Return the same dataset with all transitions in the memory of `device`."""
-        moved = copy.copy(self)
-        moved.rows = self.rows.to(device)
-        moved.images = None if self.images is None else self.images.to(device)
-        moved.training_rows = None if self.training_rows is None else self.training_rows.to(device)
+        on_device = copy.copy(self)
+        on_device.rows = self.rows.to(device)
+        on_device.images = None if self.images is None else self.images.to(device)
+        on_device.training_rows = (
+            None if self.training_rows is None else self.training_rows.to(device)
+        )
         if self.n_step is not None:
             reward, discount, last = self.n_step
-            moved.n_step = reward.to(device), discount.to(device), last.to(device)
-        return moved
+            on_device.n_step = reward.to(device), discount.to(device), last.to(device)
+        return on_device
 
     def __len__(self) -> int:
         return self.size

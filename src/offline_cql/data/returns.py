@@ -25,8 +25,8 @@ def returns_to_go(rewards: Array, ends: Array, *, gamma: float) -> npt.NDArray[n
     longest_first = np.argsort(-lengths, kind="stable")
     last, length = ends[longest_first] - 1, lengths[longest_first]
     # Each pass goes one step back in all episodes that are long enough: N additions in all.
-    for back in range(1, int(length[0])):
-        rows = last[: np.searchsorted(-length, -back)] - back
+    for lag in range(1, int(length[0])):
+        rows = last[: np.searchsorted(-length, -lag)] - lag
         result[rows] += gamma * result[rows + 1]
     return result
 

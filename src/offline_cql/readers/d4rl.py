@@ -125,22 +125,22 @@ class D4RLReader:
 def _append(
     writer: TransitionWriter, arrays: _Arrays, timeouts: _Timeouts, start: int, stop: int
 ) -> None:
-    """Append the transitions of rows start … stop − 1; row `stop` is read for what comes next."""
+    """Append the transitions of rows start … stop − 1; row `stop` is read as next observation."""
     observations = arrays.read("observations", start, stop + 1)
     terminal = arrays.flags("terminals", start, stop + 1)
     timeout = timeouts.read(start, terminal)
-    kept = ~timeout[:-1]
+    keep = ~timeout[:-1]
     writer.count_repair("steps_dropped_at_timeouts", int(timeout[:-1].sum()))
     writer.count_repair("terminals_dropped_at_timeouts", int((timeout & terminal)[:-1].sum()))
     writer.append(
         Steps(
-            observations=observations[:-1][kept],
-            actions=arrays.read("actions", start, stop)[kept],
-            rewards=arrays.read("rewards", start, stop)[kept],
-            next_observations=observations[1:][kept],
-            terminated=terminal[:-1][kept],
+            observations=observations[:-1][keep],
+            actions=arrays.read("actions", start, stop)[keep],
+            rewards=arrays.read("rewards", start, stop)[keep],
+            next_observations=observations[1:][keep],
+            terminated=terminal[:-1][keep],
             # The step before a timeout becomes the last of its episode, unless it is terminal.
-            truncated=(timeout[1:] & ~terminal[:-1])[kept],
+            truncated=(timeout[1:] & ~terminal[:-1])[keep],
         )
     )
 

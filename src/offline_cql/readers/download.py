@@ -135,8 +135,8 @@ def _describe(error: Exception) -> str:
 
 
 def _require_signature(file: Path, signature: bytes) -> None:
-    with file.open("rb") as opened:
-        start = opened.read(max(len(signature), 40))
+    with file.open("rb") as stream:
+        start = stream.read(max(len(signature), 40))
     if not start.startswith(signature):
         raise _DownloadError(f"the file begins with {start[:40]!r}, not with {signature!r}")
 

@@ -278,7 +278,7 @@ def close_to_behavior_cloning(
     if not distances:
         return {}, ["No validation episodes: it was not checked whether alpha is too large."]
     reference, name = _last_distance(behavior_cloning), "behavior cloning"
-    cloned = reference is not None
+    has_reference = reference is not None
     if reference is None:
         largest = max(distances)
         reference, name = distances[largest], f"alpha={largest:g}"
@@ -288,7 +288,7 @@ def close_to_behavior_cloning(
         for alpha, value in distances.items()
         if value <= limit
     }
-    if cloned:
+    if has_reference:
         return near, []
     if len(near) == len(distances):
         cause = "Only one alpha" if len(near) == 1 else "The same action distance at every alpha"

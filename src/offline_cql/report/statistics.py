@@ -39,11 +39,11 @@ def resample(scores: Sequence[Array], resamples: int, generator: np.random.Gener
 
     Each resample draws, with replacement, as many runs of each task as the task has.
     """
-    drawn = [
+    samples = [
         task[generator.integers(len(task), size=(resamples, len(task)))]
         for task in (np.asarray(each, np.float64) for each in scores)
     ]
-    return np.concatenate(drawn, axis=-1)
+    return np.concatenate(samples, axis=-1)
 
 
 def interval(
@@ -51,8 +51,8 @@ def interval(
 ) -> tuple[float, float, float]:
     """Return a statistic of all runs and its 95% percentile interval (stratified bootstrap)."""
     point = float(statistic(np.concatenate([np.asarray(each, np.float64) for each in scores])))
-    drawn = statistic(resample(scores, resamples, np.random.default_rng(seed)))
-    low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    samples = statistic(resample(scores, resamples, np.random.default_rng(seed)))
+    low, high = np.quantile(samples, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return point, float(low), float(high)
 
 
@@ -66,8 +66,8 @@ def band(curves: Array, *, resamples: int, seed: int) -> tuple[Array, Array, Arr
         unknown = np.full_like(center, np.nan)
         return center, unknown, unknown
     generator = np.random.default_rng(seed)
-    drawn = curves[generator.integers(len(curves), size=(resamples, len(curves)))].mean(axis=1)
-    low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+    samples = curves[generator.integers(len(curves), size=(resamples, len(curves)))].mean(axis=1)
+    low, high = np.quantile(samples, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
     return center, low, high
 
 
@@ -85,8 +85,8 @@ def profile_band(
 ) -> tuple[Array, Array, Array]:
     """Return the performance profile of all runs and its 95% interval at each threshold."""
     center = profile(np.concatenate([np.asarray(s, np.float64) for s in scores]), thresholds)
-    drawn = profile(resample(scores, resamples, np.random.default_rng(seed)), thresholds)
-    low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+    samples = profile(resample(scores, resamples, np.random.default_rng(seed)), thresholds)
+    low, high = np.quantile(samples, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
     return center, low, high
 
 

@@ -62,7 +62,7 @@ class Summary:
 
 def summarize(loaded: LoadedRuns, limits: Limits, *, resamples: int, seed: int) -> Summary:
     """Apply the selection rule to every grid and aggregate scores over tasks."""
-    named, runs_by_task = methods(loaded.runs), by_task(loaded.runs)
+    method_of, runs_by_task = methods(loaded.runs), by_task(loaded.runs)
     tasks = []
     for number, (name, runs) in enumerate(runs_by_task.items(), start=1):
         slug = re.sub(r"[^a-zA-Z0-9]+", "-", name).strip("-").lower()
@@ -70,15 +70,15 @@ def summarize(loaded: LoadedRuns, limits: Limits, *, resamples: int, seed: int) 
             name=name,
             stem=f"{number}-{slug}",
             runs=runs,
-            methods=named,
+            methods=method_of,
             selections=_selections(name, runs, limits),
         )
         tasks.append(task)
     return Summary(
         tasks=tasks,
         left_out=loaded.left_out,
-        methods=named,
-        aggregates=aggregates(runs_by_task, named, resamples=resamples, seed=seed),
+        methods=method_of,
+        aggregates=aggregates(runs_by_task, method_of, resamples=resamples, seed=seed),
     )
 
 

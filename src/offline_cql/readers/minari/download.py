@@ -42,21 +42,21 @@ def catalog() -> dict[str, dict[str, Any]]:
     return content
 
 
-def ensure_stored(dataset_id: str, *, instead: str) -> str:
+def ensure_stored(dataset_id: str, *, alternative: str) -> str:
     """Download a data set if the local store lacks it; return its id.
 
-    instead: settings that need no network, for the message. A second process waits for the first.
+    alternative: settings that need no network, for the message. A second process waits.
     Raises DataError when the download fails; then the store is unchanged.
     """
     # No server has the simulated data sets: MinariReader's error says how to simulate them.
     if not is_stored(dataset_id) and not dataset_id.startswith(RECORDED):
         with exclusive(hidden_path(".locks", dataset_id), f"downloading {dataset_id}"):
             if not is_stored(dataset_id):  # another process may have downloaded it meanwhile
-                _download(dataset_id, instead)
+                _download(dataset_id, alternative)
     return dataset_id
 
 
-def _download(dataset_id: str, instead: str) -> None:
+def _download(dataset_id: str, alternative: str) -> None:
     staging = hidden_path(".downloading", dataset_id)
     staging.mkdir(parents=True, exist_ok=True)  # may contain files of an earlier attempt
     reason = _run_client(dataset_id, staging)
@@ -67,7 +67,7 @@ def _download(dataset_id: str, instead: str) -> None:
         raise DataError(
             f"data set {dataset_id} is not in the local store {store_root()} and cannot be "
             f"downloaded ({reason}): {_suggestion(dataset_id)}use data that need no network: "
-            f"python train.py {instead}"
+            f"python train.py {alternative}"
         )
     refuse_links_outside(downloaded)
     for path in (path for path in downloaded.rglob("*") if path.is_file()):
