@@ -115,7 +115,7 @@ def columns(spaces: Spaces, *, images: bool = False) -> Columns:
 class Transitions:
     """A data set: N transitions of E whole episodes, in the order they were logged, one row each.
 
-    rows [N, W] float32 as `columns` says, actions in [-1, 1] or their index, rewards in the
+    rows [N, W] float32 in the order of `columns`, actions in [-1, 1] or their index, rewards in the
     environment's units; ends [E] int64, the row after each episode's last; images [N, 2, D] uint8,
     observation and next observation, or None; propensities [N] float32, the behavior's
     probability (density, in the environment's units) of the logged action, or None.

@@ -79,9 +79,9 @@ def test_actions_at_the_bounds_give_finite_losses_and_gradients(action: float, p
 def test_bc_recovers_the_most_frequent_action_per_state():
     """Action 0 in 7 of 10 cases where s0 < 0, else action 2; the others share the rest."""
     data, generator = discrete_data(2000), np.random.default_rng(1)
-    usual = np.indices(data.observations[:, 0] < 0, 0, 2)
+    usual = np.where(data.observations[:, 0] < 0, 0, 2)
     other = generator.integers(0, 3, 2000)
-    data = with_actions(data, np.indices(generator.random(2000) < 0.55, usual, other))
+    data = with_actions(data, np.where(generator.random(2000) < 0.55, usual, other))
     agent = train_bc(data, "env=cartpole")
     observation = torch.tensor([[-1.0, 0.0, 0.0], [-0.5, 1.0, -1.0], [0.5, 1.0, 0.0]])
     assert agent.act(observation).tolist() == [0, 0, 2]

@@ -231,15 +231,15 @@ def test_bc_updates_replace_the_actors_loss_and_freeze_the_temperature():
     state, action = arguments["batch"]["observation"], arguments["batch"]["action"]
     mean, log_std = gaussian_policy(state, arguments["actor"], arguments["log_std_limits"])
     density = reference.tanh_gaussian_log_prob(np.arctanh(action), mean, log_std)
-    cloning, critics = (
+    bc_loss, critics = (
         reference.behavior_cloning_loss(density),
         expected["critic"] + expected["multiplier"],
     )
     for update in (0, 1):
         case.agent.updates = update
         total, metrics = case.loss()
-        assert total.item() == pytest.approx(critics + cloning, abs=1e-9)
-        assert metrics["actor/loss"].item() == pytest.approx(cloning, abs=1e-9)
+        assert total.item() == pytest.approx(critics + bc_loss, abs=1e-9)
+        assert metrics["actor/loss"].item() == pytest.approx(bc_loss, abs=1e-9)
         assert case.gradients()["log_temperature"] == 0.0
     case.agent.updates = 2
     total = case.loss()[0].item()

@@ -1,4 +1,4 @@
-"""Guarantee: each statistic is what its docstring says, worked by hand on logs of a few steps."""
+"""Guarantee: each statistic equals its definition, worked by hand on logs of a few steps."""
 
 import dataclasses
 import json

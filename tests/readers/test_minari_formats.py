@@ -241,7 +241,7 @@ def rewrite(path, data_format, change):
     ("change", "message"),
     [
         (lambda t: t.drop_columns(["rewards"]), "has no rewards"),
-        (lambda t: t.slice(0, 3), "holds 5 steps, metadata.json says 7"),
+        (lambda t: t.slice(0, 3), "holds 5 steps, metadata.json states 7"),
         (lambda t: t.slice(0, 1), "episode 1 is empty"),
         (
             lambda t: t.set_column(t.column_names.index("rewards"), "rewards", pa.array(["1"] * 5)),
@@ -341,5 +341,5 @@ def test_an_array_longer_than_the_data_set_is_refused_unread():
     with h5py.File(path / "main_data.hdf5", "a") as file:
         del file["episode_0/rewards"]
         file["episode_0"].create_dataset("rewards", (10**12,), "f8", chunks=(1000,))
-    with pytest.raises(DataError, match=r"1,000,000,000,000 long, metadata.json says 3 steps"):
+    with pytest.raises(DataError, match=r"1,000,000,000,000 long, metadata.json states 3 steps"):
         read()

@@ -70,7 +70,7 @@ def train(config: DictConfig) -> float | None:
             folder = Path(str(config.resume))
             resume(folder, config, overrides)
     except PreemptedError as stop:
-        # SystemExit also ends Hydra's sweeper: a grid that is asked to stop stops.
+        # SystemExit also ends Hydra's sweeper: a signal stops the whole grid.
         print(f"{stop}; continue with: python train.py resume={folder}", file=sys.stderr)
         raise SystemExit(128 + stop.signal_number) from stop
     except Exception as error:
@@ -181,7 +181,7 @@ def prepare_data(settings: TrainConfig) -> Transitions:
 
 
 def check_devices(hardware: HardwareConfig) -> None:
-    """Raise ConfigError when the GPUs that were asked for are missing: there is no fallback."""
+    """Raise ConfigError when a configured GPU is missing: there is no fallback."""
     if choose_accelerator(hardware) != "gpu":
         if hardware.capture:
             raise ConfigError(

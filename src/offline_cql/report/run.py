@@ -118,7 +118,7 @@ def affects_learning(key: str) -> bool:
 def by_task(runs: Sequence[Run]) -> dict[str, list[Run]]:
     """Return the runs by the name of their task, in the order of alpha and seed.
 
-    Data sets that differ and share a name are told apart by the start of their sha256.
+    Data sets that differ and share a name are distinguished by the start of their sha256.
     """
     groups: dict[tuple[str, str], list[Run]] = {}
     for run in sorted(runs, key=lambda r: (r.alpha is None, r.alpha or 0.0, r.seed, r.name)):

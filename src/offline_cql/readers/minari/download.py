@@ -48,7 +48,7 @@ def ensure_stored(dataset_id: str, *, alternative: str) -> str:
     alternative: settings that need no network, for the message. A second process waits.
     Raises DataError when the download fails; then the store is unchanged.
     """
-    # No server has the simulated data sets: MinariReader's error says how to simulate them.
+    # No server has the simulated data sets: MinariReader's error names the command to simulate.
     if not is_stored(dataset_id) and not dataset_id.startswith(RECORDED):
         with exclusive(hidden_path(".locks", dataset_id), f"downloading {dataset_id}"):
             if not is_stored(dataset_id):  # another process may have downloaded it meanwhile

@@ -47,10 +47,10 @@ class StoredDataset:
         return self.jpeg and is_image_space(leaf.space)
 
     def check_count(self, episodes: int) -> None:
-        """Raise DataError unless the files hold as many episodes as metadata.json says."""
+        """Raise DataError unless the files hold as many episodes as metadata.json states."""
         if episodes != self.episodes:
             raise DataError(
-                f"{self.dataset_id} has {episodes} episodes, metadata.json says "
+                f"{self.dataset_id} has {episodes} episodes, metadata.json states "
                 f"{self.episodes}: record or download it again"
             )
 

@@ -100,7 +100,7 @@ class _EpisodeReader:
             raise DataError(f"{self.full_name(name)} is stored in another file: refused")
         if dataset.shape and dataset.shape[0] > self.stored.steps + 1:
             raise DataError(
-                f"{self.full_name(name)} is {dataset.shape[0]:,} long, metadata.json says "
+                f"{self.full_name(name)} is {dataset.shape[0]:,} long, metadata.json states "
                 f"{self.stored.steps:,} steps"
             )
         return dataset

@@ -123,7 +123,8 @@ class MinariReader:
             write_episodes(stored, FORMATS[stored.format](stored), writer)
         if writer.size != stored.steps or not stored.steps:
             raise DataError(
-                f"{self.dataset_id} holds {writer.size} steps, metadata.json says {stored.steps}: "
+                f"{self.dataset_id} holds {writer.size} steps, metadata.json states "
+                f"{stored.steps}: "
                 f"delete {self.folder.parent} and record or download it again"
             )
 
