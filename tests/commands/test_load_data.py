@@ -10,7 +10,12 @@ from support.config import compose_config
 from support.config import settings as composed_settings
 from support.train import SIZE
 
-from offline_cql.commands.load_data import READERS, environment_spaces, load_transitions
+from offline_cql.commands.load_data import (
+    READERS,
+    environment_spaces,
+    is_local,
+    load_transitions,
+)
 from offline_cql.config import SOURCES, EnvConfig, TrainConfig, validate_config
 from offline_cql.errors import DataError
 from offline_cql.readers import load
@@ -30,8 +35,25 @@ def load_data(*overrides: str) -> Transitions:
     return load_transitions(config.env, config.dataset)
 
 
-def test_every_data_source_has_a_reader():
+def test_every_source_of_the_schema_is_one():
     assert set(READERS) == set(SOURCES)
+
+
+def test_data_are_local_once_they_are_on_this_machine(tmp_path: Path, monkeypatch: Any):
+    def local(*overrides: str) -> bool:
+        return is_local(composed_settings(*overrides).dataset)
+
+    assert local("env=cartpole", SMALL)
+    assert not local("env=cartpole", "dataset.size=777")
+    assert local("env=cartpole", FROM_STORE, f"dataset.id={CARTPOLE}")
+    assert not local("env=cartpole", FROM_STORE, "dataset.id=D4RL/pen/human-v2")
+    monkeypatch.setenv("D4RL_DATASET_DIR", str(tmp_path))
+    assert not local("env=hopper", "dataset=d4rl")
+    (tmp_path / "hopper_medium-v2.hdf5").touch()
+    assert local("env=hopper", "dataset=d4rl")
+    # Reading a path reports that it is missing.
+    assert local("env=hopper", "dataset=d4rl", "dataset.path=none.hdf5")
+    assert local("env=logged", "dataset=table", "dataset.path=none.csv")
 
 
 # --- The simulator --------------------------------------------------------------------------------
