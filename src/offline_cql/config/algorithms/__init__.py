@@ -25,8 +25,8 @@ class AlgorithmSections(Section):
 
     def check(self) -> None:
         """Raise ConfigError for an unknown algorithm, or one without its section."""
-        known = self.algorithm in ALGORITHMS
-        self.require(known, "algorithm", f"must be one of {', '.join(ALGORITHMS)}")
+        registered = self.algorithm in ALGORITHMS
+        self.require(registered, "algorithm", f"must be one of {', '.join(ALGORITHMS)}")
         complete = getattr(self, self.algorithm) is not None
         self.require(complete, "algorithm", f"needs its settings, the section {self.algorithm}")
 
