@@ -245,33 +245,38 @@ def test_the_presets_of_corl():
 
 ROW = re.compile(r"^\| [^|]+ \| (`[a-z_.]+`(?:, `[a-z_.]+`)*) \|(.+)\|$", re.MULTILINE)
 WORDS = {"none": None, "−dim(A)": None, "yes": True, "no": False}
-NOT_A_VALUE = "of the environment", "same"
 
 
 def parse_cell(text: str) -> Any:
     """Return the value of a table's cell: none, yes, 1e-4, −5, 3×256 or a word."""
     if text in WORDS:
         return WORDS[text]
-    if match := re.fullmatch(r"(\d)×256", text):
-        return [256] * int(match[1])
+    if match := re.fullmatch(r"(\d)×(\d+)", text):
+        return [int(match[2])] * int(match[1])
+    text = re.sub(r"(?<=\d),(?=\d{3})", "", text)
     number = re.fullmatch(r"−?[\d.]+(e-\d)?", text)
     return float(text.replace("−", "-")) if number else text.strip("`")
 
 
 def test_the_table_of_presets_in_the_docs_equals_the_files():
+    """A second value after "small tasks" is that of pendulum."""
     text = (CONF.parent / "docs" / "presets.md").read_text()
-    configs = [compose_config(f"cql={preset}", "env=hopper") for preset in PRESETS]
+    configs = [
+        [compose_config(f"cql={preset}", f"env={env}") for env in ("hopper", "pendulum")]
+        for preset in PRESETS
+    ]
     keys, compared = setting_keys(TrainConfig), set()
     for row, cells in ROW.findall(text.partition("## Choices")[0]):
         names = re.findall(r"`([a-z_.]+)`", row)
-        for config, cell in zip(configs, cells.strip().split(" | "), strict=True):
-            values = [parse_cell(value) for value in cell.strip().split(", ")]
-            if cell.strip().startswith(NOT_A_VALUE) or names == ["network"]:
+        for pair, cell in zip(configs, cells.strip().split(" | "), strict=True):
+            if cell.strip() == "same" or names == ["network"]:
                 continue
-            for name, value in zip(names, values * (len(names) // len(values)), strict=True):
-                assert name in keys
-                assert OmegaConf.select(config, name) == value, f"{config.cql.name}: {name}"
-                compared.add(name)
+            for config, part in zip(pair, cell.strip().split(", small tasks "), strict=False):
+                values = [parse_cell(value) for value in part.split(", ")]
+                for name, value in zip(names, values * (len(names) // len(values)), strict=True):
+                    assert name in keys
+                    assert OmegaConf.select(config, name) == value, f"{config.cql.name}: {name}"
+                    compared.add(name)
     assert {name for name in keys if name.startswith(("cql.", "network."))} - compared <= {
         *("cql.name", "cql.expectation_over"),
         *("cql.multiplier_initial", "cql.multiplier_learning_rate"),

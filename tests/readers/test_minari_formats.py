@@ -286,7 +286,7 @@ def test_a_missing_episode_is_refused(data_format):
     for file in (path / "1").iterdir():
         file.unlink()
     (path / "1").rmdir()
-    with pytest.raises(DataError, match=r"has 1 episodes, metadata\.json says 2"):
+    with pytest.raises(DataError, match=r"has 1 episodes, metadata\.json states 2"):
         read()
 
 
@@ -294,7 +294,7 @@ def test_more_episodes_than_the_metadata_state_are_refused():
     path = write([plain(0, 3), plain(1, 4)], "hdf5")
     with h5py.File(path / "main_data.hdf5", "a") as file:
         file.copy("episode_0", "episode_2")
-    with pytest.raises(DataError, match=r"has 3 episodes, metadata\.json says 2"):
+    with pytest.raises(DataError, match=r"has 3 episodes, metadata\.json states 2"):
         read()
 
 

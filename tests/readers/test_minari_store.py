@@ -271,7 +271,7 @@ def test_an_unknown_format_is_refused():
 def test_a_wrong_number_of_steps_is_refused(steps):
     edit_metadata(write([episode(0, 3)]), total_steps=steps)
     fault = "holds 3 steps" if steps > 3 else "is 4 long"
-    with pytest.raises(DataError, match=rf"{fault}, metadata\.json says {steps}"):
+    with pytest.raises(DataError, match=rf"{fault}, metadata\.json states {steps}"):
         load_transitions(NAME)
 
 
