@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from offline_cql.errors import DataError
 from offline_cql.readers.download import download, verify
+from offline_cql.readers.hdf5 import find_foreign_link
 from offline_cql.readers.writer import CHUNK, Steps, TransitionWriter, file_signature
 from offline_cql.render.progress import ProgressBar
 from offline_cql.transitions import Spaces
@@ -235,8 +236,8 @@ class _Arrays:
 
     def _check(self) -> None:
         try:
-            link = self.file.id.links.visit(_soft_or_external, info=True)
-            if link is not None:  # it could expose another file of this machine as data
+            link = find_foreign_link(self.file)
+            if link is not None:
                 raise DataError(f"{self.path}: {link} is a soft or external link: copy the data")
             names = [*REQUIRED, *({"timeouts"} & set(self.file))]
             if missing := [name for name in names if name not in self.file]:
@@ -283,8 +284,3 @@ class _Arrays:
 
 def _repair(path: Path) -> str:
     return f"delete it (rm {path}) and run the same command again, or put an intact copy there"
-
-
-def _soft_or_external(name: bytes, info: Any) -> str | None:
-    """Return the name of a soft or external link, which ends HDF5's visit of all links."""
-    return None if info.type == h5py.h5l.TYPE_HARD else name.decode()

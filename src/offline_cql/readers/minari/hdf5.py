@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from offline_cql.errors import DataError
+from offline_cql.readers.hdf5 import find_foreign_link
 from offline_cql.readers.minari.episodes import (
     FLAGS,
     Episode,
@@ -34,8 +35,8 @@ def episodes(stored: StoredDataset) -> Iterator[Episode]:
     """Yield the episodes by number. Raises DataError, or any error of HDF5's."""
     with h5py.File(stored.folder / FILE, "r") as file:
         _limit_metadata_cache(file)
-        link = file.id.links.visit(_soft_or_external, info=True)
-        if link is not None:  # it could expose another file of this machine as data
+        link = find_foreign_link(file)
+        if link is not None:
             raise DataError(f"{stored.dataset_id}: {link} is a soft or external link: refused")
         stored.check_count(len(file))
         reader = _EpisodeReader(file, stored)
@@ -49,11 +50,6 @@ def _limit_metadata_cache(file: h5py.File) -> None:
     config = file.id.get_mdc_config()
     config.min_size = config.max_size = config.initial_size = METADATA_CACHE
     file.id.set_mdc_config(config)
-
-
-def _soft_or_external(name: bytes, info: Any) -> str | None:
-    """Return the name of a soft or external link, which ends HDF5's visit of all links."""
-    return None if info.type == h5py.h5l.TYPE_HARD else name.decode()
 
 
 class _EpisodeReader:
