@@ -248,7 +248,7 @@ def test_a_logger_that_raises_stops_no_run(
     def end(_logger: Any, result: Mapping[str, Any], succeeded: bool) -> None:
         raise ConnectionResetError("connection lost")
 
-    service = Service("Test", "json", None, start, end)
+    service = Service("Test", "json", start, end)
     monkeypatch.setattr(
         "offline_cql.commands.fit.make_loggers",
         lambda _names, info: [GuardedLogger(service, info)],
@@ -266,7 +266,7 @@ def test_a_logger_that_raises_stops_no_run(
 def test_the_first_failure_is_reported_in_one_line(
     start: Any, reason: str, tmp_path: Path, capsys: Any
 ):
-    logger = GuardedLogger(Service("Test", "json", None, start, RaisingLogger.fail), info(tmp_path))
+    logger = GuardedLogger(Service("Test", "json", start, RaisingLogger.fail), info(tmp_path))
     logger.log_metrics({"critic/gap": 1.0}, step=100)
     logger.log_metrics({"critic/gap": 1.0}, step=200)
     logger.finish({}, succeeded=True)
@@ -284,7 +284,7 @@ def test_a_logger_that_hangs_delays_only_the_end_of_a_run(
         released.wait()
         return RaisingLogger()
 
-    logger = GuardedLogger(Service("Test", "json", None, hang, RaisingLogger.fail), info(tmp_path))
+    logger = GuardedLogger(Service("Test", "json", hang, RaisingLogger.fail), info(tmp_path))
     logger.log_metrics({"critic/gap": 1.0}, step=100)
     logger.finish({}, succeeded=True)
     assert capsys.readouterr().err == WARNING.format("no answer within 0 s")
@@ -293,7 +293,7 @@ def test_a_logger_that_hangs_delays_only_the_end_of_a_run(
 
 def test_lightnings_own_calls_do_not_reach_a_logger(tmp_path: Path, capsys: Any):
     logger = GuardedLogger(
-        Service("Test", "json", None, lambda _info: RaisingLogger(), lambda *_: None),
+        Service("Test", "json", lambda _info: RaisingLogger(), lambda *_: None),
         info(tmp_path),
     )
     assert not hasattr(logger, "experiment")
@@ -307,12 +307,6 @@ def test_lightnings_own_calls_do_not_reach_a_logger(tmp_path: Path, capsys: Any)
 
 
 # --- The list of loggers --------------------------------------------------------------------------
-
-
-def test_an_unknown_logger_is_an_error(tmp_path: Path):
-    message = "logger neptune is unknown; choose from wandb, tensorboard, mlflow, comet"
-    with pytest.raises(ConfigError, match=message):
-        make_loggers(["neptune"], info(tmp_path))
 
 
 @pytest.mark.parametrize("name", ["tensorboard", "mlflow", "comet"])

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from support.builders import batch_of, build, continuous_data, discrete_data, settings
-from support.train import DISCRETE, TINY, differences, load_learned, resume_run, rows, train_run
+from support.builders import batch_of, build, continuous_data, differences, discrete_data, settings
+from support.train import DISCRETE, TINY, load_learned, resume_run, rows, train_run
 
 from offline_cql.commands.load_run import load_agent
 from offline_cql.data.returns import continued_returns

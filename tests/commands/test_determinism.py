@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.train import DISCRETE, TINY, differences, load_learned, rows, train_run
+from support.builders import differences
+from support.train import DISCRETE, TINY, load_learned, rows, train_run
 
 pytestmark = pytest.mark.usefixtures("recorded")
 

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from support.builders import differences
 from support.config import CONF, compose_config
-from support.train import DISCRETE, LAGRANGE, differences, entry_point, rows, train_run, wait_for
+from support.train import DISCRETE, LAGRANGE, entry_point, rows, train_run, wait_for
 
 from offline_cql.commands.train import create_run, validate
 from offline_cql.io import read_json

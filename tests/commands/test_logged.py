@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.builders import differences
 from support.config import CONF, compose_config
-from support.train import differences, load_learned, resume_run, rows, train_run
+from support.train import load_learned, resume_run, rows, train_run
 
 from offline_cql.commands.evaluate import evaluate
 from offline_cql.commands.summary import print_run

@@ -9,17 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from support.train import (
-    DISCRETE,
-    LAGRANGE,
-    TINY,
-    differences,
-    leaves,
-    load_learned,
-    resume_run,
-    rows,
-    train_run,
-)
+from support.builders import differences, tensors_of
+from support.train import DISCRETE, LAGRANGE, TINY, load_learned, resume_run, rows, train_run
 from torch import Tensor
 
 from offline_cql.commands import train as entry_point
@@ -185,7 +176,7 @@ def test_a_checkpoint_contains_tensors_and_plain_values_only(settings: Any, unin
     path = state_path(uninterrupted(*settings, "updates=40"), 40)
     state = torch.load(path, weights_only=True)
     plain = (Tensor, int, float, str, bool, type(None))
-    assert {type(value) for _, value in leaves(state)} <= set(plain)
+    assert {type(value) for value in tensors_of(state).values()} <= set(plain)
     assert {"agent", "optimizer", "noise", "updates", "config", "dataset", "lengths"} <= set(state)
 
 

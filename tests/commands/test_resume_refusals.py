@@ -11,10 +11,10 @@ from typing import Any
 import h5py
 import pytest
 import torch
+from support.builders import differences
 from support.train import (
     SIZE,
     TINY,
-    differences,
     entry_point,
     load_learned,
     resume_run,
@@ -41,7 +41,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run(finished: Path, tmp_path: Path) -> Path:
-    """Return a copy of the finished run, which a test may damage."""
+    """Return a copy of the finished run, which a test may corrupt."""
     return Path(shutil.copytree(finished, tmp_path / "run"))
 
 
@@ -118,7 +118,7 @@ def test_a_metrics_file_with_missing_rows_is_refused(run: Path):
         resume_run(run, "updates=30")
 
 
-def test_a_damaged_checkpoint_falls_back_to_the_one_before_with_a_warning(
+def test_a_corrupt_checkpoint_falls_back_to_the_one_before_with_a_warning(
     finished: Path, run: Path, capsys: Any
 ):
     """From the checkpoint of update 10 the run reaches the same end, its rows written once."""
@@ -127,17 +127,17 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before_with_a_warning(
     (run / "result.json").unlink()
     resume_run(run)
     error = capsys.readouterr().err
-    assert "resume/20.ckpt is damaged: sha256" in error
+    assert "resume/20.ckpt is corrupt: sha256" in error
     assert "using 10.ckpt" in error
     assert differences(load_learned(finished), load_learned(run)) == []
     assert rows(run / "metrics.csv") == rows(finished / "metrics.csv")
 
 
-def test_two_damaged_checkpoints_are_refused(run: Path):
+def test_two_corrupt_checkpoints_are_refused(run: Path):
     for updates in (10, 20):
         path = state_path(run, updates)
         path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(CheckpointError, match=r"resume/10.ckpt is damaged"):
+    with pytest.raises(CheckpointError, match=r"resume/10.ckpt is corrupt"):
         resume_run(run, "updates=30")
 
 

@@ -13,11 +13,11 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import open_dict
+from support.builders import differences
 from support.config import CONF, compose_config
 from support.train import (
     DISCRETE,
     TINY,
-    differences,
     entry_point,
     load_learned,
     resume_run,

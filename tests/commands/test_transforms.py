@@ -6,8 +6,9 @@ The metadata name the whole data set, whatever part of it a run trained on.
 from pathlib import Path
 
 import pytest
+from support.builders import differences
 from support.config import compose_config
-from support.train import DISCRETE, TINY, differences, load_learned, train_run
+from support.train import DISCRETE, TINY, load_learned, train_run
 
 from offline_cql.commands.train import validate
 from offline_cql.data.split import split_episodes

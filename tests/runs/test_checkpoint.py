@@ -1,4 +1,4 @@
-"""Guarantee: at every moment an intact checkpoint can be read, and a damaged one never is."""
+"""Guarantee: at every moment an intact checkpoint can be read, and a corrupt one never is."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -150,13 +150,13 @@ def test_a_crash_while_replacing_leaves_an_intact_policy(
 def test_a_crash_after_falling_back_leaves_an_intact_state(
     steps: int, tmp_path: Path, monkeypatch: Any, capsys: Any
 ):
-    """20 is damaged and was replaced by 10, from which 15 is saved and 20 removed."""
+    """20 is corrupt and was replaced by 10, from which 15 is saved and 20 removed."""
     run = save(tmp_path, 10, 20)
-    state_path(run, 20).write_bytes(b"damaged")
+    state_path(run, 20).write_bytes(b"corrupt")
     with crash_after(steps, monkeypatch):
         save(run, 15)
     assert newest_checkpoint(run)["updates"] == (15 if steps >= 2 else 10)
-    assert "resume/20.ckpt is damaged" in capsys.readouterr().err
+    assert "resume/20.ckpt is corrupt" in capsys.readouterr().err
     save(run, 18)
     assert saved_updates(run) == ([15, 18] if steps >= 2 else [10, 18])
 
@@ -177,7 +177,7 @@ def test_a_full_disk_leaves_the_old_states(tmp_path: Path, monkeypatch: Any):
     assert not list((run / "checkpoints").rglob(".*"))
 
 
-# --- Damaged files -------------------------------------------------------------------------------
+# --- Corrupt files -------------------------------------------------------------------------------
 
 
 def truncated(share: float) -> Callable[[bytes], bytes]:
@@ -189,7 +189,7 @@ def flipped(content: bytes) -> bytes:
     return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
 
 
-DAMAGES = {
+CORRUPTIONS = {
     "empty": truncated(0.0),
     "1 %": truncated(0.01),
     "half": truncated(0.5),
@@ -199,21 +199,21 @@ DAMAGES = {
 }
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_checkpoint_is_refused(damage: str, tmp_path: Path, capsys: Any):
+@pytest.mark.parametrize("corruption", CORRUPTIONS)
+def test_a_corrupt_checkpoint_is_refused(corruption: str, tmp_path: Path, capsys: Any):
     run = save(tmp_path, 1, 2)
     path = state_path(run, 2)
-    path.write_bytes(DAMAGES[damage](path.read_bytes()))
-    with pytest.raises(CheckpointError, match=r"2.ckpt is damaged: sha256 \w{12}…, expected"):
+    path.write_bytes(CORRUPTIONS[corruption](path.read_bytes()))
+    with pytest.raises(CheckpointError, match=r"2.ckpt is corrupt: sha256 \w{12}…, expected"):
         read_checkpoint(path)
     assert newest_checkpoint(run)["updates"] == 1
     assert "using 1.ckpt" in capsys.readouterr().err
 
 
-def test_a_damaged_checkpoint_does_not_take_the_place_of_an_intact_one(tmp_path: Path):
+def test_a_corrupt_checkpoint_does_not_take_the_place_of_an_intact_one(tmp_path: Path):
     """The two that stay are the newest and the intact one before it."""
     run = save(tmp_path, 1, 2)
-    state_path(run, 2).write_bytes(b"damaged")
+    state_path(run, 2).write_bytes(b"corrupt")
     save(run, 3)
     assert [read_checkpoint(state_path(run, k))["updates"] for k in saved_updates(run)] == [1, 3]
 

@@ -227,14 +227,17 @@ def tensors_of(value: Any, path: str = "") -> dict[str, Any]:
 
 
 def differences(one: Any, other: Any) -> list[str]:
-    """Return the paths of the leaves in which two nested states differ, even by a single bit."""
+    """Return the paths of leaves that differ by a bit, in type or dtype, or exist in one only."""
     first, second = tensors_of(one), tensors_of(other)
-    assert first.keys() == second.keys()
-    return [path for path in first if not _equal(first[path], second[path])]
+    shared = first.keys() & second.keys()
+    unequal = {path for path in shared if not _equal(first[path], second[path])}
+    return sorted(unequal | (first.keys() ^ second.keys()))
 
 
 def _equal(one: Any, other: Any) -> bool:
-    return torch.equal(one, other) if isinstance(one, Tensor) else one == other
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        return one.dtype == other.dtype and torch.equal(one, other)
+    return type(one) is type(other) and one == other
 
 
 def as_reference(network: StackedMLP, member: int = 0) -> tuple[list[Any], list[Any]]:

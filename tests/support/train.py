@@ -9,9 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 from support.config import CONF, compose_config
-from torch import Tensor
 
 from offline_cql.commands.load_run import load_config
 from offline_cql.commands.train import create_run, resume, run_training, validate
@@ -84,31 +82,3 @@ def load_learned(folder: Path) -> dict[str, Any]:
     """Return agent, optimizer, noise generator and number of updates of the last checkpoint."""
     state = newest_checkpoint(folder)
     return {key: state[key] for key in ("agent", "optimizer", "noise", "updates")}
-
-
-def leaves(tree: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield (path, value) for every value in nested dicts, lists and tuples."""
-    if isinstance(tree, dict):
-        for key, value in tree.items():
-            yield from leaves(value, f"{name}/{key}")
-    elif isinstance(tree, list | tuple):
-        for index, value in enumerate(tree):
-            yield from leaves(value, f"{name}/{index}")
-    else:
-        yield name, tree
-
-
-def differences(one: Any, other: Any) -> list[str]:
-    """Return the paths at which two nested states differ; tensors must be equal bit for bit."""
-    first, second = dict(leaves(one)), dict(leaves(other))
-    return sorted(
-        {name for name in first.keys() & second.keys() if not equal(first[name], second[name])}
-        | (first.keys() ^ second.keys())
-    )
-
-
-def equal(one: Any, other: Any) -> bool:
-    """Return True if two values have the same type and value; tensors also the same dtype."""
-    if isinstance(one, Tensor) and isinstance(other, Tensor):
-        return one.dtype == other.dtype and torch.equal(one, other)
-    return type(one) is type(other) and one == other

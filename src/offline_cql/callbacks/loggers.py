@@ -6,7 +6,6 @@ the number of updates.
 
 import importlib
 import json
-import netrc
 import os
 import sys
 import threading
@@ -15,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
-from urllib.parse import urlparse
 
 from pytorch_lightning.loggers import (
     CometLogger,
@@ -24,6 +22,7 @@ from pytorch_lightning.loggers import (
     TensorBoardLogger,
     WandbLogger,
 )
+from requests.utils import get_netrc_auth
 
 from offline_cql.errors import ConfigError
 
@@ -50,7 +49,7 @@ class RunInfo:
 
 @dataclass(frozen=True)
 class Service:
-    """One kind of logger: its package and extra, how a run starts there, and how it ends.
+    """One kind of logger: its package, how a run starts there, and how it ends.
 
     start returns Lightning's logger with a run of its own; end(logger, result, succeeded) adds the
     result and closes the run.
@@ -58,7 +57,6 @@ class Service:
 
     title: str
     package: str
-    extra: str | None
     start: Callable[[RunInfo], Logger]
     end: Callable[[Any, Mapping[str, Any], bool], None]
 
@@ -131,10 +129,7 @@ class GuardedLogger(Logger):
 
 
 def make_loggers(names: Sequence[str], info: RunInfo) -> list[GuardedLogger]:
-    """Start one run per named logger; none for [].
-
-    Raises ConfigError for an unknown name and for a package that is not installed.
-    """
+    """Start one run per named logger. Raises ConfigError for a package that is not installed."""
     import_packages(names)
     return [GuardedLogger(SERVICES[name], info) for name in names]
 
@@ -145,15 +140,11 @@ def import_packages(names: Sequence[str]) -> None:
     In the main thread, because loggers that import at the same time could see half a module.
     """
     for name in names:
-        if name not in SERVICES:
-            raise ConfigError(f"logger {name} is unknown; choose from {', '.join(SERVICES)}")
-        service = SERVICES[name]
         try:
-            importlib.import_module(service.package)
+            importlib.import_module(SERVICES[name].package)
         except ImportError as error:
-            raise ConfigError(
-                f"logger={name} needs an extra: pip install 'offline-cql[{service.extra or name}]'"
-            ) from error
+            remedy = f"pip install 'offline-cql[{name}]'"
+            raise ConfigError(f"logger={name} needs an extra: {remedy}") from error
 
 
 # --- Weights & Biases -----------------------------------------------------------------------------
@@ -192,20 +183,19 @@ def start_wandb(info: RunInfo) -> WandbLogger:
         )
 
     mode = wandb_mode()
-    if mode == "online":
-        try:
-            run = start("online")
-        except Exception as error:  # third-party code: any failure means offline
-            reason = str(error).partition("\n")[0]
-            print(
-                f"warning: W&B could not be reached ({reason}); logging offline. "
-                f"Upload later with: wandb sync {info.folder}/wandb/offline-*",
-                file=sys.stderr,
-            )
-            wandb.teardown(exit_code=1)  # its service would go on and hold the run's id
-            mode = "offline"
-    if mode != "online":
+    try:
         run = start(mode)
+    except Exception as error:  # third-party code: any failure means offline
+        if mode != "online":
+            raise
+        reason = str(error).partition("\n")[0]
+        print(
+            f"warning: W&B could not be reached ({reason}); logging offline. "
+            f"Upload later with: wandb sync {info.folder}/wandb/offline-*",
+            file=sys.stderr,
+        )
+        wandb.teardown(exit_code=1)  # its service would go on and hold the run's id
+        run = start("offline")
     run.define_metric("update")
     run.define_metric("*", step_metric="update")
     return WandbUpdateLogger(experiment=run)
@@ -223,20 +213,11 @@ def end_wandb(logger: WandbLogger, result: Mapping[str, Any], succeeded: bool) -
 
 def wandb_mode() -> str:
     """Return $WANDB_MODE, else online when a key is configured, else offline."""
-    mode = os.environ.get("WANDB_MODE")
-    if mode:
+    if mode := os.environ.get("WANDB_MODE"):
         return mode
-    if os.environ.get("WANDB_API_KEY"):
-        return "online"
-    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname
-    file = Path(os.environ.get("NETRC", Path.home() / ".netrc"))
-    if host is None or not file.exists():
-        return "offline"
-    try:
-        login = netrc.netrc(file).authenticators(host)
-    except netrc.NetrcParseError:
-        return "offline"
-    return "online" if login else "offline"
+    url = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")
+    has_key = os.environ.get("WANDB_API_KEY") or get_netrc_auth(url)
+    return "online" if has_key else "offline"
 
 
 # --- TensorBoard, MLflow, Comet -------------------------------------------------------------------
@@ -296,10 +277,8 @@ def end_comet(logger: CometLogger, result: Mapping[str, Any], succeeded: bool) -
 
 
 SERVICES = {
-    "wandb": Service("W&B", "wandb", None, start_wandb, end_wandb),
-    "tensorboard": Service(
-        "TensorBoard", "tensorboard", "tensorboard", start_tensorboard, end_tensorboard
-    ),
-    "mlflow": Service("MLflow", "mlflow", "mlflow", start_mlflow, end_mlflow),
-    "comet": Service("Comet", "comet_ml", "comet", start_comet, end_comet),
+    "wandb": Service("W&B", "wandb", start_wandb, end_wandb),
+    "tensorboard": Service("TensorBoard", "tensorboard", start_tensorboard, end_tensorboard),
+    "mlflow": Service("MLflow", "mlflow", start_mlflow, end_mlflow),
+    "comet": Service("Comet", "comet_ml", start_comet, end_comet),
 }

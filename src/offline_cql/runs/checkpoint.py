@@ -97,14 +97,14 @@ def _is_intact(path: Path) -> bool:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Return the state in a file. Raises CheckpointError when it is missing, damaged or too new."""
+    """Return the state in a file. Raises CheckpointError when it is missing, corrupt or too new."""
     if not path.exists():
         raise CheckpointError(f"{path} does not exist; the run saved no checkpoint there")
     content = path.read_bytes()
     digest, expected = hashlib.sha256(content).hexdigest(), read_digests(path)
     if digest not in expected:
         raise CheckpointError(
-            f"{path} is damaged: sha256 {digest[:12]}…, expected "
+            f"{path} is corrupt: sha256 {digest[:12]}…, expected "
             f"{' or '.join(d[:12] + '…' for d in expected) or 'a .sha256 file beside it'}"
         )
     try:
@@ -125,7 +125,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def newest_checkpoint(folder: Path) -> dict[str, Any]:
-    """Return a run's newest training state; after a warning, the one before a damaged one.
+    """Return a run's newest training state; after a warning, the one before a corrupt one.
 
     Raises CheckpointError when the run has no training state that can be read.
     """
@@ -146,7 +146,7 @@ def newest_checkpoint(folder: Path) -> dict[str, Any]:
 def load_state(folder: Path, checkpoint: str) -> dict[str, Any]:
     """Return one checkpoint: the newest with `last`, or a kept policy by its number of updates.
 
-    Raises ConfigError when there is no such checkpoint, CheckpointError when it is damaged.
+    Raises ConfigError when there is no such checkpoint, CheckpointError when it is corrupt.
     """
     available = [LAST, *map(str, kept_updates(folder))]
     if checkpoint not in available:
