@@ -51,71 +51,51 @@ def test_only_kept_policies_are_candidates(tmp_path: Path):
     assert list(offline.estimates) == [100]
 
 
-def cut(name: str, size: int) -> Callable[[Path], None]:
-    def damage(folder: Path) -> None:
-        path = folder / name
-        path.write_bytes(path.read_bytes()[:-size])
-
-    return damage
+def cut(size: int) -> Callable[[bytes], bytes]:
+    return lambda content: content[:-size]
 
 
-def without(name: str) -> Callable[[Path], None]:
-    return lambda folder: (folder / name).unlink()
+def result(**values: object) -> Callable[[bytes], bytes]:
+    return lambda content: json.dumps(json.loads(content) | values).encode()
 
 
-def result(**values: object) -> Callable[[Path], None]:
-    def damage(folder: Path) -> None:
-        path = folder / "result.json"
-        path.write_text(json.dumps(json.loads(path.read_text()) | values))
-
-    return damage
+IN_PROGRESS = "result.json is missing: the run is in progress or was killed"
+PREEMPTED = "the run was preempted after 200 updates; continue it: python train"
+WRONG = "a value is missing or has the wrong type: "
 
 
-DAMAGES = {
-    "no config": (without("config.yaml"), "config.yaml is missing"),
-    "no record": (without("metadata.json"), "metadata.json is missing"),
-    "going on": (
-        without("result.json"),
-        "result.json is missing: the run is in progress or was killed",
-    ),
-    "failed": (result(status="failed", error="out\nof memory"), "status failed: out of memory"),
-    "preempted": (
-        result(status="preempted"),
-        "the run was preempted after 200 updates; continue it: python train",
-    ),
-    "half a row": (cut("validation.csv", 10), "validation.csv is truncated in line 3"),
-    "half a number": (
-        lambda folder: (folder / "validation.csv").open("a").write("300,1e" + ",0" * 7 + "\n"),
-        "validation.csv cannot be read: could not convert",
-    ),
-    "half an estimate": (cut("ope.json", 40), "ope.json cannot be read: "),
-    "half a result": (cut("result.json", 20), "result.json cannot be read: "),
-    "half a config": (
-        lambda folder: (folder / "config.yaml").write_text("seed: [1"),
-        "config.yaml cannot be read: ",
-    ),
-    "an empty config": (
-        lambda folder: (folder / "config.yaml").write_text(""),
-        "config.yaml lacks seed",
-    ),
-    "binary": (
-        lambda folder: (folder / "evaluation.csv").write_bytes(b"\xff\xfe\x00"),
-        "evaluation.csv cannot be read: ",
-    ),
-    "not a number": (result(updates="many"), "a value is missing or has the wrong type: "),
-    "no key": (
-        lambda folder: (folder / "ope.json").write_text('{"checkpoints": {"100": [{}]}}'),
-        "a value is missing or has the wrong type: 'method'",
-    ),
-}
-
-
-@pytest.mark.parametrize("name", DAMAGES)
-def test_a_damaged_run_is_left_out_with_its_reason_and_the_others_stay(name: str, tmp_path: Path):
+@pytest.mark.parametrize(
+    ("name", "change", "reason"),  # change: of the file's content; None: the file is removed
+    [
+        ("config.yaml", None, "config.yaml is missing"),
+        ("config.yaml", lambda _: b"seed: [1", "config.yaml cannot be read: "),
+        ("config.yaml", lambda _: b"", "config.yaml lacks seed"),
+        ("metadata.json", None, "metadata.json is missing"),
+        ("result.json", None, IN_PROGRESS),
+        ("result.json", cut(20), "result.json cannot be read: "),
+        ("result.json", result(status="failed", error="out\nof"), "status failed: out of"),
+        ("result.json", result(status="preempted"), PREEMPTED),
+        ("result.json", result(updates="many"), WRONG),
+        ("validation.csv", cut(10), "validation.csv is truncated in line 3"),
+        (
+            "validation.csv",
+            lambda content: content + b"300,1e" + b",0" * 7 + b"\n",
+            "validation.csv cannot be read: could not convert",
+        ),
+        ("evaluation.csv", lambda _: b"\xff\xfe\x00", "evaluation.csv cannot be read: "),
+        ("ope.json", cut(40), "ope.json cannot be read: "),
+        ("ope.json", lambda _: b'{"checkpoints": {"100": [{}]}}', f"{WRONG}'method'"),
+    ],
+)
+def test_a_corrupt_run_is_left_out_with_its_reason_and_the_others_stay(
+    name: str, change: Callable[[bytes], bytes] | None, reason: str, tmp_path: Path
+):
     write_run(tmp_path / "good", bounds={100: (60, 70)})
     bad = write_run(tmp_path / "bad", bounds={100: (60, 70)}, returns={100: [1.0]})
-    damage, reason = DAMAGES[name]
-    damage(bad)
+    content = (bad / name).read_bytes()
+    (bad / name).unlink()
+    if change is not None:
+        (bad / name).write_bytes(change(content))
     loaded = load_runs(str(tmp_path))
     assert [run.name for run in loaded.runs] == [f"{tmp_path}/good"]
     (skipped,) = loaded.left_out

@@ -5,18 +5,8 @@ import dataclasses
 import pytest
 
 from offline_cql.ope.estimate import Estimate
-from offline_cql.report.messages import (
-    checkpoint_file,
-    commands,
-    export_command,
-    sentences,
-)
-from offline_cql.report.model_selection import (
-    Candidate,
-    GridPoint,
-    Selection,
-    TdErrorMinimum,
-)
+from offline_cql.report.messages import checkpoint_file, commands, export_command, sentences
+from offline_cql.report.model_selection import Candidate, GridPoint, Selection, TdErrorMinimum
 
 
 def estimate(value: float, low: float, high: float, *assumptions: str) -> Estimate:
@@ -46,13 +36,8 @@ def point(
     incomplete: str | None = None,
 ) -> GridPoint:
     candidates = tuple(candidate(alpha, seed=seed, low=low) for seed, low in enumerate(lows))
-    return GridPoint(
-        alpha=alpha,
-        updates=100,
-        candidates=candidates,
-        too_small=too_small,
-        incomplete=incomplete,
-    )
+    reasons = {"too_small": too_small, "incomplete": incomplete}
+    return GridPoint(alpha=alpha, updates=100, candidates=candidates, **reasons)
 
 
 def selection(*points: GridPoint, **values: object) -> Selection:
@@ -104,75 +89,61 @@ def test_assumptions_of_both_estimates_are_stated_once():
 # --- The choice ----------------------------------------------------------------------------------
 
 
-def test_a_single_point_was_not_chosen_from_several():
-    expected = "It is the only grid point (alpha and checkpoint): there was no choice."
-    assert sentences(selection(point()))[2] == expected
-
-
-def test_a_single_eligible_point_is_stated_with_the_number_of_points():
-    result = selection(point(), point(1, too_small=("seed 0: x",)), point(2, incomplete="y"))
-    expected = "It is the only eligible grid point (alpha and checkpoint) of 3."
-    assert sentences(result)[2] == expected
+SMALL, MISSING = point(0, too_small=("x",)), point(2, incomplete="y")
+LARGEST, BIAS = "It has the largest lower bound", "The maximum over many is biased upwards."
 
 
 @pytest.mark.parametrize(
     ("points", "text"),
     [
+        ([point()], "It is the only grid point (alpha and checkpoint): there was no choice."),
         (
-            (point(), point(1)),
-            "It has the largest lower bound (60) of all 2 grid points.",
+            [point(), SMALL, MISSING],
+            "It is the only eligible grid point (alpha and checkpoint) of 3.",
+        ),
+        ([point(), point(1)], f"{LARGEST} (60) of all 2 grid points. {BIAS}"),
+        (
+            [point(lows=(60.0, 65.0)), point(1)],
+            f"{LARGEST} (62.5, the mean over 2 runs) of all 2 grid points. {BIAS}",
         ),
         (
-            (point(lows=(60.0, 65.0)), point(1)),
-            "It has the largest lower bound (62.5, the mean over 2 runs) of all 2 grid points.",
-        ),
-        (
-            (point(), point(1), point(0, too_small=("x",))),
-            "It has the largest lower bound (60) of 2 of 3 grid points, the others being rejected.",
+            [point(), point(1), SMALL],
+            f"{LARGEST} (60) of 2 of 3 grid points, the others being rejected. {BIAS}",
         ),
     ],
 )
-def test_a_choice_among_several_states_among_how_many(points: tuple[GridPoint, ...], text: str):
-    assert sentences(selection(*points))[2] == f"{text} The maximum over many is biased upwards."
+def test_a_choice_states_among_how_many_points_it_was_made(points: list[GridPoint], text: str):
+    assert sentences(selection(*points))[2] == text
 
 
 # --- What else is known --------------------------------------------------------------------------
 
 
-def test_a_td_error_that_rises_again_is_stated_and_rejects_nothing():
-    minimum = TdErrorMinimum(updates=100, value=1.25, last_updates=2000, last_value=4)
-    assert sentences(selection(point(), td_error_minimum={5.0: minimum}))[3] == (
-        "The validation TD error of alpha=5 is lowest at 100 updates (1.25) and 4 at 2,000. "
-        "This rejects nothing."
-    )
+RISING = TdErrorMinimum(updates=100, value=1.25, last_updates=2000, last_value=4)
+FALLING = TdErrorMinimum(updates=2000, value=4, last_updates=2000, last_value=4)
 
 
-def test_a_td_error_that_still_falls_is_stated():
-    minimum = TdErrorMinimum(updates=2000, value=4, last_updates=2000, last_value=4)
-    assert sentences(selection(point(), td_error_minimum={5.0: minimum}))[3] == (
-        "The validation TD error of alpha=5 is lowest at the last evaluation, 2,000 updates. "
-        "This rejects nothing."
-    )
-
-
-def test_the_td_error_of_other_alphas_is_left_out():
-    minimum = TdErrorMinimum(updates=2000, value=4, last_updates=2000, last_value=4)
-    lines = sentences(selection(point(), td_error_minimum={1.0: minimum}))
-    assert not any("TD error" in line for line in lines)
+@pytest.mark.parametrize(
+    ("minimum", "text"),
+    [
+        (RISING, "at 100 updates (1.25) and 4 at 2,000."),
+        (FALLING, "at the last evaluation, 2,000 updates."),
+    ],
+)
+def test_the_lowest_td_error_is_stated_and_rejects_nothing(minimum: TdErrorMinimum, text: str):
+    line = f"The validation TD error of alpha=5 is lowest {text} This rejects nothing."
+    assert sentences(selection(point(), td_error_minimum={5.0: minimum}))[3] == line
+    other = sentences(selection(point(), td_error_minimum={1.0: minimum}))
+    assert not any("TD error" in line for line in other)
 
 
 def test_alphas_that_are_too_small_or_too_large_are_stated_with_their_reason():
-    lines = sentences(selection(point(), too_small={0.0: "seed 0: x"}, too_large={20.0: "y"}))
+    lines = sentences(selection(point(), too_small={0: "seed 0: x"}, too_large={20: "y", 5: "z"}))
     assert "alpha=0 is too small: seed 0: x." in lines
-    assert "alpha=20 is close to behavior cloning: y." in lines
-
-
-def test_a_recommended_alpha_that_is_too_large_comes_with_an_expectation():
-    lines = sentences(selection(point(), too_large={5.0: "y"}))
-    expected = (
-        "alpha=5 is close to behavior cloning: y. Expect about the return of behavior cloning."
-    )
-    assert expected in lines
+    close = "is close to behavior cloning:"
+    assert f"alpha=20 {close} y." in lines
+    # The recommended alpha comes with an expectation.
+    assert f"alpha=5 {close} z. Expect about the return of behavior cloning." in lines
 
 
 # --- No recommendation ---------------------------------------------------------------------------
@@ -202,36 +173,25 @@ def test_when_every_point_is_rejected_each_reason_is_stated_once():
 # --- Commands ------------------------------------------------------------------------------------
 
 
-def test_a_policy_to_ship_has_a_file_and_an_export_command():
-    result = selection(point())
-    assert checkpoint_file(result) == "runs/5/checkpoints/100.ckpt"
-    assert export_command(result) == "python export.py run=runs/5 checkpoint=100"
-
-
-def test_a_policy_not_to_ship_has_a_file_and_no_export_command():
-    result = selection(point(lows=(1.0,)))
-    assert checkpoint_file(result) == "runs/5/checkpoints/100.ckpt"
-    assert export_command(result) is None
-
-
-def test_without_a_recommendation_there_is_neither():
-    assert checkpoint_file(selection()) is None
-    assert export_command(selection()) is None
+FILE, EXPORT = "runs/5/checkpoints/100.ckpt", "python export.py run=runs/5 checkpoint=100"
 
 
 @pytest.mark.parametrize(
-    ("runs", "expected"),
-    [
-        ((), []),
-        (("a",), ["python evaluate.py run=a ope=fqe evaluation.episodes=0 checkpoint=all"]),
-        (
-            ("a b", "c"),
-            ["python evaluate.py -m 'run=a b,c' ope=fqe evaluation.episodes=0 checkpoint=all"],
-        ),
-    ],
+    ("points", "file", "command"),
+    [([point()], FILE, EXPORT), ([point(lows=(1.0,))], FILE, None), ([], None, None)],
+    ids=["ship", "do not ship", "no recommendation"],
 )
-def test_missing_estimates_come_with_the_command_that_computes_them(runs, expected):
-    assert commands(selection(without_estimates=runs)) == expected
+def test_only_a_policy_to_ship_has_an_export_command(points, file, command):
+    result = selection(*points)
+    assert (checkpoint_file(result), export_command(result)) == (file, command)
+
+
+@pytest.mark.parametrize(
+    ("runs", "arguments"), [((), None), (("a",), "run=a"), (("a b", "c"), "-m 'run=a b,c'")]
+)
+def test_missing_estimates_come_with_the_command_that_computes_them(runs, arguments):
+    command = f"python evaluate.py {arguments} ope=fqe evaluation.episodes=0 checkpoint=all"
+    assert commands(selection(without_estimates=runs)) == ([command] if runs else [])
 
 
 def test_commands_can_be_pasted_whatever_a_folder_is_called():
