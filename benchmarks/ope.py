@@ -18,6 +18,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from support.tables import Process, log_episodes, random_process  # the process that the tests use
 
+from offline_cql.config import OpeConfig
 from offline_cql.ope.estimate import Estimate
 from offline_cql.ope.fqe import FittedQEvaluation, policy_actions
 
@@ -27,19 +28,17 @@ def estimate(process: Process, *, seed: int, episodes: int, updates: int) -> Est
     data, _ = log_episodes(process, seed=seed, episodes=episodes)
     policy = torch.from_numpy(process.policy)
     actions = policy_actions(data, lambda observation: policy[observation.argmax(dim=1)])
-    evaluation = FittedQEvaluation(
-        data,
-        actions,
+    ope = OpeConfig(
+        method="fqe",
         ensemble_size=20,
         hidden=[],
         updates=updates,
         batch_size=256,
         learning_rate=0.01,
         polyak=0.05,
-        gamma=process.gamma,
         seed=seed,
     )
-    return evaluation.fit().estimate()
+    return FittedQEvaluation(data, actions, ope, gamma=process.gamma).fit().estimate()
 
 
 def main() -> None:

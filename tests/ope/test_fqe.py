@@ -8,23 +8,20 @@ import torch
 from support.builders import continuous_data
 from support.tables import Process, log_episodes, random_process
 
+from offline_cql.config import OpeConfig
 from offline_cql.ope.estimate import Estimate
 from offline_cql.ope.fqe import FittedQEvaluation, PolicyActions, policy_actions
 from offline_cql.transitions import Spaces, Transitions
 
 SMALL: dict[str, Any] = {
-    "ensemble_size": 10,
-    "hidden": [],
-    "updates": 1_500,
-    "batch_size": 128,
-    "learning_rate": 0.01,
-    "polyak": 0.05,
-    "seed": 0,
+    **{"method": "fqe", "ensemble_size": 10, "hidden": [], "updates": 1_500, "batch_size": 128},
+    **{"learning_rate": 0.01, "polyak": 0.05, "seed": 0},
 }
 
 
-def fqe(data: Transitions, actions: PolicyActions, **settings: Any) -> Estimate:
-    return FittedQEvaluation(data, actions, **{**SMALL, **settings}).fit().estimate()
+def fqe(data: Transitions, actions: PolicyActions, gamma: float, **settings: Any) -> Estimate:
+    ope = OpeConfig(**SMALL | settings)
+    return FittedQEvaluation(data, actions, ope, gamma=gamma).fit().estimate()
 
 
 def table_actions(process: Process, data: Transitions) -> PolicyActions:

@@ -31,13 +31,8 @@ def make(env: str) -> tuple[Any, Any]:
     """Return an untrained agent and its settings: two episodes in each of three environments."""
     options = ("evaluation.episodes=6", "evaluation.environments=3")
     config = settings(f"env={env}", *SMALL[: 1 if env == "cartpole" else 3], *options)
-    spaces = SPACES[env]
     torch.manual_seed(0)
-    size = spaces.observation_dim
-    agent = make_agent(
-        config, spaces, observation_mean=torch.zeros(size), observation_std=torch.ones(size)
-    )
-    return agent, config
+    return make_agent(config, SPACES[env]), config
 
 
 def env_with_references(low: float | None, high: float | None) -> EnvConfig:

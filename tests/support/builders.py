@@ -146,9 +146,7 @@ def build(
     """
     torch.manual_seed(seed)
     columns = torch.ones(spaces.observation_dim)
-    return make_agent(
-        config, spaces, observation_mean=mean * columns, observation_std=std * columns
-    )
+    return make_agent(config, spaces, (mean * columns, std * columns))
 
 
 class LoneTrainer:

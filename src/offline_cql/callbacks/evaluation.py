@@ -1,6 +1,7 @@
 """Rollouts during training: evaluation.csv, and the score of the last evaluation."""
 
 import csv
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -65,16 +66,8 @@ def last_score(path: Path, env: EnvConfig) -> Score | None:
 
 def evaluation_rows(update: int, results: list[EpisodeResult]) -> list[dict[str, Any]]:
     """Return the rows of evaluation.csv: update, episode, seed, return, length."""
-    return [
-        {
-            "update": update,
-            "episode": result.episode,
-            "seed": result.seed,
-            "return": result.return_,
-            "length": result.length,
-        }
-        for result in results
-    ]
+    columns = ("update", "episode", "seed", "return", "length")
+    return [dict(zip(columns, (update, *astuple(result)), strict=True)) for result in results]
 
 
 def evaluation_metrics(score: Score) -> dict[str, float]:

@@ -29,11 +29,11 @@ from offline_cql.callbacks.validation import ValidationCallback
 from offline_cql.commands.load_data import simulator_settings
 from offline_cql.commands.make_agent import make_agent
 from offline_cql.config import ALGORITHMS, HardwareConfig, TrainConfig
-from offline_cql.data.dataset import make_dataset
+from offline_cql.data.dataset import TransitionDataset, make_dataset
 from offline_cql.data.module import TransitionDataModule
 from offline_cql.data.split import Split, split_episodes
-from offline_cql.data.statistics import observation_statistics, reward_scale
-from offline_cql.data.validation import ValidationSteps, validation_steps
+from offline_cql.data.statistics import observation_statistics
+from offline_cql.data.validation import validation_steps
 from offline_cql.errors import DivergedError, PreemptedError
 from offline_cql.io import read_json, write_json
 from offline_cql.runs.folder import METADATA, RESULT
@@ -62,12 +62,20 @@ def fit(
     updates, every = config.updates, config.evaluation.every
 
     split = split_episodes(transitions, config.dataset)
-    validation = make_validation(config, transitions, split)
+    dataset = make_dataset(transitions, split, config.dataset, gamma=config.gamma)
+    validation = validation_steps(
+        transitions,
+        split,
+        gamma=config.gamma,
+        reward_scale=dataset.reward_scale,
+        reward_shift=dataset.reward_shift,
+        seed=config.dataset.split_seed,
+    )
 
     agent = create_agent(config, transitions, split)
     if state is not None:
         agent.restore(state)
-    data = make_data_module(config, transitions, split, start=agent.updates)
+    data = make_data_module(config, dataset, start=agent.updates)
 
     timer = Timer()
     metrics = MetricsWriter(folder, timer)
@@ -145,39 +153,23 @@ def describe_score(score: Score | None) -> dict[str, Any]:
 def create_agent(config: TrainConfig, transitions: Transitions, split: Split) -> Agent:
     """Build the agent: weights from the seed, observation statistics from the training data."""
     torch.manual_seed(config.seed)
-    size = transitions.spaces.observation_dim
-    mean, std = torch.zeros(size), torch.ones(size)
-    if config.network.normalize_observations:
-        mean, std = observation_statistics(transitions, split)
-    return make_agent(config, transitions.spaces, observation_mean=mean, observation_std=std)
+    normalize = config.network.normalize_observations
+    statistics = observation_statistics(transitions, split) if normalize else None
+    return make_agent(config, transitions.spaces, statistics)
 
 
 def make_data_module(
-    config: TrainConfig, transitions: Transitions, split: Split, *, start: int
+    config: TrainConfig, dataset: TransitionDataset, *, start: int
 ) -> TransitionDataModule:
     """Build the DataModule of the updates from `start` on."""
     return TransitionDataModule(
-        make_dataset(transitions, split, config.dataset, gamma=config.gamma),
+        dataset,
         seed=config.seed,
         start=start,
         updates=config.updates,
         batch_size=config.batch_size,
         updates_per_step=config.hardware.updates_per_step,
         boundaries=[config.log_every, config.checkpoint_every, config.evaluation.every],
-    )
-
-
-def make_validation(
-    config: TrainConfig, transitions: Transitions, split: Split
-) -> ValidationSteps | None:
-    """Build the validation steps, with the rewards of training; None without such episodes."""
-    return validation_steps(
-        transitions,
-        split,
-        gamma=config.gamma,
-        reward_scale=reward_scale(transitions, split, config.dataset),
-        reward_shift=config.dataset.reward_shift,
-        seed=config.dataset.split_seed,
     )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
 from omegaconf import DictConfig, OmegaConf
 
 from offline_cql.agents import Agent
@@ -34,15 +33,7 @@ def load_config(folder: Path, *, setting: str = "run") -> TrainConfig:
 
 def restore_agent(config: TrainConfig, state: dict[str, Any]) -> Agent:
     """Return the agent of a checkpoint on the CPU, in evaluation mode."""
-    spaces = Spaces(**state["spaces"])
-    size = spaces.observation_dim
-    agent = make_agent(
-        config,
-        spaces,
-        # Replaced by the checkpoint's statistics.
-        observation_mean=torch.zeros(size),
-        observation_std=torch.ones(size),
-    )
+    agent = make_agent(config, Spaces(**state["spaces"]))
     agent.restore(state)
     return agent.eval()
 

@@ -75,18 +75,7 @@ def estimate_policy(
     behavior [N] is what `behavior_probabilities` returns; title heads the progress bar.
     """
     policy = internal_policy(agent)
-    fqe = FittedQEvaluation(
-        transitions,
-        policy_actions(transitions, policy),
-        gamma=gamma,
-        seed=ope.seed,
-        ensemble_size=ope.ensemble_size,
-        hidden=ope.hidden,
-        updates=ope.updates,
-        batch_size=ope.batch_size,
-        learning_rate=ope.learning_rate,
-        polyak=ope.polyak,
-    )
+    fqe = FittedQEvaluation(transitions, policy_actions(transitions, policy), ope, gamma=gamma)
     with ProgressBar(title, ope.updates) as bar:
         fqe.fit(lambda: bar.advance(1))
     estimates = [fqe.estimate()]

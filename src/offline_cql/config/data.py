@@ -10,34 +10,37 @@ from offline_cql.config.section import Amount, Count, Number, Positive, Section,
 Fraction = Annotated[Number, Field(ge=0, lt=1)]
 
 
-class D4RLConfig(Section):
+class SimulatorConfig(Section):
+    """A simulator and the part of its observation that is used."""
+
+    id: Text | None = None  # Gymnasium's id; null: no simulator
+    arguments: dict[str, Any] = Field(default_factory=dict)  # of gymnasium.make
+    observation_keys: list[Text] | None = None  # entries of a Dict observation; null: all, sorted
+    observation_shift: list[Number] | None = None  # added to the first numbers of the observation
+    observation_columns: list[Amount] | None = None  # columns kept; null: all
+    observation_constants: list[Number] | None = None  # appended to the observation
+
+    def check(self) -> None:
+        """Raise ConfigError for an id that would import code, or constants without columns."""
+        complaint = "must be a plain id: package:Id would import code"
+        self.require(":" not in (self.id or ""), "id", complaint)
+        complaint = f"has no effect without {self.key('observation_columns')}; leave it null"
+        complete = self.observation_constants is None or self.observation_columns is not None
+        self.require(complete, "observation_constants", complaint)
+
+
+class D4RLConfig(SimulatorConfig):
     """D4RL's data set of a task, and the simulator that gives the same observations."""
 
     prefix: ClassVar[str] = "env.d4rl"
     task: Text | None = None
-    id: Text | None = None  # Gymnasium's id
-    arguments: dict[str, Any] = Field(default_factory=dict)
-    observation_keys: list[Text] | None = None
-    observation_shift: list[Number] | None = None
-    observation_columns: list[Amount] | None = None
-    observation_constants: list[Number] | None = None
-
-    def check(self) -> None:
-        """Raise ConfigError when the observation or the id cannot be used."""
-        check_simulator(self)
 
 
-class EnvConfig(Section):
+class EnvConfig(SimulatorConfig):
     """A task: its simulator, its data sets, its reference returns."""
 
     prefix: ClassVar[str] = "env"
     name: Text  # in paths and in the ids of simulated data
-    id: Text | None  # Gymnasium's id; null: no simulator
-    arguments: dict[str, Any]  # of gymnasium.make
-    observation_keys: list[Text] | None  # entries of a Dict observation; null: all, sorted
-    observation_shift: list[Number] | None  # added to the first numbers of the observation
-    observation_columns: list[Amount] | None  # columns kept; null: all
-    observation_constants: list[Number] | None  # appended to the observation
     qualities: list[Text]  # of the simulated data sets
     quality: Text | None  # the default one
     minari_id: Text | None  # data set of dataset=minari
@@ -48,7 +51,7 @@ class EnvConfig(Section):
 
     def check(self) -> None:
         """Raise ConfigError for an unknown default quality or incomplete references."""
-        check_simulator(self)
+        super().check()
         valid = not self.qualities or self.quality in self.qualities
         self.require(valid, "quality", f"must be one of {', '.join(self.qualities)}")
         low, high = self.reference_min, self.reference_max
@@ -56,15 +59,6 @@ class EnvConfig(Section):
         self.require((low is None) == (high is None), "reference_max", complaint)
         if low is not None and high is not None:
             self.require(high > low, "reference_max", f"must be > {self.setting('reference_min')}")
-
-
-def check_simulator(env: EnvConfig | D4RLConfig) -> None:
-    """Raise ConfigError for an id that would import code, or constants without columns."""
-    complaint = "must be a plain id: package:Id would import code"
-    env.require(":" not in (env.id or ""), "id", complaint)
-    complaint = f"has no effect without {env.key('observation_columns')}; leave it null"
-    complete = env.observation_constants is None or env.observation_columns is not None
-    env.require(complete, "observation_constants", complaint)
 
 
 class DatasetConfig(Section):

@@ -5,6 +5,7 @@ Their readers are registered in commands/load_data.py.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from offline_cql.config.columns import ColumnsConfig
 from offline_cql.config.data import D4RLConfig, DatasetConfig, EnvConfig
@@ -23,7 +24,7 @@ class DataSource:
 
     check: Callable[[EnvConfig, DatasetConfig], None]
     unused: Callable[[DatasetConfig], dict[str, str]]
-    simulator: Callable[[EnvConfig], EnvConfig]
+    simulator: Callable[[EnvConfig], EnvConfig] = lambda env: env
 
 
 def _check_simulated(env: EnvConfig, dataset: DatasetConfig) -> None:
@@ -39,19 +40,11 @@ def _check_stored(dataset: DatasetConfig) -> None:
     dataset.require(dataset.size is None, "size", whole)
 
 
-def _check_id_or_path(env: EnvConfig, dataset: DatasetConfig, *, example: str) -> None:
+def _check_id_or_path(example: str, env: EnvConfig, dataset: DatasetConfig) -> None:
     _check_stored(dataset)
     is_set = dataset.id is not None or dataset.path is not None
     missing = f"must be set with env={env.name}, as in dataset.id={example}"
     dataset.require(is_set, "id", missing)
-
-
-def _check_minari(env: EnvConfig, dataset: DatasetConfig) -> None:
-    _check_id_or_path(env, dataset, example="mujoco/hopper/medium-v0")
-
-
-def _check_d4rl(env: EnvConfig, dataset: DatasetConfig) -> None:
-    _check_id_or_path(env, dataset, example="hopper-medium-v2")
 
 
 def _check_table(_env: EnvConfig, dataset: DatasetConfig) -> None:
@@ -62,10 +55,6 @@ def _check_table(_env: EnvConfig, dataset: DatasetConfig) -> None:
 
 def _unused_columns(dataset: DatasetConfig) -> dict[str, str]:
     return dict.fromkeys(COLUMNS, f"{dataset.source} needs no mapping of columns")
-
-
-def _unused_path(dataset: DatasetConfig) -> dict[str, str]:
-    return {"dataset.path": f"{dataset.source} is selected by dataset.id"}
 
 
 def _unused_id(dataset: DatasetConfig) -> dict[str, str]:
@@ -81,20 +70,17 @@ def _unused_quality(dataset: DatasetConfig) -> dict[str, str]:
 
 
 def _unused_simulated(dataset: DatasetConfig) -> dict[str, str]:
-    return _unused_columns(dataset) | _unused_path(dataset)
+    path = {"dataset.path": f"{dataset.source} is selected by dataset.id"}
+    return _unused_columns(dataset) | path
 
 
 def _unused_minari(dataset: DatasetConfig) -> dict[str, str]:
-    return _unused_columns(dataset) | _unused_path(dataset) | _unused_quality(dataset)
+    return _unused_simulated(dataset) | _unused_quality(dataset)
 
 
 def _unused_d4rl(dataset: DatasetConfig) -> dict[str, str]:
     location = _unused_quality(dataset) if dataset.path is None else _unused_id(dataset)
     return _unused_columns(dataset) | location
-
-
-def _simulator(env: EnvConfig) -> EnvConfig:
-    return env
 
 
 def _d4rl_simulator(env: EnvConfig) -> EnvConfig:
@@ -103,10 +89,16 @@ def _d4rl_simulator(env: EnvConfig) -> EnvConfig:
 
 
 SOURCES = {
-    "simulated": DataSource(check=_check_simulated, unused=_unused_simulated, simulator=_simulator),
-    "minari": DataSource(check=_check_minari, unused=_unused_minari, simulator=_simulator),
-    "d4rl": DataSource(check=_check_d4rl, unused=_unused_d4rl, simulator=_d4rl_simulator),
-    "table": DataSource(check=_check_table, unused=_unused_id, simulator=_simulator),
+    "simulated": DataSource(check=_check_simulated, unused=_unused_simulated),
+    "minari": DataSource(
+        check=partial(_check_id_or_path, "mujoco/hopper/medium-v0"), unused=_unused_minari
+    ),
+    "d4rl": DataSource(
+        check=partial(_check_id_or_path, "hopper-medium-v2"),
+        unused=_unused_d4rl,
+        simulator=_d4rl_simulator,
+    ),
+    "table": DataSource(check=_check_table, unused=_unused_id),
 }
 
 

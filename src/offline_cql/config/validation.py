@@ -25,6 +25,9 @@ TYPES = {
     "float": "must be a number",
     "string": "must be text",
     "finite": "must be finite",
+    "model": "must be a section, one of the options of {key}",
+    "list": "must be a list, as in {key}=[1,2]",
+    "dict": "must be a mapping, as in {key}={{name:1}}",
 }
 BOUNDS = {
     annotated_types.Ge: ("ge", ">="),
@@ -59,18 +62,12 @@ def error_line(schema: type[Section], values: Any, error: ErrorDetails) -> str:
     kind, value = error["type"], format_value(error["input"])
     if kind == "missing":
         return f"{key} is missing; set {key}=..."
-    if kind.startswith("model"):
-        return f"{key}={value} must be a section, one of the options of {key}"
-    if kind == "list_type":
-        return f"{key}={value} must be a list, as in {key}=[1,2]"
-    if kind == "dict_type":
-        return f"{key}={value} must be a mapping, as in {key}={{name:1}}"
     if kind == "literal_error":
         return f"{key}={value} must be one of {', '.join(_choices(field.annotation))}"
     if kind == "finite_number" and int in _parts(field.annotation):
         return f"{key}={value} {TYPES['int']}"
     if text := TYPES.get(kind.partition("_")[0]):
-        return f"{key}={value} {text}"
+        return f"{key}={value} {text.format(key=key)}"
     for name in names:  # a range: of a list all values are shown
         values = values[name]
     bounds = " and ".join(dict.fromkeys(_bounds(field)))

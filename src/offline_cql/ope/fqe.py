@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from offline_cql import losses
+from offline_cql.config import OpeConfig
 from offline_cql.data.dataset import TransitionDataset
 from offline_cql.data.returns import continued_returns
 from offline_cql.data.split import train_on_all
@@ -72,31 +73,20 @@ class FittedQEvaluation:
     unit. Every critic starts at the behavior policy's mean value, so that too few updates err
     towards "no better than the data", not towards 0.
 
-    M critics (`ensemble_size`), B transitions per update (`batch_size`); learning_rate falls to 0
-    along a cosine; polyak is the share of the new weights that the targets take per update.
+    M critics (`ope.ensemble_size`), B transitions per update (`ope.batch_size`); the learning rate
+    falls to 0 along a cosine; polyak is the share of the new weights that the targets take per
+    update.
     """
 
     def __init__(
-        self,
-        transitions: Transitions,
-        actions: PolicyActions,
-        *,
-        gamma: float,
-        seed: int,
-        ensemble_size: int,
-        hidden: list[int],
-        updates: int,
-        batch_size: int,
-        learning_rate: float,
-        polyak: float,
+        self, transitions: Transitions, actions: PolicyActions, ope: OpeConfig, *, gamma: float
     ) -> None:
-        self.actions, self.discrete = actions, transitions.spaces.discrete
-        self.updates, self.batch_size = updates, batch_size
-        self.learning_rate, self.polyak = learning_rate, polyak
-        rng = np.random.default_rng([seed, RandomStream.FITTED_Q])
+        self.actions, self.ope, self.discrete = actions, ope, transitions.spaces.discrete
+        rng = np.random.default_rng([ope.seed, RandomStream.FITTED_Q])
         self.generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
         # [M, episodes]: how often each critic's replicate contains each episode.
-        self.counts = torch.from_numpy(bootstrap_counts(len(transitions.ends), ensemble_size, rng))
+        counts = bootstrap_counts(len(transitions.ends), ope.ensemble_size, rng)
+        self.counts = torch.from_numpy(counts)
         self.episodes = torch.from_numpy(transitions.episodes).long()
         self.starts = torch.from_numpy(transitions.starts)
         self.dataset = TransitionDataset(
@@ -111,14 +101,14 @@ class FittedQEvaluation:
         self.scale = mean_size / (1.0 - gamma) or 1.0
         sample = self.dataset[self.sample_indices(10_000)].observation
         self.mean, self.std = sample.mean(dim=0), sample.std(dim=0).clamp(min=1e-3)
-        self.critics = self._new_critics(transitions, ensemble_size, hidden)
+        self.critics = self._new_critics(transitions)
         self._initialize_at_behavior_value(transitions, gamma)
         self.targets = copy.deepcopy(self.critics).requires_grad_(False)
         self.optimizer = torch.optim.Adam(self.critics.parameters(), fused=True)
 
     def fit(self, on_update: Callable[[], None] = lambda: None) -> FittedQEvaluation:
         """Make all updates and return self; on_update is called after each."""
-        for update in range(self.updates):
+        for update in range(self.ope.updates):
             self.update(update)
             on_update()
         return self
@@ -130,9 +120,9 @@ class FittedQEvaluation:
 
     def update(self, update: int) -> None:
         """Make one update of all critics; `update` counts from 0 and sets the learning rate."""
-        decay = 0.5 * (1.0 + math.cos(math.pi * update / self.updates))
-        self.optimizer.param_groups[0]["lr"] = self.learning_rate * decay
-        indices = self.sample_indices(self.batch_size)
+        decay = 0.5 * (1.0 + math.cos(math.pi * update / self.ope.updates))
+        self.optimizer.param_groups[0]["lr"] = self.ope.learning_rate * decay
+        indices = self.sample_indices(self.ope.batch_size)
         batch = self.dataset[indices]
         with torch.no_grad():
             value = self.q(self.targets, batch.next_observation, self.actions.next[indices])
@@ -145,7 +135,7 @@ class FittedQEvaluation:
         self.optimizer.step()
         with torch.no_grad():
             targets: list[Tensor] = list(self.targets.parameters())
-            torch._foreach_lerp_(targets, list(self.critics.parameters()), self.polyak)
+            torch._foreach_lerp_(targets, list(self.critics.parameters()), self.ope.polyak)
 
     def q(self, critics: torch.nn.Module, observation: Tensor, action: Tensor) -> Tensor:
         """Return each critic's scaled value [M, B] of observations [B, D] and their actions."""
@@ -177,11 +167,9 @@ class FittedQEvaluation:
         """Draw transitions uniformly, with replacement."""
         return torch.randint(len(self.dataset), (size,), generator=self.generator)
 
-    def _new_critics(
-        self, transitions: Transitions, ensemble_size: int, hidden: list[int]
-    ) -> torch.nn.Module:
-        spaces = transitions.spaces
-        sizes = (ensemble_size, spaces.observation_dim)
+    def _new_critics(self, transitions: Transitions) -> torch.nn.Module:
+        spaces, hidden = transitions.spaces, self.ope.hidden
+        sizes = (self.ope.ensemble_size, spaces.observation_dim)
         with torch.random.fork_rng(devices=[]):  # leaves torch's global generator untouched
             torch.manual_seed(int(torch.randint(2**31, (), generator=self.generator)))
             if spaces.discrete:

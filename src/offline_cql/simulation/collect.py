@@ -10,7 +10,6 @@ import os
 import shutil
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import Any
 
 import gymnasium as gym
@@ -77,17 +76,6 @@ def record(
     return name
 
 
-@dataclass(frozen=True)
-class _Part:
-    """The contribution of one component; its return is over the episodes that were not cut."""
-
-    name: str
-    steps: int
-    episodes: int
-    return_mean: float | None
-    return_std: float | None
-
-
 def _record(
     env: EnvConfig, dataset: DatasetConfig, name: str, seed: int, behavior: Behavior | None
 ) -> None:
@@ -114,11 +102,11 @@ def _roll_out_mixture(
     size: int,
     seed: int,
     name: str,
-) -> tuple[list[Episode], list[_Part]]:
+) -> tuple[list[Episode], list[dict[str, Any]]]:
     spaces, count = spaces_of(environments[0]), len(environments)
     ends = np.rint(np.cumsum([component.share for component in components]) * size).astype(int)
     episodes: list[Episode] = []
-    parts: list[_Part] = []
+    parts: list[dict[str, Any]] = []
     with ProgressBar(f"recording {name}", size) as bar:
         for index, component in enumerate(components):
             steps = int(ends[index] - (ends[index - 1] if index else 0))
@@ -139,33 +127,37 @@ def _roll_out_mixture(
     return [episodes[index] for index in order], parts
 
 
-def _part(name: str, steps: int, episodes: Sequence[Episode]) -> _Part:
+def _part(name: str, steps: int, episodes: Sequence[Episode]) -> dict[str, Any]:
+    """Return the contribution of one component; its return is that of the uncut episodes."""
     returns = [episode.return_ for episode in episodes if not episode.cut]
     mean, std = (float(np.mean(returns)), float(np.std(returns))) if returns else (None, None)
-    return _Part(name, steps, len(episodes), mean, std)
+    counts = {"name": name, "steps": steps, "episodes": len(episodes)}
+    return counts | {"return_mean": mean, "return_std": std}
 
 
-def _metadata(env: EnvConfig, name: str, seed: int, parts: Sequence[_Part]) -> dict[str, Any]:
-    described = "; ".join(
-        f"{part.name}: {part.steps:,} steps"
-        + (
-            ""
-            if part.return_mean is None
-            else f", return {part.return_mean:.1f} ± {part.return_std:.1f}"
-        )
-        for part in parts
-    )
+def _describe(part: dict[str, Any]) -> str:
+    text = f"{part['name']}: {part['steps']:,} steps"
+    if part["return_mean"] is None:
+        return text
+    return f"{text}, return {part['return_mean']:.1f} ± {part['return_std']:.1f}"
+
+
+def _metadata(
+    env: EnvConfig, name: str, seed: int, parts: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
+    size = sum(part["steps"] for part in parts)
+    behavior = "; ".join(map(_describe, parts))
     metadata: dict[str, Any] = {
         "dataset_id": name,
-        "algorithm_name": f"behavior policies: {', '.join(part.name for part in parts)}",
+        "algorithm_name": f"behavior policies: {', '.join(part['name'] for part in parts)}",
         "author": {"offline_cql"},
         "minari_version": minari.__version__,
         "eval_env_spec": gym.spec(str(env.id)).to_json(),
         "description": (
-            f"{sum(part.steps for part in parts):,} steps of {env.id}, recorded with seed {seed}. "
-            f"Behavior (mean ± standard deviation over whole episodes): {described}."
+            f"{size:,} steps of {env.id}, recorded with seed {seed}. "
+            f"Behavior (mean ± standard deviation over whole episodes): {behavior}."
         ),
-        "behavior": [vars(part) for part in parts],
+        "behavior": list(parts),
         "recording_seed": seed,
     }
     if env.reference_min is not None and env.reference_max is not None:
