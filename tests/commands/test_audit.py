@@ -5,9 +5,6 @@ A run starts with the short audit and keeps it in its folder.
 
 import io
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
-from support.config import CONF, compose_config
+from support.config import compose_config, run_entry_point
 from support.train import SIZE, TINY
 
 from offline_cql.audit.finding import Finding
@@ -26,21 +23,6 @@ from offline_cql.errors import ConfigError, DataError
 from offline_cql.io import read_json
 
 pytestmark = pytest.mark.usefixtures("recorded")
-
-ROOT = CONF.parent
-
-
-def run_entry_point(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run `python <name>.py <arguments>` in a terminal of 80 columns."""
-    return subprocess.run(
-        [sys.executable, f"{name}.py", *arguments],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        env=os.environ | {"COLUMNS": "80"},
-        timeout=300,
-        check=False,
-    )
 
 
 def write_table(folder: Path, *, reward: float | None = None, terminated: bool = False) -> Path:

@@ -14,7 +14,7 @@ import pytest
 import torch
 import yaml
 from support.builders import differences
-from support.config import CONF, compose_config
+from support.config import compose_config, run_entry_point
 from support.train import DISCRETE, LAGRANGE, entry_point, rows, train_run, wait_for
 
 from offline_cql.commands.train import create_run, validate
@@ -24,7 +24,6 @@ from offline_cql.runs.folder import saved_updates
 
 pytestmark = pytest.mark.usefixtures("recorded")
 
-ROOT = CONF.parent
 ROLLOUTS = ("evaluation=default", "evaluation.episodes=1", "evaluation.environments=1")
 SETTINGS = {
     "continuous": (*LAGRANGE, *ROLLOUTS, "evaluation.every=10", "updates=20"),
@@ -117,8 +116,7 @@ def test_a_grid_of_distributed_runs_is_separate_runs(tmp_path: Path):
         "cql.alpha=1,5",
         f"run_dir={tmp_path}/run",
     )
-    command = [sys.executable, "train.py", "-m", *arguments, f"hydra.sweep.dir={tmp_path}/grid"]
-    subprocess.run(command, cwd=ROOT, check=True, timeout=500)
+    run_entry_point("train", "-m", *arguments, f"hydra.sweep.dir={tmp_path}/grid")
     jobs = [read_json(tmp_path / "grid" / "jobs" / f"000{k}.json") for k in (0, 1)]
     runs = [Path(job["run"]) for job in jobs]
     assert [read_json(run / "result.json")["status"] for run in runs] == ["finished"] * 2

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from support.builders import differences
-from support.config import CONF, compose_config
+from support.config import CONF, compose_config, run_entry_point
 from support.train import load_learned, resume_run, rows, train_run
 
 from offline_cql.commands.evaluate import evaluate
@@ -128,8 +128,7 @@ def test_data_that_do_not_fit_the_simulator_are_refused(logs: Path):
 @pytest.mark.slow
 def test_the_command_trains_on_a_file_and_names_a_wrong_column(logs: Path, tmp_path: Path):
     def run(*overrides: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "train.py", *overrides_for(logs, "levels", *overrides)]
-        return subprocess.run(command, cwd=CONF.parent, capture_output=True, text=True, check=False)
+        return run_entry_point("train", *overrides_for(logs, "levels", *overrides))
 
     process = run(f"run_dir={tmp_path}/run")
     assert process.returncode == 0, process.stderr

@@ -2,20 +2,17 @@
 
 import re
 import subprocess
-import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from support.config import CONF
+from support.config import run_entry_point
 from support.train import DISCRETE
 
 from offline_cql.commands import summary
-from offline_cql.commands.multirun import rows
+from offline_cql.commands.multirun import Job, rows
 from offline_cql.io import read_json
-from offline_cql.runs.folder import create_run_dir
 
 pytestmark = pytest.mark.usefixtures("recorded")
 
@@ -25,17 +22,9 @@ SMALL = [key for key in DISCRETE if key != "env=cartpole"]
 
 def run_grid(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run `python train.py -m …` with its folders below `folder`."""
-    return subprocess.run(
-        [
-            *(sys.executable, "train.py", "-m", *SMALL, "updates=10", *arguments),
-            # All jobs get the same name; each still gets a folder of its own.
-            *(f"run_dir={folder}/run", f"hydra.sweep.dir={folder}/grid"),
-        ],
-        cwd=CONF.parent,
-        capture_output=True,
-        text=True,
-        timeout=500,
-    )
+    # All jobs get the same name; each still gets a folder of its own.
+    folders = (f"run_dir={folder}/run", f"hydra.sweep.dir={folder}/grid")
+    return run_entry_point("train", "-m", *SMALL, "updates=10", *arguments, *folders)
 
 
 @pytest.mark.slow
@@ -80,8 +69,6 @@ def test_a_job_that_fails_does_not_stop_the_others(tmp_path: Path):
 
 def test_a_job_without_a_run_folder_is_listed(tmp_path: Path, capsys: Any):
     """Its data was missing, so it never began."""
-    from offline_cql.commands.multirun import Job
-
     Job(tmp_path, 0).write(["env=hopper"], None, "no such data")
     (job,) = rows(tmp_path)
     assert job["result"] == {}
@@ -89,14 +76,6 @@ def test_a_job_without_a_run_folder_is_listed(tmp_path: Path, capsys: Any):
     output = capsys.readouterr().out
     assert "1 of 1 jobs did not finish" in output
     assert "env=hopper: failed: no such data" in output
-
-
-def test_five_runs_with_one_run_dir_get_five_folders(tmp_path: Path):
-    with ThreadPoolExecutor(5) as pool:
-        folders = list(pool.map(lambda _: create_run_dir(tmp_path / "a" / "run"), range(5)))
-    names = ["run", "run-2", "run-3", "run-4", "run-5"]
-    assert sorted(folder.name for folder in folders) == names
-    assert sorted(folder.name for folder in (tmp_path / "a").iterdir()) == names
 
 
 @pytest.mark.slow

@@ -2,14 +2,13 @@
 tables and plots, and skips folders that it cannot read."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from support.config import CONF, compose_config
+from support.config import ROOT, compose_config, run_entry_point
 from support.run_dirs import write_grid, write_run
 
 from offline_cql.commands.report import report
@@ -17,21 +16,7 @@ from offline_cql.config import ReportConfig, validate_config
 from offline_cql.errors import ConfigError
 from offline_cql.io import read_json
 
-ROOT = CONF.parent
 FILES = {"report.html", "report.md", "report.tex", "report.json"}
-
-
-def entry_point(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    """`python report.py <arguments>` in a terminal of 80 columns."""
-    return subprocess.run(
-        [sys.executable, str(ROOT / "report.py"), *arguments],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        env=os.environ | {"COLUMNS": "80"},
-        timeout=300,
-        check=False,
-    )
 
 
 def run_report(out: Path, runs: Path, *overrides: str) -> dict:
@@ -41,7 +26,7 @@ def run_report(out: Path, runs: Path, *overrides: str) -> dict:
 
 def test_the_recommendation_is_printed_first(tmp_path: Path):
     write_grid(tmp_path / "runs")
-    process = entry_point("runs=runs", "out=out", cwd=tmp_path)
+    process = run_entry_point("report", "runs=runs", "out=out", cwd=tmp_path)
     assert (process.returncode, process.stderr) == (0, "")
     lines = process.stdout.splitlines()
     assert lines[:2] == [
@@ -107,7 +92,7 @@ def test_unreadable_and_unfinished_runs_are_listed_and_the_rest_is_reported(tmp_
     write_run(runs / "failed", status="failed")
     half = write_run(runs / "half") / "validation.csv"
     half.write_text(half.read_text()[:-9])
-    process = entry_point(f"runs={runs}", f"out={tmp_path}/out")
+    process = run_entry_point("report", f"runs={runs}", f"out={tmp_path}/out")
     assert (process.returncode, process.stderr) == (0, "")
     skipped = [line for line in process.stdout.splitlines() if line.startswith("left out")]
     assert skipped == [
@@ -142,7 +127,7 @@ def test_a_report_folder_is_not_listed_as_a_run(tmp_path: Path):
 
 
 def test_a_folder_without_runs_is_a_one_line_error(tmp_path: Path):
-    process = entry_point(f"runs={tmp_path}/none", f"out={tmp_path}/out")
+    process = run_entry_point("report", f"runs={tmp_path}/none", f"out={tmp_path}/out")
     assert process.returncode == 2
     assert (
         process.stderr
@@ -188,6 +173,6 @@ def test_sixty_runs_are_read(tmp_path: Path):
         for path in (tmp_path / "runs" / str(task)).glob("*/metadata.json"):
             path.write_text(path.read_text().replace("aaaa", f"{task:04d}"))
     shutil.copytree(tmp_path / "runs" / "0", tmp_path / "runs" / "again")
-    process = entry_point(f"runs={tmp_path}/runs", f"out={tmp_path}/out")
+    process = run_entry_point("report", f"runs={tmp_path}/runs", f"out={tmp_path}/out")
     assert process.returncode == 0
     assert len(read_json(tmp_path / "out" / "report.json")["runs"]) == 64

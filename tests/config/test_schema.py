@@ -21,6 +21,11 @@ from offline_cql.config.keys import closest, setting_keys
 from offline_cql.errors import ConfigError
 
 LAGRANGE, BC, EXPECTATION = "cql=lagrange", "algorithm=bc", "cql.penalty=expectation"
+LINEAR, EXPONENTIAL, PIECEWISE = (
+    f"alpha_schedule={kind}" for kind in ("linear", "exponential", "piecewise")
+)
+TABLE = "env=logged dataset=table dataset.path=logs.csv"
+MINARI, D4RL = "env=hopper dataset=minari", "env=hopper dataset=d4rl"
 
 
 def changed(*overrides: str, **values: Any) -> DictConfig:
@@ -135,14 +140,14 @@ def test_an_empty_unknown_section_is_refused():
 
 def test_every_misspelled_key_is_answered_with_its_name():
     """Two neighboring letters are exchanged in each key of the schema."""
-    keys = setting_keys(TrainConfig)
-    assert len(keys) > 60
-    for key in keys:
+    names = setting_keys(TrainConfig)
+    assert len(names) > 60
+    for key in names:
         head, _, leaf = key.rpartition(".")
         if len(leaf) < 4:
             continue
         misspelled = f"{head}.{leaf[0]}{leaf[2]}{leaf[1]}{leaf[3:]}".lstrip(".")
-        assert misspelled in keys or closest(misspelled, keys) == key
+        assert misspelled in names or closest(misspelled, names) == key
 
 
 # --- Ranges ----------------------------------------------------------------------------------
@@ -177,16 +182,21 @@ def test_every_misspelled_key_is_answered_with_its_name():
         ("network__actor_hidden", [], "network.actor_hidden=[] must name at least one layer's"),
         ("network__n_critics", 0, "network.n_critics=0 must be >= 1"),
         ("dataset__size", 0, "dataset.size=0 must be >= 1"),
+        ("dataset__fraction", 0.0, "dataset.fraction=0 must be > 0 and <= 1"),
+        ("dataset__fraction", 1.1, "dataset.fraction=1.1 must be > 0 and <= 1"),
+        ("dataset__validation_fraction", -0.1, "dataset.validation_fraction=-0.1 must be >= 0"),
+        ("dataset__validation_fraction", 1.0, "dataset.validation_fraction=1 must be >= 0 and < 1"),
+        ("dataset__top_fraction", 0.0, "dataset.top_fraction=0 must be > 0 and <= 1"),
+        ("dataset__top_fraction", 2.0, "dataset.top_fraction=2 must be > 0 and <= 1"),
+        ("dataset__n_step", 0, "dataset.n_step=0 must be >= 1"),
+        ("dataset__return_range", 0.0, "dataset.return_range=0 must be > 0"),
+        ("dataset__split_seed", -1, "dataset.split_seed=-1 must be >= 0"),
         ("dataset__reward_scale", 0.0, "dataset.reward_scale=0 must be > 0"),
         ("dataset__reward_shift", float("nan"), "dataset.reward_shift=nan must be finite"),
         ("dataset__source", "web", "dataset.source=web must be one of simulated"),
         ("hardware__accelerator", "tpu", "hardware.accelerator=tpu must be one of auto, cpu, gpu"),
         ("hardware__precision", "16", "hardware.precision=16 must be one of auto, 32, bf16"),
-        (
-            "logger__names",
-            ["csv"],
-            "logger.names=csv must be one of wandb, tensorboard, mlflow, comet",
-        ),
+        ("logger__names", ["csv"], "logger.names=csv must be one of wandb, tensorboard, mlflow, "),
         ("logger__names", ["wandb", "wandb"], "logger.names=[wandb, wandb] must name each logger"),
         ("algorithm", "dqn", "algorithm=dqn must be one of cql, bc"),
         ("algorithm", "bc", "algorithm=bc needs its settings, the section bc"),
@@ -201,136 +211,112 @@ def test_a_violated_range_is_refused(key: str, value: Any, message: str):
 
 
 @pytest.mark.parametrize(
-    ("key", "value"),
-    [
-        ("cql__alpha", 0),
-        ("gamma", 0),
-        ("cql__polyak", 1),
-        ("cql__action_clip", 1),
-        ("seed", 0),
-    ],
+    "setting", ["cql.alpha=0", "gamma=0", "cql.polyak=1", "cql.action_clip=1", "seed=0"]
 )
-def test_the_closed_end_of_a_range_is_allowed(key: str, value: Any):
-    validate_config(TrainConfig, changed(**{key: value}))
+def test_the_closed_end_of_a_range_is_allowed(setting: str):
+    settings(setting)
 
 
 # --- Settings that depend on each other ------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("overrides", "message"),
-    [
-        (
-            [LAGRANGE, "cql.target_gap=-2"],
-            "cql.target_gap=-2 must be > 0 (cql=lagrange) or absent (fixed alpha)",
-        ),
-        (
-            ["cql.target_gap=5"],
-            "cql.multiplier_initial=null must be a number with cql.target_gap=5; choose cql=lag",
-        ),
-        (
-            ["cql.multiplier_min=0.5"],
-            "cql.multiplier_min=0.5 has no effect without cql.target_gap; choose cql=lagrange",
-        ),
-        (
-            [LAGRANGE, "cql.alpha=0"],
-            "cql.target_gap=5 has no effect with cql.alpha=0; set cql.alpha > 0 or leave it null",
-        ),
-        (
-            [LAGRANGE, "cql.multiplier_initial=0.5", "cql.multiplier_min=1"],
-            "cql.multiplier_initial=0.5 must be from cql.multiplier_min=1 to"
-            " cql.multiplier_max=1000000",
-        ),
-        (
-            [LAGRANGE, "cql.multiplier_max=0.5"],
-            "cql.multiplier_initial=1 must be from cql.multiplier_min=1e-06 to"
-            " cql.multiplier_max=0.5",
-        ),
-        ([LAGRANGE, "cql.multiplier_min=0"], "cql.multiplier_min=0 must be > 0"),
-        (
-            [EXPECTATION],
-            "cql.expectation_over=null must be uniform or policy with cql.penalty=expectation",
-        ),
-        (
-            ["cql.expectation_over=uniform"],
-            "cql.expectation_over=uniform has no effect with cql.penalty=logsumexp; leave it null",
-        ),
-        (["cql.gap_min=1", "cql.gap_max=1"], "cql.gap_min=1 must be < cql.gap_max=1"),
-        ([BC, "bc.learning_rate=null"], "bc.learning_rate=null must be a number"),
-        (
-            ["network.log_std_min=2"],
-            "network.log_std_min=2 must be < network.log_std_max=2",
-        ),
-        (
-            ["hardware.devices=2"],
-            "hardware.devices=2 must be 1 with hardware.strategy=single; try hardware=ddp",
-        ),
-        (
-            ["hardware=cpu", "hardware.capture=true"],
-            "hardware.capture=true needs one GPU; try hardware=gpu",
-        ),
-        (["hardware=ddp", "hardware.capture=true"], "hardware.capture=true needs one GPU"),
-        (
-            ["hardware=ddp", "hardware.devices=3"],
-            "batch_size=256 must be a multiple of hardware.devices=3",
-        ),
-        (["dataset.size=100"], "batch_size=256 must be <= dataset.size=100"),
-        (["evaluation.episodes=15"], "evaluation.episodes=15 must be a multiple of evaluation.env"),
-        (["dataset.quality=expert"], "dataset.quality=expert must be one of mixed with env=pendu"),
-        (["env.quality=none"], "env.quality=none must be one of mixed"),
-        (["env.id=os:Bad-v0"], "env.id=os:Bad-v0 must be a plain id: package:Id would import cod"),
-        (
-            ["env.reference_min=null"],
-            "env.reference_max=-150 and env.reference_min=null must both be set or both be null",
-        ),
-        (
-            ["env.reference_max=-1200"],
-            "env.reference_max=-1200 must be > env.reference_min=-1200",
-        ),
-        (
-            ["alpha_schedule.until=50"],
-            "alpha_schedule.until=50 has no effect with alpha_schedule=constant; leave it null",
-        ),
-        (
-            ["alpha_schedule=linear", "alpha_schedule.points=[[0,1]]"],
-            "alpha_schedule.points=[[0, 1]] has no effect with alpha_schedule=linear; leave it",
-        ),
-        (
-            ["alpha_schedule=cosine", "alpha_schedule.until=null"],
-            "alpha_schedule.until=null must b",
-        ),
-        (
-            ["alpha_schedule=linear", "alpha_schedule.warmup=5000"],
-            "alpha_schedule.until=5000 must be > alpha_schedule.warmup=5000",
-        ),
-        (
-            ["alpha_schedule=exponential", "alpha_schedule.final_factor=0"],
-            "alpha_schedule.final_factor=0 must be > 0 with alpha_schedule=exponential",
-        ),
-        (
-            ["alpha_schedule=piecewise", "alpha_schedule.final_factor=0.5"],
-            "alpha_schedule.final_factor=0.5 has no effect with alpha_schedule=piecewise",
-        ),
-        (
-            ["alpha_schedule=piecewise", "alpha_schedule.points=[[0,1],[0,2]]"],
-            "alpha_schedule.points=[[0, 1], [0, 2]] must have strictly increasing updates",
-        ),
-        (
-            ["alpha_schedule=piecewise", "alpha_schedule.points=[[0,-1]]"],
-            "alpha_schedule.points=[[0, -1]] must be >= 0",
-        ),
-        (
-            ["alpha_schedule=piecewise", "alpha_schedule.points=[[0,1,2]]"],
-            "alpha_schedule.points=[[0, 1, 2]] must be a list of [update, factor] pairs",
-        ),
-        (
-            ["alpha_schedule=piecewise", "alpha_schedule.points=[]"],
-            "alpha_schedule.points=[] must be a list of [update, factor] pairs",
-        ),
-    ],
-)
-def test_inconsistent_settings_are_refused(overrides: list[str], message: str):
-    assert refusal(*overrides).startswith(message)
+# Other overrides, the setting that does not fit them, and the rest of its message.
+INCONSISTENT = [
+    (LAGRANGE, "cql.target_gap=-2", "must be > 0 (cql=lagrange) or absent (fixed alpha)"),
+    (
+        "cql.target_gap=5",
+        "cql.multiplier_initial=null",
+        "must be a number with cql.target_gap=5; choose cql=lagrange",
+    ),
+    ("", "cql.multiplier_min=0.5", "has no effect without cql.target_gap; choose cql=lagrange"),
+    (
+        f"{LAGRANGE} cql.alpha=0",
+        "cql.target_gap=5",
+        "has no effect with cql.alpha=0; set cql.alpha > 0 or leave it null",
+    ),
+    (
+        f"{LAGRANGE} cql.multiplier_min=1",
+        "cql.multiplier_initial=0.5",
+        "must be from cql.multiplier_min=1 to cql.multiplier_max=1000000",
+    ),
+    (
+        f"{LAGRANGE} cql.multiplier_max=0.5",
+        "cql.multiplier_initial=1",
+        "must be from cql.multiplier_min=1e-06 to cql.multiplier_max=0.5",
+    ),
+    (LAGRANGE, "cql.multiplier_min=0", "must be > 0"),
+    (EXPECTATION, "cql.expectation_over=null", f"must be uniform or policy with {EXPECTATION}"),
+    ("", "cql.expectation_over=uniform", "has no effect with cql.penalty=logsumexp; leave it null"),
+    ("cql.gap_max=1", "cql.gap_min=1", "must be < cql.gap_max=1"),
+    (BC, "bc.learning_rate=null", "must be a number"),
+    ("", "network.log_std_min=2", "must be < network.log_std_max=2"),
+    ("", "hardware.devices=2", "must be 1 with hardware.strategy=single; try hardware=ddp"),
+    ("hardware=cpu", "hardware.capture=true", "needs one GPU; try hardware=gpu"),
+    ("hardware=ddp", "hardware.capture=true", "needs one GPU; try hardware=gpu"),
+    (
+        "hardware=ddp hardware.devices=3",
+        "batch_size=256",
+        "must be a multiple of hardware.devices=3",
+    ),
+    ("dataset.size=100", "batch_size=256", "must be <= dataset.size=100"),
+    ("", "evaluation.episodes=15", "must be a multiple of evaluation.environments=10"),
+    ("", "env.quality=none", "must be one of mixed"),
+    ("", "env.id=os:Bad-v0", "must be a plain id: package:Id would import code"),
+    (
+        "env.reference_min=null",
+        "env.reference_max=-150",
+        "and env.reference_min=null must both be set or both be null",
+    ),
+    ("", "env.reference_max=-1200", "must be > env.reference_min=-1200"),
+    (
+        "",
+        "alpha_schedule.until=50",
+        "has no effect with alpha_schedule=constant; leave it null",
+    ),
+    (LINEAR, "alpha_schedule.points=[[0, 1]]", f"has no effect with {LINEAR}; leave it null"),
+    (LINEAR, "alpha_schedule.until=null", "must be set"),
+    (
+        f"{LINEAR} alpha_schedule.warmup=5000",
+        "alpha_schedule.until=5000",
+        "must be > alpha_schedule.warmup=5000",
+    ),
+    (EXPONENTIAL, "alpha_schedule.final_factor=0", f"must be > 0 with {EXPONENTIAL}"),
+    (PIECEWISE, "alpha_schedule.final_factor=0.5", f"has no effect with {PIECEWISE}"),
+    (PIECEWISE, "alpha_schedule.points=[[0, 1], [0, 2]]", "must have strictly increasing updates"),
+    (PIECEWISE, "alpha_schedule.points=[[0, -1]]", "must be >= 0"),
+    (PIECEWISE, "alpha_schedule.points=[[0, 1, 2]]", "must be a list of [update, factor] pairs"),
+    (PIECEWISE, "alpha_schedule.points=[]", "must be a list of [update, factor] pairs"),
+    # Data that do not exist.
+    ("env=logged", "dataset.source=simulated", "must be minari, d4rl or table with env=logged"),
+    ("", "dataset.quality=best", "must be one of mixed with env=pendulum"),
+    ("", "dataset.size=null", "must be a number of transitions"),
+    (
+        MINARI,
+        "dataset.size=5",
+        "has no effect with dataset=minari: all of it is read; see dataset.fraction",
+    ),
+    (
+        "dataset=minari",
+        "dataset.id=null",
+        "must be set with env=pendulum, as in dataset.id=mujoco",
+    ),
+    (
+        "dataset=d4rl",
+        "dataset.id=null",
+        "must be set with env=pendulum, as in dataset.id=hopper",
+    ),
+    (
+        "env=logged dataset=table",
+        "dataset.path=null",
+        "must be the file with your logs, as in dataset.path=logs",
+    ),
+    (TABLE, "evaluation.episodes=10", "must be 0 with env=logged: there is no simulator"),
+]
+
+
+@pytest.mark.parametrize(("others", "setting", "complaint"), INCONSISTENT)
+def test_inconsistent_settings_are_refused(others: str, setting: str, complaint: str):
+    assert refusal(*others.split(), setting).startswith(f"{setting} {complaint}")
 
 
 def test_collect_refuses_a_quality_that_does_not_exist():
@@ -347,143 +333,62 @@ def test_a_schedule_that_ends_after_the_run_is_a_warning():
     assert settings("alpha_schedule=linear").warnings() == []
 
 
-# --- Available data --------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("overrides", "message"),
-    [
-        (
-            ("env=logged",),
-            "dataset.source=simulated must be minari, d4rl or table with env=logged: no simulated",
-        ),
-        (("dataset.quality=best",), "dataset.quality=best must be one of mixed with env=pendulum"),
-        (("dataset.size=null",), "dataset.size=null must be a number of transitions"),
-        (
-            ("env=hopper", "dataset=minari", "dataset.size=5"),
-            "dataset.size=5 has no effect with dataset=minari: all of it is read; see dataset.fr",
-        ),
-        (("dataset=minari",), "dataset.id=null must be set with env=pendulum, as in dataset.id=mu"),
-        (("dataset=d4rl",), "dataset.id=null must be set with env=pendulum, as in dataset.id=hopp"),
-        (
-            ("env=logged", "dataset=table", "dataset.path=null"),
-            "dataset.path=null must be the file with your logs, as in dataset.path=logs.parquet",
-        ),
-        (
-            ("env=logged", "dataset=table", "dataset.path=x.csv", "evaluation.episodes=10"),
-            "evaluation.episodes=10 must be 0 with env=logged: there is no simulator",
-        ),
-    ],
-)
-def test_data_that_do_not_exist_are_refused(overrides: tuple[str, ...], message: str):
-    with pytest.raises(ConfigError) as error:
-        composed_settings(*overrides)
-    assert str(error.value).startswith(message)
-
-
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [
-        *(
-            ("fraction", 0.0),
-            ("fraction", 1.1),
-            ("validation_fraction", -0.1),
-            ("validation_fraction", 1.0),
-        ),
-        *(
-            ("top_fraction", 0.0),
-            ("top_fraction", 2.0),
-            ("n_step", 0),
-            ("return_range", 0.0),
-            ("split_seed", -1),
-        ),
-    ],
-)
-def test_a_share_of_the_data_out_of_range_is_refused(key: str, value: float):
-    assert f"dataset.{key}=" in refusal(**{f"dataset__{key}": value})
-
-
 # --- Unused settings -------------------------------------------------------------------------
 
-UNUSED_BY_DEFAULT = {"dataset.path", "dataset.split_seed"} | {
-    key for key in setting_keys(TrainConfig) if key.startswith("dataset.columns.")
-}
+COLUMNS = {key for key in setting_keys(TrainConfig) if key.startswith("dataset.columns.")}
+UNUSED_BY_DEFAULT = {"dataset.path", "dataset.split_seed", *COLUMNS}
+
+
+def keys(**names: str) -> set[str]:
+    """Return the full keys of settings, whose names are given by section."""
+    return {f"{section}.{name}" for section in names for name in names[section].split()}
+
+
+ACTOR = keys(
+    cql="n_action_samples penalty expectation_over backup bc_updates bc_learning_rate action_clip "
+    "actor_learning_rate temperature_learning_rate temperature_initial target_entropy",
+    network="actor_hidden orthogonal_actor log_std_min log_std_max log_std_affine",
+)
 
 
 @pytest.mark.parametrize(
     ("overrides", "discrete", "unused", "used"),
     [
         (
-            ["env=cartpole"],
+            "env=cartpole",
             True,
-            {
-                "cql.n_action_samples",
-                "cql.penalty",
-                "cql.expectation_over",
-                "cql.backup",
-                "cql.bc_updates",
-                "cql.bc_learning_rate",
-                "cql.action_clip",
-                "cql.actor_learning_rate",
-                "cql.temperature_learning_rate",
-                "cql.temperature_initial",
-                "cql.target_entropy",
-                "network.actor_hidden",
-                "network.orthogonal_actor",
-                "network.log_std_min",
-                "network.log_std_max",
-                "network.log_std_affine",
-            },
-            {"cql.target", "cql.gap_temperature", "cql.gap_min", "network.n_critics", "cql.alpha"},
+            ACTOR,
+            keys(cql="target gap_temperature gap_min alpha", network="n_critics"),
         ),
-        ([], False, {"cql.target"}, {"cql.n_action_samples", "cql.backup", "network.actor_hidden"}),
+        ("", False, {"cql.target"}, ACTOR - {"cql.expectation_over"}),
         (
-            [EXPECTATION, "cql.expectation_over=policy"],
+            f"{EXPECTATION} cql.expectation_over=policy",
             False,
-            {"cql.gap_temperature", "cql.target"},
-            {"cql.n_action_samples", "cql.gap_min"},
+            keys(cql="gap_temperature target"),
+            keys(cql="n_action_samples gap_min"),
         ),
         (
-            ["cql.alpha=0"],
+            "cql.alpha=0",
             False,
-            {
-                "alpha_schedule.kind",
-                "alpha_schedule.warmup",
-                "alpha_schedule.final_factor",
-                "alpha_schedule.until",
-                "alpha_schedule.points",
-                "cql.target",
-            },
-            {
-                "cql.n_action_samples",
-                "cql.gap_temperature",
-                "cql.penalty",
-            },  # the gap is still logged
+            keys(alpha_schedule="kind warmup final_factor until points", cql="target"),
+            keys(cql="n_action_samples gap_temperature penalty"),  # the gap is still logged
         ),
         (
-            ["evaluation=none", "logger=csv"],
+            "evaluation=none logger=csv",
             False,
-            {
-                "evaluation.environments",
-                "evaluation.seed",
-                "logger.project",
-                "logger.entity",
-                "logger.group",
-                "logger.tags",
-                "cql.target",
-            },
+            keys(evaluation="environments seed", logger="project entity group tags", cql="target"),
             # Policies are saved and validated at these updates too.
-            {"evaluation.episodes", "evaluation.every", "logger.names"},
+            keys(evaluation="episodes every", logger="names"),
         ),
     ],
 )
 def test_unused_settings_are_listed(
-    overrides: list[str], discrete: bool, unused: set[str], used: set[str]
+    overrides: str, discrete: bool, unused: set[str], used: set[str]
 ):
-    keys = set(unused_settings(settings(*overrides), discrete=discrete))
-    assert keys == unused | UNUSED_BY_DEFAULT | {"bc.learning_rate"}
-    assert not keys & used
-    assert keys <= set(setting_keys(TrainConfig))
+    listed = set(unused_settings(settings(*overrides.split()), discrete=discrete))
+    assert listed == unused | UNUSED_BY_DEFAULT | {"bc.learning_rate"}
+    assert not listed & used
+    assert listed <= set(setting_keys(TrainConfig))
 
 
 @pytest.mark.parametrize(
@@ -499,49 +404,45 @@ def test_unused_settings_are_listed(
     ],
 )
 def test_logger_settings_that_no_chosen_logger_reads_are_unused(names: str, unused: set[str]):
-    keys = unused_settings(settings(f"logger.names=[{names}]"), discrete=False)
-    assert {key for key in keys if key.startswith("logger.")} == {f"logger.{n}" for n in unused}
+    listed = unused_settings(settings(f"logger.names=[{names}]"), discrete=False)
+    assert {key for key in listed if key.startswith("logger.")} == {f"logger.{n}" for n in unused}
 
 
-TABLE = ("env=logged", "dataset=table", "dataset.path=logs.csv")
-HOPPER = "env=hopper"
+OTHER_ID, OTHER_FILE = "dataset.id=D4RL/x-v2", "dataset.path=x.hdf5"
 
 
 @pytest.mark.parametrize(
-    ("overrides", "unused"),
+    ("overrides", "added", "removed"),  # to and from the settings that are unused by default
     [
-        ((), UNUSED_BY_DEFAULT),
-        (("dataset.validation_fraction=0.1",), UNUSED_BY_DEFAULT - {"dataset.split_seed"}),
-        (("dataset.fraction=0.5",), UNUSED_BY_DEFAULT - {"dataset.split_seed"}),
-        (("dataset.top_fraction=0.5",), UNUSED_BY_DEFAULT),
-        (TABLE, {"dataset.split_seed", "dataset.id", "dataset.quality"}),
-        ((HOPPER, "dataset=minari"), UNUSED_BY_DEFAULT),
-        ((HOPPER, "dataset=minari", "dataset.quality=expert"), UNUSED_BY_DEFAULT),
-        (
-            (HOPPER, "dataset=minari", "dataset.id=D4RL/x-v2"),
-            UNUSED_BY_DEFAULT | {"dataset.quality"},
-        ),
-        ((HOPPER, "dataset=d4rl"), UNUSED_BY_DEFAULT - {"dataset.path"}),
-        (
-            (HOPPER, "dataset=d4rl", "dataset.path=x.hdf5"),
-            UNUSED_BY_DEFAULT - {"dataset.path"} | {"dataset.id", "dataset.quality"},
-        ),
+        ("", "", ""),
+        ("dataset.validation_fraction=0.1", "", "split_seed"),
+        ("dataset.fraction=0.5", "", "split_seed"),
+        ("dataset.top_fraction=0.5", "", ""),
+        (MINARI, "", ""),
+        (f"{MINARI} dataset.quality=expert", "", ""),
+        (f"{MINARI} {OTHER_ID}", "quality", ""),
+        (D4RL, "", "path"),
+        (f"{D4RL} {OTHER_FILE}", "id quality", "path"),
     ],
 )
-def test_unused_settings_of_the_data_are_listed(overrides: tuple[str, ...], unused: set[str]):
-    keys = unused_settings(composed_settings(*overrides), discrete=False)
-    assert {key for key in keys if key.startswith("dataset.")} == unused
+def test_unused_settings_of_the_data_are_listed(overrides: str, added: str, removed: str):
+    listed = unused_settings(composed_settings(*overrides.split()), discrete=False)
+    expected = UNUSED_BY_DEFAULT - keys(dataset=removed) | keys(dataset=added)
+    assert {key for key in listed if key.startswith("dataset.")} == expected
+
+
+def test_a_table_reads_its_columns_and_no_id():
+    listed = unused_settings(composed_settings(*TABLE.split()), discrete=False)
+    unused = {key for key in listed if key.startswith("dataset.")}
+    assert unused == keys(dataset="split_seed id quality")
 
 
 def test_an_unused_override_of_the_data_is_refused():
-    overrides = (HOPPER, "dataset=minari", "dataset.id=D4RL/x-v2", "dataset.quality=expert")
+    overrides = (*MINARI.split(), OTHER_ID, "dataset.quality=expert")
     message = "dataset.quality=expert has no effect: dataset.id=D4RL/x-v2 selects the data"
     with pytest.raises(ConfigError, match=re.escape(message)):
         reject_unused_overrides(composed_settings(*overrides), list(overrides), discrete=None)
-    message = (
-        "dataset.split_seed=3 has no effect: "
-        "dataset.validation_fraction=0 and dataset.fraction=1 draw"
-    )
+    message = "dataset.split_seed=3 has no effect: dataset.validation_fraction=0 and dataset.frac"
     with pytest.raises(ConfigError, match=re.escape(message)):
         reject_unused_overrides(settings(), ["dataset.split_seed=3"], discrete=None)
     reject_unused_overrides(
@@ -551,9 +452,11 @@ def test_an_unused_override_of_the_data_is_refused():
 
 @pytest.mark.parametrize("discrete", [False, True])
 def test_behavior_cloning_uses_its_actor_and_no_setting_of_cql(discrete: bool):
-    unused = set(unused_settings(settings(BC), discrete=discrete))
-    keys = setting_keys(TrainConfig)
-    assert {key for key in keys if key.startswith(("cql.", "alpha_schedule."))} <= unused
+    unused, every_key = (
+        set(unused_settings(settings(BC), discrete=discrete)),
+        setting_keys(TrainConfig),
+    )
+    assert {key for key in every_key if key.startswith(("cql.", "alpha_schedule."))} <= unused
     assert {"network.n_critics", "network.critic_hidden", "dataset.reward_scale"} <= unused
     assert not {"network.actor_hidden", "bc.learning_rate", "batch_size"} & unused
     assert ("network.log_std_min" in unused) == discrete

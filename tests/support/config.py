@@ -1,6 +1,9 @@
-"""Compose the project's config in a test, as Hydra does for an entry point."""
+"""Compose the project's config in a test, as Hydra does for an entry point, or run one."""
 
 import functools
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
@@ -9,6 +12,7 @@ from omegaconf import DictConfig
 from offline_cql.config import TrainConfig, validate_config
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
+ROOT = CONF.parent
 
 
 def compose_config(*overrides: str, entry_point: str = "train") -> DictConfig:
@@ -25,3 +29,18 @@ def _compose(overrides: tuple[str, ...], entry_point: str) -> DictConfig:
 def settings(*overrides: str) -> TrainConfig:
     """Return the validated settings of `python train.py <overrides>`."""
     return validate_config(TrainConfig, compose_config(*overrides))
+
+
+def run_entry_point(
+    name: str, *arguments: str, cwd: Path = ROOT
+) -> subprocess.CompletedProcess[str]:
+    """Run `python <name>.py <arguments>` in a terminal of 80 columns."""
+    return subprocess.run(
+        [sys.executable, str(ROOT / f"{name}.py"), *arguments],
+        cwd=cwd,
+        env=os.environ | {"COLUMNS": "80"},
+        capture_output=True,
+        text=True,
+        timeout=500,
+        check=False,
+    )
