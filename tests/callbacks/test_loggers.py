@@ -9,7 +9,7 @@ import json
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest.mock import MagicMock
@@ -20,13 +20,7 @@ from support.config import settings
 from support.train import TINY, train_run
 
 from offline_cql.callbacks import loggers
-from offline_cql.callbacks.loggers import (
-    GuardedLogger,
-    RunInfo,
-    Service,
-    make_loggers,
-    wandb_mode,
-)
+from offline_cql.callbacks.loggers import GuardedLogger, RunInfo, Service, make_loggers, wandb_mode
 from offline_cql.commands.fit import start_loggers
 from offline_cql.config.unused import LOGGERS
 from offline_cql.errors import ConfigError
@@ -36,16 +30,8 @@ NETRC = "machine api.wandb.ai login user password {key}\n".format(key="0" * 40)
 
 
 def info(folder: Path, **changes: Any) -> RunInfo:
-    values = {
-        "folder": folder,
-        "config": {},
-        "run_id": "00000001",
-        "project": "tests",
-        "entity": None,
-        "group": None,
-        "tags": ["a", "b"],
-    }
-    return RunInfo(**(values | changes))
+    values = {"folder": folder, "config": {}, "run_id": "00000001", "project": "tests"}
+    return RunInfo(**(values | {"entity": None, "group": None, "tags": ["a", "b"]} | changes))
 
 
 # --- Online or offline ----------------------------------------------------------------------------
@@ -111,24 +97,14 @@ def test_two_jobs_of_one_process_are_two_runs_at_wandb(tmp_path: Path):
     for number, status in ((1, "finished"), (2, "failed")):
         folder = tmp_path / f"run{number}"
         folder.mkdir()
-        run = info(
-            folder,
-            config={"seed": number},
-            run_id=f"0000000{number}",
-            group="grid",
-            tags=["a", "b", "hopper"],
-        )
-        (logger,) = make_loggers(["wandb"], run)
+        names = {"run_id": f"0000000{number}", "group": "grid"}
+        (logger,) = make_loggers(["wandb"], info(folder, config={"seed": number}, **names))
         logger.log_metrics({"critic/gap": 0.5 * number}, step=100)
         logger.log_metrics({"critic/gap": 2.0}, step=200)
         logger.finish({"status": status, "return_mean": 3.0}, succeeded=status == "finished")
     first, second = (read_offline_run(tmp_path / f"run{number}") for number in (1, 2))
     run = next(record["run"] for record in first if record["type"] == "run")
-    assert (run["run_id"], run["run_group"], run["tags"]) == (
-        "00000001",
-        "grid",
-        ["a", "b", "hopper"],
-    )
+    assert (run["run_id"], run["run_group"], run["tags"]) == ("00000001", "grid", ["a", "b"])
     assert (run["display_name"], run["project"]) == ("run1", "tests")
     assert run["config"]["update"]["seed"] == 1
     assert metric_values(tmp_path / "run1", "critic/gap") == [(100, 0.5), (200, 2.0)]
@@ -163,12 +139,8 @@ def test_an_open_wandb_run_of_the_process_is_not_used(tmp_path: Path, monkeypatc
 @pytest.mark.usefixtures("recorded")
 def test_wandb_gets_the_rows_of_metrics_csv_in_a_run(tmp_path: Path, monkeypatch: Any):
     monkeypatch.setenv("WANDB_MODE", "offline")
-    folder = train_run(
-        tmp_path / "run",
-        *(key for key in TINY if key != "logger=csv"),
-        "logger=wandb",
-        "updates=20",
-    )
+    settings = [key for key in TINY if key != "logger=csv"]
+    folder = train_run(tmp_path / "run", *settings, "logger=wandb", "updates=20")
     with (folder / "metrics.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     expected = [(int(row["update"]), float(row["critic/gap"])) for row in rows]
@@ -232,41 +204,38 @@ def fail_to_start(_info: RunInfo) -> Logger:
 
 
 WARNING = "warning: Test failed ({}); the run continues, metrics.csv is complete\n"
-
-
-@pytest.mark.usefixtures("recorded")
-@pytest.mark.parametrize(
+RAISING = pytest.mark.parametrize(
     ("start", "reason"),
     [(lambda _info: RaisingLogger(), "connection lost"), (fail_to_start, "no server")],
     ids=["every call", "start"],
 )
+
+
+def service(start: Callable[[RunInfo], Logger]) -> Service:
+    """Return a service that starts as given and raises at its end."""
+    return Service("Test", "json", start, RaisingLogger.fail)
+
+
+@pytest.mark.usefixtures("recorded")
+@RAISING
 def test_a_logger_that_raises_stops_no_run(
     start: Any, reason: str, tmp_path: Path, monkeypatch: Any, capsys: Any
 ):
     """One warning, and the run ends as it would have."""
-
-    def end(_logger: Any, result: Mapping[str, Any], succeeded: bool) -> None:
-        raise ConnectionResetError("connection lost")
-
-    service = Service("Test", "json", start, end)
     monkeypatch.setattr(
         "offline_cql.commands.fit.make_loggers",
-        lambda _names, info: [GuardedLogger(service, info)],
+        lambda _names, info: [GuardedLogger(service(start), info)],
     )
     folder = train_run(tmp_path / "run", *TINY, "updates=20")
     assert json.loads((folder / "result.json").read_text())["status"] == "finished"
     assert capsys.readouterr().err.count("warning: Test failed") == 1
 
 
-@pytest.mark.parametrize(
-    ("start", "reason"),
-    [(lambda _info: RaisingLogger(), "connection lost"), (fail_to_start, "no server")],
-    ids=["every call", "start"],
-)
+@RAISING
 def test_the_first_failure_is_reported_in_one_line(
     start: Any, reason: str, tmp_path: Path, capsys: Any
 ):
-    logger = GuardedLogger(Service("Test", "json", start, RaisingLogger.fail), info(tmp_path))
+    logger = GuardedLogger(service(start), info(tmp_path))
     logger.log_metrics({"critic/gap": 1.0}, step=100)
     logger.log_metrics({"critic/gap": 1.0}, step=200)
     logger.finish({}, succeeded=True)
@@ -284,7 +253,7 @@ def test_a_logger_that_hangs_delays_only_the_end_of_a_run(
         released.wait()
         return RaisingLogger()
 
-    logger = GuardedLogger(Service("Test", "json", hang, RaisingLogger.fail), info(tmp_path))
+    logger = GuardedLogger(service(hang), info(tmp_path))
     logger.log_metrics({"critic/gap": 1.0}, step=100)
     logger.finish({}, succeeded=True)
     assert capsys.readouterr().err == WARNING.format("no answer within 0 s")

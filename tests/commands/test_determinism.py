@@ -1,5 +1,6 @@
 """Guarantee: the seed decides the weights; evaluation, logs, checkpoints, block size do not."""
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,10 @@ ROLLOUTS = ("evaluation=default", "evaluation.episodes=1", "evaluation.environme
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Callable[[tuple[str, ...]], dict[str, Any]]:
     """Return what a run without extras learned; the runs are cached."""
-    states: dict[tuple[str, ...], dict[str, Any]] = {}
 
+    @functools.cache
     def state(settings: tuple[str, ...]) -> dict[str, Any]:
-        if settings not in states:
-            folder = tmp_path_factory.mktemp("plain") / "run"
-            states[settings] = load_learned(train_run(folder, *settings, UPDATES))
-        return states[settings]
+        return load_learned(train_run(tmp_path_factory.mktemp("plain") / "run", *settings, UPDATES))
 
     return state
 

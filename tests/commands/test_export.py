@@ -22,7 +22,7 @@ import pytest
 import torch
 from support.builders import build, continuous_data, settings
 from support.config import CONF, compose_config
-from support.train import DISCRETE, TINY, train_run
+from support.train import BC, DISCRETE, TINY, train_run
 
 from offline_cql.commands import export as command
 from offline_cql.commands.load_run import load_agent, load_config
@@ -37,13 +37,6 @@ from offline_cql.simulation.rollouts import Array
 pytestmark = pytest.mark.usefixtures("recorded")
 
 ROOT = CONF.parent
-# Behavior cloning has no critics: their settings are rejected as unused.
-CRITIC_SETTINGS = ("cql.n_action_samples", "network.critic", "network.actor")
-BC = (
-    *(key for key in TINY if not key.startswith(CRITIC_SETTINGS)),
-    "algorithm=bc",
-    "network.actor_hidden=[16,16]",
-)
 SHORT = ("updates=40", "checkpoint_every=20", "evaluation.every=20")
 KINDS = {
     "cql-continuous": (*TINY, *SHORT),
@@ -150,10 +143,8 @@ def test_a_bf16_run_is_exported_in_float32(tmp_path: Path):
     assert export(folder)["precision"] == "bf16"
     agent = agent_of(folder)
     observations = random_observations(agent, 100)
-    actions, in_bf16 = (
-        onnx_actions(folder, observation=observations),
-        agent_actions(agent, observations),
-    )
+    actions = onnx_actions(folder, observation=observations)
+    in_bf16 = agent_actions(agent, observations)
     agent.actor.mlp.bf16 = False
     np.testing.assert_allclose(actions, agent_actions(agent, observations), atol=1e-5)
     assert np.abs(actions - in_bf16).max() > 1e-5
@@ -223,9 +214,8 @@ def test_a_file_with_other_weights_fails_the_check(
     agent = agent_of(folder)
     observation = torch.from_numpy(random_observations(agent, 50))
     content = (folder / "policy.onnx").read_bytes()
-    assert (
-        check_onnx(content, exportable_policy(agent, sampled=bool(overrides)), observation) < 1e-5
-    )
+    policy = exportable_policy(agent, sampled=bool(overrides))
+    assert check_onnx(content, policy, observation) < 1e-5
     with torch.no_grad():
         network = agent.actor if hasattr(agent, "actor") else agent.critic
         mlp = network.mlp if hasattr(network, "mlp") else network
@@ -280,17 +270,14 @@ def test_policy_json_describes_the_policy(run: Path):
     observation = description["observation"]
     assert [observation[key] for key in ("size", "names", "keys", "shift")] == [3, [], None, None]
     assert observation["normalization"].startswith("(observation - mean) / std")
-    assert description["action"] == {
-        **{"discrete": False, "size": 1, "names": []},
-        **{"low": [-2.0], "high": [2.0]},
-    }
+    bounds = {"low": [-2.0], "high": [2.0]}
+    assert description["action"] == {"discrete": False, "size": 1, "names": [], **bounds}
     assert description["env"] == {"name": "pendulum", "id": "Pendulum-v1", "arguments": {}}
     assert description["dataset"] == metadata["dataset"]
     assert [description[key] for key in ("algorithm", "alpha", "seed")] == ["cql", 5.0, 0]
     assert (description["updates"], description["checkpoint"]) == (40, "last")
     assert description["commit"] == metadata["commit"]
-    assert description["estimate"] is None
-    assert description["behavior_estimate"] is None
+    assert (description["estimate"], description["behavior_estimate"]) == (None, None)
 
 
 def test_behavior_cloning_has_no_alpha(exported: Callable[..., Path]):

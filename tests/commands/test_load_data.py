@@ -6,7 +6,6 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from support.config import compose_config
 from support.config import settings as composed_settings
 from support.train import SIZE
 
@@ -16,7 +15,7 @@ from offline_cql.commands.load_data import (
     is_local,
     load_transitions,
 )
-from offline_cql.config import SOURCES, EnvConfig, TrainConfig, validate_config
+from offline_cql.config import SOURCES
 from offline_cql.errors import DataError
 from offline_cql.readers import load
 from offline_cql.readers.minari.store import MinariReader
@@ -68,14 +67,8 @@ def test_data_are_local_once_they_are_on_this_machine(tmp_path: Path, monkeypatc
     ],
 )
 def test_the_spaces_are_those_of_the_simulator(env: str, spaces: Spaces | None):
-    assert environment_spaces(env_config(env)) == spaces
-
-
-def env_config(name: str) -> EnvConfig:
-    """Return the validated settings of an environment; `logged` needs a table."""
-    other = ("dataset=table", "dataset.path=logs.csv") if name == "logged" else ()
-    config: TrainConfig = validate_config(TrainConfig, compose_config(f"env={name}", *other))
-    return config.env
+    table = ("dataset=table", "dataset.path=logs.csv") if env == "logged" else ()
+    assert environment_spaces(composed_settings(f"env={env}", *table).env) == spaces
 
 
 @pytest.mark.parametrize(

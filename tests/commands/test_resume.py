@@ -3,6 +3,7 @@
 Every item of a checkpoint is needed for that: without any one of them the end differs.
 """
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from support.builders import differences, tensors_of
-from support.train import DISCRETE, LAGRANGE, TINY, load_learned, resume_run, rows, train_run
+from support.train import BC, DISCRETE, LAGRANGE, TINY, load_learned, resume_run, rows, train_run
 from torch import Tensor
 
 from offline_cql.commands import train as entry_point
@@ -29,7 +30,7 @@ TRANSFORMS = (
 )
 VARIANTS = {
     "entropy": (*TINY, "cql.backup=entropy"),
-    "bc": (*(key for key in TINY if not key.startswith(("cql", "network.c"))), "algorithm=bc"),
+    "bc": BC,
     "lagrange": LAGRANGE,
     "scheduled": SCHEDULED,
     "transforms": (*TINY, *TRANSFORMS, "dataset.return_range=10"),
@@ -40,14 +41,10 @@ VARIANTS = {
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """Train without interruption and return the run folder; each is trained once."""
-    runs: dict[tuple[str, ...], Path] = {}
 
+    @functools.cache
     def run(*overrides: str) -> Path:
-        if overrides not in runs:
-            runs[overrides] = train_run(
-                tmp_path_factory.mktemp("uninterrupted") / "run", *overrides
-            )
-        return runs[overrides]
+        return train_run(tmp_path_factory.mktemp("uninterrupted") / "run", *overrides)
 
     return run
 
@@ -66,9 +63,8 @@ def test_137_and_263_updates_are_400(settings: tuple[str, ...], uninterrupted: A
 def test_13_and_27_updates_are_40(variant: str, uninterrupted: Any, tmp_path: Path):
     settings = VARIANTS[variant]
     part = resume_run(train_run(tmp_path / "run", *settings, "updates=13"), "updates=40")
-    assert (
-        differences(load_learned(uninterrupted(*settings, "updates=40")), load_learned(part)) == []
-    )
+    whole = uninterrupted(*settings, "updates=40")
+    assert differences(load_learned(whole), load_learned(part)) == []
 
 
 @pytest.mark.parametrize("stop", [1, 10, 20, 39])
@@ -121,45 +117,29 @@ def without_targets(state: dict[str, Any]) -> None:
             value.copy_(state["agent"][name.removeprefix("target_")])
 
 
-def without_optimizer(state: dict[str, Any]) -> None:
-    state["optimizer"]["state"] = {}
-
-
-def without_noise(state: dict[str, Any]) -> None:
-    state["noise"] = torch.Generator().manual_seed(1).get_state()
-
-
-def without_counter(state: dict[str, Any]) -> None:
-    state["updates"] = 0
-
-
-def without_temperature(state: dict[str, Any]) -> None:
-    state["agent"]["log_temperature"].zero_()
-
-
-def without_multiplier(state: dict[str, Any]) -> None:
-    state["agent"]["penalty.log_multiplier"].zero_()
+REMOVALS: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "targets": without_targets,
+    "optimizer": lambda state: state["optimizer"].update(state={}),
+    "noise": lambda state: state.update(noise=torch.Generator().manual_seed(1).get_state()),
+    "counter": lambda state: state.update(updates=0),
+    "temperature": lambda state: state["agent"]["log_temperature"].zero_(),
+    "multiplier": lambda state: state["agent"]["penalty.log_multiplier"].zero_(),
+}
 
 
 @pytest.mark.parametrize(
-    ("remove", "settings"),
+    ("item", "settings"),
     [
-        (without_targets, TINY),
-        (without_targets, DISCRETE),
-        (without_optimizer, TINY),
-        (without_optimizer, DISCRETE),
-        (without_noise, TINY),
-        (without_counter, TINY),
-        (without_temperature, TINY),
-        (without_multiplier, LAGRANGE),
+        *((item, TINY) for item in REMOVALS if item != "multiplier"),
+        *(("targets", DISCRETE), ("optimizer", DISCRETE), ("multiplier", LAGRANGE)),
     ],
 )
 def test_each_item_of_the_state_decides_the_end(
-    remove: Callable[..., None], settings: tuple[str, ...], uninterrupted: Any, tmp_path: Path
+    item: str, settings: tuple[str, ...], uninterrupted: Any, tmp_path: Path
 ):
     part = train_run(tmp_path / "run", *settings, "updates=13")
     state = newest_checkpoint(part)
-    remove(state)
+    REMOVALS[item](state)
     write_checkpoint(part, state)
     resume_run(part, "updates=40")
     different = differences(
@@ -205,10 +185,8 @@ def test_a_run_killed_at_its_very_end_gets_its_result(uninterrupted: Any, tmp_pa
     state_path(part, 10).with_name(".20.ckpt.123.tmp").write_text("half")
     resume_run(part)
     result = entry_point.read_json(part / "result.json")
-    clock = ("wall_seconds", "updates_per_second")
-    assert {k: v for k, v in result.items() if k not in clock} == {
-        k: v for k, v in expected.items() if k not in clock
-    }
+    clock = dict.fromkeys(("wall_seconds", "updates_per_second"))
+    assert result | clock == expected | clock
     assert result["episodes"] == 2
     assert not list(part.rglob("*.tmp"))
 

@@ -123,10 +123,8 @@ def test_without_rollouts_there_is_no_metric(tmp_path: Path, capsys: Any):
     assert run_train(*DISCRETE, "updates=3", f"run_dir={folder}") is None
     assert not (folder / "evaluation.csv").exists()
     assert read_json(folder / "result.json")["return_mean"] is None
-    assert (
-        f"next    python evaluate.py run={folder} ope=fqe evaluation.episodes=0"
-        in capsys.readouterr().out
-    )
+    command = f"python evaluate.py run={folder} ope=fqe evaluation.episodes=0"
+    assert f"next    {command}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("log_every", [1, 1000], ids=["logged", "not logged"])
@@ -150,15 +148,13 @@ def test_a_diverging_run_stops_and_keeps_its_last_finite_checkpoint(log_every: i
 
 def test_a_missing_gpu_is_refused(monkeypatch: Any):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    settings = [key for key in TINY if key != "hardware=cpu"]
     with pytest.raises(ConfigError, match="needs as many GPUs, found 0; use hardware=cpu") as error:
-        validate(
-            compose_config("hardware=gpu", *(key for key in TINY if key != "hardware=cpu")), []
-        )
+        validate(compose_config("hardware=gpu", *settings), [])
     assert error.value.exit_code == 2
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    capture = ("hardware=auto", "hardware.capture=true")
     with pytest.raises(ConfigError, match="needs a GPU, found 0"):
-        validate(compose_config(*capture, *(key for key in TINY if key != "hardware=cpu")), [])
+        validate(compose_config("hardware=auto", "hardware.capture=true", *settings), [])
 
 
 @pytest.mark.parametrize(

@@ -26,13 +26,9 @@ TRANSFORMS = {
     "return_range": ("dataset.return_range=10",),
     "reward_shift": ("dataset.reward_shift=1",),
     "all": (
-        *(
-            "dataset.n_step=5",
-            "dataset.fraction=0.9",
-            "dataset.validation_fraction=0.3",
-            "dataset.top_fraction=0.8",
-        ),
-        *("dataset.split_seed=1", "dataset.return_range=10", "dataset.reward_scale=2"),
+        *("dataset.n_step=5", "dataset.fraction=0.9", "dataset.validation_fraction=0.3"),
+        *("dataset.top_fraction=0.8", "dataset.split_seed=1"),
+        *("dataset.return_range=10", "dataset.reward_scale=2"),
     ),
 }
 

@@ -12,26 +12,20 @@ from offline_cql.ope.importance import (
 )
 from offline_cql.transitions import Transitions
 
-HALF = np.array([0.5, 0.5, 0.5])
+POLICY, HALF = np.array([1.0, 1.0, 0.25]), np.array([0.5, 0.5, 0.5])
 ENDS = np.array([2, 3])  # one episode of two steps, one of a single step
 
 
 def test_ratios_multiply_within_an_episode_only():
     """π/β = 2, 2 | 0.5 gives 2, 4 | 0.5."""
-    ratios = cumulative_ratios(np.array([1.0, 1.0, 0.25]), HALF, ENDS)
+    ratios = cumulative_ratios(POLICY, HALF, ENDS)
     assert ratios.tolist() == [2.0, 4.0, 0.5]
 
 
 def test_weighted_importance_sampling_by_hand():
     """Step 0: (2·1 + 0.5·3) / 2.5 = 1.4. Step 1: (4·10 + 0.5·0) / 4.5; discounted by 0.5."""
-    estimate = weighted_importance_sampling(
-        np.array([1.0, 10.0, 3.0]),
-        np.array([1.0, 1.0, 0.25]),
-        HALF,
-        ENDS,
-        gamma=0.5,
-        seed=0,
-    )
+    rewards = np.array([1.0, 10.0, 3.0])
+    estimate = weighted_importance_sampling(rewards, POLICY, HALF, ENDS, gamma=0.5, seed=0)
     assert estimate.value == pytest.approx(1.4 + 0.5 * 40 / 4.5)
     assert estimate.method == "wis"
 
@@ -43,10 +37,10 @@ def test_the_behavior_policy_is_estimated_at_its_mean_return():
 
 
 def test_doubly_robust_with_a_model_of_zeros_is_importance_sampling():
-    rewards, policy, zeros = np.array([1.0, 10.0, 3.0]), np.array([1.0, 1.0, 0.25]), np.zeros(3)
-    wis = weighted_importance_sampling(rewards, policy, HALF, ENDS, gamma=0.5, seed=0)
-    dr = doubly_robust(rewards, policy, HALF, ENDS, q_logged=zeros, v=zeros, gamma=0.5, seed=0)
-    assert dr.value == pytest.approx(wis.value)
+    arrays, options = (np.array([1.0, 10.0, 3.0]), POLICY, HALF, ENDS), {"gamma": 0.5, "seed": 0}
+    model = {"q_logged": np.zeros(3), "v": np.zeros(3)}
+    expected = weighted_importance_sampling(*arrays, **options).value
+    assert doubly_robust(*arrays, **model, **options).value == pytest.approx(expected)
 
 
 def test_doubly_robust_corrects_the_model_by_weighted_td_errors():
@@ -54,32 +48,16 @@ def test_doubly_robust_corrects_the_model_by_weighted_td_errors():
 
     Step 0: V 2 and TD errors (1 − 2)·2 + (2 − 2)·0.5 over 2.5; step 1: V 2·(2 of 2.5), error 0.
     """
-    estimate = doubly_robust(
-        np.array([1.0, 2.0, 2.0]),
-        np.array([1.0, 1.0, 0.25]),
-        HALF,
-        ENDS,
-        q_logged=np.array([2.0, 2.0, 2.0]),
-        v=np.array([2.0, 2.0, 2.0]),
-        gamma=0.5,
-        seed=0,
-    )
+    rewards, model = np.array([1.0, 2.0, 2.0]), {"q_logged": np.full(3, 2.0), "v": np.full(3, 2.0)}
+    estimate = doubly_robust(rewards, POLICY, HALF, ENDS, **model, gamma=0.5, seed=0)
     assert estimate.value == pytest.approx(2 - 2 / 2.5 + 0.5 * 2 * 2 / 2.5)
 
 
 def test_doubly_robust_needs_no_right_probabilities_where_the_model_is_exact():
     """Two one-step episodes with V = r = 1 and 3: the mean is 2 whatever the weights."""
     rewards = np.array([1.0, 3.0])
-    estimate = doubly_robust(
-        rewards,
-        np.ones(2),
-        np.array([0.9, 0.1]),
-        np.array([1, 2]),
-        q_logged=rewards,
-        v=rewards,
-        gamma=0.5,
-        seed=0,
-    )
+    arrays = (rewards, np.ones(2), np.array([0.9, 0.1]), np.array([1, 2]))
+    estimate = doubly_robust(*arrays, q_logged=rewards, v=rewards, gamma=0.5, seed=0)
     assert estimate.value == pytest.approx(2.0)
 
 

@@ -37,19 +37,16 @@ def returns(env_id, component, episodes=10):
 
 def test_random_actions_span_the_bounds():
     """Uniform on [-2, 2] x [0, 5]: means 0 and 2.5, and both ends are nearly reached."""
-    actions = sample_actions(RandomActions(WIDE, 10, np.random.default_rng(0)), 10, 1000).reshape(
-        -1, 2
-    )
+    policy = RandomActions(WIDE, 10, np.random.default_rng(0))
+    actions = sample_actions(policy, 10, 1000).reshape(-1, 2)
     np.testing.assert_allclose(actions.min(axis=0), [-2, 0], atol=0.01)
     np.testing.assert_allclose(actions.max(axis=0), [2, 5], atol=0.01)
     np.testing.assert_allclose(actions.mean(axis=0), [0, 2.5], atol=0.05)
 
 
 def test_random_discrete_actions_take_every_value():
-    spaces = Spaces(2, 3, True, (), ())
-    counts = np.bincount(
-        sample_actions(RandomActions(spaces, 10, np.random.default_rng(0)), 10, 300).ravel()
-    )
+    policy = RandomActions(Spaces(2, 3, True, (), ()), 10, np.random.default_rng(0))
+    counts = np.bincount(sample_actions(policy, 10, 300).ravel())
     np.testing.assert_allclose(counts / 3000, 1 / 3, atol=0.05)
 
 
@@ -82,30 +79,23 @@ def test_cartpoles_largest_part_pushes_the_wrong_way_when_leaning_left():
     """Leaning left it mostly pushes right and falls; leaning right it pushes right and balances."""
     _, component, _ = mixture("cartpole", "mixed")
     policy = component.build(Spaces(4, 2, True, (), ()), 1000, np.random.default_rng(0))
-    indices, starts = np.arange(1000), np.zeros(1000, bool)
-    leaning_left = policy(
-        np.tile(np.array([0, 0, -0.05, 0], np.float32), (1000, 1)), indices, starts
-    )
-    leaning_right = policy(
-        np.tile(np.array([0, 0, 0.05, 0], np.float32), (1000, 1)), indices, starts
-    )
-    assert 0.55 < leaning_left.mean() < 0.75  # 0.8 * 0.65 + 0.1 = 0.62
-    assert 0.85 < leaning_right.mean() < 0.95  # 0.9
+
+    def mean_push(angle):
+        observations = np.tile(np.array([0, 0, angle, 0], np.float32), (1000, 1))
+        return policy(observations, np.arange(1000), np.zeros(1000, bool)).mean()
+
+    assert 0.55 < mean_push(-0.05) < 0.75  # 0.8 * 0.65 + 0.1 = 0.62
+    assert 0.85 < mean_push(0.05) < 0.95  # 0.9
     assert component.share > 0.5
 
 
 def network(**heads):
     arrays = {
-        "w0": np.array([[1.0, -1.0]]),
-        "b0": np.array([0.0, 0.0]),
-        "w1": np.array([[2.0, 0.0], [0.0, 1.0]]),
-        "b1": np.array([0.5, -1.0]),
-        "w_mean": np.array([[0.1], [0.0]]),
-        "b_mean": np.array([0.2]),
-        "w_log_std": np.zeros((2, 1)),
-        "b_log_std": np.array([-50.0]),
+        **{"w0": [[1.0, -1.0]], "b0": [0.0, 0.0], "w1": [[2.0, 0.0], [0.0, 1.0]]},
+        **{"b1": [0.5, -1.0], "w_mean": [[0.1], [0.0]], "b_mean": [0.2]},
+        **{"w_log_std": [[0.0], [0.0]], "b_log_std": [-50.0]},
     }
-    return {k: v.astype(np.float32) for k, v in {**arrays, **heads}.items()}
+    return {name: np.array(values, np.float32) for name, values in (arrays | heads).items()}
 
 
 def test_network_output_by_hand():
@@ -119,7 +109,7 @@ def test_network_output_by_hand():
 
 
 def test_network_noise_has_the_standard_deviation_of_its_head():
-    arrays = network(b_log_std=np.array([-1.0]))
+    arrays = network(b_log_std=[-1.0])
     policy = Network(arrays, Spaces(1, 1, False, (-1.0,), (1.0,)), np.random.default_rng(0))
     actions = policy(np.zeros((9000, 1), np.float32), np.arange(9000), np.zeros(9000, bool))
     assert np.arctanh(actions).std() == pytest.approx(np.exp(-1), rel=0.05)

@@ -1,5 +1,6 @@
 """Guarantee: a recording is exact and repeatable, complete or absent, and readable by Minari."""
 
+import itertools
 import json
 import os
 import subprocess
@@ -16,7 +17,7 @@ from typer.testing import CliRunner
 
 from offline_cql.errors import DataError, PolicyError
 from offline_cql.readers import load
-from offline_cql.readers.minari.store import MinariReader
+from offline_cql.readers.minari.store import MinariReader, dataset_path
 from offline_cql.render import progress
 from offline_cql.simulation import collect as recording
 from offline_cql.simulation.behavior import SCRIPTED, Component, RandomActions
@@ -50,11 +51,10 @@ def stored_files(store):
 
 def nan_policy(calls, action=np.nan):
     """Return a policy whose actions become `action` after `calls` calls."""
-    calls_so_far = []
+    numbers = itertools.count()
 
     def policy(observations, indices, starts):
-        calls_so_far.append(1)
-        value = action if len(calls_so_far) > calls else 1.0
+        value = action if next(numbers) >= calls else 1.0
         return np.full((len(observations), 2), value, np.float32)
 
     return policy
@@ -127,12 +127,10 @@ def test_actions_are_stored_in_the_environments_units_and_span_them():
     np.testing.assert_allclose(internal, (actions - [1, 1]) / [2, 1], atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("env", "size"), [(PENDULUM, 500), (env_config("cartpole", "CartPole-v1"), 500)]
-)
-def test_a_seed_fixes_the_content(env, size):
+@pytest.mark.parametrize("env", [PENDULUM, env_config("cartpole", "CartPole-v1")])
+def test_a_seed_fixes_the_content(env):
     def sha256(seed):
-        name = record(env, dataset_config(env.name, size), seed=seed, overwrite=True)
+        name = record(env, dataset_config(env.name, 500), seed=seed, overwrite=True)
         return load_transitions(name).sha256
 
     assert sha256(0) == sha256(0)
@@ -165,24 +163,21 @@ def test_minari_loads_a_recording():
     assert "held random" in shown.output
 
 
-def test_metadata_describe_the_behavior_policies(store):
+def metadata_of(name):
+    return json.loads((dataset_path(name) / "data" / "metadata.json").read_text())
+
+
+def test_metadata_describe_the_behavior_policies():
     """10 pendulum episodes of 200 steps; the parts hold their shares of the steps."""
-    name = record(PENDULUM, dataset_config("pendulum", 2_000))
-    metadata = json.loads((store / name / "data" / "metadata.json").read_text())
-    assert [(p["name"], p["steps"]) for p in metadata["behavior"]] == [
-        ("held random", 800),
-        ("noisy", 700),
-        ("good", 500),
-    ]
+    metadata = metadata_of(record(PENDULUM, dataset_config("pendulum", 2_000)))
+    steps = {part["name"]: part["steps"] for part in metadata["behavior"]}
+    assert steps == {"held random": 800, "noisy": 700, "good": 500}
     assert metadata["ref_max_score"] == 10.0
 
 
-def test_the_mean_of_a_part_leaves_out_cut_episodes(store):
+def test_the_mean_of_a_part_leaves_out_cut_episodes():
     """Whole Marker episodes return 3 or 28; nothing else may enter the mean of either part."""
-    metadata = record(MARKER, dataset_config("marker", 300)) and json.loads(
-        (store / "sim/marker/mixed_300-v0/data/metadata.json").read_text()
-    )
-    for part in metadata["behavior"]:
+    for part in metadata_of(record(MARKER, dataset_config("marker", 300)))["behavior"]:
         share = (part["return_mean"] - 3) / 25
         deviation = 25 * np.sqrt(share * (1 - share))
         assert part["return_std"] == pytest.approx(deviation)

@@ -23,9 +23,21 @@ def constant_policy(observations, indices, starts):
     return np.tile(np.array([1, 1], np.float32), (len(observations), 1))
 
 
+def roll_out_markers(count, policy=constant_policy, **options):
+    return roll_out(make_environments("Marker-v0", count), policy, **options)
+
+
+def d4rl_simulator(env):
+    """Return the simulator that gives the observations of D4RL's data."""
+    pytest.importorskip("gymnasium_robotics")
+    config = settings(f"env={env}", "dataset=d4rl")
+    (environment,) = make_simulators(simulator_settings(config.env, config.dataset), 1)
+    return environment
+
+
 def test_every_environment_runs_its_quota_of_episodes():
     """An environment with short episodes runs no more of them than the others."""
-    episodes = roll_out(make_environments("Marker-v0", 6), constant_policy, seed=0, episodes_each=3)
+    episodes = roll_out_markers(6, seed=0, episodes_each=3)
     assert len(episodes) == 18
     assert len({len(e) for e in episodes}) == 2
     assert all(len(e) == episode_length(e.seed) for e in episodes)
@@ -34,9 +46,7 @@ def test_every_environment_runs_its_quota_of_episodes():
 
 
 def test_observations_and_rewards_belong_to_their_episode_and_step():
-    for episode in roll_out(
-        make_environments("Marker-v0", 3), constant_policy, seed=4, episodes_each=4
-    ):
+    for episode in roll_out_markers(3, seed=4, episodes_each=4):
         steps = len(episode)
         np.testing.assert_array_equal(episode.observations[:, 0], episode.seed % 1000)
         np.testing.assert_array_equal(episode.observations[:, 1], np.arange(steps + 1))
@@ -47,9 +57,7 @@ def test_observations_and_rewards_belong_to_their_episode_and_step():
 
 
 def test_time_limits_truncate_and_terminal_states_terminate():
-    for episode in roll_out(
-        make_environments("Marker-v0", 4), constant_policy, seed=1, episodes_each=3
-    ):
+    for episode in roll_out_markers(4, seed=1, episodes_each=3):
         assert not episode.terminated[:-1].any()
         assert not episode.truncated[:-1].any()
         assert bool(episode.terminated[-1]) == (episode.seed % 2 == 0)
@@ -58,13 +66,7 @@ def test_time_limits_truncate_and_terminal_states_terminate():
 
 
 def test_every_environment_makes_its_quota_of_steps():
-    episodes = roll_out(
-        make_environments("Marker-v0", 3),
-        constant_policy,
-        seed=0,
-        steps_each=[5, 17, 0],
-        on_step=None,
-    )
+    episodes = roll_out_markers(3, seed=0, steps_each=[5, 17, 0])
     boundary = next(k for k in range(len(episodes)) if sum(map(len, episodes[: k + 1])) == 5)
     assert sum(map(len, episodes)) == 22
     last = episodes[boundary]
@@ -90,13 +92,8 @@ def test_the_policy_is_called_once_per_step_with_the_running_environments():
         return constant_policy(observations, indices, starts)
 
     progress = []
-    episodes = roll_out(
-        [Marker(), Marker()],
-        policy,
-        seed=0,
-        steps_each=[1, 3],
-        on_step=lambda steps, ended: progress.append((steps, ended)),
-    )
+    note = {"on_step": lambda *counts: progress.append(counts)}
+    episodes = roll_out([Marker(), Marker()], policy, seed=0, steps_each=[1, 3], **note)
     assert [indices for indices, _, _ in calls] == [[0, 1], [1], [1]]
     assert calls[0][1] == [True, True]
     assert calls[1][1] == [False]
@@ -112,15 +109,14 @@ def test_starts_mark_exactly_the_first_steps():
         flags.extend(zip(observations[:, 1] == 0, starts, strict=True))
         return constant_policy(observations, indices, starts)
 
-    roll_out(make_environments("Marker-v0", 3), policy, seed=2, episodes_each=3)
+    roll_out_markers(3, policy, seed=2, episodes_each=3)
     assert all(first == start for first, start in flags)
     assert sum(start for _, start in flags) == 9
 
 
 def test_seeds_repeat_and_differ_between_environments_episodes_and_runs():
     def seeds(seed):
-        environments = make_environments("Marker-v0", 3)
-        return [e.seed for e in roll_out(environments, constant_policy, seed=seed, episodes_each=3)]
+        return [episode.seed for episode in roll_out_markers(3, seed=seed, episodes_each=3)]
 
     assert seeds(0) == seeds(0)
     assert len(set(seeds(0) + seeds(1))) == 18
@@ -291,10 +287,7 @@ MAZE = ["#####", "#GOO#", "###O#", "#OOO#", "#####"]  # of maze2d-umaze: rows al
 
 def test_the_pointmaze_has_its_free_cells_where_d4rls_data_have_them():
     """A cell's center is at its row and column less 0.2; starts lie within 0.25 of it."""
-    pytest.importorskip("gymnasium_robotics")
-    config = settings("env=pointmaze_umaze", "dataset=d4rl")
-    simulator = simulator_settings(config.env, config.dataset)
-    (environment,) = make_simulators(simulator, 1)
+    environment = d4rl_simulator("pointmaze_umaze")
     cells = set()
     for seed in range(60):
         observation, _ = environment.reset(seed=seed)
@@ -311,10 +304,7 @@ def test_the_pointmaze_has_its_free_cells_where_d4rls_data_have_them():
 @pytest.mark.parametrize(("env", "fourth"), [("kitchen", 19), ("kitchen_mixed", 11)])
 def test_the_kitchen_of_d4rl_gives_positions_and_the_goal(env: str, fourth: int):
     """9 joints, 21 positions of objects, 30 numbers of the goal; the arm starts as D4RL's does."""
-    pytest.importorskip("gymnasium_robotics")
-    config = settings(f"env={env}", "dataset=d4rl")
-    simulator = simulator_settings(config.env, config.dataset)
-    (environment,) = make_simulators(simulator, 1)
+    environment = d4rl_simulator(env)
     observation, _ = environment.reset(seed=0)
     environment.close()
     assert observation.shape == (60,)

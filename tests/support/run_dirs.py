@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -48,38 +49,27 @@ def write_run(
     replace the healthy ones. returns: of simulated episodes, by updates.
     """
     folder.mkdir(parents=True)
-    config = {
-        "seed": seed,
-        "updates": UPDATES[-1],
-        "run_dir": str(folder),
-        "env": {"name": env, "id": "Cart-v0"},
-        "dataset": {"id": f"sim/{env}/mixed-v0", "validation_fraction": 0.1, "split_seed": 0},
-        "algorithm": algorithm,
-        "gamma": 0.99,
-        "cql": {"alpha": alpha},
-        "evaluation": {"every": 100},
-    }
-    config = OmegaConf.create(config)
+    identifier = f"sim/{env}/mixed-v0"
+    config = OmegaConf.create(
+        {
+            **{"seed": seed, "updates": UPDATES[-1], "run_dir": str(folder), "gamma": 0.99},
+            "env": {"name": env, "id": "Cart-v0"},
+            "dataset": {"id": identifier, "validation_fraction": 0.1, "split_seed": 0},
+            **{"algorithm": algorithm, "cql": {"alpha": alpha}, "evaluation": {"every": 100}},
+        }
+    )
     for key, value in (settings or {}).items():
         OmegaConf.update(config, key, value)
     OmegaConf.save(config, folder / "config.yaml")
-    _write_json(
-        folder / "metadata.json", {"dataset": {"id": f"sim/{env}/mixed-v0", "sha256": sha256}}
-    )
+    _write_json(folder / "metadata.json", {"dataset": {"id": identifier, "sha256": sha256}})
     _write_json(folder / "audit.json", {"scores": {"normalized_score": 40.0}, "findings": findings})
     last = (returns or {}).get(UPDATES[-1])
-    mean = sum(last) / len(last) if last else None
-    _write_json(
-        folder / "result.json",
-        {
-            "status": status,
-            "updates": UPDATES[-1],
-            "return_mean": mean,
-            "normalized_score": score,
-            "behavior_return": BEHAVIOR,
-            "error": None if status == "finished" else f"{status} for a reason",
-        },
-    )
+    result = {
+        **{"status": status, "updates": UPDATES[-1], "normalized_score": score},
+        **{"return_mean": fmean(last) if last else None, "behavior_return": BEHAVIOR},
+        "error": None if status == "finished" else f"{status} for a reason",
+    }
+    _write_json(folder / "result.json", result)
     columns = {**HEALTHY, **(validation or {})}
     if algorithm == "bc":
         columns = {name: columns[name] for name in BEHAVIOR_CLONING}
@@ -89,9 +79,8 @@ def write_run(
             (k, n, n, value, 10) for k, values in returns.items() for n, value in enumerate(values)
         ]
         names = ("update", "episode", "seed", "return", "length")
-        _write_csv(
-            folder / "evaluation.csv", dict(zip(names, zip(*rows, strict=True), strict=True))
-        )
+        columns = dict(zip(names, zip(*rows, strict=True), strict=True))
+        _write_csv(folder / "evaluation.csv", columns)
     (folder / "checkpoints").mkdir()
     for updates in UPDATES:
         (folder / "checkpoints" / f"{updates}.ckpt").touch()
@@ -99,11 +88,8 @@ def write_run(
         estimates = {
             str(k): [_estimate((low + high) / 2, low, high)] for k, (low, high) in bounds.items()
         }
-        content = {
-            "gamma": 0.99,
-            "behavior": _estimate(BEHAVIOR, 45.0, 55.0),
-            "checkpoints": estimates,
-        }
+        behavior = _estimate(BEHAVIOR, 45.0, 55.0)
+        content = {"gamma": 0.99, "behavior": behavior, "checkpoints": estimates}
         if best_return is not None:
             content["best_return"] = best_return
         _write_json(folder / "ope.json", content)

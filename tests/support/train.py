@@ -31,6 +31,8 @@ TINY = (
 )
 # Typed settings without effect are refused: a discrete agent has no action samples and no actor.
 DISCRETE = ("env=cartpole", *(k for k in TINY if not k.startswith(("cql.n_act", "network.act"))))
+# Behavior cloning, of either kind: it has no critics.
+BC = (*(k for k in TINY if not k.startswith(("cql.", "network.critic"))), "algorithm=bc")
 LAGRANGE = (*TINY, "cql=lagrange", "network.log_std_affine=true")
 # Columns of metrics.csv that differ between equal runs.
 CLOCK = {"time/updates_per_second"}
