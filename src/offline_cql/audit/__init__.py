@@ -1,5 +1,5 @@
 """Data set audit: statistics of logged transitions and the problems that they reveal.
 
-`statistics.py` computes, `rules.py` and `behavior_rules.py` judge, `table.py` and `page.py` show.
+`statistics.py` computes, `rules.py` judges, `table.py` and `page.py` show.
 Neither changes the data nor trains.
 """

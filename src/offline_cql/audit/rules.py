@@ -1,15 +1,13 @@
 """Rules that judge the statistics of a data set: one function per problem, named after it.
 
-Each returns a finding, or None when the data do not have the problem. `behavior_rules.py` holds
-those about the policy that collected the data. docs/data.md lists them all.
+docs/data.md lists them all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable
 
-from offline_cql.audit import behavior_rules as behavior
-from offline_cql.audit.columns import ColumnStatistics
 from offline_cql.audit.episodes import value_scale
 from offline_cql.audit.finding import LEVELS, Finding, join_names
 from offline_cql.audit.statistics import DatasetStatistics
@@ -21,11 +19,17 @@ SHIFT_FACTOR = 1.5  # the other row must explain so many times as much, or leave
 FAR_OUTLIER_STD = 50.0  # standard deviations that make outliers a warning
 SPARSE_REWARD = 0.05  # share of steps with a reward
 MIN_VALUE, MAX_VALUE, SUGGESTED_VALUE = 0.3, 3_000.0, 100.0  # order of magnitude of critic values
+NARROW = 0.1  # of the bounds of an action
+SATURATED = 0.5  # share of the steps at the bounds of an action
 LONGEST_SHARE = 0.05  # of the episodes have the largest length if there is a time limit
 LONGEST_TERMINATED = 0.9  # of those terminate if it is marked wrongly
 SINGLE_STEP_SHARE = 0.1  # of the episodes
 FEW_TRANSITIONS = 1_000
 COPIED_SHARE = 0.01  # of the transitions; changes what is learned
+SMALL_PROPENSITY = 1e-3  # gives single steps a weight above 1,000
+MIN_EFFECTIVE_SAMPLE = 0.01  # share of the steps
+FAR_NEIGHBORS = 0.7  # of the distance of random states
+DETERMINISTIC_SPREAD = 0.05  # of the total spread of the actions
 
 # What the readers repair, by name in Transitions.repairs; other names are shown as they are.
 REPAIRS = {
@@ -42,10 +46,41 @@ REPAIRS = {
     "steps_without_their_text": "steps contained text, which was dropped",
 }
 
+LEAK = (
+    "observation columns repeat the {} of their own step, which is not known when the policy acts: "
+    "{}"
+)
+
+Result = str | dict[str, str] | None
+Rule = Callable[[DatasetStatistics], Finding | None]
+RULES: list[Rule] = []
+
+
+def rule(level: str, remedy: str = "") -> Callable[[Callable[[DatasetStatistics], Result]], Rule]:
+    """Make a function a rule, whose finding has the function's name.
+
+    The function returns the message; a dict of the finding's fields where level or remedy depend
+    on the data; None when the data do not have the problem.
+    """
+
+    def register(detect: Callable[[DatasetStatistics], Result]) -> Rule:
+        @functools.wraps(detect)
+        def apply(statistics: DatasetStatistics) -> Finding | None:
+            result = detect(statistics)
+            if not result:
+                return None
+            fields = {"message": result} if isinstance(result, str) else result
+            return Finding(**{"level": level, "name": detect.__name__, "remedy": remedy} | fields)
+
+        RULES.append(apply)
+        return apply
+
+    return register
+
 
 def apply_rules(statistics: DatasetStatistics) -> list[Finding]:
     """Return all findings: errors first, then warnings, then notes."""
-    results = [rule(statistics) for rule in RULES]
+    results = [apply(statistics) for apply in RULES]
     findings = [finding for finding in results if finding is not None]
     findings += repairs(statistics)
     return sorted(findings, key=lambda finding: LEVELS.index(finding.level))
@@ -54,7 +89,12 @@ def apply_rules(statistics: DatasetStatistics) -> list[Finding]:
 # --- Alignment of the arrays ---------------------------------------------------------------------
 
 
-def next_observation_shifted(statistics: DatasetStatistics) -> Finding | None:
+@rule(
+    "error",
+    "export next_observation again, or leave it out of the mapping: it is then taken from the "
+    "following row",
+)
+def next_observation_shifted(statistics: DatasetStatistics) -> Result:
     """Detect a next observation that is the row's own, or the one two steps later."""
     alignment = statistics.alignment
     mismatches = alignment.pairs - alignment.matching
@@ -63,38 +103,33 @@ def next_observation_shifted(statistics: DatasetStatistics) -> Finding | None:
         (alignment.equal_to_second_next, "the observation two steps later"),
     ):
         if 2 * count > mismatches and 2 * mismatches > alignment.pairs:
-            return Finding(
-                level="error",
-                name="next_observation_shifted",
-                message=f"next_observation equals {source} in {count:,} of {alignment.pairs:,} "
-                "pairs of steps: the arrays were joined with a shift",
-                remedy="export next_observation again, or leave it out of the mapping: it is then "
-                "taken from the following row",
+            return (
+                f"next_observation equals {source} in {count:,} of {alignment.pairs:,} pairs of "
+                "steps: the arrays were joined with a shift"
             )
     return None
 
 
-def next_observation_mismatch(statistics: DatasetStatistics) -> Finding | None:
+@rule(
+    "warning", "check the order of the rows, and that episodes are not interleaved or cut in pieces"
+)
+def next_observation_mismatch(statistics: DatasetStatistics) -> Result:
     """Detect next observations that differ from the following step's observation otherwise."""
     alignment = statistics.alignment
     mismatches = alignment.pairs - alignment.matching
     if alignment.first_mismatch is None or next_observation_shifted(statistics):
         return None
     episode, step = alignment.first_mismatch
-    return Finding(
-        level="warning",
-        name="next_observation_mismatch",
-        message=f"next_observation differs from the following step's observation in "
-        f"{mismatches:,} of {alignment.pairs:,} pairs "
-        f"({format_share(mismatches / alignment.pairs)}), in "
+    return (
+        f"next_observation differs from the following step's observation in {mismatches:,} of "
+        f"{alignment.pairs:,} pairs ({format_share(mismatches / alignment.pairs)}), in "
         f"{format_count(alignment.episodes_with_mismatch, 'episode')}, first in episode {episode} "
-        f"at step {step}",
-        remedy="check the order of the rows, and that episodes are not interleaved or cut in "
-        "pieces",
+        f"at step {step}"
     )
 
 
-def action_shifted(statistics: DatasetStatistics) -> Finding | None:
+@rule("warning", "look at a few rows: is the action the one that followed the row's observation?")
+def action_shifted(statistics: DatasetStatistics) -> Result:
     """Detect actions that explain the change of the observation better from another row."""
     if statistics.misalignment is None:
         return None
@@ -103,16 +138,14 @@ def action_shifted(statistics: DatasetStatistics) -> Finding | None:
     if best <= max(MIN_R2, SHIFT_FACTOR * current):
         return None
     row, timing = _shift(next_ > previous)
-    return Finding(
-        level="warning",
-        name="action_shifted",
-        message=f"the action of the {row} row explains {format_share(best)} of the change of the "
-        f"observation, the row's own {format_share(current)}: it may be logged one step {timing}",
-        remedy="look at a few rows: is the action the one that followed the row's observation?",
+    return (
+        f"the action of the {row} row explains {format_share(best)} of the change of the "
+        f"observation, the row's own {format_share(current)}: it may be logged one step {timing}"
     )
 
 
-def reward_shifted(statistics: DatasetStatistics) -> Finding | None:
+@rule("warning", "look at a few rows: is the reward the one that followed the row's action?")
+def reward_shifted(statistics: DatasetStatistics) -> Result:
     """Detect rewards that a step explains better in another row."""
     if statistics.misalignment is None:
         return None
@@ -121,12 +154,9 @@ def reward_shifted(statistics: DatasetStatistics) -> Finding | None:
     if best <= MIN_REWARD_R2 or SHIFT_FACTOR * (1 - best) >= 1 - current:
         return None
     row, timing = _shift(next_ > previous)
-    return Finding(
-        level="warning",
-        name="reward_shifted",
-        message=f"the step explains {format_share(best)} of the reward of the {row} row, "
-        f"{format_share(current)} of the row's own: it may be logged one step {timing}",
-        remedy="look at a few rows: is the reward the one that followed the row's action?",
+    return (
+        f"the step explains {format_share(best)} of the reward of the {row} row, "
+        f"{format_share(current)} of the row's own: it may be logged one step {timing}"
     )
 
 
@@ -137,185 +167,182 @@ def _shift(is_next: bool) -> tuple[str, str]:
 # --- Observations --------------------------------------------------------------------------------
 
 
-def observation_leaks_action(statistics: DatasetStatistics) -> Finding | None:
+def _columns(statistics: DatasetStatistics, kind: str) -> str:
+    """Return the names of the observation columns that have a flag of ColumnStatistics."""
+    return join_names([c.name for c in statistics.observations.columns if getattr(c, kind)])
+
+
+@rule("error", "leave the column out of the observation, or log the previous action there")
+def observation_leaks_action(statistics: DatasetStatistics) -> Result:
     """Detect observation columns that repeat the action of the same step."""
     columns = statistics.observations.columns
     names = [f"{c.name} ({c.same_as})" for c in columns if c.same_as and "action" in c.same_as]
-    if not names:
-        return None
-    return Finding(
-        level="error",
-        name="observation_leaks_action",
-        message="observation columns repeat the action of their own step, which is not known when "
-        f"the policy acts: {join_names(names)}",
-        remedy="leave the column out of the observation, or log the previous action there",
-    )
+    return LEAK.format("action", join_names(names)) if names else None
 
 
-def observation_leaks_reward(statistics: DatasetStatistics) -> Finding | None:
+@rule("warning", "leave the column out of the observation")
+def observation_leaks_reward(statistics: DatasetStatistics) -> Result:
     """Detect observation columns that repeat the reward of the same step."""
-    names = _column_names(statistics, lambda column: column.same_as == "the reward")
-    if not names:
-        return None
-    return Finding(
-        level="warning",
-        name="observation_leaks_reward",
-        message="observation columns repeat the reward of their own step, which is not known when "
-        f"the policy acts: {join_names(names)}",
-        remedy="leave the column out of the observation",
-    )
+    names = [c.name for c in statistics.observations.columns if c.same_as == "the reward"]
+    return LEAK.format("reward", join_names(names)) if names else None
 
 
-def observation_sentinel(statistics: DatasetStatistics) -> Finding | None:
+@rule(
+    "warning",
+    "replace it, for example by the last measurement, and add a column that marks missing ones",
+)
+def observation_sentinel(statistics: DatasetStatistics) -> Result:
     """Detect placeholders for missing measurements, such as -999."""
     columns = statistics.observations.columns
     names = [f"{c.name} ({format_number(c.sentinel)})" for c in columns if c.sentinel is not None]
-    if not names:
-        return None
-    return Finding(
-        level="warning",
-        name="observation_sentinel",
-        message="one value repeats far from all others, as a placeholder for a missing "
-        f"measurement does: {join_names(names)}",
-        remedy="replace it, for example by the last measurement, and add a column that marks "
-        "missing ones",
-    )
+    text = "one value repeats far from all others, as a placeholder for a missing measurement does"
+    return f"{text}: {join_names(names)}" if names else None
 
 
-def observation_outliers(statistics: DatasetStatistics) -> Finding | None:
+@rule("note", "look for sensor faults and for units that change")
+def observation_outliers(statistics: DatasetStatistics) -> Result:
     """Detect values more than 20 standard deviations from the mean of their column."""
     columns = [column for column in statistics.observations.columns if column.outliers]
     if not columns:
         return None
     farthest = max(max(c.max - c.mean, c.mean - c.min) / c.std for c in columns)
     names = join_names([f"{c.name} ({format_count(c.outliers, 'row')})" for c in columns])
-    return Finding(
-        level="warning" if farthest > FAR_OUTLIER_STD else "note",
-        name="observation_outliers",
-        message=f"values up to {format_number(farthest)} standard deviations from the mean: "
-        f"{names}",
-        remedy="look for sensor faults and for units that change",
-    )
+    message = f"values up to {format_number(farthest)} standard deviations from the mean: {names}"
+    return {"level": "warning", "message": message} if farthest > FAR_OUTLIER_STD else message
 
 
-def observation_nearly_constant(statistics: DatasetStatistics) -> Finding | None:
+@rule("warning", "subtract a constant from the column before logging it, or leave it out")
+def observation_nearly_constant(statistics: DatasetStatistics) -> Result:
     """Detect columns whose variation is lost in float32."""
-    names = _column_names(statistics, lambda column: column.nearly_constant)
-    if not names:
-        return None
-    return Finding(
-        level="warning",
-        name="observation_nearly_constant",
-        message="columns vary by less than a millionth of their size, which float32 rounds away: "
-        f"{join_names(names)}",
-        remedy="subtract a constant from the column before logging it, or leave it out",
-    )
+    names = _columns(statistics, "nearly_constant")
+    text = "columns vary by less than a millionth of their size, which float32 rounds away"
+    return f"{text}: {names}" if names else None
 
 
-def observation_constant(statistics: DatasetStatistics) -> Finding | None:
+@rule("note", "none needed: a constant column has no effect")
+def observation_constant(statistics: DatasetStatistics) -> Result:
     """Detect columns with a single value."""
-    names = _column_names(statistics, lambda column: column.constant)
-    if not names:
-        return None
-    return Finding(
-        level="note",
-        name="observation_constant",
-        message=f"{len(names)} of {len(statistics.observations.columns)} observation columns are "
-        f"constant: {join_names(names)}",
-        remedy="none needed: a constant column has no effect",
-    )
+    columns, names = statistics.observations.columns, _columns(statistics, "constant")
+    count = f"{sum(c.constant for c in columns)} of {len(columns)}"
+    return f"{count} observation columns are constant: {names}" if names else None
 
 
-def observation_increasing(statistics: DatasetStatistics) -> Finding | None:
+@rule("note", "leave the column out unless it is known when the policy acts and should matter")
+def observation_increasing(statistics: DatasetStatistics) -> Result:
     """Detect columns that grow with every step."""
-    names = _column_names(statistics, lambda column: column.increasing)
-    if not names:
-        return None
-    return Finding(
-        level="note",
-        name="observation_increasing",
-        message=f"columns grow with every step, as a clock or a row number does: "
-        f"{join_names(names)}",
-        remedy="leave the column out unless it is known when the policy acts and should matter",
+    names = _columns(statistics, "increasing")
+    return (
+        f"columns grow with every step, as a clock or a row number does: {names}" if names else ""
     )
 
 
-def observation_constant_per_episode(statistics: DatasetStatistics) -> Finding | None:
+@rule("note", "leave an id out: new episodes will have other ids")
+def observation_constant_per_episode(statistics: DatasetStatistics) -> Result:
     """Detect columns that do not change within an episode."""
-    names = _column_names(statistics, lambda column: column.constant_per_episode)
+    names = _columns(statistics, "constant_per_episode")
     if not names or statistics.identity.episodes == 1:
         return None
-    return Finding(
-        level="note",
-        name="observation_constant_per_episode",
-        message=f"columns do not change within an episode, as a goal or an id: {join_names(names)}",
-        remedy="leave an id out: new episodes will have other ids",
-    )
-
-
-def _column_names(
-    statistics: DatasetStatistics, select: Callable[[ColumnStatistics], bool]
-) -> list[str]:
-    return [column.name for column in statistics.observations.columns if select(column)]
+    return f"columns do not change within an episode, as a goal or an id: {names}"
 
 
 # --- Rewards -------------------------------------------------------------------------------------
 
 
-def reward_constant(statistics: DatasetStatistics) -> Finding | None:
+@rule("error", "check the reward column; python train.py algorithm=bc … learns without rewards")
+def reward_constant(statistics: DatasetStatistics) -> Result:
     """Detect rewards that are all equal; a note where the length of an episode still counts."""
     step = statistics.rewards.step
     if step.min != step.max:
         return None
-    length_counts = step.min != 0 and statistics.episodes.terminated > 0
-    reason = (
-        "only the length of an episode counts"
-        if length_counts
-        else "no action is better than another"
-    )
-    return Finding(
-        level="note" if length_counts else "error",
-        name="reward_constant",
-        message=f"every reward is {format_number(step.min)}: {reason}",
-        remedy="check the reward column; python train.py algorithm=bc … learns without rewards",
-    )
+    message = f"every reward is {format_number(step.min)}"
+    if step.min != 0 and statistics.episodes.terminated > 0:
+        message += ": only the length of an episode counts"
+        return {"level": "note", "message": message}
+    return f"{message}: no action is better than another"
 
 
-def reward_sparse(statistics: DatasetStatistics) -> Finding | None:
+@rule("note", "try a larger dataset.reward_scale, dataset.n_step=3 and more updates")
+def reward_sparse(statistics: DatasetStatistics) -> Result:
     """Detect rewards that are 0 in almost every step."""
     rewards = statistics.rewards
     if rewards.zero <= 1 - SPARSE_REWARD or rewards.step.min == rewards.step.max:
         return None
-    return Finding(
-        level="note",
-        name="reward_sparse",
-        message=f"only {format_share(1 - rewards.zero)} of the rewards are not 0",
-        remedy="try a larger dataset.reward_scale, dataset.n_step=3 and more updates",
-    )
+    return f"only {format_share(1 - rewards.zero)} of the rewards are not 0"
 
 
-def reward_scale(statistics: DatasetStatistics) -> Finding | None:
+@rule("warning")
+def reward_scale(statistics: DatasetStatistics) -> Result:
     """Detect values that cql.alpha, in reward units, is far too small or too large for."""
     split = statistics.split
     size = value_scale(statistics.episodes, statistics.rewards) * split.reward_scale
     # dataset.return_range chooses the scale itself.
     if split.return_range is not None or size == 0 or MIN_VALUE <= size <= MAX_VALUE:
         return None
-    suggested = float(f"{split.reward_scale * SUGGESTED_VALUE / size:.0e}")
-    return Finding(
-        level="warning",
-        name="reward_scale",
-        message=f"critic values are of the order of {format_number(size)} with "
+    message = (
+        f"critic values are of the order of {format_number(size)} with "
         f"dataset.reward_scale={format_number(split.reward_scale)}: cql.alpha, in reward units, "
-        f"has {'little' if size > MAX_VALUE else 'too much'} weight against them",
-        remedy=f"set dataset.reward_scale={suggested:g}",
+        f"has {'little' if size > MAX_VALUE else 'too much'} weight against them"
     )
+    suggested = float(f"{split.reward_scale * SUGGESTED_VALUE / size:.0e}")
+    return {"message": message, "remedy": f"set dataset.reward_scale={suggested:g}"}
+
+
+# --- Actions -------------------------------------------------------------------------------------
+
+
+@rule("error", "check the action columns")
+def action_constant(statistics: DatasetStatistics) -> Result:
+    """Detect actions that never vary; a warning where only some dimensions are constant."""
+    actions, consequence = statistics.actions, "nothing can be learned about other actions"
+    constant = [d.name for d in actions.dimensions if d.min == d.max]
+    if statistics.identity.discrete:
+        used = sum(action.count > 0 for action in actions.discrete_actions)
+        return f"only one action occurs; {consequence}" if used <= 1 else None
+    if len(constant) == len(actions.dimensions):
+        return f"every action is constant; {consequence}"
+    message = f"action dimensions are constant: {join_names(constant)}; {consequence}"
+    return {"level": "warning", "message": message} if constant else None
+
+
+@rule(
+    "warning",
+    "check the unit of the bounds; for a table, set dataset.columns.action_low and "
+    "dataset.columns.action_high",
+)
+def action_narrow(statistics: DatasetStatistics) -> Result:
+    """Detect actions that use a small part of their bounds, as those in another unit do."""
+    largest = {
+        d.name: max(abs(d.min), abs(d.max)) for d in statistics.actions.dimensions if d.min != d.max
+    }
+    names = [f"{name} ({format_share(size)})" for name, size in largest.items() if size < NARROW]
+    return f"actions use a small part of their bounds: {join_names(names)}" if names else None
+
+
+@rule(
+    "note", "check that they were not clipped when logged; cql.action_clip=0.999 reduces the effect"
+)
+def action_saturated(statistics: DatasetStatistics) -> Result:
+    """Detect actions that are at their bounds in most steps."""
+    dimensions = [d for d in statistics.actions.dimensions if d.at_bounds > SATURATED]
+    names = join_names([f"{d.name} ({format_share(d.at_bounds)})" for d in dimensions])
+    return f"most actions are at the action bounds: {names}" if names else None
+
+
+@rule("warning", "keep cql.alpha well above 0: their values are never learned, only pushed down")
+def action_unused(statistics: DatasetStatistics) -> Result:
+    """Detect discrete actions that never occur while at least two do."""
+    actions = statistics.actions.discrete_actions
+    unused = [action.name for action in actions if action.count == 0]
+    if not unused or len(unused) >= len(actions) - 1:
+        return None
+    return f"{len(unused)} of {len(actions)} actions never occur: {join_names(unused)}"
 
 
 # --- Episodes ------------------------------------------------------------------------------------
 
 
-def time_limit_as_terminated(statistics: DatasetStatistics) -> Finding | None:
+@rule("warning", "mark the ends at a time limit as truncated")
+def time_limit_as_terminated(statistics: DatasetStatistics) -> Result:
     """Detect time limits that are marked as terminated, which stops bootstrapping."""
     episodes = statistics.episodes
     length = round(episodes.length.max)
@@ -325,102 +352,80 @@ def time_limit_as_terminated(statistics: DatasetStatistics) -> Finding | None:
         or episodes.longest_terminated <= LONGEST_TERMINATED * episodes.longest
     ):
         return None
-    return Finding(
-        level="warning",
-        name="time_limit_as_terminated",
-        message=f"{episodes.longest_terminated:,} of {episodes.count:,} episodes terminate after "
-        f"exactly {length:,} steps, the largest length: a time limit marked as terminated does "
-        "not bootstrap",
-        remedy="mark the ends at a time limit as truncated",
+    return (
+        f"{episodes.longest_terminated:,} of {episodes.count:,} episodes terminate after exactly "
+        f"{length:,} steps, the largest length: a time limit marked as terminated does not "
+        "bootstrap"
     )
 
 
-def no_terminated_episode(statistics: DatasetStatistics) -> Finding | None:
+@rule("note", "expected in a task without an end; otherwise check the terminated column")
+def no_terminated_episode(statistics: DatasetStatistics) -> Result:
     """Detect data in which every episode is truncated."""
     if statistics.episodes.terminated:
         return None
-    return Finding(
-        level="note",
-        name="no_terminated_episode",
-        message=f"no episode terminates, all {statistics.episodes.count:,} are truncated: every "
-        "value bootstraps",
-        remedy="expected in a task without an end; otherwise check the terminated column",
-    )
+    count = f"{statistics.episodes.count:,}"
+    return f"no episode terminates, all {count} are truncated: every value bootstraps"
 
 
-def single_step_episodes(statistics: DatasetStatistics) -> Finding | None:
+@rule("note", "check the episode column; expected if every decision stands alone")
+def single_step_episodes(statistics: DatasetStatistics) -> Result:
     """Detect episodes of one step; a warning if they are frequent."""
-    episodes = statistics.episodes
-    if not episodes.single_step or episodes.count == 1:
+    count, single = statistics.episodes.count, statistics.episodes.single_step
+    if not single or count == 1:
         return None
-    return Finding(
-        level="warning" if episodes.single_step > SINGLE_STEP_SHARE * episodes.count else "note",
-        name="single_step_episodes",
-        message=f"{episodes.single_step:,} of {episodes.count:,} episodes have one step",
-        remedy="check the episode column; expected if every decision stands alone",
-    )
+    level = "warning" if single > SINGLE_STEP_SHARE * count else "note"
+    return {"level": level, "message": f"{single:,} of {count:,} episodes have one step"}
 
 
-def single_episode(statistics: DatasetStatistics) -> Finding | None:
+@rule("warning", "check the episode column, or mark the ends of episodes in the log")
+def single_episode(statistics: DatasetStatistics) -> Result:
     """Detect data that are a single episode."""
-    if statistics.episodes.count > 1:
-        return None
-    return Finding(
-        level="warning",
-        name="single_episode",
-        message="there is only one episode: returns have no spread, none remains for validation",
-        remedy="check the episode column, or mark the ends of episodes in the log",
-    )
+    text = "there is only one episode: returns have no spread, none remains for validation"
+    return text if statistics.episodes.count <= 1 else None
 
 
-def equal_returns(statistics: DatasetStatistics) -> Finding | None:
+@rule("note", "do not use dataset.top_fraction and dataset.return_range: they compare returns")
+def equal_returns(statistics: DatasetStatistics) -> Result:
     """Detect episodes that all have the same return."""
-    episodes = statistics.episodes
-    if episodes.count == 1 or episodes.undiscounted.min != episodes.undiscounted.max:
+    count, returns = statistics.episodes.count, statistics.episodes.undiscounted
+    if count == 1 or returns.min != returns.max:
         return None
-    return Finding(
-        level="note",
-        name="equal_returns",
-        message=f"all {episodes.count:,} episodes have the return "
-        f"{format_number(episodes.undiscounted.min)}",
-        remedy="do not use dataset.top_fraction and dataset.return_range: they compare returns",
-    )
+    return f"all {count:,} episodes have the return {format_number(returns.min)}"
 
 
-def few_transitions(statistics: DatasetStatistics) -> Finding | None:
+@rule("note", "use a small network (network=small) and few updates")
+def few_transitions(statistics: DatasetStatistics) -> Result:
     """Detect data sets of fewer than 1,000 transitions."""
-    if statistics.identity.transitions >= FEW_TRANSITIONS:
-        return None
-    return Finding(
-        level="note",
-        name="few_transitions",
-        message=f"{format_count(statistics.identity.transitions, 'transition')} are few to learn "
-        "from",
-        remedy="use a small network (network=small) and few updates",
+    size = statistics.identity.transitions
+    return (
+        f"{format_count(size, 'transition')} are few to learn from"
+        if size < FEW_TRANSITIONS
+        else ""
     )
 
 
 # --- Copies --------------------------------------------------------------------------------------
 
 
-def duplicate_episodes(statistics: DatasetStatistics) -> Finding | None:
+@rule("note", "remove the copies: they count twice, and validation would contain training data")
+def duplicate_episodes(statistics: DatasetStatistics) -> Result:
     """Detect episodes that occur more than once; a warning if they are many."""
-    duplicates, size = statistics.duplicates, statistics.identity.transitions
+    duplicates, identity = statistics.duplicates, statistics.identity
     if duplicates is None or duplicates.first is None:
         return None
     copy, original = duplicates.first
-    share = duplicates.transitions_in_copied_episodes / size
-    return Finding(
-        level="warning" if share > COPIED_SHARE else "note",
-        name="duplicate_episodes",
-        message=f"{duplicates.episodes:,} of {statistics.identity.episodes:,} episodes are copies "
+    share = duplicates.transitions_in_copied_episodes / identity.transitions
+    message = (
+        f"{duplicates.episodes:,} of {identity.episodes:,} episodes are copies "
         f"({format_share(share)} of the transitions), the first is episode {copy}, a copy of "
-        f"episode {original}",
-        remedy="remove the copies: they count twice, and validation would contain training data",
+        f"episode {original}"
     )
+    return {"level": "warning", "message": message} if share > COPIED_SHARE else message
 
 
-def duplicate_transitions(statistics: DatasetStatistics) -> Finding | None:
+@rule("note", "expected in small discrete tasks; otherwise look for logs that overlap")
+def duplicate_transitions(statistics: DatasetStatistics) -> Result:
     """Detect many transitions that occur more than once outside copied episodes."""
     duplicates, size = statistics.duplicates, statistics.identity.transitions
     if duplicates is None:
@@ -428,16 +433,87 @@ def duplicate_transitions(statistics: DatasetStatistics) -> Finding | None:
     count = duplicates.transitions - duplicates.transitions_in_copied_episodes
     if count <= COPIED_SHARE * size:
         return None
-    return Finding(
-        level="note",
-        name="duplicate_transitions",
-        message=f"{count:,} transitions ({format_share(count / size)}) are copies outside copied "
-        "episodes",
-        remedy="expected in small discrete tasks; otherwise look for logs that overlap",
+    share = format_share(count / size)
+    return f"{count:,} transitions ({share}) are copies outside copied episodes"
+
+
+# --- The policy that collected the data ----------------------------------------------------------
+
+
+@rule("warning", "check that the column holds the probability of the logged action")
+def propensity_one(statistics: DatasetStatistics) -> Result:
+    """Detect steps in which the behavior policy had no alternative."""
+    propensities = statistics.propensities
+    if propensities is None or not propensities.deterministic:
+        return None
+    share = format_share(propensities.deterministic)
+    return f"{share} of the propensities are 1: the behavior policy had no alternative there"
+
+
+@rule("warning", "clip the weights, and rather trust fitted Q evaluation")
+def propensity_small(statistics: DatasetStatistics) -> Result:
+    """Detect probabilities that give single steps a very large importance weight."""
+    if statistics.propensities is None or not statistics.identity.discrete:
+        return None
+    smallest = statistics.propensities.values.min
+    if smallest >= SMALL_PROPENSITY:
+        return None
+    return (
+        f"the smallest propensity is {format_number(smallest)}: importance sampling may weigh a "
+        f"single step {format_number(1 / smallest)} times"
+    )
+
+
+@rule("note", "expect noisy estimates from importance sampling")
+def propensity_effective_sample(statistics: DatasetStatistics) -> Result:
+    """Detect propensities that leave few effective steps to importance sampling."""
+    propensities = statistics.propensities
+    if propensities is None or propensities.effective_sample_share >= MIN_EFFECTIVE_SAMPLE:
+        return None
+    share = format_share(propensities.effective_sample_share)
+    return f"the effective sample size is {share} of the steps for the uniformly random policy"
+
+
+@rule("note", "read the lines about similar states with care")
+def neighbors_far(statistics: DatasetStatistics) -> Result:
+    """Detect states without similar ones, which make the spread of actions meaningless."""
+    neighbors = statistics.neighbors
+    if neighbors is None or neighbors.relative_distance <= FAR_NEIGHBORS:
+        return None
+    return (
+        f"the nearest states are {format_share(neighbors.relative_distance)} as far apart as "
+        "random ones: too far to tell whether the state decides the action"
+    )
+
+
+@rule(
+    "note",
+    "expect little gain over behavior cloning: compare with python train.py algorithm=bc …",
+)
+def behavior_deterministic(statistics: DatasetStatistics) -> Result:
+    """Detect a behavior policy whose action follows from the state."""
+    neighbors = statistics.neighbors
+    if neighbors is None or neighbors_far(statistics):
+        return None
+    if neighbors.action_spread >= DETERMINISTIC_SPREAD:
+        return None
+    return (
+        f"similar states have similar actions (spread {format_number(neighbors.action_spread)} of "
+        f"the total, in {format_count(neighbors.states, 'state')}): CQL has few actions to compare"
     )
 
 
 # --- Repairs and scores --------------------------------------------------------------------------
+
+
+@rule(
+    "note",
+    "set env.reference_min=… and env.reference_max=…, the returns of a random and of a good policy",
+)
+def no_reference_scores(statistics: DatasetStatistics) -> Result:
+    """Detect tasks without reference returns, whose returns cannot be normalized."""
+    missing = statistics.scores.normalized_score is None
+    return "no reference returns: scores are not normalized" if missing else None
 
 
 def repairs(statistics: DatasetStatistics) -> list[Finding]:
@@ -453,53 +529,3 @@ def repairs(statistics: DatasetStatistics) -> list[Finding]:
         )
         for name, count in statistics.repairs.items()
     ]
-
-
-def no_reference_scores(statistics: DatasetStatistics) -> Finding | None:
-    """Detect tasks without reference returns, whose returns cannot be normalized."""
-    if statistics.scores.normalized_score is not None:
-        return None
-    return Finding(
-        level="note",
-        name="no_reference_scores",
-        message="no reference returns: scores are not normalized",
-        remedy="set env.reference_min=… and env.reference_max=…, the returns of a random and of a "
-        "good policy",
-    )
-
-
-RULES: Sequence[Callable[[DatasetStatistics], Finding | None]] = (
-    next_observation_shifted,
-    next_observation_mismatch,
-    action_shifted,
-    reward_shifted,
-    observation_leaks_action,
-    observation_leaks_reward,
-    observation_sentinel,
-    observation_outliers,
-    observation_nearly_constant,
-    observation_constant,
-    observation_increasing,
-    observation_constant_per_episode,
-    reward_constant,
-    reward_sparse,
-    reward_scale,
-    behavior.action_constant,
-    behavior.action_narrow,
-    behavior.action_saturated,
-    behavior.action_unused,
-    time_limit_as_terminated,
-    no_terminated_episode,
-    single_step_episodes,
-    single_episode,
-    equal_returns,
-    few_transitions,
-    duplicate_episodes,
-    duplicate_transitions,
-    behavior.propensity_one,
-    behavior.propensity_small,
-    behavior.propensity_effective_sample,
-    behavior.neighbors_far,
-    behavior.behavior_deterministic,
-    no_reference_scores,
-)
