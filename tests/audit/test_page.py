@@ -61,9 +61,7 @@ def test_page_shows_every_line_and_every_finding(case: str):
     statistics = statistics_of(CASES[case]())
     words = ParsedPage(audit_page(statistics, apply_rules(statistics))).words
     for lines in describe(statistics).values():
-        for line in lines:
-            assert line.label in words
-            assert line.value in words
+        assert {*lines, *lines.values()} <= set(words)
     for finding in apply_rules(statistics):
         assert finding.message in words
         assert finding.remedy in words
@@ -116,8 +114,7 @@ def test_table_fits_a_terminal_of_80_columns():
     text = print_to_text(print_audit, statistics, [])
     assert max(map(len, text.splitlines())) <= 80
     for lines in describe(statistics).values():
-        for line in lines:
-            assert line.label in text
+        assert all(label in text for label in lines)
     assert text.endswith("no findings\n")
 
 

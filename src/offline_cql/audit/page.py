@@ -25,7 +25,7 @@ def audit_page(statistics: DatasetStatistics, findings: Sequence[Finding]) -> st
         identity=statistics.identity,
         spaces=describe_spaces(statistics),
         findings=findings,
-        groups={heading: lines for heading, lines in describe(statistics).items() if lines},
+        groups=describe(statistics),
         plots=[render_plot(plot) for plot in audit_plots(statistics)],
         columns=columns,
         further_columns=statistics.observations.total - len(columns.rows),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -21,14 +24,14 @@ LOG_RATIO = 100  # largest over smallest bin: more needs a logarithmic axis
 def audit_plots(statistics: DatasetStatistics) -> list[Plot]:
     """Return the plots that the data have values for, in reading order."""
     episodes, rewards = statistics.episodes, statistics.rewards
+    discrete = statistics.identity.discrete
     plots = [
         histogram("returns", "Returns of the episodes", episodes.undiscounted, "return [reward]"),
         histogram("lengths", "Lengths of the episodes", episodes.length, "length [steps]"),
         returns_over_log(statistics),
         histogram("rewards", "Rewards of the steps", rewards.step, "reward", of="steps"),
+        discrete_actions(statistics) if discrete else action_dimensions(statistics),
     ]
-    discrete = statistics.identity.discrete
-    plots.append(discrete_actions(statistics) if discrete else action_dimensions(statistics))
     columns = [column for column in statistics.observations.columns if not column.constant]
     if columns:
         plots.append(observation_columns(columns[:MAX_ROWS]))
@@ -41,32 +44,40 @@ def histogram(
     stem: str, title: str, values: Distribution, label: str, *, of: str = "episodes"
 ) -> Plot:
     """Return the histogram of a distribution of episodes or steps, with its median."""
-
-    def draw(figure: Figure) -> None:
-        axes = figure.subplots()
-        axes.stairs(values.counts, values.edges, fill=True, color=FILL)
-        filled = [count for count in values.counts if count]
-        if of == "steps" and max(filled) > LOG_RATIO * min(filled):
-            set_log_scale(axes)
-        _draw_center(figure, values.median)
-        axes.set(xlabel=label, ylabel=of)
-
+    low, median, high = map(format_number, (values.q05, values.median, values.q95))
     return Plot(
         stem=stem,
         title=title,
         caption="Dashed: the median.",
-        draw=draw,
-        description=f"Histogram. {describe_distribution(values)}",
+        draw=lambda figure: _draw_histogram(figure, values, values.median, xlabel=label, ylabel=of),
+        description=f"Histogram. Minimum {format_number(values.min)}, 5% quantile {low}, median "
+        f"{median}, 95% quantile {high}, maximum {format_number(values.max)}.",
     )
 
 
-def describe_distribution(values: Distribution) -> str:
-    """Return minimum, quantiles and maximum in a sentence."""
-    low, median, high = map(format_number, (values.q05, values.median, values.q95))
-    return (
-        f"Minimum {format_number(values.min)}, 5% quantile {low}, median {median}, "
-        f"95% quantile {high}, maximum {format_number(values.max)}."
+def action_spread(neighbors: NeighborStatistics) -> Plot:
+    """Return the histogram of states by the spread of actions among their neighbors."""
+    mean, label = neighbors.action_spread, "spread of actions, relative to all data"
+    return Plot(
+        stem="spread",
+        title="Spread of actions among similar states",
+        caption="0: the state decides the action; 1: it does not matter. Dashed: the mean.",
+        draw=lambda figure: _draw_histogram(figure, neighbors, mean, xlabel=label, ylabel="states"),
+        description=f"Histogram. Mean {format_number(mean)}.",
     )
+
+
+def _draw_histogram(
+    figure: Figure, values: Distribution | NeighborStatistics, center: float, **labels: str
+) -> None:
+    """Draw counts between edges, and a dashed vertical line that the caption explains."""
+    axes = figure.subplots()
+    axes.stairs(values.counts, values.edges, fill=True, color=FILL)
+    filled = [count for count in values.counts if count]
+    if labels["ylabel"] == "steps" and max(filled) > LOG_RATIO * min(filled):
+        set_log_scale(axes)
+    axes.axvline(center, color=INK, linewidth=1.2, linestyle="--")
+    axes.set(**labels)
 
 
 def returns_over_log(statistics: DatasetStatistics) -> Plot:
@@ -87,10 +98,7 @@ def returns_over_log(statistics: DatasetStatistics) -> Plot:
     if grouped:
         caption += " Line and band: mean, minimum and maximum of consecutive episodes."
     return Plot(
-        stem="returns-over-log",
-        title="Returns in the order of the log",
-        caption=caption,
-        draw=draw,
+        stem="returns-over-log", title="Returns in the order of the log", caption=caption, draw=draw
     )
 
 
@@ -100,11 +108,9 @@ def discrete_actions(statistics: DatasetStatistics) -> Plot:
     shown = actions[:MAX_ROWS]
 
     def draw(figure: Figure) -> None:
-        axes = figure.subplots()
+        axes = _row_axes(figure, [action.name[:16] for action in shown], top=-0.5)
         axes.barh(range(len(shown)), [action.count for action in shown], color=FILL)
-        axes.set_yticks(range(len(shown)), [action.name[:16] for action in shown])
-        axes.set(xlabel="steps", ylabel="action", ylim=(max(len(shown), 6) - 0.5, -0.5))
-        axes.grid(axis="y", visible=False)
+        axes.set(xlabel="steps", ylabel="action")
 
     caption = "An action that never occurs is never learned."
     if len(shown) < len(actions):
@@ -132,8 +138,7 @@ def action_dimensions(statistics: DatasetStatistics) -> Plot:
             edges = np.linspace(-1, 1, len(dimension.counts) + 1)
             axes.stairs(dimension.counts, edges, fill=True, color=FILL)
             axes.set_title(f"action {dimension.name}"[:18], fontsize=9)
-            axes.set_yticks([])
-            axes.set_xticks([-1, 0, 1])
+            axes.set(yticks=[], xticks=[-1, 0, 1])
         for axes in grid[len(shown) :]:
             axes.set_visible(False)
 
@@ -155,21 +160,18 @@ def action_dimensions(statistics: DatasetStatistics) -> Plot:
     )
 
 
-def observation_columns(columns: list[ColumnStatistics]) -> Plot:
+def observation_columns(columns: Sequence[ColumnStatistics]) -> Plot:
     """Return a box plot per observation column, in standard deviations from its mean."""
 
     def draw(figure: Figure) -> None:
-        axes = figure.subplots()
+        axes = _row_axes(figure, [column.name[:18] for column in columns], top=-0.7, fontsize=8)
         for row, column in enumerate(columns):
             quantiles = (np.array(column.quantiles) - column.mean) / column.std
             q05, q25, median, q75, q95 = quantiles
             axes.plot([q05, q95], [row, row], color=INK, linewidth=1)
             axes.barh(row, q75 - q25, left=q25, height=0.6, color=SOFT_FILL, edgecolor=INK)
             axes.plot([median, median], [row - 0.3, row + 0.3], color=INK, linewidth=2)
-        axes.set_yticks(range(len(columns)), [c.name[:18] for c in columns], fontsize=8)
         axes.set(xlabel="standard deviations from the mean")
-        axes.set(ylim=(max(len(columns), 6) - 0.5, -0.7))
-        axes.grid(axis="y", visible=False)
 
     return Plot(
         stem="columns",
@@ -180,24 +182,10 @@ def observation_columns(columns: list[ColumnStatistics]) -> Plot:
     )
 
 
-def action_spread(neighbors: NeighborStatistics) -> Plot:
-    """Return the histogram of states by the spread of actions among their neighbors."""
-
-    def draw(figure: Figure) -> None:
-        axes = figure.subplots()
-        axes.stairs(neighbors.counts, neighbors.edges, fill=True, color=FILL)
-        _draw_center(figure, neighbors.action_spread)
-        axes.set(xlabel="spread of actions, relative to all data", ylabel="states")
-
-    return Plot(
-        stem="spread",
-        title="Spread of actions among similar states",
-        caption="0: the state decides the action; 1: it does not matter. Dashed: the mean.",
-        draw=draw,
-        description=f"Histogram. Mean {format_number(neighbors.action_spread)}.",
-    )
-
-
-def _draw_center(figure: Figure, value: float) -> None:
-    """Draw a dashed vertical line; the caption explains it."""
-    figure.axes[0].axvline(value, color=INK, linewidth=1.2, linestyle="--")
+def _row_axes(figure: Figure, names: Sequence[str], *, top: float, **style: Any) -> Any:
+    """Return axes with one named row per value, from top to bottom; space for at least six."""
+    axes = figure.subplots()
+    axes.set_yticks(range(len(names)), names, **style)
+    axes.set(ylim=(max(len(names), 6) - 0.5, top))
+    axes.grid(axis="y", visible=False)
+    return axes

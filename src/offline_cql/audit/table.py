@@ -26,11 +26,10 @@ def print_audit(
     table.add_column("", no_wrap=True)
     table.add_column("", overflow="fold")
     for heading, lines in describe(statistics).items():
-        if lines:
-            table.add_section()
-            table.add_row(Text(heading, style="bold"), "")
-        for line in lines:
-            table.add_row(Text(f"  {line.label}"), Text(line.value))
+        table.add_section()
+        table.add_row(Text(heading, style="bold"), "")
+        for label, value in lines.items():
+            table.add_row(Text(f"  {label}"), Text(value))
     console.print(table)
     for finding in findings:
         console.print(format_finding(finding), soft_wrap=True)
