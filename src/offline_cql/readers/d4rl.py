@@ -12,6 +12,8 @@ import difflib
 import functools
 import json
 import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from importlib import resources
 from pathlib import Path
@@ -24,14 +26,21 @@ import numpy.typing as npt
 from offline_cql.errors import DataError
 from offline_cql.readers.download import download, verify
 from offline_cql.readers.hdf5 import find_foreign_link
-from offline_cql.readers.writer import CHUNK, Steps, TransitionWriter, file_signature
+from offline_cql.readers.writer import (
+    CHUNK,
+    Steps,
+    TransitionWriter,
+    file_signature,
+    translate_errors,
+)
 from offline_cql.render.progress import ProgressBar
 from offline_cql.transitions import Spaces
 
 Array = npt.NDArray[Any]
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"  # first bytes of every HDF5 file
-REQUIRED = ("observations", "actions", "rewards", "terminals")
+VECTORS = ("observations", "actions")
+REQUIRED = (*VECTORS, "rewards", "terminals")
 BOUND = 1.0  # of D4RL's actions; the files do not state it
 MAX_WIDTH = 1_000_000  # numbers per observation or action; more is a corrupt header
 
@@ -96,8 +105,8 @@ class D4RLReader:
 
     def spaces(self) -> Spaces:
         """Return the simulator's spaces, or the file's sizes with D4RL's action bounds, ±1."""
-        with _Arrays(self.path) as arrays:
-            observation, action = arrays.width("observations"), arrays.width("actions")
+        with _open(self.path) as arrays:
+            observation, action = (int(arrays[name].shape[1]) for name in VECTORS)
         if self.simulator is None:
             return Spaces(observation, action, False, (-BOUND,) * action, (BOUND,) * action)
         expected = self.simulator.observation_dim, self.simulator.action_dim
@@ -109,177 +118,137 @@ class D4RLReader:
         return self.simulator
 
     def read(self, writer: TransitionWriter) -> None:
+        """Read the flags of the whole file, then the other arrays in chunks of CHUNK steps."""
         verify(self.path, repair=_repair(self.path))
-        with _Arrays(self.path) as arrays:
-            size = max(arrays.size - 1, 0)  # the last row has no next observation
+        with _open(self.path) as arrays:
+            size = max(len(arrays["rewards"]) - 1, 0)  # the last row has no next observation
             writer.check_disk_space(size)
-            timeouts = _Timeouts(arrays, self.episode_length)
+            terminal = _flags(self.path, arrays, "terminals")
+            timeout = self._timeouts(arrays, terminal)
+            writer.count_repair("steps_dropped_at_timeouts", int(timeout[:-1].sum()))
+            both = (timeout & terminal)[:-1]
+            writer.count_repair("terminals_dropped_at_timeouts", int(both.sum()))
             with ProgressBar(f"reading {self.dataset_id}", size) as bar:
                 for start in range(0, size, CHUNK):
                     stop = min(start + CHUNK, size)
-                    _append(writer, arrays, timeouts, start, stop)
+                    writer.append(_steps(self.path, arrays, terminal, timeout, start, stop))
                     bar.advance(stop - start)
-            if size and not timeouts.last:  # otherwise it is counted as a timeout
+            if size and not timeout[-1]:  # otherwise it is counted as a timeout
                 writer.count_repair("last_step_dropped")
 
+    def _timeouts(self, arrays: dict[str, Any], terminal: Array) -> Array:
+        """Return the rows [N] at which a time limit ended an episode.
 
-def _append(
-    writer: TransitionWriter, arrays: _Arrays, timeouts: _Timeouts, start: int, stop: int
-) -> None:
-    """Append the transitions of rows start … stop − 1; row `stop` is read as next observation."""
-    observations = arrays.read("observations", start, stop + 1)
-    terminal = arrays.flags("terminals", start, stop + 1)
-    timeout = timeouts.read(start, terminal)
+        From the file; or every episode_length-th row since the last terminal one, or since the
+        first row.
+        """
+        if "timeouts" in arrays:
+            return _flags(self.path, arrays, "timeouts")
+        if not self.episode_length:
+            raise DataError(
+                f"{self.path} has no timeouts and there is no simulator with a time limit: choose "
+                f"the env that the data come from; the file has {_names(arrays['rewards'].file)}"
+            )
+        rows = np.arange(len(terminal))
+        after_terminal = np.where(terminal, rows + 1, 0)
+        begins = np.maximum.accumulate(np.append(0, after_terminal))[:-1]
+        timeout: Array = (rows - begins + 1) % self.episode_length == 0
+        return timeout
+
+
+def _steps(
+    path: Path, arrays: dict[str, Any], terminal: Array, timeout: Array, start: int, stop: int
+) -> Steps:
+    """Return the transitions of rows start … stop − 1; row `stop` is read as next observation.
+
+    terminal, timeout: flags of all rows.
+    """
+    terminal, timeout = terminal[start : stop + 1], timeout[start : stop + 1]
     keep = ~timeout[:-1]
-    writer.count_repair("steps_dropped_at_timeouts", int(timeout[:-1].sum()))
-    writer.count_repair("terminals_dropped_at_timeouts", int((timeout & terminal)[:-1].sum()))
-    writer.append(
-        Steps(
-            observations=observations[:-1][keep],
-            actions=arrays.read("actions", start, stop)[keep],
-            rewards=arrays.read("rewards", start, stop)[keep],
-            next_observations=observations[1:][keep],
-            terminated=terminal[:-1][keep],
-            # The step before a timeout becomes the last of its episode, unless it is terminal.
-            truncated=(timeout[1:] & ~terminal[:-1])[keep],
-        )
+    observations = _read(path, arrays, "observations", start, stop + 1)
+    return Steps(
+        observations=observations[:-1][keep],
+        actions=_read(path, arrays, "actions", start, stop)[keep],
+        rewards=_read(path, arrays, "rewards", start, stop)[keep],
+        next_observations=observations[1:][keep],
+        terminated=terminal[:-1][keep],
+        # The step before a timeout becomes the last of its episode, unless it is terminal.
+        truncated=(timeout[1:] & ~terminal[:-1])[keep],
     )
 
 
-class _Timeouts:
-    """The rows at which a time limit ended an episode: from the file, or by counting rows.
+@contextmanager
+def _open(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the validated arrays of a file by name."""
+    with ExitStack() as stack:
+        with translate_errors(path, _repair(path)):
+            arrays = _validate(path, stack.enter_context(h5py.File(path, "r")))
+        yield arrays
 
-    `read` is called in order; the first row of each call is the last one of the call before.
-    """
 
-    def __init__(self, arrays: _Arrays, episode_length: int | None):
-        self.arrays, self.stored = arrays, "timeouts" in arrays.datasets
-        self.length = episode_length or 0
-        self.begin, self.last = 0, False  # first row of the current episode; the latest flag
-        if not self.stored and not self.length:
-            raise DataError(
-                f"{arrays.path} has no timeouts and there is no simulator with a time limit: "
-                f"choose the env that the data come from; the file has {arrays.names}"
+def _read(
+    path: Path, arrays: dict[str, Any], name: str, start: int = 0, stop: int | None = None
+) -> Array:
+    """Return rows start … stop − 1: [T, D] of observations and actions, [T] otherwise."""
+    with translate_errors(path, _repair(path)):
+        values: Array = arrays[name][start:stop]
+    return values if name in VECTORS else values.reshape(len(values))
+
+
+def _flags(path: Path, arrays: dict[str, Any], name: str) -> Array:
+    """Return terminals or timeouts [N] as bool. Raises DataError for other values than 0 and 1."""
+    values = _read(path, arrays, name)
+    invalid = (values != 0) & (values != 1)
+    if invalid.any():
+        row = int(invalid.argmax())
+        raise DataError(f"{path}: {name} at row {row} is {values[row]}, expected 0 or 1")
+    return values.astype(bool)
+
+
+def _validate(path: Path, file: h5py.File) -> dict[str, Any]:
+    """Return the arrays of an open file by name. Raises DataError for another layout."""
+    if (link := find_foreign_link(file)) is not None:
+        raise DataError(f"{path}: {link} is a soft or external link: copy the data")
+    if missing := [name for name in REQUIRED if name not in file]:
+        raise DataError(f"{path} has no {', '.join(missing)}; the file has {_names(file)}")
+    arrays = {name: file[name] for name in [*REQUIRED, *({"timeouts"} & set(file))]}
+    for name, array in arrays.items():
+        if fault := _find_fault(name, array):
+            raise DataError(f"{path}: {name} {fault}")
+    lengths = {name: array.shape[0] for name, array in arrays.items()}
+    if len(set(lengths.values())) > 1:
+        raise DataError(f"{path}: the arrays differ in length: {lengths}")
+    return arrays
+
+
+def _find_fault(name: str, array: Any) -> str | None:
+    """Return why an array cannot be read, or None."""
+    if not isinstance(array, h5py.Dataset):
+        return "is not an array"
+    if array.is_virtual or array.external:
+        return "is stored in another file: copy the data"
+    if array.dtype.kind not in "biuf":
+        return f"has dtype {array.dtype}, expected numbers"
+    shape: tuple[int, ...] = array.shape or ()
+    if name in VECTORS:
+        valid, expected = len(shape) == 2 and 0 < shape[1] <= MAX_WIDTH, "[N, D]"
+    else:
+        valid, expected = len(shape) == 1 or shape[1:] == (1,), "[N]"
+    if not valid:
+        return f"has shape {array.shape}, expected {expected}"
+    settings = array.id.get_create_plist()
+    for index in range(settings.get_nfilters()):
+        code, *_, title = settings.get_filter(index)
+        if not h5py.h5z.filter_avail(code):
+            return (
+                f"is compressed by filter {code} ({title.decode()}), which h5py lacks: compress "
+                "the file with gzip instead (h5repack -f GZIP=4)"
             )
-
-    def read(self, start: int, terminal: Array) -> Array:
-        """Return the flags [T] of the rows from `start` on, whose terminals are `terminal` [T]."""
-        if self.stored:
-            timeout = self.arrays.flags("timeouts", start, start + len(terminal))
-        else:
-            timeout = self._count(start, terminal)
-        self.last = bool(timeout[-1])
-        return timeout
-
-    def _count(self, start: int, terminal: Array) -> Array:
-        """Flag every `length`-th row since the last terminal one, or since the first row."""
-        rows = np.arange(start, start + len(terminal))
-        after = np.where(terminal, rows + 1, self.begin)
-        begins = np.maximum.accumulate(np.concatenate([[self.begin], after[:-1]]))
-        self.begin = int(begins[-1])  # the next call starts with this row
-        timeout: Array = (rows - begins) % self.length == self.length - 1
-        return timeout
+    return None
 
 
-class _Arrays:
-    """The validated arrays of a file, read in slices.
-
-    Errors of HDF5 become a DataError with a remedy.
-    """
-
-    def __init__(self, path: Path):
-        self.path = path
-
-    def __enter__(self) -> _Arrays:
-        try:
-            self.file = h5py.File(self.path, "r")
-        except (OSError, RuntimeError) as error:
-            raise self._broken(error) from error
-        try:
-            self._check()
-        except BaseException:
-            self.file.close()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.file.close()
-
-    @property
-    def names(self) -> str:
-        return ", ".join(sorted(map(str, self.file))) or "nothing"
-
-    @property
-    def size(self) -> int:
-        return int(self.datasets["rewards"].shape[0])
-
-    def width(self, name: str) -> int:
-        return int(self.datasets[name].shape[1])
-
-    def read(self, name: str, start: int, stop: int) -> Array:
-        """Return rows start … stop − 1: [T, D] of observations and actions, [T] otherwise."""
-        try:
-            values: Array = self.datasets[name][start:stop]
-        except (OSError, RuntimeError, ValueError) as error:
-            raise self._broken(error) from error
-        return values if name in ("observations", "actions") else values.reshape(len(values))
-
-    def flags(self, name: str, start: int, stop: int) -> Array:
-        values = self.read(name, start, stop)
-        invalid = (values != 0) & (values != 1)
-        if invalid.any():
-            row = int(invalid.argmax())
-            raise DataError(
-                f"{self.path}: {name} at row {start + row} is {values[row]}, expected 0 or 1"
-            )
-        return values.astype(bool)
-
-    def _check(self) -> None:
-        try:
-            link = find_foreign_link(self.file)
-            if link is not None:
-                raise DataError(f"{self.path}: {link} is a soft or external link: copy the data")
-            names = [*REQUIRED, *({"timeouts"} & set(self.file))]
-            if missing := [name for name in names if name not in self.file]:
-                raise DataError(
-                    f"{self.path} has no {', '.join(missing)}; the file has {self.names}"
-                )
-            self.datasets = {name: self.file[name] for name in names}
-            for name, array in self.datasets.items():
-                self._check_array(name, array)
-        except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
-            raise self._broken(error) from error
-        lengths = {name: array.shape[0] for name, array in self.datasets.items()}
-        if len(set(lengths.values())) > 1:
-            raise DataError(f"{self.path}: the arrays differ in length: {lengths}")
-
-    def _check_array(self, name: str, array: Any) -> None:
-        if not isinstance(array, h5py.Dataset):
-            raise DataError(f"{self.path}: {name} is not an array")
-        if array.is_virtual or array.external:
-            raise DataError(f"{self.path}: {name} is stored in another file: copy the data")
-        if array.dtype.kind not in "biuf":
-            raise DataError(f"{self.path}: {name} has dtype {array.dtype}, expected numbers")
-        is_vector = name in ("observations", "actions")
-        shape: tuple[int, ...] = array.shape or ()
-        valid = len(shape) == 1 or shape[1:] == (1,)
-        if is_vector:
-            valid = len(shape) == 2 and 0 < shape[1] <= MAX_WIDTH
-        if not valid:
-            expected = "[N, D]" if is_vector else "[N]"
-            raise DataError(f"{self.path}: {name} has shape {array.shape}, expected {expected}")
-        settings = array.id.get_create_plist()
-        for index in range(settings.get_nfilters()):
-            code, *_, title = settings.get_filter(index)
-            if not h5py.h5z.filter_avail(code):
-                raise DataError(
-                    f"{self.path}: {name} is compressed by filter {code} ({title.decode()}), which "
-                    "h5py lacks: compress the file with gzip instead (h5repack -f GZIP=4)"
-                )
-
-    def _broken(self, error: Exception) -> DataError:
-        reason = " ".join(str(error).split())
-        return DataError(f"{self.path} cannot be read ({reason}): {_repair(self.path)}")
+def _names(file: h5py.File) -> str:
+    return ", ".join(sorted(map(str, file))) or "nothing"
 
 
 def _repair(path: Path) -> str:

@@ -54,7 +54,9 @@ class RowFiles:
 def load_rows(folder: Path, metadata: dict[str, Any]) -> Transitions:
     """Map the files of a folder as transitions. Raises DataError when a file has another size."""
     check_sizes(folder, metadata)
-    spaces = _spaces(metadata["spaces"])
+    values: dict[str, Any] = metadata["spaces"]  # JSON has lists for tuples
+    values = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+    spaces = Spaces(**values)
     size, has_images = metadata["size"], IMAGES in metadata["files"]
 
     def memory_map(name: str, dtype: type[np.generic], shape: tuple[int, ...]) -> Array:
@@ -90,14 +92,3 @@ def check_sizes(folder: Path, metadata: dict[str, Any]) -> None:
         actual = path.stat().st_size
         if actual != expected:
             raise DataError(f"{path} has {actual} bytes, expected {expected}: delete {folder}")
-
-
-def _spaces(values: dict[str, Any]) -> Spaces:
-    """Return the spaces that were stored as JSON, where tuples are lists."""
-    return Spaces(
-        observation_dim=values["observation_dim"],
-        action_dim=values["action_dim"],
-        discrete=values["discrete"],
-        action_low=tuple(values["action_low"]),
-        action_high=tuple(values["action_high"]),
-    )

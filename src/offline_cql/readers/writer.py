@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -50,6 +52,15 @@ class Steps:
     propensities: Array | None = None
 
 
+Arrays = TypeVar("Arrays")
+
+
+def take(arrays: Arrays, index: Any) -> Arrays:
+    """Return a dataclass of arrays with every array indexed by a slice, mask or row numbers."""
+    values = {name: v[index] for name, v in vars(arrays).items() if v is not None}
+    return replace(arrays, **values)  # type: ignore[type-var]
+
+
 class Reader(Protocol):
     """A data set in one format. `load` in cache.py returns its transitions."""
 
@@ -77,6 +88,19 @@ def file_signature(path: Path) -> list[str | int]:
     """Return path, size and modification time of a file: a change of the file changes them."""
     status = path.stat()
     return [str(path.resolve()), status.st_size, status.st_mtime_ns]
+
+
+@contextmanager
+def translate_errors(name: Path | str, remedy: str = "") -> Iterator[None]:
+    """Turn any error of a library that parses a file into a DataError: the file is broken."""
+    try:
+        yield
+    except DataError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        suffix = f": {remedy}" if remedy else ""
+        raise DataError(f"{name} cannot be read ({reason}){suffix}") from error
 
 
 class TransitionWriter:

@@ -22,6 +22,7 @@ from offline_cql.errors import DataError
 from offline_cql.readers.writer import CHUNK, Steps, TransitionWriter
 from offline_cql.render.progress import ProgressBar
 from offline_cql.spaces import Layout, Leaf
+from offline_cql.transitions import Spaces
 
 Array = npt.NDArray[Any]
 
@@ -40,6 +41,7 @@ class StoredDataset:
     episodes: int
     layout: Layout
     action: gym.Space[Any]
+    spaces: Spaces
     jpeg: bool  # images are stored as JPEG
 
     def is_jpeg(self, leaf: Leaf) -> bool:

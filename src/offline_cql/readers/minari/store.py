@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,7 +21,7 @@ from minari.storage.datasets_root_dir import get_dataset_path
 from offline_cql.errors import DataError
 from offline_cql.readers.minari import arrow, hdf5
 from offline_cql.readers.minari.episodes import Episode, StoredDataset, write_episodes
-from offline_cql.readers.writer import TransitionWriter
+from offline_cql.readers.writer import TransitionWriter, translate_errors
 from offline_cql.spaces import flat_spaces, layout
 from offline_cql.transitions import Spaces
 
@@ -80,11 +78,12 @@ class MinariReader:
         self.dataset_id = dataset_id
         self.folder = dataset_path(dataset_id) / "data"
         self.keys = None if observation_keys is None else list(observation_keys)
+        self.remedy = f"delete {self.folder.parent} and record or download it again"
 
     def fingerprint(self) -> dict[str, Any]:
-        _metadata(self.dataset_id, self.folder)
-        with self._translate_errors():
-            files = _files(self.folder)
+        stored = self.stored
+        with translate_errors(self.dataset_id, self.remedy):
+            files = _files(stored.folder)
         return {
             "id": self.dataset_id,
             "folder": str(self.folder.resolve()),
@@ -93,24 +92,24 @@ class MinariReader:
         }
 
     def spaces(self) -> Spaces:
-        metadata = _metadata(self.dataset_id, self.folder)
-        with self._translate_errors():
-            observation = deserialize_space(metadata["observation_space"])
-            return flat_spaces(observation, self.stored.action, self.keys)
+        return self.stored.spaces
 
     @cached_property
     def stored(self) -> StoredDataset:
         """The validated metadata."""
         metadata = _metadata(self.dataset_id, self.folder)
-        with self._translate_errors():
+        with translate_errors(self.dataset_id, self.remedy):
+            observation = deserialize_space(metadata["observation_space"])
+            action = deserialize_space(metadata["action_space"])
             return StoredDataset(
                 self.dataset_id,
                 self.folder,
                 format=metadata["data_format"],
                 steps=metadata["total_steps"],
                 episodes=metadata["total_episodes"],
-                layout=layout(deserialize_space(metadata["observation_space"]), self.keys),
-                action=deserialize_space(metadata["action_space"]),
+                layout=layout(observation, self.keys),
+                action=action,
+                spaces=flat_spaces(observation, action, self.keys),
                 jpeg=bool(metadata.get("jpeg_encoding", True)),
             )
 
@@ -119,27 +118,13 @@ class MinariReader:
         writer.check_disk_space(stored.steps, images=stored.layout.images)
         writer.observation_names = stored.layout.names
         refuse_links_outside(self.folder)
-        with self._translate_errors():
+        with translate_errors(self.dataset_id, self.remedy):
             write_episodes(stored, FORMATS[stored.format](stored), writer)
         if writer.size != stored.steps or not stored.steps:
             raise DataError(
                 f"{self.dataset_id} holds {writer.size} steps, metadata.json states "
-                f"{stored.steps}: "
-                f"delete {self.folder.parent} and record or download it again"
+                f"{stored.steps}: {self.remedy}"
             )
-
-    @contextmanager
-    def _translate_errors(self) -> Iterator[None]:
-        """Turn any error of Minari, HDF5 or pyarrow into a DataError: the files are broken."""
-        try:
-            yield
-        except DataError:
-            raise
-        except Exception as error:
-            raise DataError(
-                f"{self.dataset_id} cannot be read ({error!s:.300}): delete {self.folder.parent} "
-                "and record or download it again"
-            ) from error
 
 
 def _metadata(dataset_id: str, folder: Path) -> dict[str, Any]:
@@ -178,17 +163,12 @@ def _metadata(dataset_id: str, folder: Path) -> dict[str, Any]:
 def refuse_links_outside(folder: Path) -> None:
     """Raise DataError for a symbolic link that leads out of the folder."""
     root = folder.resolve()
-    for parent, folders, names in os.walk(folder):
-        for path in (Path(parent, name) for name in folders + names):
-            if path.is_symlink() and not path.resolve().is_relative_to(root):
-                raise DataError(f"{path} is a link out of the data set: replace it by the file")
+    for path in folder.rglob("*"):
+        if path.is_symlink() and not path.resolve().is_relative_to(root):
+            raise DataError(f"{path} is a link out of the data set: replace it by the file")
 
 
 def _files(folder: Path) -> list[tuple[str, int, int]]:
     """Return path, size and modification time of every file below a folder."""
-    files = []
-    for parent, _, names in os.walk(folder):
-        for path in (os.path.join(parent, name) for name in names):
-            status = os.stat(path)
-            files.append((os.path.relpath(path, folder), status.st_size, status.st_mtime_ns))
-    return sorted(files)
+    files = [(path, path.stat()) for path in folder.rglob("*") if not path.is_dir()]
+    return sorted((str(p.relative_to(folder)), s.st_size, s.st_mtime_ns) for p, s in files)

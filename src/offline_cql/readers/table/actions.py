@@ -18,6 +18,7 @@ from offline_cql.readers.table.values import (
     format_entry,
     integers,
     is_category,
+    is_integer_or_float,
     is_text,
     matrix,
     non_null,
@@ -142,7 +143,7 @@ def continuous_actions(
 def _category_values(chunk: Chunk, name: str, arrow_type: Any) -> Any:
     """Return a column of discrete actions as an Arrow array, of one type in all files."""
     values = non_null(chunk, name)
-    if pa.types.is_integer(values.type) or pa.types.is_floating(values.type):
+    if is_integer_or_float(values.type):
         values = integers(chunk, name)
     elif is_text(values.type):
         values = values.cast(pa.string())

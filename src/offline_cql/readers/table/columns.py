@@ -6,11 +6,14 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
+from typing import Any
 
 from offline_cql.config import ColumnsConfig
 from offline_cql.errors import DataError
 from offline_cql.readers.table.files import natural_key
 
+LISTS = ("observation", "action", "next_observation")  # roles of several columns
+REQUIRED = ("observation", "action", "reward")
 OPTIONAL = "?"  # at the end of a name: used if the column exists
 MAX_LISTED = 30  # columns in a message
 
@@ -38,18 +41,22 @@ class Mapping:
 
 def map_columns(columns: ColumnsConfig, names: Sequence[str], path: str) -> Mapping:
     """Return the columns that dataset.columns selects among `names`. Raises DataError."""
-    search = _Search(names, path)
-    mapping = Mapping(
-        observation=search.several("observation", columns.observation, required=True),
-        action=search.several("action", columns.action, required=True),
-        reward=search.one("reward", columns.reward, required=True) or "",
-        episode=search.one("episode", columns.episode),
-        step=search.one("step", columns.step),
-        terminated=search.one("terminated", columns.terminated),
-        truncated=search.one("truncated", columns.truncated),
-        next_observation=search.several("next_observation", columns.next_observation or []),
-        propensity=search.one("propensity", columns.propensity),
-    )
+    parts: dict[str, Any] = {}
+    for role in (field.name for field in fields(Mapping)):
+        setting = getattr(columns, role)
+        patterns = setting if isinstance(setting, list) else [setting] if setting else []
+        matches = [name for pattern in patterns for name in _search(role, pattern, names, path)]
+        if not matches and role in REQUIRED:
+            requested = ", ".join(pattern.rstrip(OPTIONAL) for pattern in patterns)
+            raise _missing(role, requested, names, path)
+        if role in LISTS:
+            parts[role] = tuple(dict.fromkeys(matches))
+        elif len(matches) > 1:
+            listed = ", ".join(matches)
+            raise DataError(f"{path}: dataset.columns.{role}={setting} matches {listed}: name one")
+        else:
+            parts[role] = matches[0] if matches else None
+    mapping = Mapping(**parts)
     _refuse_duplicates(mapping, path)
     n_next = len(mapping.next_observation)
     if n_next not in (0, len(mapping.observation)):
@@ -85,46 +92,25 @@ def inference_command(path: str) -> str:
     return f"python audit.py env=logged dataset=table dataset.path={path} infer=true"
 
 
-class _Search:
-    """Searches the columns of a file for those of one setting."""
+def _search(role: str, pattern: str, names: Sequence[str], path: str) -> list[str]:
+    """Return the matching columns; only a pattern that ends in `?` may have none."""
+    matches = match_columns(pattern, names)
+    if not matches and pattern.endswith(OPTIONAL):
+        return match_columns(pattern.removesuffix(OPTIONAL), names)
+    if not matches:
+        raise _missing(role, pattern, names, path)
+    return matches
 
-    def __init__(self, columns: Sequence[str], path: str):
-        self.columns, self.path = columns, path
 
-    def several(self, role: str, patterns: list[str], *, required: bool = False) -> tuple[str, ...]:
-        names = [name for pattern in patterns for name in self._matching(role, pattern)]
-        if required and not names:
-            raise self._missing(role, ", ".join(pattern.rstrip(OPTIONAL) for pattern in patterns))
-        return tuple(dict.fromkeys(names))
-
-    def one(self, role: str, pattern: str | None, *, required: bool = False) -> str | None:
-        names = [] if pattern is None else self._matching(role, pattern)
-        if len(names) > 1:
-            raise DataError(
-                f"{self.path}: dataset.columns.{role}={pattern} matches {', '.join(names)}: name "
-                "one"
-            )
-        if required and not names:
-            raise self._missing(role, str(pattern))
-        return names[0] if names else None
-
-    def _matching(self, role: str, pattern: str) -> list[str]:
-        names = match_columns(pattern, self.columns)
-        if names or not pattern.endswith(OPTIONAL):
-            if not names:
-                raise self._missing(role, pattern)
-            return names
-        return match_columns(pattern.removesuffix(OPTIONAL), self.columns)
-
-    def _missing(self, role: str, requested: str) -> DataError:
-        folded = {name.lower(): name for name in self.columns}
-        close = get_close_matches(requested.lower(), list(folded), n=1)
-        close = close or [name for name in folded if requested.lower() in name]
-        hint = f"did you mean {folded[close[0]]}? " if close else ""
-        return DataError(
-            f"{self.path} has no column {requested} (dataset.columns.{role}); {hint}"
-            f"{list_columns(self.columns)}; for a suggested mapping: {inference_command(self.path)}"
-        )
+def _missing(role: str, requested: str, names: Sequence[str], path: str) -> DataError:
+    folded = {name.lower(): name for name in names}
+    close = get_close_matches(requested.lower(), list(folded), n=1)
+    close = close or [name for name in folded if requested.lower() in name]
+    hint = f"did you mean {folded[close[0]]}? " if close else ""
+    return DataError(
+        f"{path} has no column {requested} (dataset.columns.{role}); {hint}{list_columns(names)}; "
+        f"for a suggested mapping: {inference_command(path)}"
+    )
 
 
 def _refuse_duplicates(mapping: Mapping, path: str) -> None:

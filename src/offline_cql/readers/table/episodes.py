@@ -5,7 +5,7 @@ Two rows are held back between chunks: whether a row is kept depends on the two 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from offline_cql.errors import DataError
 from offline_cql.readers.table.columns import Mapping
 from offline_cql.readers.table.files import Chunk
 from offline_cql.readers.table.values import Flags, episode_ids, format_entry, integers
-from offline_cql.readers.writer import Steps, TransitionWriter
+from offline_cql.readers.writer import Steps, TransitionWriter, take
 
 Array = npt.NDArray[Any]
 
@@ -40,21 +40,12 @@ class Rows:
     def __len__(self) -> int:
         return len(self.rewards)
 
-    def tail(self, start: int) -> Rows:
-        """Return the rows from `start` on."""
-        arrays: dict[str, Any] = {}
-        for field in fields(self):
-            values = getattr(self, field.name)
-            arrays[field.name] = None if values is None else values[start:]
-        return Rows(**arrays)
 
-    def concatenate(self, other: Rows) -> Rows:
-        """Return these rows followed by others."""
-        arrays: dict[str, Any] = {}
-        for field in fields(self):
-            first, second = getattr(self, field.name), getattr(other, field.name)
-            arrays[field.name] = None if first is None else np.concatenate([first, second])
-        return Rows(**arrays)
+def concatenate(first: Rows, second: Rows) -> Rows:
+    """Return the rows of both in order."""
+    names = [name for name, values in vars(first).items() if values is not None]
+    pairs = {name: [getattr(first, name), getattr(second, name)] for name in names}
+    return replace(first, **{name: np.concatenate(pair) for name, pair in pairs.items()})
 
 
 class EpisodeBoundaries:
@@ -170,10 +161,10 @@ class TransitionBuilder:
 
     def add(self, rows: Rows) -> None:
         """Append the transitions of these rows, except those that depend on rows to come."""
-        rows = rows if self.held is None else self.held.concatenate(rows)
+        rows = rows if self.held is None else concatenate(self.held, rows)
         count = max(len(rows) - N_HELD, 0)
         self._append(rows, count)
-        self.held = rows.tail(count)
+        self.held = take(rows, slice(count, None))
 
     def finish(self) -> None:
         """Append the rows that were held back."""
@@ -195,18 +186,16 @@ class TransitionBuilder:
         self.writer.count_repair("dropped_last_steps", int((~keep & ~single)[head].sum()))
         self.writer.count_repair("dropped_episodes_of_one_step", int(single[head].sum()))
         kept: Any = head if keep[head].all() else np.flatnonzero(keep[head])
-        propensities = rows.propensities
-        self.writer.append(
-            Steps(
-                observations=rows.observations[kept],
-                actions=rows.actions[kept],
-                rewards=rows.rewards[kept],
-                next_observations=next_observations[kept],
-                terminated=rows.terminated[kept],
-                truncated=truncated[kept],
-                propensities=None if propensities is None else propensities[kept],
-            )
+        steps = Steps(
+            observations=rows.observations,
+            actions=rows.actions,
+            rewards=rows.rewards,
+            next_observations=next_observations,
+            terminated=rows.terminated,
+            truncated=truncated,
+            propensities=rows.propensities,
         )
+        self.writer.append(take(steps, kept))
 
 
 def _next_observations(rows: Rows, last: Flags) -> tuple[Array, Flags]:

@@ -10,7 +10,6 @@ import glob
 import re
 import zipfile
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -21,6 +20,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from offline_cql.errors import DataError
+from offline_cql.readers.writer import translate_errors
 
 CSV_BLOCK = 8 * 2**20  # bytes parsed at a time; the types are inferred from the first block
 STREAM = 2**20  # bytes of a Parquet column read at a time
@@ -95,18 +95,6 @@ def read_chunks(
         for start in range(0, batch.num_rows, size):
             yield Chunk(file.path, first + start, batch.slice(start, size))
         first += batch.num_rows
-
-
-@contextmanager
-def translate_errors(path: Path) -> Iterator[None]:
-    """Turn any error of pyarrow or NumPy into a DataError: the file is broken."""
-    try:
-        yield
-    except DataError:
-        raise
-    except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"{path} cannot be read: {reason}") from error
 
 
 class ParquetTable:

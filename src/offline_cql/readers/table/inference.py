@@ -13,9 +13,15 @@ from typing import Any
 
 import pyarrow as pa
 
-from offline_cql.readers.table.columns import match_columns
+from offline_cql.readers.table.columns import LISTS, match_columns
 from offline_cql.readers.table.files import find_files, natural_key, open_table
-from offline_cql.readers.table.values import is_category, is_text, plain_type
+from offline_cql.readers.table.values import (
+    is_category,
+    is_integer_or_float,
+    is_number,
+    is_text,
+    plain_type,
+)
 
 # In the order in which they claim columns: action_probability is a propensity, not an action.
 WORDS = {
@@ -29,7 +35,6 @@ WORDS = {
     "observation": "observation obs ob state feature feat features f s x context",
 }
 SUFFIXES = {"id", "no", "nr", "number", "idx", "index", "key", "time"}
-LISTS = ("observation", "action", "next_observation")
 PLACEHOLDER = "FILL_IN"
 MIN_LENGTH = 4  # of words that count inside a longer name: total_reward, is_done
 
@@ -148,7 +153,7 @@ def _reason(reason: str, role: str) -> str:
 
 
 def _guess_actions(unclaimed: dict[str, Any]) -> Guess:
-    candidates = {n: kind for n, kind in unclaimed.items() if _is_number(kind) or is_text(kind)}
+    candidates = {n: kind for n, kind in unclaimed.items() if is_number(kind) or is_text(kind)}
     names = _select("action", candidates)
     texts = [name for name, kind in unclaimed.items() if is_text(kind)]
     if names:
@@ -165,7 +170,7 @@ def _guess_actions(unclaimed: dict[str, Any]) -> Guess:
 
 
 def _guess_observations(unclaimed: dict[str, Any]) -> Guess:
-    numeric = {name: kind for name, kind in unclaimed.items() if _is_number(kind)}
+    numeric = {name: kind for name, kind in unclaimed.items() if is_number(kind)}
     if names := _select("observation", numeric):
         return Guess("observation", names, "by name")
     if numeric:
@@ -213,29 +218,20 @@ def _core(name: str, words: list[str]) -> str:
     return whole if whole in words else "".join(t for t in tokens if t not in SUFFIXES)
 
 
-def _is_number(kind: Any) -> bool:
-    numeric = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
-    return bool(numeric or pa.types.is_boolean(kind))
-
-
-def _is_integer_or_float(kind: Any) -> bool:
-    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
-
-
 def _is_episode_id(kind: Any) -> bool:
     plain = pa.types.is_integer(kind) or is_text(kind)
     return bool(plain or pa.types.is_date(kind) or pa.types.is_timestamp(kind))
 
 
 TYPE_CHECKS: dict[str, Callable[[Any], bool]] = {
-    "reward": _is_number,
-    "terminated": _is_number,
-    "truncated": _is_number,
-    "step": _is_integer_or_float,
+    "reward": is_number,
+    "terminated": is_number,
+    "truncated": is_number,
+    "step": is_integer_or_float,
     "episode": _is_episode_id,
     "propensity": lambda kind: bool(pa.types.is_floating(kind)),
 }
-ROLES = (*("observation", "action", "next_observation"), *TYPE_CHECKS)
+ROLES = (*LISTS, *TYPE_CHECKS)
 
 
 def _quote(name: str) -> str:

@@ -38,6 +38,24 @@ def is_category(kind: Any) -> bool:
     return pa.types.is_integer(plain) or pa.types.is_boolean(plain) or is_text(plain)
 
 
+def is_integer_or_float(kind: Any) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
+
+
+def is_number(kind: Any) -> bool:
+    """Return True for a column of numbers or booleans."""
+    return bool(is_integer_or_float(kind) or pa.types.is_decimal(kind) or pa.types.is_boolean(kind))
+
+
+NOT_NUMBERS = (
+    (is_text, "text", "encode it as numbers (an index, or one column of 0 and 1 per text), or "
+     "leave it out"),
+    (pa.types.is_temporal, "times ({})", "convert it to numbers (for instance the hour, or days "
+     "since a date), or leave it out"),
+    (pa.types.is_nested, "{}", "split it into one column per number"),
+)  # fmt: skip
+
+
 def column(chunk: Chunk, name: str) -> Any:
     """Return a column as an Arrow array without dictionary encoding."""
     values = chunk.batch.column(chunk.batch.schema.get_field_index(name))
@@ -59,17 +77,10 @@ def nullable_numbers(chunk: Chunk, name: str) -> Array:
     """Return a numeric column [T] in float32 or float64, NaN where a value is missing."""
     values = column(chunk, name)
     kind = values.type
-    if is_text(kind):
-        hint = "encode it as numbers (an index, or one column of 0 and 1 per text)"
-        raise DataError(f"{chunk.position(0, name)} holds text: {hint}, or leave it out")
-    if pa.types.is_temporal(kind):
-        hint = "convert it to numbers (for instance the hour, or days since a date)"
-        raise DataError(f"{chunk.position(0, name)} holds times ({kind}): {hint}, or leave it out")
-    if pa.types.is_nested(kind):
-        hint = "split it into one column per number"
-        raise DataError(f"{chunk.position(0, name)} holds {kind}: {hint}")
-    numeric = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
-    if not (numeric or pa.types.is_boolean(kind) or pa.types.is_null(kind)):
+    for unsuitable, content, remedy in NOT_NUMBERS:
+        if unsuitable(kind):
+            raise DataError(f"{chunk.position(0, name)} holds {content.format(kind)}: {remedy}")
+    if not (is_number(kind) or pa.types.is_null(kind)):
         raise DataError(f"{chunk.position(0, name)} holds {kind}, expected numbers")
     if pa.types.is_decimal(kind):
         values = values.cast(pa.float64(), safe=False)
@@ -119,7 +130,7 @@ def integers(chunk: Chunk, name: str) -> Any:
     """Return a column as an Arrow array of int64; floats must have no fraction."""
     values = non_null(chunk, name)
     kind = values.type
-    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
+    if not (is_integer_or_float(kind) or pa.types.is_boolean(kind)):
         raise DataError(f"{chunk.position(0, name)} holds {kind}, expected integers")
     try:
         return values.cast(pa.int64())
