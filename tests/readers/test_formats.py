@@ -6,24 +6,23 @@ their episode and step, so that a shift by one row anywhere is detected.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import gymnasium as gym
 import h5py
-import minari
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 import pytest
 from minari.data_collector import EpisodeBuffer
-from pyarrow import csv, parquet
 from support.config import settings
+from support.minari_case import write_minari
+from support.table_case import write
 
 from offline_cql.commands.load_data import load_transitions
 from offline_cql.transitions import Transitions
 
 EPISODES = 12
-LAST = 1_000.0  # marks the observation after the last action
 BOX = gym.spaces.Box(-1.0, 1.0, (2,), np.float32)
 TABLE = (
     "dataset=table",
@@ -72,7 +71,7 @@ def ends(episode: Episode) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]
 # --- Writers, each by the library that defines its format ----------------------------------
 
 
-def as_minari(episodes: list[Episode], folder: Path, data_format: str) -> tuple[str, ...]:
+def as_minari(data_format: str, episodes: list[Episode], folder: Path) -> tuple[str, ...]:
     name = f"test/marks-{data_format}-v0"
     buffers = [
         EpisodeBuffer(
@@ -85,27 +84,9 @@ def as_minari(episodes: list[Episode], folder: Path, data_format: str) -> tuple[
         )
         for e in episodes
     ]
-    minari.create_dataset_from_buffers(
-        name,
-        buffers,
-        observation_space=gym.spaces.Box(-np.inf, np.inf, (3,), np.float32),
-        action_space=BOX,
-        data_format=data_format,
-        description="marks",
-        algorithm_name="none",
-        author="none",
-        author_email="none",
-        code_permalink="none",
-    )
+    observation = gym.spaces.Box(-np.inf, np.inf, (3,), np.float32)
+    write_minari(name, buffers, data_format, observation=observation, action=BOX)
     return ("dataset=minari", f"dataset.id={name}")
-
-
-def as_minari_hdf5(episodes: list[Episode], folder: Path) -> tuple[str, ...]:
-    return as_minari(episodes, folder, "hdf5")
-
-
-def as_minari_arrow(episodes: list[Episode], folder: Path) -> tuple[str, ...]:
-    return as_minari(episodes, folder, "arrow")
 
 
 def as_d4rl(episodes: list[Episode], folder: Path) -> tuple[str, ...]:
@@ -153,30 +134,26 @@ def table(episodes: list[Episode]) -> dict[str, npt.NDArray[np.generic]]:
     }
 
 
-def as_parquet(episodes: list[Episode], folder: Path) -> tuple[str, ...]:
-    parquet.write_table(pa.table(table(episodes)), folder / "marks.parquet")
-    return (*TABLE, f"dataset.path={folder}/marks.parquet")
+def as_table(suffix: str, episodes: list[Episode], folder: Path) -> tuple[str, ...]:
+    return (*TABLE, f"dataset.path={write(folder / f'marks.{suffix}', table(episodes))}")
 
 
-def as_csv(episodes: list[Episode], folder: Path) -> tuple[str, ...]:
-    csv.write_csv(pa.table(table(episodes)), folder / "marks.csv")
-    return (*TABLE, f"dataset.path={folder}/marks.csv")
-
-
-def as_npz(episodes: list[Episode], folder: Path) -> tuple[str, ...]:
-    np.savez(folder / "marks.npz", **table(episodes))
-    return (*TABLE, f"dataset.path={folder}/marks.npz")
-
-
-WRITERS = [as_minari_hdf5, as_minari_arrow, as_d4rl, as_parquet, as_csv, as_npz]
 Writer = Callable[[list[Episode], Path], tuple[str, ...]]
+WRITERS: dict[str, Writer] = {
+    "minari_hdf5": partial(as_minari, "hdf5"),
+    "minari_arrow": partial(as_minari, "arrow"),
+    "d4rl": as_d4rl,
+    "parquet": partial(as_table, "parquet"),
+    "csv": partial(as_table, "csv"),
+    "npz": partial(as_table, "npz"),
+}
 
 
 # --- Reading -------------------------------------------------------------------------------
 
 
-def read(write: Writer, episodes: list[Episode], folder: Path) -> Transitions:
-    config = settings("env=logged", *write(episodes, folder))
+def read(name: str, episodes: list[Episode], folder: Path) -> Transitions:
+    config = settings("env=logged", *WRITERS[name](episodes, folder))
     return load_transitions(config.env, config.dataset)
 
 
@@ -186,9 +163,9 @@ def temporary_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OFFLINE_CQL_CACHE", str(tmp_path / "cache"))
 
 
-@pytest.mark.parametrize("write", WRITERS)
-def test_every_step_is_read_in_its_place(write: Writer, episodes: list[Episode], tmp_path: Path):
-    data = read(write, episodes, tmp_path)
+@pytest.mark.parametrize("name", WRITERS)
+def test_every_step_is_read_in_its_place(name: str, episodes: list[Episode], tmp_path: Path):
+    data = read(name, episodes, tmp_path)
     count = np.arange(1, EPISODES + 1)
     number = np.repeat(np.arange(EPISODES), count)
     step = np.concatenate([np.arange(n) for n in count])
@@ -208,5 +185,6 @@ def test_every_step_is_read_in_its_place(write: Writer, episodes: list[Episode],
 
 def test_all_formats_except_d4rls_have_the_same_hash(episodes: list[Episode], tmp_path: Path):
     """D4RL has another next observation at terminal steps; no update uses it."""
-    hashes = {w.__name__: read(w, episodes, tmp_path).sha256 for w in WRITERS if w is not as_d4rl}
+    names = [name for name in WRITERS if name != "d4rl"]
+    hashes = {name: read(name, episodes, tmp_path).sha256 for name in names}
     assert len(set(hashes.values())) == 1, hashes

@@ -120,8 +120,7 @@ class TransitionWriter:
         self.action_names: tuple[str, ...] = ()
         self._bounds = None if spaces.discrete else ActionMap(spaces.action_low, spaces.action_high)
         self._files = RowFiles(folder)
-        self._faults: dict[str, tuple[int, str]] = {}
-        self._episode, self._step = 0, 0  # of the next step
+        self._faults: dict[str, tuple[int, int, str]] = {}  # steps, row and column of the first
 
     def __enter__(self) -> TransitionWriter:
         return self
@@ -155,7 +154,6 @@ class TransitionWriter:
         terminated, truncated = steps.terminated.astype(bool), steps.truncated.astype(bool)
         ended = terminated | truncated
         self.count_repair("terminal_and_truncated", int((terminated & truncated).sum()))
-        index = StepIndex(self._episode, self._step, ended)
         images = steps.observations.dtype == np.uint8
         layout = columns(self.spaces, images=images)
         rows = np.empty((size, layout.width), np.float32)
@@ -166,28 +164,27 @@ class TransitionWriter:
             else:
                 rows[:, layout.observation] = steps.observations
                 rows[:, layout.next_observation] = steps.next_observations
-            rows[:, layout.action] = self._actions(steps.actions, index)
+            rows[:, layout.action] = self._actions(steps.actions)
             rows[:, layout.reward] = steps.rewards
             rows[:, layout.terminated] = terminated
         if not np.isfinite(rows).all():  # one pass over all; which array it is, only if needed
-            self._refuse_infinite("observations", steps.observations, index)
-            self._refuse_infinite("next observations", steps.next_observations, index)
-            self._refuse_infinite("rewards", steps.rewards, index)
+            self._refuse_infinite("observations", steps.observations)
+            self._refuse_infinite("next observations", steps.next_observations)
+            self._refuse_infinite("rewards", steps.rewards)
         self._files.append(ROWS, rows)
         if steps.propensities is not None:
-            self._files.append(PROPENSITIES, self._propensities(steps.propensities, index))
+            self._files.append(PROPENSITIES, self._propensities(steps.propensities))
         self.ends.append(self.size + np.flatnonzero(ended) + 1)
         self.size += size
-        self._episode, self._step = index.next
 
     def finish(self) -> Transitions:
         """Return the transitions, memory-mapped; an open last episode counts as truncated.
 
         Raises DataError if any step was invalid.
         """
-        for fault, (count, position) in self._faults.items():
-            extent = f"{count:,} of {self.size:,} steps, first in"
-            raise DataError(f"{self.dataset_id}: {fault} at {extent} {position}")
+        for fault, (count, row, column) in self._faults.items():
+            extent = f"{count:,} of {self.size:,} steps"
+            raise self._error(f"{fault} at {extent}, first in {self._locate(row)}{column}")
         ends = np.concatenate([*self.ends, np.empty(0, int)]).astype(np.int64)
         if self.size and (not len(ends) or ends[-1] != self.size):
             self.count_repair("unfinished_last_episode")
@@ -226,105 +223,81 @@ class TransitionWriter:
             if array is None:
                 continue
             if array.shape != shape:
-                raise DataError(
-                    f"{self.dataset_id}: {name} has shape {array.shape}, expected {shape}"
-                )
+                raise self._error(f"{name} has shape {array.shape}, expected {shape}")
             is_flag = name in ("terminated", "truncated")
             if array.dtype.kind not in ("biu" if is_flag else "biuf"):
                 expected = "booleans" if is_flag else "numbers"
-                raise DataError(
-                    f"{self.dataset_id}: {name} has dtype {array.dtype}, expected {expected}"
-                )
+                raise self._error(f"{name} has dtype {array.dtype}, expected {expected}")
         if self.spaces.discrete and steps.actions.dtype.kind == "f":
-            raise DataError(
-                f"{self.dataset_id}: actions have dtype {steps.actions.dtype}, expected integers"
-            )
+            raise self._error(f"actions have dtype {steps.actions.dtype}, expected integers")
         self._check_continuation(steps)
 
     def _check_continuation(self, steps: Steps) -> None:
         """Raise DataError if images or propensities are present for some steps only."""
         dtype, next_dtype = steps.observations.dtype, steps.next_observations.dtype
         if (dtype == np.uint8) != (next_dtype == np.uint8):
-            raise DataError(
-                f"{self.dataset_id}: observations are {dtype}, next observations {next_dtype}: "
-                "images must be uint8 in both"
-            )
+            types = f"observations are {dtype}, next observations {next_dtype}"
+            raise self._error(f"{types}: images must be uint8 in both")
         if self.size == 0:
             return
-        position = f"episode {self._episode} at step {self._step}"
+        position = self._locate(self.size)
         if (dtype == np.uint8) != (IMAGES in self._files.lengths):
-            raise DataError(f"{self.dataset_id}: observations change to {dtype} in {position}")
+            raise self._error(f"observations change to {dtype} in {position}")
         if (steps.propensities is not None) != (PROPENSITIES in self._files.lengths):
             side = "after" if steps.propensities is None else "before"
-            raise DataError(f"{self.dataset_id}: propensities are missing {side} {position}")
+            raise self._error(f"propensities are missing {side} {position}")
 
-    def _refuse(self, bad: Array, fault: str, index: StepIndex) -> None:
+    def _error(self, fault: str) -> DataError:
+        return DataError(f"{self.dataset_id}: {fault}")
+
+    def _locate(self, row: int) -> str:
+        """Return the position of a row for a message: `episode 3 at step 17`."""
+        starts = np.concatenate([[0], *self.ends])
+        episode = int(np.searchsorted(starts, row, side="right")) - 1
+        return f"episode {episode} at step {row - starts[episode]}"
+
+    def _refuse(self, bad: Array, fault: str) -> None:
         """Record the fault of the steps where bad [T] or [T, …] is true."""
         rows = np.flatnonzero(bad.reshape(len(bad), -1).any(axis=1))
         if not rows.size:
             return
-        position = index.describe(int(rows[0]))
-        if bad.ndim == 2 and bad.shape[1] > 1:
-            position += f", column {int(bad[rows[0]].argmax())}"
-        count, first = self._faults.get(fault, (0, position))
-        self._faults[fault] = (count + rows.size, first)
+        column = f", column {bad[rows[0]].argmax()}" if bad.ndim == 2 and bad.shape[1] > 1 else ""
+        first = (0, self.size + int(rows[0]), column)
+        count, row, column = self._faults.get(fault, first)
+        self._faults[fault] = (count + rows.size, row, column)
 
-    def _refuse_infinite(self, name: str, values: Array, index: StepIndex) -> None:
+    def _refuse_infinite(self, name: str, values: Array) -> None:
         finite = np.isfinite(values)
-        self._refuse(~finite, f"{name} contain NaN or infinity", index)
+        self._refuse(~finite, f"{name} contain NaN or infinity")
         with np.errstate(over="ignore"):
             too_large = finite & ~np.isfinite(values.astype(np.float32))
-        self._refuse(too_large, f"{name} are too large for float32", index)
+        self._refuse(too_large, f"{name} are too large for float32")
 
-    def _actions(self, actions: Array, index: StepIndex) -> Array:
+    def _actions(self, actions: Array) -> Array:
         """Return continuous actions [T, A] in [-1, 1], or discrete ones [T, 1]."""
         if self._bounds is None:
             last = self.spaces.action_dim - 1
             if actions.min() < 0 or actions.max() > min(last, LARGEST_INDEX):
                 outside = (actions < 0) | (actions > min(last, LARGEST_INDEX))
-                self._refuse(outside, f"actions are not among 0 … {last}", index)
+                self._refuse(outside, f"actions are not among 0 … {last}")
             return actions[:, None]
         exact = actions.astype(np.float64)
         low, high = np.asarray(self._bounds.low), np.asarray(self._bounds.high)
         internal = self._bounds.to_internal(exact)
         if (exact.min(axis=0) >= low).all() and (exact.max(axis=0) <= high).all():
             return internal
-        self._refuse_infinite("actions", actions, index)  # NaN fails the comparison above
+        self._refuse_infinite("actions", actions)  # NaN fails the comparison above
         tolerance = BOUND_TOLERANCE * (high - low)
         outside = (exact < low - tolerance) | (exact > high + tolerance)
-        self._refuse(
-            outside, f"actions are outside {self._bounds.low} … {self._bounds.high}", index
-        )
+        self._refuse(outside, f"actions are outside {self._bounds.low} … {self._bounds.high}")
         clipped = ((exact < low) | (exact > high)).any(axis=1)
         self.count_repair("clipped_actions", int(clipped.sum()))
         return internal.clip(-1, 1)
 
-    def _propensities(self, values: Array, index: StepIndex) -> Array:
-        self._refuse_infinite("propensities", values, index)
+    def _propensities(self, values: Array) -> Array:
+        self._refuse_infinite("propensities", values)
         largest, interval = (1.0, "(0, 1]") if self.spaces.discrete else (np.inf, "(0, ∞)")
-        self._refuse(
-            (values <= 0) | (values > largest), f"propensities are not within {interval}", index
-        )
+        outside = (values <= 0) | (values > largest)
+        self._refuse(outside, f"propensities are not within {interval}")
         with np.errstate(over="ignore"):
             return values.astype(np.float32)
-
-
-class StepIndex:
-    """Episode and step of each of T steps; `next`: those of the step after the last one."""
-
-    def __init__(self, episode: int, step: int, ended: Array):
-        self.ends = np.flatnonzero(ended)
-        self.episode, self.step = episode, step
-        self.next = self.locate(len(ended))
-
-    def locate(self, index: int) -> tuple[int, int]:
-        """Return (episode, step) of the step at `index`."""
-        ended_before = int(np.searchsorted(self.ends, index))
-        if ended_before == 0:
-            return self.episode, self.step + index
-        return self.episode + ended_before, index - int(self.ends[ended_before - 1]) - 1
-
-    def describe(self, index: int) -> str:
-        """Return `episode 3 at step 17` for a message."""
-        episode, step = self.locate(index)
-        return f"episode {episode} at step {step}"
