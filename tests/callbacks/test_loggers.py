@@ -262,8 +262,7 @@ def test_a_logger_that_hangs_delays_only_the_end_of_a_run(
 
 def test_lightnings_own_calls_do_not_reach_a_logger(tmp_path: Path, capsys: Any):
     logger = GuardedLogger(
-        Service("Test", "json", lambda _info: RaisingLogger(), lambda *_: None),
-        info(tmp_path),
+        Service("Test", "json", lambda _info: RaisingLogger(), lambda *_: None), info(tmp_path)
     )
     assert not hasattr(logger, "experiment")
     logger.log_hyperparams({"seed": 1})

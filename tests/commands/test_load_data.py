@@ -9,12 +9,7 @@ import pytest
 from support.config import settings as composed_settings
 from support.train import SIZE
 
-from offline_cql.commands.load_data import (
-    READERS,
-    environment_spaces,
-    is_local,
-    load_transitions,
-)
+from offline_cql.commands.load_data import READERS, environment_spaces, is_local, load_transitions
 from offline_cql.config import SOURCES
 from offline_cql.errors import DataError
 from offline_cql.readers import load

@@ -29,10 +29,7 @@ def test_the_recommendation_is_printed_first(tmp_path: Path):
     process = run_entry_point("report", "runs=runs", "out=out", cwd=tmp_path)
     assert (process.returncode, process.stderr) == (0, "")
     lines = process.stdout.splitlines()
-    assert lines[:2] == [
-        "cart · sim/cart/mixed-v0",
-        "  Ship alpha=5 after 100 updates, seed 1",
-    ]
+    assert lines[:2] == ["cart · sim/cart/mixed-v0", "  Ship alpha=5 after 100 updates, seed 1"]
     first = lines[: lines.index("")]
     assert first[-2:] == [
         "  runs/alpha5-seed1/checkpoints/100.ckpt",

@@ -268,11 +268,7 @@ INCONSISTENT = [
         "and env.reference_min=null must both be set or both be null",
     ),
     ("", "env.reference_max=-1200", "must be > env.reference_min=-1200"),
-    (
-        "",
-        "alpha_schedule.until=50",
-        "has no effect with alpha_schedule=constant; leave it null",
-    ),
+    ("", "alpha_schedule.until=50", "has no effect with alpha_schedule=constant; leave it null"),
     (LINEAR, "alpha_schedule.points=[[0, 1]]", f"has no effect with {LINEAR}; leave it null"),
     (LINEAR, "alpha_schedule.until=null", "must be set"),
     (
@@ -295,16 +291,8 @@ INCONSISTENT = [
         "dataset.size=5",
         "has no effect with dataset=minari: all of it is read; see dataset.fraction",
     ),
-    (
-        "dataset=minari",
-        "dataset.id=null",
-        "must be set with env=pendulum, as in dataset.id=mujoco",
-    ),
-    (
-        "dataset=d4rl",
-        "dataset.id=null",
-        "must be set with env=pendulum, as in dataset.id=hopper",
-    ),
+    ("dataset=minari", "dataset.id=null", "must be set with env=pendulum, as in dataset.id=mujoco"),
+    ("dataset=d4rl", "dataset.id=null", "must be set with env=pendulum, as in dataset.id=hopper"),
     (
         "env=logged dataset=table",
         "dataset.path=null",

@@ -10,12 +10,7 @@ import pytest
 
 from offline_cql.errors import ConfigError
 from offline_cql.io import locked, read_json, write_atomically, write_json
-from offline_cql.runs.folder import (
-    CsvFile,
-    create_run_dir,
-    remove_temp_files,
-    truncate_logs,
-)
+from offline_cql.runs.folder import CsvFile, create_run_dir, remove_temp_files, truncate_logs
 
 
 def test_an_existing_name_gets_a_number(tmp_path: Path):

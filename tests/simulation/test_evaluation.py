@@ -20,10 +20,7 @@ from offline_cql.simulation.evaluation import (
 )
 from offline_cql.transitions import Spaces, Transitions
 
-SPACES = {
-    "pendulum": Spaces(3, 1, False, (-2.0,), (2.0,)),
-    "cartpole": Spaces(4, 2, True, (), ()),
-}
+SPACES = {"pendulum": Spaces(3, 1, False, (-2.0,), (2.0,)), "cartpole": Spaces(4, 2, True, (), ())}
 SMALL = ("hardware=cpu", "network.actor_hidden=[8]", "network.critic_hidden=[8]")
 
 

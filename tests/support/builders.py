@@ -133,12 +133,7 @@ def in_double(batch: Batch) -> Batch:
 
 
 def build(
-    config: TrainConfig,
-    spaces: Spaces,
-    *,
-    seed: int = 0,
-    mean: float = 0.0,
-    std: float = 1.0,
+    config: TrainConfig, spaces: Spaces, *, seed: int = 0, mean: float = 0.0, std: float = 1.0
 ) -> Any:
     """Return the agent of settings and spaces; all observation columns share mean and std.
 
@@ -155,8 +150,7 @@ class LoneTrainer:
     def __init__(self, *, rank: int = 0, ranks: int = 1) -> None:
         self.global_rank, self.world_size = rank, ranks
         self.strategy = SimpleNamespace(
-            backward=lambda loss, _optimizer: loss.backward(),
-            root_device=torch.device("cpu"),
+            backward=lambda loss, _optimizer: loss.backward(), root_device=torch.device("cpu")
         )
 
 

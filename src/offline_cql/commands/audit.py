@@ -12,12 +12,7 @@ from rich.console import Console
 
 from offline_cql.audit.finding import Finding
 from offline_cql.audit.rules import apply_rules
-from offline_cql.audit.statistics import (
-    FULL_PASSES,
-    DatasetStatistics,
-    Scores,
-    compute_statistics,
-)
+from offline_cql.audit.statistics import FULL_PASSES, DatasetStatistics, Scores, compute_statistics
 from offline_cql.audit.table import print_audit, print_summary
 from offline_cql.commands.load_data import load_transitions
 from offline_cql.commands.tables import print_line

@@ -17,12 +17,7 @@ from offline_cql.commands.distributed import launch
 from offline_cql.commands.fit import choose_accelerator, choose_precision, fit, identity
 from offline_cql.commands.load_data import load_transitions
 from offline_cql.commands.load_run import load_config
-from offline_cql.config import (
-    HardwareConfig,
-    TrainConfig,
-    reject_unused_overrides,
-    validate_config,
-)
+from offline_cql.config import HardwareConfig, TrainConfig, reject_unused_overrides, validate_config
 from offline_cql.data.split import split_episodes
 from offline_cql.errors import ConfigError, DataError, PreemptedError, WorkerError
 from offline_cql.io import locked, read_json, write_atomically, write_json

@@ -4,15 +4,7 @@ from pydantic import Field
 
 from offline_cql.config.algorithms import AlgorithmSections
 from offline_cql.config.data import DatasetConfig, EnvConfig, Fraction
-from offline_cql.config.section import (
-    Count,
-    Flag,
-    Integer,
-    Number,
-    Section,
-    Seed,
-    Text,
-)
+from offline_cql.config.section import Count, Flag, Integer, Number, Section, Seed, Text
 from offline_cql.config.sections import (
     AlphaScheduleConfig,
     EvaluationConfig,

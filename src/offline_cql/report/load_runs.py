@@ -24,14 +24,7 @@ from offline_cql.audit.finding import Finding
 from offline_cql.errors import ConfigError, UnreadableRunError
 from offline_cql.io import read_json
 from offline_cql.ope.estimate import Estimate
-from offline_cql.report.run import (
-    UPDATE,
-    Curves,
-    Offline,
-    Run,
-    Simulated,
-    SkippedFolder,
-)
+from offline_cql.report.run import UPDATE, Curves, Offline, Run, Simulated, SkippedFolder
 from offline_cql.runs.folder import (
     CONFIG,
     EVALUATION,

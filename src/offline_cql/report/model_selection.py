@@ -1,7 +1,6 @@
 """The recommended alpha and checkpoint, from the data alone: the rule of docs/selection.md.
 
-The types here have no field for simulator returns, so that the choice cannot depend on them. The
-two baselines at the end serve studies of the rule; one of them takes simulator returns explicitly.
+The types here have no field for simulator returns, so that the choice cannot depend on them.
 """
 
 from __future__ import annotations
@@ -311,10 +310,7 @@ def td_error_minimum(grid: Sequence[GridRun]) -> dict[float, TdErrorMinimum]:
         if errors:
             updates, last = min(errors, key=errors.__getitem__), max(errors)
             result[alpha] = TdErrorMinimum(
-                updates=updates,
-                value=errors[updates],
-                last_updates=last,
-                last_value=errors[last],
+                updates=updates, value=errors[updates], last_updates=last, last_value=errors[last]
             )
     return result
 

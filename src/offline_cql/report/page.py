@@ -21,11 +21,7 @@ CLASSES = {True: "good", False: "bad", None: ""}
 
 
 def report_page(
-    summary: Summary,
-    plots: Mapping[str, Sequence[RenderedPlot]],
-    *,
-    out: Path,
-    docs: Path | None,
+    summary: Summary, plots: Mapping[str, Sequence[RenderedPlot]], *, out: Path, docs: Path | None
 ) -> str:
     """Return the page.
 

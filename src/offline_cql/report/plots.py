@@ -1,15 +1,15 @@
-"""The plots of one task: curves over updates, and estimates against simulated returns."""
+"""The plots of a report: curves over updates, the effect of alpha, estimates, scores over tasks."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from offline_cql.render.colors import CHOSEN
+from offline_cql.render.colors import AXIS, CHOSEN, HIGH_ZONE, LOW_ZONE
 from offline_cql.render.svg import (
     BASELINE_STYLE,
     WIDTH,
@@ -22,13 +22,15 @@ from offline_cql.render.svg import (
     set_update_axis,
     set_wide_scale,
 )
-from offline_cql.report.alpha_plot import alpha_plot, compared_alphas, draw_behavior_return
+from offline_cql.report.aggregate import Aggregate
+from offline_cql.report.model_selection import Selection
 from offline_cql.report.run import Array, Run, simulated_returns, validation_rows
-from offline_cql.report.statistics import band, rank_correlation
+from offline_cql.report.statistics import band, profile_band, rank_correlation
 from offline_cql.report.summary import Task
 
 LEGEND_COLUMNS = 3
 MAX_IN_LEGEND = 12
+THRESHOLDS = 61
 TD_ERROR, Q_LOGGED = "validation/td_error", "validation/q_logged"
 RETURN_TO_GO, SHARE = "validation/return_to_go", "validation/above_best_share"
 # By column of validation.csv: title, label of the vertical axis, caption.
@@ -55,7 +57,9 @@ CURVES = {
     ),
 }
 Values = Callable[[Run], dict[int, float]]
+Value = Callable[[Run], float | None]
 Bands = Callable[[Array], tuple[Array, Array, Array]]
+Styles = dict[str, dict[str, Any]]
 
 
 def task_plots(task: Task, *, share_limit: float, resamples: int, seed: int) -> list[Plot]:
@@ -99,20 +103,28 @@ def _legend_rows(task: Task) -> int:
     return -(-methods // LEGEND_COLUMNS) if 1 < methods <= MAX_IN_LEGEND else 0
 
 
-def _size(task: Task) -> tuple[float, float]:
-    return WIDTH, 2.9 + 0.18 * _legend_rows(task)
+def _task_plot(task: Task, name: str, draw: Callable[[Any], None], **texts: Any) -> Plot:
+    """Return a plot of one pair of axes, which `draw` fills, with the methods below it."""
+    rows = _legend_rows(task)
+
+    def draw_figure(figure: Figure) -> None:
+        draw(figure.subplots())
+        if rows:
+            add_legend(figure, columns=LEGEND_COLUMNS)
+
+    size = (WIDTH, 2.9 + 0.18 * rows)
+    return Plot(stem=f"{task.stem}-{name}", draw=draw_figure, size=size, **texts)
 
 
-def _add_legend(figure: Figure, task: Task) -> None:
-    if _legend_rows(task):
-        add_legend(figure, columns=LEGEND_COLUMNS)
-
-
-def method_styles(task: Task) -> dict[str, dict[str, Any]]:
+def _styles(alphas: Mapping[str, float | None]) -> Styles:
     """Return color, marker and line style by method; methods without an alpha are gray."""
-    groups = task.by_method()
-    with_alpha = [name for name, runs in groups.items() if runs[0].alpha is not None]
-    return {name: BASELINE_STYLE for name in groups} | series_styles(with_alpha)
+    with_alpha = [method for method, alpha in alphas.items() if alpha is not None]
+    return {method: BASELINE_STYLE for method in alphas} | series_styles(with_alpha)
+
+
+def method_styles(task: Task) -> Styles:
+    """Return the style of each method of a task."""
+    return _styles({method: runs[0].alpha for method, runs in task.by_method().items()})
 
 
 def _mean_returns(run: Run) -> dict[int, float]:
@@ -120,20 +132,18 @@ def _mean_returns(run: Run) -> dict[int, float]:
 
 
 def _returns(task: Task, bands: Bands) -> Plot:
-    def draw(figure: Figure) -> None:
-        axes = figure.subplots()
+    def draw(axes: Any) -> None:
         draw_curves(axes, task, _mean_returns, bands)
         draw_behavior_return(axes, task.finished)
         axes.set_ylabel("return [reward]")
-        _add_legend(figure, task)
 
-    return Plot(
-        stem=f"{task.stem}-returns",
+    return _task_plot(
+        task,
+        "returns",
+        draw,
         title="Return in the simulator",
         caption="Mean over runs with its 95% bootstrap interval. Dashed: the return of the data. "
         "The recommendation does not use these returns.",
-        size=_size(task),
-        draw=draw,
         metrics=("evaluation/return_mean",),
     )
 
@@ -141,8 +151,7 @@ def _returns(task: Task, bands: Bands) -> Plot:
 def _curve(task: Task, column: str, share_limit: float, bands: Bands) -> Plot:
     title, label, caption = CURVES[column]
 
-    def draw(figure: Figure) -> None:
-        axes = figure.subplots()
+    def draw(axes: Any) -> None:
         draw_curves(axes, task, lambda run: validation_rows(run.offline, column), bands)
         values = np.concatenate([line.get_ydata() for line in axes.lines])
         if column == TD_ERROR and (values > 0).all():
@@ -155,26 +164,17 @@ def _curve(task: Task, column: str, share_limit: float, bands: Bands) -> Plot:
         if column == SHARE:
             draw_reference(axes, share_limit)
         axes.set_ylabel(label)
-        _add_legend(figure, task)
 
     name = column.partition("/")[2]
     metrics = (column, RETURN_TO_GO) if column == Q_LOGGED else (column,)
-    return Plot(
-        stem=f"{task.stem}-{name}",
-        title=title,
-        caption=caption,
-        size=_size(task),
-        draw=draw,
-        metrics=metrics,
-    )
+    return _task_plot(task, name, draw, title=title, caption=caption, metrics=metrics)
 
 
 def _bounds(task: Task, bands: Bands) -> Plot:
     def lower_bounds(run: Run) -> dict[int, float]:
         return {updates: each.low for updates, each in run.offline.estimates.items()}
 
-    def draw(figure: Figure) -> None:
-        axes = figure.subplots()
+    def draw(axes: Any) -> None:
         draw_curves(axes, task, lower_bounds, bands)
         set_wide_scale(axes, np.concatenate([line.get_ydata() for line in axes.lines]))
         for selection in task.selections.values():
@@ -184,16 +184,134 @@ def _bounds(task: Task, bands: Bands) -> Plot:
                 position = ([selection.point.updates], [selection.point.low])
                 axes.plot(*position, "*", color=CHOSEN, markersize=11, label="recommended")
         axes.set_ylabel("lower bound of the return")
-        _add_legend(figure, task)
 
-    return Plot(
-        stem=f"{task.stem}-bounds",
+    return _task_plot(
+        task,
+        "bounds",
+        draw,
         title="Estimated return, lower bound",
         caption="Lower 95% bound of fitted Q evaluation (discounted), mean over runs. Dashed: the "
         "discounted return of the data. Star: the recommended point. Rejected points are shown.",
-        size=_size(task),
-        draw=draw,
     )
+
+
+# --- The effect of alpha ------------------------------------------------------------------------
+
+
+def compared_alphas(task: Task, selection: Selection) -> list[float]:
+    """Return the alphas of a grid's finished runs; [] where there are fewer than two."""
+    alphas = {run.alpha for run in _grid_runs(task, selection) if run.alpha is not None}
+    return sorted(alphas) if len(alphas) > 1 else []
+
+
+def _grid_runs(task: Task, selection: Selection) -> list[Run]:
+    names = {run.name for run in selection.runs}
+    return [run for run in task.finished if run.name in names]
+
+
+def alpha_plot(task: Task, selection: Selection, number: int) -> Plot:
+    """Return the plot of one grid. number: of the grid in its task, from 0."""
+    alphas, runs = compared_alphas(task, selection), _grid_runs(task, selection)
+    panels: dict[str, dict[str, Value]] = {
+        "return": {"return": lambda run: run.simulated.return_mean},
+        "gap": {"gap": _last("validation/gap")},
+        "Q": {
+            "policy's actions": _last("validation/q_policy"),
+            "logged actions": _last("validation/q_logged"),
+        },
+    }
+    panels = {
+        label: lines
+        for label, lines in panels.items()
+        if any(value(run) is not None for value in lines.values() for run in runs)
+    }
+
+    def draw(figure: Figure) -> None:
+        axes_list = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
+        for axes, (title, lines) in zip(axes_list, panels.items(), strict=True):
+            for (name, style), value in zip(
+                series_styles(list(lines)).items(), lines.values(), strict=True
+            ):
+                label = name if len(lines) > 1 else None
+                _draw_against_alpha(axes, runs, alphas, value, label=label, **style)
+            set_wide_scale(axes, np.concatenate([line.get_ydata() for line in axes.lines]))
+            _draw_zones(axes, alphas, selection)
+            axes.set_ylabel(f"{title} [reward]")
+            if title == "return":
+                draw_behavior_return(axes, runs)
+        axes_list[-1].set_xticks(range(len(alphas)), [f"{alpha:g}" for alpha in alphas])
+        axes_list[-1].set_xlabel("alpha")
+        if "Q" in panels:
+            add_legend(figure)
+
+    return Plot(
+        stem=f"{task.stem}-alpha" + (f"-{number + 1}" if number else ""),
+        title="The effect of alpha",
+        caption=" ".join(
+            ["After the last update: a dot per run, the line is the mean.", *_zones(selection)]
+        ),
+        description=" ".join(_zones(selection)),
+        size=(WIDTH, 1.0 + 1.6 * len(panels)),
+        draw=draw,
+        metrics=("validation/gap", "validation/q_policy", "validation/q_logged"),
+    )
+
+
+def draw_behavior_return(axes: Any, runs: Sequence[Run]) -> None:
+    """Draw the mean return of the data as a dashed line where it is known."""
+    returns = (run.simulated.behavior_return for run in runs)
+    value = next((value for value in returns if value is not None), None)
+    if value is not None:
+        draw_reference(axes, value)
+
+
+def _zones(selection: Selection) -> list[str]:
+    """Return the meaning of hatched and shaded alphas and of the dotted line."""
+    small, large = (
+        ", ".join(f"{alpha:g}" for alpha in alphas)
+        for alphas in (selection.too_small, selection.too_large)
+    )
+    texts = []
+    if small:
+        texts.append(f"Hatched: alpha is too small, values exceed what the data support ({small}).")
+    if large:
+        texts.append(f"Shaded: the policy acts like behavior cloning ({large}).")
+    if selection.point is not None:
+        texts.append(f"Dotted line: the recommended alpha ({selection.point.alpha:g}).")
+    return texts
+
+
+def _last(column: str) -> Value:
+    return lambda run: next(reversed(validation_rows(run.offline, column).values()), None)
+
+
+def _draw_against_alpha(
+    axes: Any, runs: Sequence[Run], alphas: Sequence[float], value: Value, **style: Any
+) -> None:
+    points = [
+        (alphas.index(run.alpha), y)
+        for run in runs
+        if run.alpha is not None and (y := value(run)) is not None
+    ]
+    if not points:
+        return
+    x, y = np.array(points, np.float64).T
+    positions = np.unique(x)
+    axes.plot(x, y, style["marker"], color=style["color"], markersize=3, alpha=0.6)
+    axes.plot(positions, [y[x == position].mean() for position in positions], **style)
+
+
+def _draw_zones(axes: Any, alphas: Sequence[float], selection: Selection) -> None:
+    for position, alpha in enumerate(alphas):
+        span = (position - 0.5, position + 0.5)
+        if alpha in selection.too_small:
+            axes.axvspan(*span, color=LOW_ZONE, linewidth=0)
+            axes.axvspan(*span, facecolor="none", edgecolor=AXIS, hatch="//", linewidth=0)
+        elif alpha in selection.too_large:
+            axes.axvspan(*span, color=HIGH_ZONE, linewidth=0)
+        if selection.point is not None and alpha == selection.point.alpha:
+            axes.axvline(position, color=CHOSEN, linewidth=1.2, linestyle=":", zorder=1.5)
+    axes.set_xlim(-0.5, len(alphas) - 0.5)
 
 
 # --- Estimates against simulated returns ---------------------------------------------------------
@@ -214,8 +332,7 @@ def _against_returns(task: Task) -> Plot:
     estimates = [run.offline.estimates[updates] for run, updates, _ in policies]
     means = np.array([returns.mean() for _, _, returns in policies])
 
-    def draw(figure: Figure) -> None:
-        axes = figure.subplots()
+    def draw(axes: Any) -> None:
         styles, labeled = method_styles(task), set()
         for (run, _, returns), estimate in zip(policies, estimates, strict=True):
             method = task.methods[run.name]
@@ -232,17 +349,79 @@ def _against_returns(task: Task) -> Plot:
             labeled.add(method)
         set_wide_scale(axes, np.array([x for e in estimates for x in (e.low, e.value, e.high)]))
         axes.set(xlabel="return in the simulator", ylabel="estimate (discounted)")
-        _add_legend(figure, task)
 
     rank = rank_correlation(np.array([each.value for each in estimates]), means)
     order = "all of one value" if rank is None else f"Spearman's rank correlation {rank:.2f}"
-    return Plot(
-        stem=f"{task.stem}-estimates",
+    return _task_plot(
+        task,
+        "estimates",
+        draw,
         title="Estimates against simulated returns",
         caption=f"{len(policies)} policies, {order}, 95% intervals. The estimates are discounted "
         "and the returns are not: compare the order, not the size.",
         description=f"{len(policies)} policies, {order}.",
-        size=_size(task),
-        draw=draw,
         metrics=("evaluation/return_mean",),
     )
+
+
+# --- Over tasks ----------------------------------------------------------------------------------
+
+
+def score_plots(aggregates: Sequence[Aggregate], *, resamples: int, seed: int) -> list[Plot]:
+    """Return the plots of methods with several runs, at most MAX_IN_LEGEND of them."""
+    compared = [aggregate for aggregate in aggregates if aggregate.iqm is not None][:MAX_IN_LEGEND]
+    if not compared:
+        return []
+    intervals = "95% intervals from a bootstrap within tasks."
+    return [
+        Plot(
+            stem="iqm",
+            title="Interquartile mean of normalized scores",
+            caption=f"Mean of the middle half of a method's runs; {intervals}",
+            size=(WIDTH, 1.1 + 0.3 * len(compared)),
+            draw=lambda figure: _draw_intervals(figure, compared),
+            metrics=("evaluation/normalized_score",),
+        ),
+        Plot(
+            stem="profiles",
+            title="Performance profiles",
+            caption=f"Share of runs with a score above each threshold; {intervals}",
+            size=(WIDTH, 3.3),
+            draw=lambda figure: _draw_profiles(figure, compared, resamples=resamples, seed=seed),
+            metrics=("evaluation/normalized_score",),
+        ),
+    ]
+
+
+def _draw_intervals(figure: Figure, compared: Sequence[Aggregate]) -> None:
+    axes = figure.subplots()
+    styles = _styles({aggregate.method: aggregate.alpha for aggregate in compared})
+    for row, aggregate in enumerate(compared):
+        assert aggregate.iqm is not None
+        point, low, high = aggregate.iqm
+        color = styles[aggregate.method]["color"]
+        axes.plot([low, high], [row, row], color=color, linewidth=7, alpha=0.35)
+        axes.plot([point, point], [row - 0.22, row + 0.22], color=color, linewidth=2)
+    names = [f"{aggregate.method} ({aggregate.runs})" for aggregate in compared]
+    axes.set_yticks(range(len(compared)), names)
+    axes.set(xlabel="normalized score (runs in parentheses)", ylim=(len(compared) - 0.5, -0.5))
+    axes.grid(axis="y", visible=False)
+
+
+def _draw_profiles(
+    figure: Figure, compared: Sequence[Aggregate], *, resamples: int, seed: int
+) -> None:
+    axes = figure.subplots()
+    scores = np.concatenate(
+        [values for aggregate in compared for values in aggregate.scores.values()]
+    )
+    margin = 0.02 * float(np.ptp(scores)) or 1.0
+    thresholds = np.linspace(scores.min() - margin, scores.max() + margin, THRESHOLDS)
+    styles = _styles({aggregate.method: aggregate.alpha for aggregate in compared})
+    for aggregate in compared:
+        strata = list(aggregate.scores.values())
+        profile = profile_band(strata, thresholds, resamples=resamples, seed=seed)
+        style = styles[aggregate.method] | {"markevery": 12}
+        draw_line(axes, thresholds, profile, label=aggregate.method, **style)
+    axes.set(xlabel="normalized score τ", ylabel="share of runs above τ", ylim=(-0.02, 1.02))
+    add_legend(figure)

@@ -15,8 +15,7 @@ from offline_cql.report import tables
 from offline_cql.report.messages import checkpoint_file, commands, sentences
 from offline_cql.report.model_selection import GridPoint, Limits, Selection
 from offline_cql.report.page import report_page
-from offline_cql.report.plots import task_plots
-from offline_cql.report.score_plots import score_plots
+from offline_cql.report.plots import score_plots, task_plots
 from offline_cql.report.summary import Summary
 
 HTML, MARKDOWN, LATEX, JSON = "report.html", "report.md", "report.tex", "report.json"

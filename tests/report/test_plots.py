@@ -5,9 +5,9 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from support.run_dirs import write_run
 
-from offline_cql.report.alpha_plot import alpha_plot
 from offline_cql.report.load_runs import load_runs
 from offline_cql.report.model_selection import Limits
+from offline_cql.report.plots import alpha_plot
 from offline_cql.report.summary import summarize
 
 
