@@ -126,11 +126,12 @@ def d3rlpy(sizes: Sizes) -> Implementation:
 
 
 def prepare(sizes: Sizes, precision: str, *more: str) -> tuple[Any, ...]:
-    """Return settings, transitions, split and a new agent of the project."""
+    """Return settings, training data and a new agent of the project."""
     from hydra import compose, initialize_config_dir
 
     from offline_cql.commands.fit import create_agent
     from offline_cql.config import TrainConfig, validate_config
+    from offline_cql.data.dataset import make_dataset
     from offline_cql.data.split import split_episodes
     from offline_cql.transitions import Spaces, Transitions
 
@@ -163,15 +164,13 @@ def prepare(sizes: Sizes, precision: str, *more: str) -> tuple[Any, ...]:
         dataset_id="random",
     )
     split = split_episodes(data, config.dataset)
-    return config, data, split, create_agent(config, data, split)
+    dataset = make_dataset(data, split, config.dataset, gamma=config.gamma)
+    return config, dataset, create_agent(config, data, split)
 
 
 def bare(sizes: Sizes, precision: str) -> Implementation:
     """Train with the project's losses in a plain loop, without Lightning."""
-    from offline_cql.commands.fit import make_data_module
-
-    config, data, split, agent = prepare(sizes, precision)
-    dataset = make_data_module(config, data, split, start=agent.updates).dataset
+    _, dataset, agent = prepare(sizes, precision)
     optimizer = agent.configure_optimizers()
     generator = torch.Generator().manual_seed(0)
 
@@ -202,7 +201,7 @@ def lightning(sizes: Sizes, precision: str, *more: str) -> Implementation:
     from offline_cql.commands.fit import make_data_module, make_trainer
 
     def run(updates: int) -> float:
-        config, data, split, agent = prepare(sizes, precision, *more)
+        config, dataset, agent = prepare(sizes, precision, *more)
         first = min(config.hardware.updates_per_step, updates)  # a block that warms up
         config.hardware.updates_per_step, config.updates = first, first + updates
         times: dict[int, float] = {}
@@ -213,7 +212,7 @@ def lightning(sizes: Sizes, precision: str, *more: str) -> Implementation:
                     torch.cuda.synchronize()
                 times[agent.updates] = time.perf_counter()
 
-        module = make_data_module(config, data, split, start=agent.updates)
+        module = make_data_module(config, dataset, start=agent.updates)
         make_trainer(config.hardware, [Timer()]).fit(agent, module)
         return times[first + updates] - times[first]
 

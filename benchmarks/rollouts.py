@@ -56,7 +56,7 @@ def main() -> None:
     counts = arguments.environments
     rows = []
     for task in ("cartpole", "pendulum", "hopper"):
-        config, _, _, agent = prepare(Sizes(task=task), "32")
+        config, _, agent = prepare(Sizes(task=task), "32")
         runs: list[Callable[[], float]] = [lambda a=agent, e=config.env: alone(a, e)]
         runs += [lambda a=agent, e=config.env, c=count: together(a, e, c) for count in counts]
         rates = [[run() for run in runs] for _ in range(arguments.repeats)]

@@ -33,6 +33,7 @@ from offline_cql.report.model_selection import (
     select,
 )
 from offline_cql.report.run import Run, by_task, mean_by_update, simulated_returns
+from offline_cql.runs.folder import kept_updates
 from offline_cql.simulation.evaluation import normalized_score
 
 CONF = OmegaConf.load(Path(__file__).parent.parent / "conf" / "report.yaml")
@@ -83,7 +84,7 @@ def _task(runs: Sequence[Run]) -> Task:
         (run.name, updates): points(float(returns.mean()))
         for run in runs
         for updates, returns in simulated_returns(run).items()
-        if updates in run.offline.kept
+        if updates in kept_updates(Path(run.name))
     }
     behavior = runs[0].simulated.behavior_return
     assert behavior is not None
@@ -135,9 +136,9 @@ def judge(task: Task, grid: Sequence[GridRun]) -> Outcome:
     selection = task.choose(grid)
     scores = task.scores_of(grid)
     baseline = fmean(
-        scores[run.name, max(run.offline.kept)]
+        scores[run.name, max(kept_updates(Path(run.name)))]
         for run in grid
-        if run.alpha == BASELINE and run.offline.kept
+        if run.alpha == BASELINE and kept_updates(Path(run.name))
     )
     policy = selection.chosen
     # Where nothing is recommended, the behavior policy stays in use.

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.run_dirs import UPDATES, write_run
+from support.run_dirs import write_run
 
 from offline_cql.config.algorithms import ALGORITHMS
 from offline_cql.errors import ConfigError
@@ -25,7 +25,6 @@ def test_a_run_has_the_values_of_its_folder(tmp_path: Path):
     assert run.task_name == "cart · sim/cart/mixed-v0"
     assert validation_rows(run.offline, "validation/td_error") == {100: 2.0, 200: 1.0}
     assert {k: (e.low, e.high) for k, e in run.offline.estimates.items()} == {100: (60, 70)}
-    assert run.offline.kept == {k: f"checkpoints/{k}.ckpt" for k in UPDATES}
     assert run.offline.best_return == 100
     assert run.simulated.evaluation["return"].tolist() == [1, 2, 3, 5]
     assert (run.simulated.return_mean, run.simulated.normalized_score) == (4.0, 7.5)
@@ -46,9 +45,7 @@ def test_only_kept_policies_are_candidates(tmp_path: Path):
     folder = write_run(tmp_path / "run", bounds={100: (50, 60), 200: (60, 70)})
     (folder / "checkpoints" / "resume").mkdir()
     (folder / "checkpoints" / "200.ckpt").rename(folder / "checkpoints" / "resume" / "200.ckpt")
-    offline = load_runs(str(tmp_path)).runs[0].offline
-    assert offline.kept == {100: "checkpoints/100.ckpt"}
-    assert list(offline.estimates) == [100]
+    assert list(load_runs(str(tmp_path)).runs[0].offline.estimates) == [100]
 
 
 def cut(size: int) -> Callable[[bytes], bytes]:

@@ -1,8 +1,7 @@
 """Settings: types, ranges, cross-checks, and the errors of the command line."""
 
 from offline_cql.config.algorithms import ALGORITHMS, Algorithm, BcConfig, CqlConfig
-from offline_cql.config.columns import ColumnsConfig
-from offline_cql.config.data import D4RLConfig, DatasetConfig, EnvConfig
+from offline_cql.config.data import ColumnsConfig, D4RLConfig, DatasetConfig, EnvConfig
 from offline_cql.config.entry_points import (
     AuditConfig,
     CollectConfig,

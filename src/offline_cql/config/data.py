@@ -1,11 +1,20 @@
-"""The environment and the data set."""
+"""The environment and the data set, with the columns of a user's table."""
 
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from offline_cql.config.columns import ColumnsConfig
-from offline_cql.config.section import Amount, Count, Number, Positive, Section, Seed, Share, Text
+from offline_cql.config.section import (
+    Amount,
+    Count,
+    Flag,
+    Number,
+    Positive,
+    Section,
+    Seed,
+    Share,
+    Text,
+)
 
 Fraction = Annotated[Number, Field(ge=0, lt=1)]
 
@@ -59,6 +68,41 @@ class EnvConfig(SimulatorConfig):
         self.require((low is None) == (high is None), "reference_max", complaint)
         if low is not None and high is not None:
             self.require(high > low, "reference_max", f"must be > {self.setting('reference_min')}")
+
+
+class ColumnsConfig(Section):
+    """The columns of a table by role: a name, or a pattern with * for any text.
+
+    A name that ends in ? is used if the column exists; every other has to exist. null: no column.
+    """
+
+    prefix: ClassVar[str] = "dataset.columns"
+    observation: list[Text]
+    action: list[Text]
+    reward: Text
+    episode: Text | None
+    step: Text | None
+    terminated: Text | None
+    truncated: Text | None
+    next_observation: list[Text] | None
+    propensity: Text | None  # the behavior's probability of the logged action
+    discrete: Flag | None  # actions are categories; null: one column of integers or text is
+    action_low: list[Number] | None  # bounds per action column; null: the data's
+    action_high: list[Number] | None
+
+    def check(self) -> None:
+        """Raise ConfigError without an observation or action, or with inconsistent bounds."""
+        for name in ("observation", "action"):
+            self.require(bool(getattr(self, name)), name, "must name at least one column")
+        low, high = self.action_low, self.action_high
+        if low is None or high is None:
+            complaint = f"and {self.setting('action_low')} must both be set or both be null"
+            self.require(low is None and high is None, "action_high", complaint)
+            return
+        equal = len(low) == len(high)
+        self.require(equal, "action_high", f"must be as long as {self.setting('action_low')}")
+        ordered = all(a < b for a, b in zip(low, high, strict=True))
+        self.require(ordered, "action_high", f"must be > {self.setting('action_low')}")
 
 
 class DatasetConfig(Section):

@@ -7,8 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from offline_cql.config.columns import ColumnsConfig
-from offline_cql.config.data import D4RLConfig, DatasetConfig, EnvConfig
+from offline_cql.config.data import ColumnsConfig, D4RLConfig, DatasetConfig, EnvConfig
 
 COLUMNS = tuple(f"dataset.columns.{name}" for name in ColumnsConfig.model_fields)
 

@@ -46,30 +46,16 @@ def aggregates(
         if score is not None and math.isfinite(score):
             scores.setdefault(method, {}).setdefault(task, []).append(score)
             alphas[method] = run.alpha
-    return [
-        _aggregate(method, alphas[method], by_task, resamples=resamples, seed=seed)
-        for method, by_task in scores.items()
-    ]
-
-
-def _aggregate(
-    method: str,
-    alpha: float | None,
-    by_task: Mapping[str, list[float]],
-    *,
-    resamples: int,
-    seed: int,
-) -> Aggregate:
-    scores = {task: np.array(values) for task, values in sorted(by_task.items())}
-    strata, several = list(scores.values()), sum(map(len, scores.values())) > 1
-    bootstrap = {"resamples": resamples, "seed": seed}
-    return Aggregate(
-        method=method,
-        alpha=alpha,
-        scores=scores,
-        iqm=interval(strata, iqm, **bootstrap) if several else None,
-        mean=interval(strata, mean, **bootstrap) if several else None,
-    )
+    result = []
+    for method, by_task in scores.items():
+        arrays = {task: np.array(values) for task, values in sorted(by_task.items())}
+        strata, several = list(arrays.values()), sum(map(len, arrays.values())) > 1
+        intervals = {
+            name: interval(strata, statistic, resamples=resamples, seed=seed) if several else None
+            for name, statistic in (("iqm", iqm), ("mean", mean))
+        }
+        result.append(Aggregate(method=method, alpha=alphas[method], scores=arrays, **intervals))
+    return result
 
 
 def too_few(aggregates: Sequence[Aggregate]) -> str | None:

@@ -34,7 +34,6 @@ from offline_cql.runs.folder import (
     RESULT,
     VALIDATION,
     kept_updates,
-    policy_path,
 )
 
 AUDIT = "audit.json"
@@ -158,7 +157,6 @@ def _json(path: Path, *, needed: bool = True) -> dict[str, Any]:
 
 
 def _offline_results(folder: Path) -> Offline:
-    kept = _policy_files(folder)
     ope = _json(folder / OPE, needed=False)
     by_updates = {
         int(updates): _estimate(content)
@@ -169,17 +167,10 @@ def _offline_results(folder: Path) -> Offline:
     behavior = ope["behavior"] if by_updates else None
     return Offline(
         validation=_columns(folder / VALIDATION),
-        kept=kept,
-        estimates={k: by_updates[k] for k in kept if k in by_updates},
+        estimates={k: by_updates[k] for k in kept_updates(folder) if k in by_updates},
         behavior=None if behavior is None else _estimate(behavior),
         best_return=ope.get("best_return"),
     )
-
-
-def _policy_files(folder: Path) -> dict[int, str]:
-    """Return the files of the kept policies by updates, ascending; paths in the run folder."""
-    paths = {updates: policy_path(folder, updates) for updates in kept_updates(folder)}
-    return {updates: str(path.relative_to(folder)) for updates, path in paths.items()}
 
 
 def _estimate(content: dict[str, Any]) -> Estimate:

@@ -8,11 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import fmean
 
 from offline_cql.ope.estimate import Estimate
 from offline_cql.render.numbers import format_number, format_share
 from offline_cql.report.run import Offline, Run, mean_by_update, validation_rows
+from offline_cql.runs.folder import policy_path
 
 SHARE, DISTANCE = "validation/above_best_share", "validation/action_distance"
 TD_ERROR = "validation/td_error"
@@ -209,7 +211,7 @@ def grid_points(grid: Sequence[GridRun], limits: Limits) -> tuple[GridPoint, ...
 def _candidate(run: GridRun, updates: int) -> Candidate:
     return Candidate(
         run=run.name,
-        file=run.offline.kept[updates],
+        file=str(policy_path(Path(), updates)),
         alpha=run.alpha,
         seed=run.seed,
         updates=updates,

@@ -28,13 +28,12 @@ ALPHA = "cql.alpha"
 class Offline:
     """Results that come from the data alone: all that the model selection may use.
 
-    validation: columns of validation.csv, empty without validation episodes. kept: the checkpoint
-    in the run's folder, by updates. estimates: by updates, of kept policies only. behavior,
-    best_return: mean and largest discounted return of the logged episodes.
+    validation: columns of validation.csv, empty without validation episodes. estimates: by
+    updates, of kept policies only. behavior, best_return: mean and largest discounted return of
+    the logged episodes.
     """
 
     validation: Curves
-    kept: Mapping[int, str]
     estimates: Mapping[int, Estimate]
     behavior: Estimate | None
     best_return: float | None

@@ -39,10 +39,7 @@ def resample(scores: Sequence[Array], resamples: int, generator: np.random.Gener
 
     Each resample draws, with replacement, as many runs of each task as the task has.
     """
-    samples = [
-        task[generator.integers(len(task), size=(resamples, len(task)))]
-        for task in (np.asarray(each, np.float64) for each in scores)
-    ]
+    samples = [task[generator.integers(len(task), size=(resamples, len(task)))] for task in scores]
     return np.concatenate(samples, axis=-1)
 
 
@@ -50,7 +47,7 @@ def interval(
     scores: Sequence[Array], statistic: Statistic, *, resamples: int, seed: int
 ) -> tuple[float, float, float]:
     """Return a statistic of all runs and its 95% percentile interval (stratified bootstrap)."""
-    point = float(statistic(np.concatenate([np.asarray(each, np.float64) for each in scores])))
+    point = float(statistic(np.concatenate(scores)))
     samples = statistic(resample(scores, resamples, np.random.default_rng(seed)))
     low, high = np.quantile(samples, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return point, float(low), float(high)
@@ -84,7 +81,7 @@ def profile_band(
     scores: Sequence[Array], thresholds: Array, *, resamples: int, seed: int
 ) -> tuple[Array, Array, Array]:
     """Return the performance profile of all runs and its 95% interval at each threshold."""
-    center = profile(np.concatenate([np.asarray(s, np.float64) for s in scores]), thresholds)
+    center = profile(np.concatenate(scores), thresholds)
     samples = profile(resample(scores, resamples, np.random.default_rng(seed)), thresholds)
     low, high = np.quantile(samples, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
     return center, low, high

@@ -85,22 +85,14 @@ def summarize(loaded: LoadedRuns, limits: Limits, *, resamples: int, seed: int) 
 def _selections(task: str, runs: Sequence[Run], limits: Limits) -> dict[str, Selection]:
     result = {}
     for settings, grid in grids(runs).items():
-        cloning = [run.offline for run in runs if _clones(run, grid[0])]
+        same_data = (run for run in runs if run.finished and _data(run) == _data(grid[0]))
+        cloning = [run.offline for run in same_data if run.algorithm == BEHAVIOR_CLONING]
         name = f"{task} · {settings}" if settings else task
         result[name] = select(grid_runs(grid), cloning, limits)
     return result
 
 
-def _clones(run: Run, other: Run) -> bool:
-    """Return whether a run is behavior cloning of the training and validation data of another."""
-    return run.algorithm == BEHAVIOR_CLONING and run.finished and _data(run) == _data(other)
-
-
 def _data(run: Run) -> tuple[object, ...]:
-    keys = (
-        "dataset.validation_fraction",
-        "dataset.split_seed",
-        "dataset.fraction",
-        "dataset.top_fraction",
-    )
-    return (run.task, *(run.settings.get(key) for key in keys))
+    """Return what determines the training and the validation data of a run."""
+    names = ("validation_fraction", "split_seed", "fraction", "top_fraction")
+    return (run.task, *(run.settings.get(f"dataset.{name}") for name in names))
