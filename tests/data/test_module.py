@@ -218,7 +218,8 @@ def test_images_can_be_trained_on(n_step: int):
     split = split_episodes(data, config.dataset)
     agent = create_agent(config, data, split)
     before = {name: value.clone() for name, value in agent.state_dict().items()}
-    module = make_data_module(config, data, split, start=agent.updates)
+    dataset = make_dataset(data, split, config.dataset, gamma=config.gamma)
+    module = make_data_module(config, dataset, start=agent.updates)
     trainer = pl.Trainer(
         **{"accelerator": "cpu", "max_epochs": 1, "logger": False, "enable_checkpointing": False},
         **{"enable_progress_bar": False, "enable_model_summary": False},
