@@ -20,14 +20,17 @@ from support.tables import Process, log_episodes, random_process  # the process 
 
 from offline_cql.config import OpeConfig
 from offline_cql.ope.estimate import Estimate
-from offline_cql.ope.fqe import FittedQEvaluation, policy_actions
+from offline_cql.ope.fqe import FittedQEvaluation
 
 
 def estimate(process: Process, *, seed: int, episodes: int, updates: int) -> Estimate:
     """Return the estimate from one data set; a linear critic on one-hot states is a table."""
     data, _ = log_episodes(process, seed=seed, episodes=episodes)
-    policy = torch.from_numpy(process.policy)
-    actions = policy_actions(data, lambda observation: policy[observation.argmax(dim=1)])
+    actions = torch.from_numpy(process.policy)
+
+    def policy(observation: torch.Tensor) -> torch.Tensor:
+        return actions[observation.argmax(dim=1)]
+
     ope = OpeConfig(
         method="fqe",
         ensemble_size=20,
@@ -38,7 +41,7 @@ def estimate(process: Process, *, seed: int, episodes: int, updates: int) -> Est
         polyak=0.05,
         seed=seed,
     )
-    return FittedQEvaluation(data, actions, ope, gamma=process.gamma).fit().estimate()
+    return FittedQEvaluation(data, policy, ope, gamma=process.gamma).fit().estimate()
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ from support.tables import Process, log_episodes, random_process
 
 from offline_cql.config import OpeConfig
 from offline_cql.ope.estimate import Estimate
-from offline_cql.ope.fqe import FittedQEvaluation, PolicyActions, policy_actions
+from offline_cql.ope.fqe import DeterministicPolicy, FittedQEvaluation
 from offline_cql.transitions import Spaces, Transitions
 
 SMALL: dict[str, Any] = {
@@ -19,21 +19,21 @@ SMALL: dict[str, Any] = {
 }
 
 
-def fqe(data: Transitions, actions: PolicyActions, gamma: float, **settings: Any) -> Estimate:
+def fqe(data: Transitions, policy: DeterministicPolicy, gamma: float, **settings: Any) -> Estimate:
     ope = OpeConfig(**SMALL | settings)
-    return FittedQEvaluation(data, actions, ope, gamma=gamma).fit().estimate()
+    return FittedQEvaluation(data, policy, ope, gamma=gamma).fit().estimate()
 
 
-def table_actions(process: Process, data: Transitions) -> PolicyActions:
-    """Return the actions of the process's policy in the states of the data."""
-    policy = torch.from_numpy(process.policy)
-    return policy_actions(data, lambda observation: policy[observation.argmax(dim=1)])
+def policy_of(process: Process) -> DeterministicPolicy:
+    """Return the process's policy as a function of one-hot states."""
+    actions = torch.from_numpy(process.policy)
+    return lambda observation: actions[observation.argmax(dim=1)]
 
 
 def test_the_interval_covers_a_known_value():
     process = random_process(0)
     data, _ = log_episodes(process, seed=0, episodes=150)
-    estimate = fqe(data, table_actions(process, data), gamma=process.gamma)
+    estimate = fqe(data, policy_of(process), gamma=process.gamma)
     assert estimate.low < process.value < estimate.high
     assert estimate.high - estimate.low < 2.5
 
@@ -56,9 +56,10 @@ def test_two_steps_by_hand():
         spaces=Spaces(2, 2, True, (), ()),
         dataset_id="test/two-v0",
     )
-    action_zero = policy_actions(
-        data, lambda observation: torch.zeros(len(observation), dtype=torch.long)
-    )
+
+    def action_zero(observation: torch.Tensor) -> torch.Tensor:
+        return torch.zeros(len(observation), dtype=torch.long)
+
     assert fqe(data, action_zero, gamma=0.5).value == pytest.approx(2.5, abs=0.05)
 
 
@@ -66,23 +67,22 @@ def test_values_scale_with_the_rewards():
     """Rewards times 1,000 give the value times 1,000."""
     process = random_process(3)
     data, _ = log_episodes(process, seed=0, episodes=50)
-    actions = table_actions(process, data)
-    small = fqe(data, actions, gamma=process.gamma, updates=300)
+    small = fqe(data, policy_of(process), gamma=process.gamma, updates=300)
     data.rows[:, data.columns.reward] *= 1_000
-    large = fqe(data, actions, gamma=process.gamma, updates=300)
+    large = fqe(data, policy_of(process), gamma=process.gamma, updates=300)
     assert large.value == pytest.approx(1_000 * small.value, rel=0.01)
 
 
 def test_continuous_actions_have_an_estimate():
     data = continuous_data(64)
-    actions = policy_actions(data, lambda observation: torch.zeros(len(observation), 2))
-    estimate = fqe(data, actions, gamma=0.9, updates=20, hidden=[8])
+    small = {"updates": 20, "hidden": [8]}
+    estimate = fqe(data, lambda states: torch.zeros(len(states), 2), gamma=0.9, **small)
     assert estimate.low < estimate.value < estimate.high
 
 
 def test_the_same_seed_gives_the_same_estimate():
     process = random_process(3)
     data, _ = log_episodes(process, seed=0, episodes=20)
-    actions = table_actions(process, data)
-    first, second = (fqe(data, actions, gamma=process.gamma, updates=20) for _ in range(2))
+    options = {"gamma": process.gamma, "updates": 20}
+    first, second = (fqe(data, policy_of(process), **options) for _ in range(2))
     assert first == second

@@ -18,7 +18,7 @@ from offline_cql.errors import ConfigError, DataError
 from offline_cql.io import read_json, write_json
 from offline_cql.ope.behavior import fit_behavior_probabilities
 from offline_cql.ope.estimate import Estimate
-from offline_cql.ope.fqe import DeterministicPolicy, FittedQEvaluation, actions_at, policy_actions
+from offline_cql.ope.fqe import DeterministicPolicy, FittedQEvaluation, actions_at
 from offline_cql.ope.importance import doubly_robust, weighted_importance_sampling
 from offline_cql.render.progress import ProgressBar
 from offline_cql.runs.folder import OPE
@@ -70,7 +70,7 @@ def estimate_policy(
     behavior [N] is what `behavior_probabilities` returns; title heads the progress bar.
     """
     policy = internal_policy(agent)
-    fqe = FittedQEvaluation(transitions, policy_actions(transitions, policy), ope, gamma=gamma)
+    fqe = FittedQEvaluation(transitions, policy, ope, gamma=gamma)
     with ProgressBar(title, ope.updates) as bar:
         fqe.fit(lambda: bar.advance(1))
     estimates = [fqe.estimate()]

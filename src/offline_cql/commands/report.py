@@ -50,13 +50,12 @@ def print_selection(console: Console, name: str, selection: Selection) -> None:
     if (file := checkpoint_file(selection)) is not None:
         lines.append(file)
     lines += [f"note: {note}" for note in selection.notes]
+    if (command := export_command(selection)) is not None:
+        lines.append(command)
+    for command in commands(selection):
+        lines += ["compute the missing estimates:", command]
     for line in lines:
         console.print(Text(f"  {line}"), soft_wrap=True, highlight=False)
-    if (command := export_command(selection)) is not None:
-        console.print(Text(f"  {command}"), soft_wrap=True, highlight=False)
-    for command in commands(selection):
-        console.print(Text("  compute the missing estimates:"))
-        console.print(Text(f"  {command}"), soft_wrap=True, highlight=False)
     console.print()
 
 
@@ -74,14 +73,12 @@ def print_runs(console: Console, summary: Summary) -> None:
     indices = [k for k, name in enumerate(table.columns) if name not in page_only]
     rich_table = Table(title=Text(f"runs in {root}" if root else "runs"))
     for k in indices:
-        text = table.alignment[k] == "l"
-        options = {
-            "justify": "left" if text else "right",
-            "overflow": "fold" if text else "ellipsis",
-        }
+        if table.alignment[k] == "r":
+            rich_table.add_column(table.columns[k], justify="right", no_wrap=True)
+            continue
         widest = max((len(row[k]) for row in table.rows), default=0)
-        min_width = min(MIN_TEXT_WIDTH, widest) if text else None
-        rich_table.add_column(table.columns[k], no_wrap=not text, min_width=min_width, **options)  # type: ignore[arg-type]
+        min_width = min(MIN_TEXT_WIDTH, widest)
+        rich_table.add_column(table.columns[k], overflow="fold", min_width=min_width)
     for row in table.rows:
         rich_table.add_row(*(Text(row[k]) for k in indices))
     if folders:

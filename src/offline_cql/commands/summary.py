@@ -43,14 +43,10 @@ def print_grid(folder: Path, jobs: list[dict[str, Any]]) -> None:
     first, *others = (job["overrides"] for job in jobs)
     shared = [text for text in first if others and all(text in other for other in others)]
     table = Table()
-    for name, justify in (
-        ("job", "left"),
-        ("status", "left"),
-        ("return", "right"),
-        ("score", "right"),
-        ("updates/s", "right"),
-    ):
-        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    for name in ("job", "status"):
+        table.add_column(name)
+    for name in ("return", "score", "updates/s"):
+        table.add_column(name, justify="right")
     for job in jobs:
         result = job["result"]
         table.add_row(

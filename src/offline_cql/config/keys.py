@@ -2,6 +2,7 @@
 
 import difflib
 import types
+from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from typing import Any, Union, get_args, get_origin
 
@@ -30,12 +31,13 @@ def subsection(hint: Any) -> type[Section] | None:
     return None
 
 
-def leaf_keys(tree: Any, key: str = "") -> list[str]:
-    """Return the full keys of all values in nested mappings; an empty mapping is a value."""
+def leaves(tree: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the full key and the value of each leaf; an empty mapping is one."""
     if not isinstance(tree, dict) or not tree:
-        return [key]
-    prefix = f"{key}." if key else ""
-    return [leaf for name, value in tree.items() for leaf in leaf_keys(value, f"{prefix}{name}")]
+        yield key, tree
+        return
+    for name, value in tree.items():
+        yield from leaves(value, f"{key}.{name}" if key else str(name))
 
 
 def key_exists(key: str, keys: list[str]) -> bool:

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from offline_cql.config.keys import key_exists, leaf_keys, setting_keys, subsection, unknown_key
+from offline_cql.config.keys import key_exists, leaves, setting_keys, subsection, unknown_key
 from offline_cql.config.section import Section, format_value
 from offline_cql.errors import ConfigError
 
@@ -40,7 +40,7 @@ BOUNDS = {
 def validate_config(schema: type[S], config: DictConfig) -> S:
     """Return the settings of a composed config. Raises ConfigError, one line."""
     keys = setting_keys(schema)
-    for key in leaf_keys(OmegaConf.to_container(config)):
+    for key, _ in leaves(OmegaConf.to_container(config)):
         if not key_exists(key, keys):
             raise ConfigError(unknown_key(key, keys))
     try:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -38,26 +37,6 @@ ASSUMPTIONS = (
 DeterministicPolicy = Callable[[Tensor], Tensor]
 
 
-@dataclass(frozen=True, eq=False)
-class PolicyActions:
-    """The policy's actions at the observations where FQE needs them, each [., A] or [.].
-
-    next: at the next observation of each of N transitions; initial: at the first observation of
-    each of the logged episodes.
-    """
-
-    next: Tensor
-    initial: Tensor
-
-
-def policy_actions(transitions: Transitions, policy: DeterministicPolicy) -> PolicyActions:
-    """Evaluate the policy at every next observation and at every first observation."""
-    first = transitions.observations[transitions.starts]
-    return PolicyActions(
-        next=actions_at(transitions.next_observations, policy), initial=actions_at(first, policy)
-    )
-
-
 @torch.no_grad()
 def actions_at(observations: npt.NDArray[np.generic], policy: DeterministicPolicy) -> Tensor:
     """Return the policy's actions at observations [N, D], computed in chunks."""
@@ -79,9 +58,17 @@ class FittedQEvaluation:
     """
 
     def __init__(
-        self, transitions: Transitions, actions: PolicyActions, ope: OpeConfig, *, gamma: float
+        self,
+        transitions: Transitions,
+        policy: DeterministicPolicy,
+        ope: OpeConfig,
+        *,
+        gamma: float,
     ) -> None:
-        self.actions, self.ope, self.discrete = actions, ope, transitions.spaces.discrete
+        self.ope, self.discrete = ope, transitions.spaces.discrete
+        self.next_actions = actions_at(transitions.next_observations, policy)
+        first = transitions.observations[transitions.starts]
+        self.initial_actions = actions_at(first, policy)
         rng = np.random.default_rng([ope.seed, RandomStream.FITTED_Q])
         self.generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
         # [M, episodes]: how often each critic's replicate contains each episode.
@@ -125,7 +112,7 @@ class FittedQEvaluation:
         indices = self.sample_indices(self.ope.batch_size)
         batch = self.dataset[indices]
         with torch.no_grad():
-            value = self.q(self.targets, batch.next_observation, self.actions.next[indices])
+            value = self.q(self.targets, batch.next_observation, self.next_actions[indices])
             target = batch.reward / self.scale + batch.discount * value
         error = self.q(self.critics, batch.observation, batch.action) - target
         # The bootstrap by weights: a transition counts as often as its episode was drawn.
@@ -159,7 +146,7 @@ class FittedQEvaluation:
     def initial_values(self) -> npt.NDArray[np.float64]:
         """Return each critic's mean value [M] over the initial states of its own replicate."""
         first = self.dataset[self.starts].observation
-        values = self.q(self.critics, first, self.actions.initial) * self.scale
+        values = self.q(self.critics, first, self.initial_actions) * self.scale
         means = (self.counts * values).sum(dim=1) / self.counts.sum(dim=1)
         return means.double().numpy()
 

@@ -21,6 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
 from offline_cql.audit.finding import Finding
+from offline_cql.config.keys import leaves
 from offline_cql.errors import ConfigError, UnreadableRunError
 from offline_cql.io import read_json
 from offline_cql.ope.estimate import Estimate
@@ -97,7 +98,12 @@ def load_run(folder: Path) -> Run:
                 for each in audit.get("findings", [])
             ),
             offline=_offline_results(folder),
-            simulated=_simulator_results(folder, result),
+            simulated=Simulated(
+                evaluation=_columns(folder / EVALUATION),
+                return_mean=result["return_mean"],
+                normalized_score=result["normalized_score"],
+                behavior_return=result["behavior_return"],
+            ),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise UnreadableRunError(f"a value is missing or has the wrong type: {error}") from error
@@ -110,18 +116,10 @@ def _settings(path: Path) -> dict[str, Any]:
         content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
     except (OmegaConfBaseException, YAMLError, OSError, ValueError) as error:
         raise UnreadableRunError(f"{path.name} cannot be read: {_line(error)}") from error
-    settings = dict(_flat(content))
+    settings = dict(leaves(content))
     if missing := [key for key in REQUIRED_SETTINGS if settings.get(key) is None]:
         raise UnreadableRunError(f"{path.name} lacks {missing[0]}")
     return settings
-
-
-def _flat(content: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    if not isinstance(content, dict) or not content:
-        yield prefix, content
-        return
-    for key, value in content.items():
-        yield from _flat(value, f"{prefix}.{key}" if prefix else str(key))
 
 
 def _result(folder: Path) -> dict[str, Any]:
@@ -178,15 +176,6 @@ def _estimate(content: dict[str, Any]) -> Estimate:
         method=content["method"],
         assumptions=tuple(content["assumptions"]),
         **{name: float(content[name]) for name in ("value", "low", "high")},
-    )
-
-
-def _simulator_results(folder: Path, result: dict[str, Any]) -> Simulated:
-    return Simulated(
-        evaluation=_columns(folder / EVALUATION),
-        return_mean=result["return_mean"],
-        normalized_score=result["normalized_score"],
-        behavior_return=result["behavior_return"],
     )
 
 
