@@ -130,30 +130,20 @@ def test_infer_prints_a_mapping_and_writes_nothing(tmp_path: Path, capsys):
 
 
 def test_scores_and_split_follow_the_settings(tmp_path: Path):
-    content = run_audit(
-        tmp_path / "out", f"dataset.size={SIZE}", "dataset.validation_fraction=0.5", "gamma=0.5"
-    )
+    settings = (f"dataset.size={SIZE}", "dataset.validation_fraction=0.5", "gamma=0.5")
+    content = run_audit(tmp_path / "out", *settings)
     assert content["scores"]["reference_max"] == -150.0
     assert content["scores"]["reference_source"] == "random actions and a good controller, rounded"
     split = content["split"]
-    assert (
-        split["validation_episodes"] + split["training_episodes"] == content["identity"]["episodes"]
-    )
+    episodes = split["validation_episodes"] + split["training_episodes"]
+    assert episodes == content["identity"]["episodes"]
     assert content["episodes"]["gamma"] == 0.5
 
 
-@pytest.mark.parametrize(
-    ("override", "message"),
-    [
-        ("infer=true", "infer=true needs your own file: dataset=table dataset.path=FILE"),
-        ("gamma=1", "gamma=1 must be >= 0 and < 1"),
-        ("dataset.quality=expert", "dataset.quality=expert must be one of mixed"),
-    ],
-)
-def test_an_invalid_setting_is_an_error(override: str, message: str):
-    with pytest.raises(ConfigError) as error:
-        validate_config(AuditConfig, compose_config(override, entry_point="audit"))
-    assert str(error.value).startswith(message)
+def test_infer_needs_a_table():
+    message = "infer=true needs your own file: dataset=table dataset.path=FILE"
+    with pytest.raises(ConfigError, match=message):
+        validate_config(AuditConfig, compose_config("infer=true", entry_point="audit"))
 
 
 def finding(level: str) -> Finding:
@@ -216,10 +206,8 @@ def test_warnings_are_printed_before_training(tmp_path: Path):
 
 def test_next_command_repeats_the_arguments_without_the_keys_of_audit():
     typed = ["env=logged", "dataset=table", "dataset.path=my logs.parquet", "strict=true", "-m"]
-    assert (
-        next_command(typed)
-        == "python train.py env=logged dataset=table 'dataset.path=my logs.parquet'"
-    )
+    command = "python train.py env=logged dataset=table 'dataset.path=my logs.parquet'"
+    assert next_command(typed) == command
 
 
 def test_next_command_is_printed_with_its_brackets():

@@ -348,19 +348,6 @@ def test_changed_data_are_not_used(named: Path, capsys: Any):
     assert "has changed since the run was trained" in capsys.readouterr().err
 
 
-# --- Errors ----------------------------------------------------------------------------------
-
-
-def test_a_missing_checkpoint_is_an_error(run: Path):
-    with pytest.raises(ConfigError, match=r"checkpoint=30 must be one of last, 20, 40$"):
-        export(run, "checkpoint=30")
-
-
-def test_a_folder_that_is_not_a_run_is_an_error(tmp_path: Path):
-    with pytest.raises(ConfigError, match=r"is not a run folder: config.yaml is missing"):
-        export(tmp_path)
-
-
 @pytest.mark.parametrize("name", ["onnxscript", "onnxruntime"])
 def test_a_missing_package_is_named_with_the_remedy(
     run: Path, name: str, monkeypatch: pytest.MonkeyPatch

@@ -3,8 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import h5py
-import numpy as np
 import pytest
 from support.config import settings as composed_settings
 from support.train import SIZE
@@ -109,23 +107,3 @@ def test_a_table_is_read_from_its_path(tmp_path: Path):
     assert data.rewards.tolist() == [1, 2, 4, 8]
     assert data.ends.tolist() == [2, 4]
     assert data.terminated.tolist() == [False, True, False, True]
-
-
-def test_a_d4rl_file_is_read_from_its_path(tmp_path: Path):
-    """Two episodes of three steps, in Pendulum's units: bounds -2 … 2."""
-    draw = np.random.default_rng(0)
-    arrays: dict[str, Any] = {
-        "observations": draw.normal(size=(6, 3)).astype(np.float32),
-        "actions": draw.uniform(-2, 2, (6, 1)).astype(np.float32),
-        "rewards": np.arange(6, dtype=np.float32),
-        "terminals": np.array([0, 0, 1, 0, 0, 1], bool),
-        "timeouts": np.zeros(6, bool),
-    }
-    with h5py.File(tmp_path / "mine-v0.hdf5", "w") as file:
-        for name, array in arrays.items():
-            file[name] = array
-    path = f"dataset.path={tmp_path / 'mine-v0.hdf5'}"
-    data = load_data("env=pendulum", "dataset=d4rl", "env.d4rl={id:Pendulum-v1}", path)
-    assert data.dataset_id == "mine-v0"
-    np.testing.assert_array_equal(data.observations[:3], arrays["observations"][:3])
-    np.testing.assert_allclose(data.actions, arrays["actions"][: len(data)] / 2, atol=1e-6)

@@ -96,13 +96,6 @@ def test_rollouts_need_a_simulator(finished: Path):
         evaluate(compose_config(f"run={finished}", entry_point="evaluate"))
 
 
-def test_evaluation_by_rollouts_is_refused(logs: Path):
-    with pytest.raises(ConfigError, match="there is no simulator"):
-        validate_config(
-            TrainConfig, compose_config(*overrides_for(logs, "logs", "evaluation.episodes=10"))
-        )
-
-
 def settings_of(*overrides: str) -> TrainConfig:
     return validate(compose_config(*overrides), [])[0]
 

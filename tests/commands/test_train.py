@@ -175,14 +175,6 @@ def test_precision_auto_is_resolved_once_and_printed(
     assert load_config(folder).hardware.precision == precision
 
 
-def test_a_batch_larger_than_the_data_is_refused():
-    """The data set has 2,000 transitions."""
-    config = compose_config(*TINY, "batch_size=2000")
-    validate(config, [])
-    with pytest.raises(ConfigError, match=r"batch_size=2001 must be <= dataset.size=2000"):
-        validate(compose_config(*TINY, "batch_size=2001"), [])
-
-
 def test_evaluating_a_finished_run_repeats_its_last_evaluation(finished: Any, monkeypatch: Any):
     folder, value = finished
     monkeypatch.setenv("SEED", "7")

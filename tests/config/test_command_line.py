@@ -15,6 +15,7 @@ import yaml
 from support.config import CONF, ROOT, run_entry_point
 
 from offline_cql.config import CollectConfig, EvaluateConfig, TrainConfig, command_line
+from offline_cql.config.entry_points import ENTRY_POINTS
 from offline_cql.errors import ConfigError
 
 NAMES = sorted(path.stem for path in (CONF / "env").glob("*.yaml"))
@@ -55,9 +56,6 @@ def refusal(*arguments: str) -> str:
         ("env=3", f"env=3 must be one of {ENVIRONMENTS}"),
         ("env=../cql/default", "env.alpha is unknown; did you mean cql.alpha?"),
         ("cql.alpha=abc", "cql.alpha=abc must be a number"),
-        ("cql.alpha=-1", "cql.alpha=-1 must be >= 0"),
-        ("cql.alpha=nan", "cql.alpha=nan must be finite"),
-        ("cql.alpha=inf", "cql.alpha=inf must be finite"),
         ("~cql.alpha", "cql.alpha is missing; set cql.alpha=..."),
         ("cql.alpha==5", "cql.alpha==5 cannot be read as KEY=VALUE: extraneous input '='"),
         ("cql.alpha", "cql.alpha cannot be read as KEY=VALUE: missing EQUAL at '<EOF>'"),
@@ -78,17 +76,13 @@ def test_a_wrong_argument_is_refused_in_one_line(argument: str, message: str):
     assert refusal(argument).startswith(message)
 
 
-@pytest.mark.parametrize(
-    "key",
-    ["logger.api_key", "+wandb_api_key", "++my.Secret", "hydra.job.env_set.TOKEN", "password"],
-)
+SECRETS = ("logger.api_key", "+wandb_api_key", "++my.Secret", "hydra.job.env_set.TOKEN", "password")
+
+
+@pytest.mark.parametrize("key", SECRETS)
 def test_a_key_that_looks_like_a_secret_is_refused_without_its_value(key: str):
-    message = refusal(f"{key}=hunter2")
-    assert message.endswith(
-        "looks like a secret and the run folder would keep it;"
-        " use the environment, as with WANDB_API_KEY"
-    )
-    assert "hunter2" not in message
+    remedy = "the run folder would keep it; use the environment, as with WANDB_API_KEY"
+    assert refusal(f"{key}=hunter2") == f"{key.lstrip('+')} looks like a secret and {remedy}"
 
 
 def test_unused_settings_are_refused_before_data_are_read():
@@ -160,10 +154,8 @@ def test_a_large_grid_is_checked_value_by_value(monkeypatch: pytest.MonkeyPatch)
 
 def test_a_warning_of_several_jobs_is_printed_once(capsys: pytest.CaptureFixture[str]):
     check("-m", "seed=0,1", "alpha_schedule=linear", "alpha_schedule.until=9_000")
-    assert capsys.readouterr().err == (
-        "warning: alpha_schedule.until=9000 is after the last update (5000):"
-        " alpha does not reach its end\n"
-    )
+    warning = "is after the last update (5000): alpha does not reach its end"
+    assert capsys.readouterr().err == f"warning: alpha_schedule.until=9000 {warning}\n"
 
 
 # --- Valid arguments ---------------------------------------------------------------------------
@@ -199,7 +191,7 @@ def test_a_missing_value_is_allowed_when_the_config_is_only_shown():
 def test_each_entry_point_has_its_own_settings():
     with pytest.raises(ConfigError, match=r"updates is unknown; did you mean env.qualities\?"):
         command_line.check(["updates=5"], schema=CollectConfig, entry_point=ROOT / "collect.py")
-    assert set(command_line.ENTRY_POINTS) <= {path.stem for path in ROOT.glob("*.py")}
+    assert set(ENTRY_POINTS) <= {path.stem for path in ROOT.glob("*.py")}
 
 
 # --- Exit codes --------------------------------------------------------------------------------

@@ -12,10 +12,9 @@ from support.envs import Marker, episode_length
 
 from offline_cql.commands.load_data import simulator_settings
 from offline_cql.errors import DataError, PolicyError, SimulatorError
-from offline_cql.simulation.environments import make_environments, make_simulators, spaces_of
+from offline_cql.simulation.environments import make_environments, make_simulators
 from offline_cql.simulation.rollouts import roll_out
 from offline_cql.spaces import FlatObservation, PartObservation, flat_spaces, layout
-from offline_cql.transitions import Spaces
 
 
 def constant_policy(observations, indices, starts):
@@ -162,12 +161,6 @@ def test_a_simulator_error_names_environment_and_step(fault, message, steps):
 def test_an_unknown_environment_is_named():
     with pytest.raises(SimulatorError, match="Pendulom-v1"):
         make_environments("Pendulom-v1", 1)
-
-
-def test_spaces_of_real_environments():
-    pendulum, cartpole = (make_environments(f"{x}-v1", 1)[0] for x in ("Pendulum", "CartPole"))
-    assert spaces_of(pendulum) == Spaces(3, 1, False, (-2.0,), (2.0,))
-    assert spaces_of(cartpole) == Spaces(4, 2, True, (), ())
 
 
 BOX = gym.spaces.Box(-1, 1, (2,))

@@ -18,6 +18,7 @@ from support import config
 from torch import Tensor
 
 from offline_cql.agents import Agent
+from offline_cql.commands.fit import make_trainer
 from offline_cql.commands.make_agent import make_agent
 from offline_cql.config import TrainConfig
 from offline_cql.data.dataset import TransitionDataset
@@ -184,16 +185,7 @@ def fit(
         updates_per_step=config.hardware.updates_per_step,
         boundaries=[config.log_every],
     )
-    trainer = pl.Trainer(
-        accelerator="cpu",
-        max_epochs=1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=callbacks,
-    )
-    trainer.fit(agent, module)
+    make_trainer(config.hardware, callbacks or []).fit(agent, module)
     return through_a_file(agent.training_state())
 
 

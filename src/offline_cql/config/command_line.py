@@ -19,14 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from offline_cql.config.algorithms import ALGORITHMS
-from offline_cql.config.entry_points import (
-    AuditConfig,
-    CollectConfig,
-    EvaluateConfig,
-    ExportConfig,
-    ReportConfig,
-    TrainConfig,
-)
+from offline_cql.config.entry_points import ENTRY_POINTS, TrainConfig
 from offline_cql.config.hydra_internals import (
     ConfigFolder,
     HydraException,
@@ -44,14 +37,6 @@ from offline_cql.config.unused import reject_unused_overrides
 from offline_cql.config.validation import validate_config
 from offline_cql.errors import ConfigError
 
-ENTRY_POINTS: dict[str, type[Section]] = {
-    "train": TrainConfig,
-    "audit": AuditConfig,
-    "collect": CollectConfig,
-    "evaluate": EvaluateConfig,
-    "report": ReportConfig,
-    "export": ExportConfig,
-}
 SECRETS = ("api_key", "apikey", "token", "password", "secret")
 MOST_LISTED = 12  # options of a group in a message
 LARGEST_CHECK = 64  # combinations of a grid that are composed beforehand, 20 ms each

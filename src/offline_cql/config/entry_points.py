@@ -133,3 +133,13 @@ class ExportConfig(Section):
         """Raise ConfigError for a checkpoint that is not last or a number of updates."""
         valid = self.checkpoint == "last" or self.checkpoint.isdecimal()
         self.require(valid, "checkpoint", "must be last or a number of updates")
+
+
+ENTRY_POINTS: dict[str, type[Section]] = {
+    "train": TrainConfig,
+    "audit": AuditConfig,
+    "collect": CollectConfig,
+    "evaluate": EvaluateConfig,
+    "report": ReportConfig,
+    "export": ExportConfig,
+}

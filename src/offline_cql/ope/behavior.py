@@ -72,8 +72,8 @@ def fit_behavior_probabilities(
         train = test = torch.arange(len(actions))
         if n_episodes > 1:  # a single episode cannot be split
             train, test = (torch.nonzero(row_folds == k).squeeze(1) for k in (fold, 1 - fold))
-        classifier = _new_classifier(spaces.observation_dim, spaces.action_dim, generator)
-        _fit(classifier, observations, actions, train, updates=updates, generator=generator)
+        data = (observations[train], actions[train], spaces.action_dim)
+        classifier = _fit(*data, updates=updates, generator=generator)
         with torch.no_grad():
             action_probabilities = classifier(observations[test])[0].double().softmax(dim=1)
         probabilities[test] = losses.action_value(action_probabilities, actions[test])
@@ -81,27 +81,24 @@ def fit_behavior_probabilities(
 
 
 def _fit(
-    classifier: StackedMLP,
     observations: Tensor,
     actions: Tensor,
-    rows: Tensor,
+    n_actions: int,
     *,
     updates: int,
     generator: torch.Generator,
-) -> None:
-    """Minimize the cross-entropy of the logged actions over the given rows."""
-    optimizer = torch.optim.Adam(
-        classifier.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY
-    )
+) -> StackedMLP:
+    """Return a classifier of the logged actions with a small cross-entropy."""
+    with torch.random.fork_rng(devices=[]):  # leaves torch's global generator untouched
+        torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))
+        sizes = (observations.shape[1], HIDDEN, n_actions)
+        classifier = StackedMLP(1, *sizes, orthogonal=False, bf16=False)
+    parameters = classifier.parameters()
+    optimizer = torch.optim.Adam(parameters, lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     for _ in range(updates):
-        batch = rows[torch.randint(len(rows), (BATCH_SIZE,), generator=generator)]
-        loss = functional.cross_entropy(classifier(observations[batch])[0], actions[batch])
+        rows = torch.randint(len(actions), (BATCH_SIZE,), generator=generator)
+        loss = functional.cross_entropy(classifier(observations[rows])[0], actions[rows])
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-
-
-def _new_classifier(inputs: int, outputs: int, generator: torch.Generator) -> StackedMLP:
-    with torch.random.fork_rng(devices=[]):  # leaves torch's global generator untouched
-        torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))
-        return StackedMLP(1, inputs, HIDDEN, outputs, orthogonal=False, bf16=False)
+    return classifier
