@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet
 import pytest
 from support.table_case import columns_of, episodes, load_table, write
 
@@ -28,6 +27,11 @@ def write_changed(tmp_path: Path, kind: str = "parquet", **columns: Any) -> Path
     table = episodes([3, 3], ["T", "T"]) | columns
     table = {name: values for name, values in table.items() if values is not None}
     return write(tmp_path / f"logs.{kind}", table)
+
+
+def single_action(values: Any, **columns: Any) -> dict[str, Any]:
+    """Return the change to the one action column `action`."""
+    return {"action_0": None, "action_1": None, "action": values, **columns}
 
 
 # --- Files -----
@@ -70,8 +74,8 @@ def test_objects_are_not_unpickled(tmp_path: Path):
 
 
 def test_arrays_of_different_lengths_are_refused(tmp_path: Path):
-    path = write_changed(tmp_path, "npz", reward=np.zeros(5))
-    assert "the arrays differ in length" in (message := refusal(path))
+    message = refusal(write_changed(tmp_path, "npz", reward=np.zeros(5)))
+    assert "the arrays differ in length" in message
     assert "reward 5" in message
 
 
@@ -86,12 +90,23 @@ def test_a_table_without_rows_is_refused(kind: str, tmp_path: Path):
     assert "no rows" in refusal(write(tmp_path / f"logs.{kind}", columns)) or kind == "csv"
 
 
-def test_files_with_different_columns_are_refused(tmp_path: Path):
-    write(tmp_path / "a_1.parquet", episodes([2], ["T"]))
-    other = episodes([2], ["T"])
-    del other["obs_1"]
-    write(tmp_path / "a_2.parquet", other)
-    assert "a_2.parquet has no column obs_1" in refusal(f"{tmp_path}/a_*.parquet")
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"obs_1": None}, "logs_2.parquet has no column obs_1"),
+        ({"action_0": ["a", "b", "a"]}, "is string, in other files int64"),
+        ({"episode": ["c", "c", "d"]}, "column episode is string, in other files"),
+    ],
+)
+def test_files_of_different_columns_or_types_are_refused(
+    changes: dict[str, Any], message: str, tmp_path: Path
+):
+    first = episodes([3], ["T"]) | {"action_0": [0, 1, 0]}
+    second = {**first, "episode": first["episode"] + 1, **changes}
+    write(tmp_path / "logs_1.parquet", first)
+    columns = {name: values for name, values in second.items() if values is not None}
+    write(tmp_path / "logs_2.parquet", columns)
+    assert message in refusal(f"{tmp_path}/logs_*.parquet", "action=[action_0]")
 
 
 # --- Columns ---
@@ -108,12 +123,8 @@ def test_a_missing_column_is_refused_with_a_similar_name_and_a_remedy(tmp_path: 
 @pytest.mark.parametrize(
     "setting",
     [
-        "episode=episode_id",
-        "step=tick",
-        "propensity=propensity",
-        "terminated=done",
-        "next_observation=[next_obs_*]",
-        "observation=[obs_0,obs_7]",
+        *("episode=episode_id", "step=tick", "propensity=propensity", "terminated=done"),
+        *("next_observation=[next_obs_*]", "observation=[obs_0,obs_7]"),
         "action=[action_*,throttle]",
     ],
 )
@@ -127,53 +138,58 @@ def test_rewards_observations_and_actions_are_required(missing: str, tmp_path: P
     assert "has no column" in refusal(write_changed(tmp_path, **dict.fromkeys(names)))
 
 
-def test_a_column_with_two_roles_is_refused(tmp_path: Path):
-    path = write_changed(tmp_path)
-    both = "both dataset.columns.observation and dataset.columns.reward"
-    assert both in refusal(path, "observation=[obs_0,reward]")
-    assert "dataset.columns.action" in refusal(path, "observation=[obs_0,action_0]")
-    assert load_table(path, "observation=[obs_0,step]").observation_names == ("obs_0", "step")
+NO_ENDS = {"step": None, "terminated": None, "truncated": None}
 
 
-def test_a_pattern_for_one_column_that_matches_two_is_refused(tmp_path: Path):
-    assert "matches obs_0, obs_1: name one" in refusal(write_changed(tmp_path), "reward=obs_*")
+@pytest.mark.parametrize(
+    ("changes", "setting", "message"),
+    [
+        ({}, "observation=[obs_0,reward]", "both dataset.columns.observation and dataset.columns."),
+        ({}, "observation=[obs_0,action_0]", "dataset.columns.action"),
+        ({}, "reward=obs_*", "matches obs_0, obs_1: name one"),
+        ({"next_obs_0": np.zeros(6)}, "", "has 1 columns, dataset.columns.observation 2"),
+        ({"episode": None, **NO_ENDS}, "", "the ends of episodes are unknown"),
+    ],
+)
+def test_a_mapping_that_is_ambiguous_or_incomplete_is_refused(
+    changes: dict[str, Any], setting: str, message: str, tmp_path: Path
+):
+    assert message in refusal(write_changed(tmp_path, **changes), *filter(None, [setting]))
 
 
-def test_next_observations_without_a_partner_are_refused(tmp_path: Path):
-    path = write_changed(tmp_path, next_obs_0=np.zeros(6))
-    assert "has 1 columns, dataset.columns.observation 2" in refusal(path)
-
-
-def test_a_table_without_episode_boundaries_is_refused(tmp_path: Path):
-    path = write_changed(tmp_path, episode=None, step=None, terminated=None, truncated=None)
-    assert "the ends of episodes are unknown" in refusal(path)
+def test_the_step_may_be_observed(tmp_path: Path):
+    data = load_table(write_changed(tmp_path), "observation=[obs_0,step]")
+    assert data.observation_names == ("obs_0", "step")
 
 
 # --- Order -----
 
 
-def test_a_missing_or_unordered_step_is_refused(tmp_path: Path):
-    path = write_changed(tmp_path, step=[0, 1, 2, 0, 2, 3])
-    message = refusal(path)
-    assert f"{path} at row 4, column step: step 2 follows step 0" in message
-    assert "sort by episode, step" in message
-    assert "step 1 follows step 1" in refusal(write_changed(tmp_path, step=[0, 1, 1, 0, 1, 2]))
-
-
 @pytest.mark.parametrize("chunk", [1, 2, 100])
-def test_an_episode_that_continues_after_another_is_refused(chunk: int, tmp_path: Path):
-    path = write_changed(
-        tmp_path, episode=[7, 7, 8, 8, 7, 8], step=None, terminated=None, truncated=None
-    )
-    message = refusal(path, chunk=chunk)
-    assert "episode 7 (and 1 others) continues after another one started" in message
-
-
-@pytest.mark.parametrize("chunk", [1, 2, 100])
-@pytest.mark.parametrize("flag", ["terminated", "truncated"])
-def test_an_episode_that_continues_after_its_end_is_refused(flag: str, chunk: int, tmp_path: Path):
-    path = write_changed(tmp_path, **{flag: [False, True, False, False, False, True]})
-    assert "row 2, column episode: episode 0 continues after a row" in refusal(path, chunk=chunk)
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"step": [0, 1, 2, 0, 2, 3]}, "at row 4, column step: step 2 follows step 0"),
+        ({"step": [0, 1, 1, 0, 1, 2]}, "step 1 follows step 1 in one episode, expected one more"),
+        (
+            {"episode": [7, 7, 8, 8, 7, 8], **NO_ENDS},
+            "episode 7 (and 1 others) continues after another one started",
+        ),
+        *(
+            (
+                {flag: [False, True, False, False, False, True]},
+                "row 2, column episode: episode 0 continues after a row",
+            )
+            for flag in ("terminated", "truncated")
+        ),
+    ],
+)
+def test_rows_in_another_order_are_refused(
+    changes: dict[str, Any], message: str, chunk: int, tmp_path: Path
+):
+    text = refusal(write_changed(tmp_path, **changes), chunk=chunk)
+    assert message in text
+    assert "sort by episode, step" in text
 
 
 # --- Values ----
@@ -193,29 +209,24 @@ def test_a_missing_value_is_refused_with_row_and_column(
 
 
 def test_a_missing_action_is_refused_and_a_quoted_NA_is_an_action(tmp_path: Path):
-    columns = write_single_action(tmp_path, ["a", "b", None, "a", "b", "a"], kind="csv")
-    assert "row 2, column action: the value is missing" in refusal(columns)
-    named = write_single_action(tmp_path, ["a", "NA", "a", "a", "NA", "a"], kind="csv")
-    assert load_table(named).action_names == ("NA", "a")
+    path = write_changed(tmp_path, "csv", **single_action(["a", "b", None, "a", "b", "a"]))
+    assert "row 2, column action: the value is missing" in refusal(path)
+    write_changed(tmp_path, "csv", **single_action(["a", "NA", "a", "a", "NA", "a"]))
+    assert load_table(path).action_names == ("NA", "a")
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_a_number_that_is_not_finite_is_refused(value: float, tmp_path: Path):
-    path = write_changed(tmp_path, obs_0=[0, 0, 0, value, 0, 0])
-    assert f"{path} at row 3, column obs_0: the value is" in refusal(path)
-
-
-def test_numbers_beyond_float32_are_refused(tmp_path: Path):
-    assert "too large for float32" in refusal(write_changed(tmp_path, obs_0=[0, 0, 1e39, 0, 0, 0]))
+TIMES = [datetime.datetime(2026, 5, day) for day in range(1, 7)]
 
 
 @pytest.mark.parametrize(
     ("values", "hint"),
     [
         (["warm"] * 6, "holds text: encode it as numbers"),
-        ([datetime.datetime(2026, 5, 1)] * 6, "holds times (timestamp[us]): convert it to numbers"),
+        (TIMES, "holds times (timestamp[us]): convert it to numbers"),
         ([[1.0, 2.0]] * 6, "split it into one column per number"),
+        (pa.array([{"a": 1}] * 6), "split it into one column per number"),
         ([b"x"] * 6, "holds binary, expected numbers"),
+        *(([0, 0, 0, value, 0, 0], "row 3, column") for value in (np.nan, np.inf, -np.inf)),
     ],
 )
 @pytest.mark.parametrize("name", ["obs_0", "reward", "action_0"])
@@ -225,64 +236,75 @@ def test_values_that_are_not_numbers_are_refused_with_a_remedy(
     assert hint in refusal(write_changed(tmp_path, **{name: values}))
 
 
-def test_flags_steps_and_episodes_of_a_wrong_type_are_refused(tmp_path: Path):
-    message = refusal(write_changed(tmp_path, terminated=[0, 0, 1, 0, 0, 2]))
-    assert "row 5, column terminated: 2 must be 0 or 1" in message
-    times = [datetime.datetime(2026, 5, day) for day in range(1, 7)]
-    assert "column step holds timestamp[us], expected int" in refusal(
-        write_changed(tmp_path, step=times)
-    )
-    assert "not all are integers" in refusal(write_changed(tmp_path, step=[0, 1, 1.5, 0, 1, 2]))
-    message = refusal(write_changed(tmp_path, episode=[[1]] * 6))
-    assert "episodes are identified by integers, text or dates" in message
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"terminated": [0, 0, 1, 0, 0, 2]}, "row 5, column terminated: 2 must be 0 or 1"),
+        ({"step": TIMES}, "column step holds timestamp[us], expected int"),
+        ({"step": [0, 1, 1.5, 0, 1, 2]}, "not all are integers"),
+        ({"episode": [[1]] * 6}, "episodes are identified by integers, text or dates"),
+        ({"obs_0": [0, 0, 1e39, 0, 0, 0]}, "too large for float32"),
+        (
+            single_action([0, 1] * 3, propensity=[0.5, 0.5, 1.5, 0.5, 0.0, 0.5]),
+            "propensities are not within (0, 1]",
+        ),
+    ],
+)
+def test_values_outside_the_range_of_their_role_are_refused(
+    changes: dict[str, Any], message: str, tmp_path: Path
+):
+    assert message in refusal(write_changed(tmp_path, **changes))
+
+
+def test_a_table_of_episodes_that_are_too_short_is_refused(tmp_path: Path):
+    path = write(tmp_path / "logs.parquet", episodes([1, 1], ["U", "U"]) | {"action_0": [0, 1.0]})
+    assert "holds no transitions" in refusal(path)
 
 
 # --- Actions ---
 
 
-def write_single_action(tmp_path: Path, values: Any, **columns: Any) -> Path:
-    """Write a table with the one action column `action`."""
-    return write_changed(
-        tmp_path, **{"action_0": None, "action_1": None, "action": values, **columns}
-    )
-
-
 def test_a_constant_action_is_refused(tmp_path: Path):
     message = refusal(write_changed(tmp_path, action_1=[0.5] * 6))
     assert "column action_1 is always 0.5: remove it from dataset.columns.action" in message
-    assert "is always push: two actions are the minimum" in refusal(
-        write_single_action(tmp_path, ["push"] * 6)
-    )
 
 
 @pytest.mark.parametrize(
     ("value", "shown"),
-    [("é\n", "'é\\n'"), ("", "''"), (" a", "' a'"), ("x" * 99, "x" * 40 + "…"), (True, "true")],
+    [
+        *(("push", "push"), ("é\n", "'é\\n'"), ("", "''"), (" a", "' a'"), (True, "true")),
+        ("x" * 99, "x" * 40 + "…"),
+    ],
 )
-def test_a_value_is_printed_on_one_line(tmp_path: Path, value: Any, shown: str):
-    message = refusal(write_single_action(tmp_path, [value] * 6))
+def test_a_constant_discrete_action_is_refused_with_its_value_on_one_line(
+    tmp_path: Path, value: Any, shown: str
+):
+    message = refusal(write_changed(tmp_path, **single_action([value] * 6)))
     assert f"column action is always {shown}: two actions are the minimum" in message
 
 
 def test_more_than_a_thousand_discrete_actions_are_refused(tmp_path: Path):
-    columns = episodes([1_001], ["T"])
-    columns["action"] = np.arange(1_001)
-    path = write(tmp_path / "logs.parquet", columns)
-    message = refusal(path, "action=[action]")
+    columns = episodes([1_001], ["T"]) | {"action": np.arange(1_001)}
+    message = refusal(write(tmp_path / "logs.parquet", columns), "action=[action]")
     assert "more than 1,000 distinct actions" in message
     assert "dataset.columns.discrete=false" in message
 
 
-def test_action_settings_that_do_not_fit_the_columns_are_refused(tmp_path: Path):
-    path = write_changed(tmp_path)
-    assert "needs one action column" in refusal(path, "discrete=true")
-    assert "needs 2 numbers" in refusal(path, "action_low=[0]", "action_high=[1]")
-    bounds = ("action_low=[0]", "action_high=[1]")
-    assert "has no effect" in refusal(write_single_action(tmp_path, [0, 1, 0, 1, 0, 1]), *bounds)
-    assert "not all are integers" in refusal(
-        write_single_action(tmp_path, [0.5] * 6), "discrete=true"
-    )
-    assert "holds text" in refusal(write_single_action(tmp_path, ["a"] * 6), "discrete=false")
+@pytest.mark.parametrize(
+    ("changes", "settings", "message"),
+    [
+        ({}, ["discrete=true"], "needs one action column"),
+        ({}, ["action_low=[0]", "action_high=[1]"], "needs 2 numbers"),
+        (single_action([0, 1] * 3), ["action_low=[0]", "action_high=[1]"], "has no effect"),
+        (single_action([0.5] * 6), ["discrete=true"], "not all are integers"),
+        (single_action(["a"] * 6), ["discrete=false"], "holds text"),
+        ({}, ["action_low=[0,0]", "action_high=[0.1,1]"], "are outside"),
+    ],
+)
+def test_action_settings_that_do_not_fit_the_columns_are_refused(
+    changes: dict[str, Any], settings: list[str], message: str, tmp_path: Path
+):
+    assert message in refusal(write_changed(tmp_path, **changes), *settings)
 
 
 @pytest.mark.parametrize(
@@ -300,56 +322,27 @@ def test_incomplete_or_empty_bounds_are_refused(bounds: tuple[str, ...]):
         columns_of(*bounds)
 
 
-def test_actions_beyond_the_typed_bounds_are_refused(tmp_path: Path):
-    path = write_changed(tmp_path)
-    assert "are outside" in refusal(path, "action_low=[0,0]", "action_high=[0.1,1]")
+TWO_ACTIONS = Spaces(2, 2, True, (), ())
+PLANE = Spaces(2, 2, False, (-1, -1), (1, 1))
 
 
-def test_propensities_that_are_not_probabilities_are_refused(tmp_path: Path):
-    path = write_single_action(
-        tmp_path, [0, 1, 0, 1, 0, 1], propensity=[0.5, 0.5, 1.5, 0.5, 0.0, 0.5]
-    )
-    assert "propensities are not within (0, 1]" in refusal(path)
+@pytest.mark.parametrize(
+    ("changes", "simulator", "message"),
+    [
+        ({}, Spaces(3, 2, False, (-1, -1), (1, 1)), "matches 2 columns (obs_0, obs_1), the simula"),
+        ({}, TWO_ACTIONS, "the simulator has 2 discrete actions"),
+        ({}, Spaces(2, 1, False, (-1,), (1,)), "the simulator has 1 action dimensions"),
+        ({}, Spaces(2, 2, False, (0, 0), (0.1, 1)), "are outside"),
+        (single_action(["a", "b"] * 3), TWO_ACTIONS, "the simulator has 2 discrete actions"),
+        (single_action([0, 1, 2] * 2), TWO_ACTIONS, "not among 0 … 1"),
+    ],
+)
+def test_data_that_do_not_fit_the_simulator_are_refused(
+    changes: dict[str, Any], simulator: Spaces, message: str, tmp_path: Path
+):
+    assert message in refusal(write_changed(tmp_path, **changes), spaces=simulator)
 
 
-def test_data_that_do_not_fit_the_simulator_are_refused(tmp_path: Path):
-    path = write_changed(tmp_path)
-    message = refusal(path, spaces=Spaces(3, 2, False, (-1, -1), (1, 1)))
-    assert "matches 2 columns (obs_0, obs_1), the simulator has 3" in message
-    two = "the simulator has 2 discrete actions"
-    assert two in refusal(path, spaces=Spaces(2, 2, True, (), ()))
-    one = "the simulator has 1 action dimensions"
-    assert one in refusal(path, spaces=Spaces(2, 1, False, (-1,), (1,)))
-    real = Spaces(2, 2, False, (-1, -1), (1, 1))
-    assert "has no effect with a simulator" in refusal(path, "discrete=false", spaces=real)
-    assert "are outside" in refusal(path, spaces=Spaces(2, 2, False, (0, 0), (0.1, 1)))
-    text = write_single_action(tmp_path, ["a", "b"] * 3)
-    assert two in refusal(text, spaces=Spaces(2, 2, True, (), ()))
-    beyond = write_single_action(tmp_path, [0, 1, 2] * 2)
-    assert "not among 0 … 1" in refusal(beyond, spaces=Spaces(2, 2, True, (), ()))
-
-
-def test_files_with_different_types_of_actions_or_episodes_are_refused(tmp_path: Path):
-    first, second = episodes([2, 2], ["T", "T"]), episodes([2, 2], ["T", "T"])
-    first["action"], second["action"] = [0, 1, 0, 1], ["a", "b", "a", "b"]
-    second["episode"] += 2
-    write(tmp_path / "x_1.parquet", first)
-    write(tmp_path / "x_2.parquet", second)
-    assert "is string, in other files int64" in refusal(
-        f"{tmp_path}/x_*.parquet", "action=[action]"
-    )
-    second["action"], second["episode"] = [1, 0, 1, 0], ["c", "c", "d", "d"]
-    write(tmp_path / "x_2.parquet", second)
-    assert "column episode is string, in other files" in refusal(f"{tmp_path}/x_*.parquet")
-
-
-def test_a_table_of_episodes_that_are_too_short_is_refused(tmp_path: Path):
-    path = write(tmp_path / "logs.parquet", episodes([1, 1], ["U", "U"]) | {"action_0": [0, 1.0]})
-    assert "holds no transitions" in refusal(path)
-
-
-def test_a_column_of_structs_is_refused(tmp_path: Path):
-    path = tmp_path / "logs.parquet"
-    columns = episodes([2], ["T"]) | {"obs_0": pa.array([{"a": 1}, {"a": 2}])}
-    pa.parquet.write_table(pa.table(columns), path)
-    assert "split it into one column per number" in refusal(path)
+def test_settings_of_the_action_space_have_no_effect_with_a_simulator(tmp_path: Path):
+    message = refusal(write_changed(tmp_path), "discrete=false", spaces=PLANE)
+    assert "has no effect with a simulator" in message
