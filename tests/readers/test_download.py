@@ -10,9 +10,10 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -25,8 +26,46 @@ CONTENT = SIGNATURE + np.random.default_rng(0).bytes(300_000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 
+LENGTH = {"Content-Length": str(len(CONTENT))}
+PAGE = b"<!DOCTYPE html><title>Sign in</title>"
+
+
+class Answer(NamedTuple):
+    """A response: pause before, then status and headers, then blocks with a pause after each."""
+
+    status: int = 200
+    headers: Mapping[str, str] = LENGTH
+    body: bytes = CONTENT
+    block: int = len(CONTENT)
+    before: float = 0.0
+    after: float = 0.0
+
+
+def redirect(address: str) -> Answer:
+    return Answer(302, {"Location": address, "Content-Length": "0"}, b"")
+
+
+HALF = CONTENT[: len(CONTENT) // 2]
+NOTHING = {"Content-Length": "0"}
+ANSWERS = {
+    "whole": Answer(),
+    "without_length": Answer(headers={}),
+    "half": Answer(body=HALF),
+    "silent": Answer(body=b"", before=5),
+    "silent_at_half": Answer(body=HALF, after=5),
+    "trickle": Answer(block=20_000, after=0.05),
+    "error_500": Answer(500, NOTHING, b""),
+    "error_404": Answer(404, NOTHING, b""),
+    "html": Answer(200, {"Content-Length": str(len(PAGE)), "Content-Type": "text/html"}, PAGE),
+    "empty": Answer(200, NOTHING, b""),
+    "to_a_file": redirect("file:///etc/hostname"),
+    "to_ftp": redirect("ftp://127.0.0.1/x"),
+    "redirect": redirect("/other.hdf5"),
+}
+
+
 class Server(ThreadingHTTPServer):
-    """Answers each request with the next of `answers`, methods of Handler; the last one stays."""
+    """Answers each request with the next of `answers`, keys of ANSWERS; the last one stays."""
 
     daemon_threads = True
     request_queue_size = 20
@@ -47,66 +86,18 @@ class Handler(BaseHTTPRequestHandler):
         """Print nothing."""
 
     def do_GET(self) -> None:
-        server = self.server
-        server.requests += 1
-        answer = server.answers.pop(0) if len(server.answers) > 1 else server.answers[0]
-        getattr(self, answer)()
-
-    def head(self, status: int, **headers: object) -> None:
-        self.send_response(status)
-        for name, value in headers.items():
-            self.send_header(name.replace("_", "-"), str(value))
+        self.server.requests += 1
+        answers = self.server.answers
+        answer = ANSWERS[answers.pop(0) if len(answers) > 1 else answers[0]]
+        time.sleep(answer.before)
+        self.send_response(answer.status)
+        for name, value in answer.headers.items():
+            self.send_header(name, value)
         self.end_headers()
-
-    def whole(self) -> None:
-        self.head(200, Content_Length=len(CONTENT))
-        self.wfile.write(CONTENT)
-
-    def without_length(self) -> None:
-        self.head(200)
-        self.wfile.write(CONTENT)
-
-    def half(self) -> None:
-        self.head(200, Content_Length=len(CONTENT))
-        self.wfile.write(CONTENT[: len(CONTENT) // 2])
-        self.wfile.flush()
-
-    def silent(self) -> None:
-        time.sleep(5)
-
-    def silent_at_half(self) -> None:
-        self.half()
-        time.sleep(5)
-
-    def trickle(self) -> None:
-        self.head(200, Content_Length=len(CONTENT))
-        for start in range(0, len(CONTENT), 20_000):
-            self.wfile.write(CONTENT[start : start + 20_000])
+        for start in range(0, len(answer.body), answer.block):
+            self.wfile.write(answer.body[start : start + answer.block])
             self.wfile.flush()
-            time.sleep(0.05)
-
-    def error_500(self) -> None:
-        self.head(500, Content_Length=0)
-
-    def error_404(self) -> None:
-        self.head(404, Content_Length=0)
-
-    def html(self) -> None:
-        page = b"<!DOCTYPE html><title>Sign in</title>"
-        self.head(200, Content_Length=len(page), Content_Type="text/html")
-        self.wfile.write(page)
-
-    def empty(self) -> None:
-        self.head(200, Content_Length=0)
-
-    def to_a_file(self) -> None:
-        self.head(302, Location="file:///etc/hostname", Content_Length=0)
-
-    def to_ftp(self) -> None:
-        self.head(302, Location="ftp://127.0.0.1/x", Content_Length=0)
-
-    def redirect(self) -> None:
-        self.head(302, Location="/other.hdf5", Content_Length=0)
+            time.sleep(answer.after)
 
 
 @pytest.fixture
@@ -291,6 +282,5 @@ def test_a_changed_file_is_detected(serve, tmp_path):
 
 
 def test_a_file_without_a_recorded_hash_is_accepted(tmp_path):
-    path = tmp_path / "file.hdf5"
-    path.write_bytes(b"put there by hand")
-    download.verify(path, repair="rm it")
+    (tmp_path / "file.hdf5").write_bytes(b"put there by hand")
+    download.verify(tmp_path / "file.hdf5", repair="rm it")

@@ -7,7 +7,6 @@ import contextlib
 import hashlib
 import http.server
 import json
-import os
 import subprocess
 import sys
 import threading
@@ -73,42 +72,37 @@ class _Answer(http.server.BaseHTTPRequestHandler):
 
     def entry(self, name):
         content = self.server.files[name]
-        return {
-            "type": "file",
-            "path": name,
-            "size": len(content),
-            "oid": hashlib.sha1(content).hexdigest(),
-        }
+        digest = hashlib.sha1(content).hexdigest()
+        return {"type": "file", "path": name, "size": len(content), "oid": digest}
+
+    def start(self, status, **headers):
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), str(value))
+        self.end_headers()
 
     def json(self, value):
         content = json.dumps(value).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
+        self.start(200, Content_Type="application/json", Content_Length=len(content))
         self.wfile.write(content)
 
     def file(self, name):
-        content = self.server.files[name]
+        content, size = self.server.files[name], len(self.server.files[name])
         start = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").split("-")[0])
-        faulty = name.endswith(".hdf5") and self.command == "GET"
-        self.send_response(206 if start else 200)
-        self.send_header("ETag", f'"{hashlib.sha1(content).hexdigest()}"')
-        self.send_header("X-Repo-Commit", COMMIT)
-        self.send_header("Accept-Ranges", "bytes")
-        if start:
-            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+        fault = self.server.fault if name.endswith(".hdf5") and self.command == "GET" else None
         rest = content[start:]
-        if faulty and self.server.fault == "short":  # declares half and sends half
+        if fault == "short":  # declares half and sends half
             rest = rest[: len(rest) // 2]
-        self.send_header("Content-Length", str(len(rest)))
-        self.end_headers()
+        headers = {"ETag": f'"{hashlib.sha1(content).hexdigest()}"', "X_Repo_Commit": COMMIT}
+        headers |= {"Accept_Ranges": "bytes", "Content_Length": len(rest)}
+        if start:
+            headers["Content_Range"] = f"bytes {start}-{size - 1}/{size}"
+        self.start(206 if start else 200, **headers)
         if self.command == "HEAD":
             return
-        if faulty and self.server.fault == "broken":  # declares all, sends half, disconnects
+        if fault == "broken":  # declares all, sends half, disconnects
             rest = rest[: len(rest) // 2]
-        if faulty and self.server.fault == "slow":
-            time.sleep(1.5)
+        time.sleep(1.5 if fault == "slow" else 0)
         with contextlib.suppress(ConnectionError):
             self.wfile.write(rest)
 
@@ -140,22 +134,26 @@ def remote(content, tmp_path, monkeypatch):
     server.server_close()
 
 
+def ensure(name=NAME):
+    return ensure_stored(name, alternative=INSTEAD)
+
+
 def is_absent():
     folder = dataset_path(NAME)
     return not folder.exists() and not is_stored(NAME)
 
 
 def test_an_absent_data_set_is_downloaded_and_readable(remote):
-    data = load(MinariReader(ensure_stored(NAME, alternative=INSTEAD)))
+    data = load(MinariReader(ensure()))
     assert (len(data), len(data.ends)) == (2000, 4)
     assert NAME in minari.list_local_datasets()  # Minari itself lists it
     assert not list((dataset_path(NAME).parents[2] / ".downloading").iterdir())
 
 
 def test_a_stored_data_set_sends_no_request(remote):
-    ensure_stored(NAME, alternative=INSTEAD)
+    ensure()
     remote.requests.clear()
-    load(MinariReader(ensure_stored(NAME, alternative=INSTEAD)))
+    load(MinariReader(ensure()))
     assert remote.requests == []
 
 
@@ -164,16 +162,16 @@ def test_a_broken_download_is_never_used(remote, fault, monkeypatch):
     monkeypatch.setattr(minari_download, "ANSWER_TIMEOUT", 10.0)
     remote.fault = fault
     with pytest.raises(DataError, match=rf"{NAME} is not in .* cannot be downloaded \(.+{INSTEAD}"):
-        ensure_stored(NAME, alternative=INSTEAD)
+        ensure()
     assert is_absent()
     remote.fault = None
-    assert len(load(MinariReader(ensure_stored(NAME, alternative=INSTEAD)))) == 2000
+    assert len(load(MinariReader(ensure()))) == 2000
 
 
 def test_an_older_folder_without_metadata_is_replaced(remote):
     (dataset_path(NAME) / "data").mkdir(parents=True)
     (dataset_path(NAME) / "data" / "main_data.hdf5").write_bytes(b"half")
-    assert len(load(MinariReader(ensure_stored(NAME, alternative=INSTEAD)))) == 2000
+    assert len(load(MinariReader(ensure()))) == 2000
 
 
 def test_two_processes_download_once(remote):
@@ -184,16 +182,8 @@ from offline_cql.readers.minari.store import MinariReader
 ensure_stored({NAME!r}, alternative="")
 print(MinariReader({NAME!r}).spaces().observation_dim)
 """
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", code],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=os.environ.copy(),
-        )
-        for _ in range(2)
-    ]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    processes = [subprocess.Popen([sys.executable, "-c", code], **pipes) for _ in range(2)]
     results = [process.communicate(timeout=60) for process in processes]
     assert [out.strip() for out, _ in results] == ["2", "2"]
     assert sum(f"another process is downloading {NAME}" in err for _, err in results) == 1
@@ -203,14 +193,14 @@ print(MinariReader({NAME!r}).spaces().observation_dim)
 
 def test_an_unknown_id_is_refused_with_similar_names(remote):
     with pytest.raises(DataError, match=r"no such data set\): did you mean D4RL/door/human-v2"):
-        ensure_stored("D4RL/door/humann-v2", alternative=INSTEAD)
+        ensure("D4RL/door/humann-v2")
 
 
 def test_the_error_when_offline_names_the_id_and_other_data(remote, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     started = time.monotonic()
     with pytest.raises(DataError, match=rf"{NAME} .*offline.*{INSTEAD}"):
-        ensure_stored(NAME, alternative=INSTEAD)
+        ensure()
     assert time.monotonic() - started < 30
     assert remote.requests == []
 
@@ -219,7 +209,7 @@ def test_a_silent_server_is_given_up(remote, monkeypatch):
     remote.fault = "silent"
     monkeypatch.setattr(minari_download, "ANSWER_TIMEOUT", 2.0)
     with pytest.raises(DataError, match=r"no usable answer from the server within 2 s"):
-        ensure_stored(NAME, alternative=INSTEAD)
+        ensure()
 
 
 def test_the_timeout_of_an_answer_is_below_30_seconds():
@@ -227,7 +217,7 @@ def test_the_timeout_of_an_answer_is_below_30_seconds():
 
 
 def test_simulated_data_send_no_request(remote):
-    ensure_stored("sim/hopper/medium-v0", alternative=INSTEAD)
+    ensure("sim/hopper/medium-v0")
     assert remote.requests == []
     with pytest.raises(DataError, match=r"python collect\.py"):
         load(MinariReader("sim/hopper/medium-v0"))
@@ -240,25 +230,22 @@ def test_a_link_out_of_the_data_set_does_not_enter_the_store(remote, tmp_path):
     (tmp_path / "private").write_text("secret")
     (staging / "more.txt").symlink_to(tmp_path / "private")
     with pytest.raises(DataError, match="is a link out of the data set"):
-        ensure_stored(NAME, alternative=INSTEAD)
+        ensure()
     assert is_absent()
 
 
 def test_the_catalog_lists_simulator_steps_and_episodes():
-    assert catalog()["mujoco/hopper/medium-v0"] == {
-        "env": "Hopper-v5",
-        "steps": 999404,
-        "episodes": 1327,
-    }
+    hopper = {"env": "Hopper-v5", "steps": 999404, "episodes": 1327}
+    assert catalog()["mujoco/hopper/medium-v0"] == hopper
     assert len(catalog()) == 66
 
 
 def test_files_that_arrived_whole_are_not_downloaded_again(remote):
     remote.fault = "broken"
     with pytest.raises(DataError):
-        ensure_stored(NAME, alternative=INSTEAD)
+        ensure()
     remote.fault = None
     remote.requests.clear()
-    ensure_stored(NAME, alternative=INSTEAD)
+    ensure()
     downloaded = [path for verb, path in remote.requests if verb == "GET" and "/resolve/" in path]
     assert [path.rpartition("/")[2] for path in downloaded] == ["main_data.hdf5"]

@@ -50,20 +50,6 @@ def test_nothing_is_shifted_and_nothing_crosses_an_episode(marked: Transitions):
     np.testing.assert_array_equal(np.diff(number) != 0, np.diff(marked.episodes) != 0)
 
 
-def test_truncated_episodes_bootstrap_and_terminated_ones_do_not(marked: Transitions):
-    number = marked.observations[marked.ends - 1, 0].astype(int)
-    expected = [ENDS[i] == "T" for i in number]
-    assert marked.terminated[marked.ends - 1].tolist() == expected
-    assert marked.terminated.sum() == sum(expected)
-
-
-def test_returns_of_terminated_episodes_include_every_reward(marked: Transitions):
-    returns = dict(zip(marked.observations[marked.ends - 1, 0], marked.episode_returns(), strict=1))
-    for number, (length, end) in enumerate(zip(LENGTHS, ENDS, strict=True)):
-        if end == "T":
-            assert returns[number] == sum(100 * number + step for step in range(length))
-
-
 def test_repairs_are_counted(marked: Transitions):
     unterminated = [(length, end) for length, end in zip(LENGTHS, ENDS, strict=True) if end != "T"]
     assert marked.repairs == {
@@ -78,19 +64,23 @@ def test_every_format_gives_the_same_transitions(kind: str, marked: Transitions,
     assert equal(load_table(write(tmp_path / f"logs.{kind}", episodes(LENGTHS, ENDS))), marked)
 
 
+def next_columns(columns: dict[str, Any]) -> dict[str, Any]:
+    return {f"next_obs_{i}": columns[f"obs_{i}"] + 0.5 for i in range(2)}
+
+
 @pytest.mark.parametrize("chunk", [1, 2, 3, 5, 64])
 @pytest.mark.parametrize("next_column", [False, True])
 def test_the_chunk_size_does_not_matter(chunk: int, next_column: bool, tmp_path: Path):
     columns = episodes(LENGTHS, ENDS)
     if next_column:
-        columns |= {f"next_obs_{i}": columns[f"obs_{i}"] + 0.5 for i in range(2)}
+        columns |= next_columns(columns)
     whole = load_table(write(tmp_path / "whole.parquet", columns))
     assert equal(load_table(write(tmp_path / "pieces.parquet", columns), chunk=chunk), whole)
 
 
 def test_a_column_of_next_observations_keeps_the_last_steps(tmp_path: Path):
     columns = episodes([2, 3], ["T", "U"])
-    columns |= {f"next_obs_{i}": columns[f"obs_{i}"] + 0.5 for i in range(2)}
+    columns |= next_columns(columns)
     data = load_table(write(tmp_path / "logs.parquet", columns))
     assert len(data) == 5
     np.testing.assert_array_equal(data.next_observations, data.observations + 0.5)
@@ -100,7 +90,7 @@ def test_a_column_of_next_observations_keeps_the_last_steps(tmp_path: Path):
 def test_a_missing_next_observation_drops_only_rows_that_need_it(tmp_path: Path):
     """A terminated row does not need it; the truncated row is dropped."""
     columns = episodes([2, 3], ["T", "U"])
-    columns |= {f"next_obs_{i}": columns[f"obs_{i}"] + 0.5 for i in range(2)}
+    columns |= next_columns(columns)
     columns["next_obs_1"][[1, 4]] = np.nan
     data = load_table(write(tmp_path / "logs.parquet", columns))
     assert data.lengths.tolist() == [2, 2]
@@ -111,21 +101,6 @@ def test_a_missing_next_observation_drops_only_rows_that_need_it(tmp_path: Path)
 def without(columns: dict[str, Any], *names: str) -> dict[str, Any]:
     """Return the other columns."""
     return {name: values for name, values in columns.items() if name not in names}
-
-
-@pytest.mark.parametrize(
-    "dropped",
-    [
-        ("step",),
-        ("episode", "step"),
-        ("terminated", "truncated"),
-        ("episode", "terminated", "truncated"),
-    ],
-)
-def test_episodes_are_separated_by_any_one_of_the_columns(dropped: tuple[str, ...], tmp_path: Path):
-    columns = without(episodes([3, 2, 4], ["U", "U", "U"]), *dropped)
-    data = load_table(write(tmp_path / "logs.parquet", columns))
-    assert data.lengths.tolist() == [2, 1, 3]
 
 
 def test_a_flag_ends_an_episode_whose_steps_continue(tmp_path: Path):
