@@ -21,7 +21,7 @@ from offline_cql.readers.minari.episodes import (
     FLAGS,
     Episode,
     StoredDataset,
-    as_flags,
+    build_episode,
     check_array,
     decode_images,
     stored_shape,
@@ -49,19 +49,13 @@ def _episode(stored: StoredDataset, number: int) -> Episode:
     if not tables:
         raise DataError(f"{name} has no .{stored.format} file")
     columns = {column: _column(name, column, tables) for column in COLUMNS}
-    observations = [
-        _leaf(stored, name, leaf, columns["observations"]) for leaf in stored.layout.leaves
-    ]
-    steps = {column: columns[column][:-1] for column in COLUMNS[1:]}  # without the padding
-    ends = [
-        as_flags(f"{name}: {flag}", _array(f"{name}: {flag}", steps[flag], ())) for flag in FLAGS
-    ]
-    return Episode(
-        name,
-        observations,
-        _array(f"{name}: actions", steps["actions"], stored_shape(stored.action)),
-        _array(f"{name}: rewards", steps["rewards"], ()),
-        *ends,
+
+    def array(column: str, inner: tuple[int, ...]) -> Array:
+        steps = columns[column][:-1]  # without the padding
+        return _array(f"{name}: {column}", steps, inner)
+
+    return build_episode(
+        stored, number, array, lambda leaf: _leaf(stored, name, leaf, columns["observations"])
     )
 
 

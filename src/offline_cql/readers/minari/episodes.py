@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -111,11 +111,29 @@ def stored_shape(space: gym.Space[Any]) -> tuple[int, ...]:
     return tuple(space.shape or ())
 
 
-def as_flags(name: str, values: Array) -> npt.NDArray[np.bool_]:
-    """Return terminations or truncations [T] as bool. Raises DataError for floats."""
-    if values.dtype.kind == "f":
-        raise DataError(f"{name} has dtype {values.dtype}, expected booleans")
-    return values.reshape(len(values)).astype(bool)
+def build_episode(
+    stored: StoredDataset,
+    number: int,
+    array: Callable[[str, tuple[int, ...]], Array],
+    leaf: Callable[[Leaf], Array],
+) -> Episode:
+    """Return an episode of arrays that a format reads.
+
+    array(name, inner): [T, *inner] numbers of actions, rewards or a flag; leaf: [T+1, ...] of one
+    part of the observations. Raises DataError for flags of floats.
+    """
+    name = f"{stored.dataset_id}: episode {number}"
+    flags = [array(flag, ()) for flag in FLAGS]
+    for flag, values in zip(FLAGS, flags, strict=True):
+        if values.dtype.kind == "f":
+            raise DataError(f"{name}: {flag} has dtype {values.dtype}, expected booleans")
+    return Episode(
+        name,
+        [leaf(part) for part in stored.layout.leaves],
+        array("actions", stored_shape(stored.action)),
+        array("rewards", ()),
+        *(values.astype(bool) for values in flags),
+    )
 
 
 def decode_images(name: str, leaf: Leaf, files: Iterable[Any]) -> Array:

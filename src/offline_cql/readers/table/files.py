@@ -9,9 +9,9 @@ from __future__ import annotations
 import glob
 import re
 import zipfile
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -38,18 +38,6 @@ class Chunk(NamedTuple):
         return f"{self.path} at row {self.first + row:,}, column {column}"
 
 
-class TableFile(Protocol):
-    """A file with named, typed columns."""
-
-    path: Path
-    schema: pa.Schema
-    rows: int | None  # None: unknown before the file is read
-
-    def batches(self, names: list[str], *, numeric: Collection[str], size: int) -> Iterator[Any]:
-        """Yield record batches; `numeric` columns of a CSV may change from 1 to 1.5."""
-        ...
-
-
 def find_files(path: str) -> list[Path]:
     """Return the files of a path or glob, part_2 before part_10. Raises DataError for none."""
     expanded = Path(path).expanduser()
@@ -73,7 +61,7 @@ def open_table(path: Path) -> TableFile:
     for suffix, table_class in FORMATS.items():
         if path.name.lower().endswith(suffix):
             with translate_errors(path):
-                file: TableFile = table_class(path)
+                file = table_class(path)
             names = file.schema.names
             if duplicates := sorted({name for name in names if names.count(name) > 1}):
                 raise DataError(f"{path} has more than one column {duplicates[0]!r}: rename one")
@@ -98,7 +86,11 @@ def read_chunks(
 
 
 class ParquetTable:
-    """A Parquet file, streamed."""
+    """A Parquet file, streamed; like the other classes it has a schema and the number of rows.
+
+    rows: None if unknown before the file is read. `batches` yields record batches of at most
+    `size` rows; the columns `numeric` of a CSV may change from 1 to 1.5.
+    """
 
     def __init__(self, path: Path):
         self.path = path
@@ -187,7 +179,8 @@ class NpzTable:
             yield pa.RecordBatch.from_arrays(columns, names=names)
 
 
-FORMATS: dict[str, Any] = {
+TableFile: TypeAlias = ParquetTable | CsvTable | NpzTable
+FORMATS: dict[str, Callable[[Path], TableFile]] = {
     ".parquet": ParquetTable,
     ".csv": CsvTable,
     ".csv.gz": CsvTable,
