@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 
 import numpy as np
@@ -52,11 +52,11 @@ class ActionStatistics:
     in nats.
     """
 
-    dimensions: list[ActionDimension]
-    pair_coverage: float | None
-    pair_coverage_min: float | None
-    discrete_actions: list[DiscreteAction]
-    entropy: float | None
+    dimensions: list[ActionDimension] = field(default_factory=list)
+    pair_coverage: float | None = None
+    pair_coverage_min: float | None = None
+    discrete_actions: list[DiscreteAction] = field(default_factory=list)
+    entropy: float | None = None
 
 
 def compute_actions(reader: BlockReader) -> ActionStatistics:
@@ -68,8 +68,6 @@ def compute_actions(reader: BlockReader) -> ActionStatistics:
         dimensions=_compute_dimensions(reader),
         pair_coverage=float(np.mean(coverage)) if coverage else None,
         pair_coverage_min=min(coverage) if coverage else None,
-        discrete_actions=[],
-        entropy=None,
     )
 
 
@@ -80,16 +78,9 @@ def _compute_discrete(reader: BlockReader) -> ActionStatistics:
     for rows in reader.blocks():
         indices = data.rows[rows, data.columns.action][:, 0].astype(np.int64)
         counts += np.bincount(indices, minlength=size)
-    names = data.action_names or tuple(str(k) for k in range(size))
-    return ActionStatistics(
-        dimensions=[],
-        pair_coverage=None,
-        pair_coverage_min=None,
-        discrete_actions=[
-            DiscreteAction(name, int(n)) for name, n in zip(names, counts, strict=True)
-        ],
-        entropy=entropy(counts),
-    )
+    names = data.action_names or map(str, range(size))
+    actions = [DiscreteAction(name, int(n)) for name, n in zip(names, counts, strict=True)]
+    return ActionStatistics(discrete_actions=actions, entropy=entropy(counts))
 
 
 def _compute_dimensions(reader: BlockReader) -> list[ActionDimension]:

@@ -133,11 +133,9 @@ def action_shifted(statistics: DatasetStatistics) -> Result:
     """Detect actions that explain the change of the observation better from another row."""
     if statistics.misalignment is None:
         return None
-    previous, current, next_ = statistics.misalignment.action_r2_gain
-    best = max(previous, next_)
+    best, current, row, timing = _best_other_row(statistics.misalignment.action_r2_gain)
     if best <= max(MIN_R2, SHIFT_FACTOR * current):
         return None
-    row, timing = _shift(next_ > previous)
     return (
         f"the action of the {row} row explains {format_share(best)} of the change of the "
         f"observation, the row's own {format_share(current)}: it may be logged one step {timing}"
@@ -149,19 +147,20 @@ def reward_shifted(statistics: DatasetStatistics) -> Result:
     """Detect rewards that a step explains better in another row."""
     if statistics.misalignment is None:
         return None
-    previous, current, next_ = statistics.misalignment.reward_r2
-    best = max(previous, next_)
+    best, current, row, timing = _best_other_row(statistics.misalignment.reward_r2)
     if best <= MIN_REWARD_R2 or SHIFT_FACTOR * (1 - best) >= 1 - current:
         return None
-    row, timing = _shift(next_ > previous)
     return (
         f"the step explains {format_share(best)} of the reward of the {row} row, "
         f"{format_share(current)} of the row's own: it may be logged one step {timing}"
     )
 
 
-def _shift(is_next: bool) -> tuple[str, str]:
-    return ("following", "late") if is_next else ("previous", "early")
+def _best_other_row(r2: list[float]) -> tuple[float, float, str, str]:
+    """Return R² of the better of the other rows, R² of the row itself, and that row in words."""
+    previous, current, next_ = r2
+    words = ("following", "late") if next_ > previous else ("previous", "early")
+    return max(previous, next_), current, *words
 
 
 # --- Observations --------------------------------------------------------------------------------

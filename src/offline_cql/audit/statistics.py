@@ -121,6 +121,7 @@ def compute_statistics(
     observations and actions. on_rows is called with the number of rows per block, for progress:
     FULL_PASSES times all rows in total. Raises DataError when the split leaves nothing to train on.
     """
+    split = split_episodes(transitions, dataset)
     reader = BlockReader(transitions, max_rows=SHORT_ROWS if short else None, on_rows=on_rows)
     return DatasetStatistics(
         format=FORMAT,
@@ -128,7 +129,14 @@ def compute_statistics(
         rows_read=reader.size,
         identity=_identity(transitions),
         repairs=dict(transitions.repairs),
-        split=summarize_split(transitions, dataset),
+        split=SplitSummary(
+            training_episodes=len(split.training),
+            training_transitions=split.size,
+            validation_episodes=len(split.validation),
+            reward_scale=dataset.reward_scale,
+            reward_shift=dataset.reward_shift,
+            return_range=dataset.return_range,
+        ),
         scores=scores,
         episodes=compute_episodes(transitions, gamma=gamma),
         rewards=compute_rewards(transitions),
@@ -139,19 +147,6 @@ def compute_statistics(
         propensities=compute_propensities(transitions),
         duplicates=None if short else find_duplicates(reader),
         neighbors=None if short else compute_neighbors(reader, gamma=gamma),
-    )
-
-
-def summarize_split(transitions: Transitions, dataset: DatasetConfig) -> SplitSummary:
-    """Return what a run with these settings trains on; raises DataError when nothing remains."""
-    split = split_episodes(transitions, dataset)
-    return SplitSummary(
-        training_episodes=len(split.training),
-        training_transitions=split.size,
-        validation_episodes=len(split.validation),
-        reward_scale=dataset.reward_scale,
-        reward_shift=dataset.reward_shift,
-        return_range=dataset.return_range,
     )
 
 

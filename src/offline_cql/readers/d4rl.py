@@ -123,7 +123,7 @@ class D4RLReader:
         with _open(self.path) as arrays:
             size = max(len(arrays["rewards"]) - 1, 0)  # the last row has no next observation
             writer.check_disk_space(size)
-            terminal = _flags(self.path, arrays, "terminals")
+            terminal = _flags(arrays["terminals"])
             timeout = self._timeouts(arrays, terminal)
             writer.count_repair("steps_dropped_at_timeouts", int(timeout[:-1].sum()))
             both = (timeout & terminal)[:-1]
@@ -131,7 +131,7 @@ class D4RLReader:
             with ProgressBar(f"reading {self.dataset_id}", size) as bar:
                 for start in range(0, size, CHUNK):
                     stop = min(start + CHUNK, size)
-                    writer.append(_steps(self.path, arrays, terminal, timeout, start, stop))
+                    writer.append(_steps(arrays, terminal, timeout, start, stop))
                     bar.advance(stop - start)
             if size and not timeout[-1]:  # otherwise it is counted as a timeout
                 writer.count_repair("last_step_dropped")
@@ -143,7 +143,7 @@ class D4RLReader:
         first row.
         """
         if "timeouts" in arrays:
-            return _flags(self.path, arrays, "timeouts")
+            return _flags(arrays["timeouts"])
         if not self.episode_length:
             raise DataError(
                 f"{self.path} has no timeouts and there is no simulator with a time limit: choose "
@@ -156,20 +156,18 @@ class D4RLReader:
         return timeout
 
 
-def _steps(
-    path: Path, arrays: dict[str, Any], terminal: Array, timeout: Array, start: int, stop: int
-) -> Steps:
+def _steps(arrays: dict[str, Any], terminal: Array, timeout: Array, start: int, stop: int) -> Steps:
     """Return the transitions of rows start … stop − 1; row `stop` is read as next observation.
 
     terminal, timeout: flags of all rows.
     """
     terminal, timeout = terminal[start : stop + 1], timeout[start : stop + 1]
     keep = ~timeout[:-1]
-    observations = _read(path, arrays, "observations", start, stop + 1)
+    observations = _read(arrays["observations"], start, stop + 1)
     return Steps(
         observations=observations[:-1][keep],
-        actions=_read(path, arrays, "actions", start, stop)[keep],
-        rewards=_read(path, arrays, "rewards", start, stop)[keep],
+        actions=_read(arrays["actions"], start, stop)[keep],
+        rewards=_read(arrays["rewards"], start, stop)[keep],
         next_observations=observations[1:][keep],
         terminated=terminal[:-1][keep],
         # The step before a timeout becomes the last of its episode, unless it is terminal.
@@ -186,22 +184,22 @@ def _open(path: Path) -> Iterator[dict[str, Any]]:
         yield arrays
 
 
-def _read(
-    path: Path, arrays: dict[str, Any], name: str, start: int = 0, stop: int | None = None
-) -> Array:
+def _read(array: h5py.Dataset, start: int = 0, stop: int | None = None) -> Array:
     """Return rows start … stop − 1: [T, D] of observations and actions, [T] otherwise."""
+    path = array.file.filename
     with translate_errors(path, _repair(path)):
-        values: Array = arrays[name][start:stop]
-    return values if name in VECTORS else values.reshape(len(values))
+        values: Array = array[start:stop]
+    return values if array.name.strip("/") in VECTORS else values.reshape(len(values))
 
 
-def _flags(path: Path, arrays: dict[str, Any], name: str) -> Array:
+def _flags(array: h5py.Dataset) -> Array:
     """Return terminals or timeouts [N] as bool. Raises DataError for other values than 0 and 1."""
-    values = _read(path, arrays, name)
+    values = _read(array)
     invalid = (values != 0) & (values != 1)
     if invalid.any():
-        row = int(invalid.argmax())
-        raise DataError(f"{path}: {name} at row {row} is {values[row]}, expected 0 or 1")
+        position = f"{array.name.strip('/')} at row {invalid.argmax()}"
+        value = values[invalid.argmax()]
+        raise DataError(f"{array.file.filename}: {position} is {value}, expected 0 or 1")
     return values.astype(bool)
 
 
@@ -251,5 +249,5 @@ def _names(file: h5py.File) -> str:
     return ", ".join(sorted(map(str, file))) or "nothing"
 
 
-def _repair(path: Path) -> str:
+def _repair(path: Path | str) -> str:
     return f"delete it (rm {path}) and run the same command again, or put an intact copy there"

@@ -45,7 +45,11 @@ def download(
             shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
             try:
                 file = _retrieve(url, partial, title=title, sha256=sha256, timeout=timeout)
-                _require_signature(file, signature)
+                with file.open("rb") as stream:
+                    begin = stream.read(max(len(signature), 40))
+                if not begin.startswith(signature):
+                    fault = f"begins with {begin[:40]!r}, not with {signature!r}"
+                    raise _DownloadError(f"the file {fault}")
                 _publish(file, path)
             finally:
                 shutil.rmtree(partial, ignore_errors=True)
@@ -132,13 +136,6 @@ def _describe(error: Exception) -> str:
     while cause.__cause__ or cause.__context__:
         cause = cause.__cause__ or cause.__context__  # type: ignore[assignment]
     return " ".join(str(cause).split()) or type(cause).__name__
-
-
-def _require_signature(file: Path, signature: bytes) -> None:
-    with file.open("rb") as stream:
-        start = stream.read(max(len(signature), 40))
-    if not start.startswith(signature):
-        raise _DownloadError(f"the file begins with {start[:40]!r}, not with {signature!r}")
 
 
 def _publish(file: Path, path: Path) -> None:

@@ -75,25 +75,24 @@ class Inference:
 
     def text(self) -> str:
         """Return the suggestions with their reasons, and the command with the settings."""
-        lines = [
-            f"{self.path}: {len(self.types):,} columns. Suggested mapping, by names and types:",
-            "",
-        ]
-        for guess in self.guesses:
-            names = ", ".join(self._short(guess.names)) or "?"
-            lines.append(f"  {guess.role:<17}{names}: {guess.reason}")
         used = {name for guess in self.guesses for name in guess.names}
-        rest = [f"{name} ({kind})" for name, kind in self.types.items() if name not in used]
-        if rest:
-            lines.append(f"  {'unused':<17}{', '.join(rest)}")
-        command = [
-            "python audit.py env=logged dataset=table",
-            shlex.quote(f"dataset.path={self.path}"),
-        ]
-        command += map(shlex.quote, self.overrides())
-        lines += ["", "Review and edit the mapping, then run:", ""]
-        lines.append("  " + " \\\n    ".join(command))
-        return "\n".join(lines)
+        rows = {
+            guess.role: f"{', '.join(self._short(guess.names)) or '?'}: {guess.reason}"
+            for guess in self.guesses
+        }
+        if unused := [f"{name} ({kind})" for name, kind in self.types.items() if name not in used]:
+            rows["unused"] = ", ".join(unused)
+        command = ["python audit.py env=logged dataset=table"]
+        command += map(shlex.quote, [f"dataset.path={self.path}", *self.overrides()])
+        return "\n".join(
+            [
+                f"{self.path}: {len(self.types):,} columns. Suggested mapping, by names and types:",
+                "",
+                *(f"  {role:<17}{text}" for role, text in rows.items()),
+                *("", "Review and edit the mapping, then run:", ""),
+                "  " + " \\\n    ".join(command),
+            ]
+        )
 
     def _short(self, names: tuple[str, ...]) -> tuple[str, ...]:
         """Return obs_* for obs_0 … obs_9 if the pattern matches exactly these columns."""
@@ -134,22 +133,17 @@ def _guesses(types: dict[str, Any]) -> tuple[Guess, ...]:
 def _guess_one(role: str, candidates: dict[str, Any]) -> Guess | None:
     """Suggest the column whose name is a word of the role, or the first that contains one."""
     words = WORDS[role].split()
+    hint = "; time limits must be marked as truncated instead" if role == "terminated" else ""
     whole = [name for name in candidates if _core(name, words) in words]
     whole.sort(key=lambda name: words.index(_core(name, words)))
     if whole:
-        return Guess(role, (whole[0],), _reason(f"named {whole[0]}", role))
+        return Guess(role, (whole[0],), f"named {whole[0]}{hint}")
     if role == "step":
         return None  # steps_walked is not a step
     for name in candidates:
         if hits := [word for word in _tokens(name) if word in words and len(word) >= MIN_LENGTH]:
-            return Guess(role, (name,), _reason(f"{hits[0]} is in its name", role))
+            return Guess(role, (name,), f"{hits[0]} is in its name{hint}")
     return None
-
-
-def _reason(reason: str, role: str) -> str:
-    if role != "terminated":
-        return reason
-    return f"{reason}; time limits must be marked as truncated instead"
 
 
 def _guess_actions(unclaimed: dict[str, Any]) -> Guess:
