@@ -20,12 +20,9 @@ BY_ID = {
 # Observation dimensions, action dimensions (or actions), discrete: of the simulator and the data.
 SIZES = {
     "ant": (105, 8, False),
-    "antmaze_large_diverse": (31, 8, False),
-    "antmaze_large_play": (31, 8, False),
-    "antmaze_medium_diverse": (31, 8, False),
-    "antmaze_medium_play": (31, 8, False),
-    "antmaze_umaze": (31, 8, False),
-    "antmaze_umaze_diverse": (31, 8, False),
+    **{f"antmaze_{x}": (31, 8, False) for x in ("umaze", "umaze_diverse")},
+    **{f"antmaze_{x}_diverse": (31, 8, False) for x in ("large", "medium")},
+    **{f"antmaze_{x}_play": (31, 8, False) for x in ("large", "medium")},
     "cartpole": (4, 2, True),
     "door": (39, 28, False),
     "fourrooms": (151, 7, True),

@@ -1,16 +1,13 @@
 """Guarantee: any table loads as a plain converter reads it, or raises a one-line DataError."""
 
-import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+import itertools
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import event, given, settings
+from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 from support.table_case import episodes, load_table, write
 
@@ -18,19 +15,14 @@ from offline_cql.errors import DataError
 
 KINDS = st.sampled_from(["parquet", "csv", "npz"])
 ENDS = st.tuples(st.integers(1, 5), st.sampled_from(["T", "U", ""]))
+FUZZ = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+NUMBERS = itertools.count()  # names of files: the cache knows a file by name, size and time
 BOUNDARIES = ("episode", "step", "terminated")
 
 
-@contextmanager
-def temporary_folder() -> Iterator[Path]:
-    """Create a folder and a cache for one example: Hypothesis runs many per test."""
-    folder = Path(tempfile.mkdtemp())
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OFFLINE_CQL_CACHE", str(folder / "cache"))
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder)
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OFFLINE_CQL_CACHE", str(tmp_path / "cache"))
 
 
 def convert(columns: dict[str, Any]) -> list[list[tuple[Any, ...]]]:
@@ -68,7 +60,7 @@ def convert(columns: dict[str, Any]) -> list[list[tuple[Any, ...]]]:
     return [steps for steps in result if steps]
 
 
-@settings(deadline=None, max_examples=150)
+@settings(FUZZ, max_examples=150)
 @given(
     parts=st.lists(ENDS, min_size=2, max_size=8),
     dropped=st.sets(st.sampled_from([*BOUNDARIES, "truncated"])),
@@ -82,6 +74,7 @@ def test_a_table_loads_as_a_plain_converter_reads_it(
     next_column: bool,
     kind: str,
     chunk: int,
+    tmp_path: Path,
 ):
     columns = episodes([length for length, _ in parts], [end for _, end in parts])
     if next_column:
@@ -89,20 +82,20 @@ def test_a_table_loads_as_a_plain_converter_reads_it(
     columns = {name: values for name, values in columns.items() if name not in dropped}
     has_boundaries = any(name in columns for name in (*BOUNDARIES, "truncated"))
     expected = convert(columns) if has_boundaries else []
-    with temporary_folder() as folder:
-        path = write(folder / f"logs.{kind}", columns)
-        bounds = ("action_low=[0,0]", "action_high=[1,1]")
-        if not expected:
-            with pytest.raises(DataError):
-                load_table(path, *bounds, chunk=chunk)
-            return
-        data = load_table(path, *bounds, chunk=chunk)
-        assert data.lengths.tolist() == [len(steps) for steps in expected]
-        steps = [step for part in expected for step in part]
-        np.testing.assert_array_equal(data.observations, [step[0] for step in steps])
-        np.testing.assert_array_equal(data.next_observations, [step[1] for step in steps])
-        np.testing.assert_array_equal(data.rewards, [step[2] for step in steps])
-        np.testing.assert_array_equal(data.terminated, [step[3] for step in steps])
+    path = write(tmp_path / f"{next(NUMBERS)}.{kind}", columns)
+    bounds = ("action_low=[0,0]", "action_high=[1,1]")
+    if not expected:
+        with pytest.raises(DataError):
+            load_table(path, *bounds, chunk=chunk)
+        return
+    data = load_table(path, *bounds, chunk=chunk)
+    assert data.lengths.tolist() == [len(steps) for steps in expected]
+    columns_of_steps = zip(*(step for part in expected for step in part), strict=True)
+    observations, next_observations, rewards, terminated = columns_of_steps
+    np.testing.assert_array_equal(data.observations, observations)
+    np.testing.assert_array_equal(data.next_observations, next_observations)
+    np.testing.assert_array_equal(data.rewards, rewards)
+    np.testing.assert_array_equal(data.terminated, terminated)
 
 
 ODD = st.one_of(
@@ -150,24 +143,23 @@ def corrupt(draw: Any) -> dict[str, Any]:
     return columns
 
 
-@settings(deadline=None, max_examples=400)
+@settings(FUZZ, max_examples=400)
 @given(columns=corrupt(), kind=KINDS, chunk=st.integers(1, 9), mapping=MAPPINGS)
 def test_a_corrupt_table_loads_or_is_refused(
-    columns: dict[str, Any], kind: str, chunk: int, mapping: tuple[str, ...]
+    columns: dict[str, Any], kind: str, chunk: int, mapping: tuple[str, ...], tmp_path: Path
 ):
-    with temporary_folder() as folder:
-        try:
-            path = write(folder / f"logs.{kind}", columns)
-        except (pa.ArrowException, OverflowError, ValueError, TypeError):
-            event("not written")
-            return  # such a file cannot exist
-        try:
-            data = load_table(path, *mapping, chunk=chunk)
-        except DataError as error:
-            event("refused")
-            lines = str(error).splitlines()
-        else:
-            event("loaded")
-            assert np.isfinite(data.rows).all()
-            return
-        assert len(lines) == 1
+    try:
+        path = write(tmp_path / f"{next(NUMBERS)}.{kind}", columns)
+    except (pa.ArrowException, OverflowError, ValueError, TypeError):
+        event("not written")
+        return  # such a file cannot exist
+    try:
+        data = load_table(path, *mapping, chunk=chunk)
+    except DataError as error:
+        event("refused")
+        lines = str(error).splitlines()
+    else:
+        event("loaded")
+        assert np.isfinite(data.rows).all()
+        return
+    assert len(lines) == 1

@@ -84,16 +84,9 @@ def test_steps_are_stored_with_scaled_actions(tmp_path: Path):
 
 def test_the_writer_and_packing_in_memory_agree(tmp_path: Path):
     data = write_steps(logged(), tmp_path)
-    packed = Transitions.pack(
-        observations=data.observations,
-        actions=data.actions,
-        rewards=data.rewards,
-        next_observations=data.next_observations,
-        terminated=data.terminated,
-        episodes=data.episodes,
-        spaces=BOX,
-        dataset_id="another",
-    )
+    names = ("observations", "actions", "rewards", "next_observations", "terminated", "episodes")
+    arrays = {name: getattr(data, name) for name in names}
+    packed = Transitions.pack(**arrays, spaces=BOX, dataset_id="another")
     assert np.array_equal(packed.rows, data.rows)
     assert packed.sha256 == data.sha256
 
@@ -473,14 +466,11 @@ def anything(draw: Any) -> tuple[Steps, tuple[int, ...]]:
         if odd == 0:
             shape = tuple(draw(st.lists(st.integers(0, 6), min_size=1, max_size=3)))
         count = int(np.prod(shape))
-        numbers = NUMBERS if odd == 1 else st.floats(-1, 1)
-        values = draw(st.lists(numbers, min_size=count, max_size=count))
+        elements = NUMBERS if odd == 1 else st.floats(-1, 1)
+        values = draw(st.lists(elements, min_size=count, max_size=count))
         with np.errstate(all="ignore"):
-            return (
-                np.array(values, np.float64)
-                .reshape(shape)
-                .astype(draw(DTYPES) if odd == 2 else kind)
-            )
+            numbers = np.array(values, np.float64).reshape(shape)
+            return numbers.astype(draw(DTYPES) if odd == 2 else kind)
 
     flags = [array(6, kind=bool) for _ in range(2)]
     propensities = [array(6)] if draw(st.booleans()) else []
