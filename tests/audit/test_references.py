@@ -108,7 +108,7 @@ def test_audit_json_holds_statistics_and_findings(tmp_path: Path):
     write_statistics(tmp_path, statistics, findings)
     content = json.loads((tmp_path / "audit.json").read_text())
     assert content.pop("findings") == [vars(finding) for finding in findings]
-    assert content == statistics.to_dict()
+    assert content == dataclasses.asdict(statistics)
     assert content["scores"]["normalized_score"] == 50.0
     names = {finding.name: finding.level for finding in findings}
     assert names == {"observation_increasing": "note", "few_transitions": "note"}

@@ -546,9 +546,8 @@ KEYS = {
 @pytest.mark.parametrize("short", [False, True])
 def test_keys_of_audit_json_are_stable(discrete: bool, short: bool):
     """Programs read them: increase `format` when a key is removed or changes its meaning."""
-    plain = json.loads(
-        json.dumps(statistics_of(cart_data(discrete=discrete), short=short).to_dict())
-    )
+    statistics = statistics_of(cart_data(discrete=discrete), short=short)
+    plain = json.loads(json.dumps(dataclasses.asdict(statistics)))
     assert set(plain) == KEYS
     assert plain["format"] == 1
     assert set(plain["episodes"]) >= {"count", "length", "undiscounted", "discounted", "terminated"}

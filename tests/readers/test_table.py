@@ -188,20 +188,23 @@ def one_action(values: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("values", "indices", "names"),
+    ("values", "settings", "indices", "names"),
     [
-        ([10, 2, -1, 2], [2, 1, 0, 1], ("-1", "2", "10")),
-        (["full", "off", "half", "off"], [0, 2, 1, 2], ("full", "half", "off")),
-        ([True, False, True, True], [1, 0, 1, 1], ("false", "true")),
+        ([10, 2, -1, 2], [], [2, 1, 0, 1], ("-1", "2", "10")),
+        (["full", "off", "half", "off"], [], [0, 2, 1, 2], ("full", "half", "off")),
+        ([True, False, True, True], [], [1, 0, 1, 1], ("false", "true")),
+        ([1.5, 0.0, 1.5, 1.5], ["discrete=false"], [1, -1, 1, 1], ("action",)),
+        ([1, 2, 3, 2], ["discrete=false"], [-1, 0, 1, 0], ("action",)),
     ],
 )
 @pytest.mark.parametrize("kind", FORMATS)
 def test_a_single_column_of_text_or_whole_numbers_is_a_discrete_action(
-    values: Any, indices: Any, names: Any, kind: str, tmp_path: Path
+    values: Any, settings: list[str], indices: Any, names: Any, kind: str, tmp_path: Path
 ):
-    data = load_table(write(tmp_path / f"logs.{kind}", one_action(values)), chunk=2)
-    assert data.spaces == Spaces(2, len(names), True, (), ())
-    assert data.actions.tolist() == indices
+    data = load_table(write(tmp_path / f"logs.{kind}", one_action(values)), *settings, chunk=2)
+    assert data.spaces.discrete == (not settings)
+    assert data.spaces.action_dim == len(names)
+    assert data.actions.ravel().tolist() == indices
     assert data.action_names == names
 
 
@@ -212,19 +215,9 @@ def test_categories_that_do_not_occur_are_not_actions(tmp_path: Path):
     assert data.actions.tolist() == [0, 1, 0, 0]
 
 
-def test_whole_numbers_are_continuous_with_discrete_false(tmp_path: Path):
-    path = write(tmp_path / "logs.csv", one_action([1, 2, 3, 2]))
-    data = load_table(path, "discrete=false")
-    assert data.spaces == Spaces(2, 1, False, (1.0,), (3.0,))
-    assert data.actions[:, 0].tolist() == [-1, 0, 1, 0]
-    assert data.action_names == ("action",)
-
-
 def test_whole_floats_are_discrete_with_discrete_true(tmp_path: Path):
-    data = load_table(
-        write(tmp_path / "l.parquet", one_action([1.0, 0.0, 1.0, 1.0])), "discrete=true"
-    )
-    assert data.actions.tolist() == [1, 0, 1, 1]
+    path = write(tmp_path / "logs.parquet", one_action([1.0, 0.0, 1.0, 1.0]))
+    assert load_table(path, "discrete=true").actions.tolist() == [1, 0, 1, 1]
 
 
 def test_typed_bounds_replace_those_of_the_data(tmp_path: Path):

@@ -6,8 +6,7 @@ Computes and does not judge; `rules.py` does that.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from offline_cql.audit.actions import (
     ActionStatistics,
@@ -100,10 +99,6 @@ class DatasetStatistics:
     propensities: PropensityStatistics | None
     duplicates: Duplicates | None
     neighbors: NeighborStatistics | None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the statistics as nested dicts and lists."""
-        return asdict(self)
 
 
 def compute_statistics(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -87,7 +88,7 @@ def write_statistics(
     folder: Path, statistics: DatasetStatistics, findings: Sequence[Finding]
 ) -> None:
     """Write audit.json: the statistics, and the findings under `findings`."""
-    content = statistics.to_dict() | {"findings": [vars(finding) for finding in findings]}
+    content = asdict(statistics) | {"findings": [vars(finding) for finding in findings]}
     write_json(folder / JSON, content)
 
 

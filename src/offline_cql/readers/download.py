@@ -27,12 +27,11 @@ def download(
     title: str,
     remedy: str,
     signature: bytes,
-    sha256: str | None = None,
     timeout: float = TIMEOUT,
 ) -> None:
     """Download an http(s) address to `path`, unless the file exists.
 
-    signature: the first bytes of a valid file. sha256: of the whole file, where it is published.
+    signature: the first bytes of a valid file.
     Several processes that ask for the same file download it once. Raises DataError
     `<title> cannot be downloaded from <url> (<reason>): <remedy>`; then `path` does not exist.
     """
@@ -44,7 +43,7 @@ def download(
                 return
             shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
             try:
-                file = _retrieve(url, partial, title=title, sha256=sha256, timeout=timeout)
+                file = _retrieve(url, partial, title=title, timeout=timeout)
                 with file.open("rb") as stream:
                     begin = stream.read(max(len(signature), 40))
                 if not begin.startswith(signature):
@@ -90,7 +89,7 @@ def _with_suffix(path: Path, suffix: str) -> Path:
     return path.with_name(path.name + suffix)
 
 
-def _retrieve(url: str, folder: Path, *, title: str, sha256: str | None, timeout: float) -> Path:
+def _retrieve(url: str, folder: Path, *, title: str, timeout: float) -> Path:
     """Download into `folder` and return the file.
 
     In a thread of its own: the timeouts of sockets cover neither name resolution nor several
@@ -106,8 +105,8 @@ def _retrieve(url: str, folder: Path, *, title: str, sha256: str | None, timeout
         pooch.get_logger().setLevel("WARNING")
         try:
             http = pooch.HTTPDownloader(progressbar=bar, chunk_size=BLOCK, timeout=timeout)
-            pooch.retrieve(url, sha256, fname="file", path=folder, downloader=http)
-        except (RequestException, ValueError) as error:  # ValueError: the sha256 differs
+            pooch.retrieve(url, None, fname="file", path=folder, downloader=http)
+        except (RequestException, ValueError) as error:
             errors.append(_DownloadError(_describe(error)))
         except BaseException as error:
             errors.append(error)
