@@ -184,14 +184,10 @@ def test_a_refused_data_set_leaves_no_files(tmp_path: Path, cache: Path):
 
 def start_loading(numbers: Numbers, *, pause: float) -> "subprocess.Popen[str]":
     """Start a process that loads the file slowly."""
-    code = (
-        "import sys; sys.path[:0] = ['tests/readers', 'tests']; from pathlib import Path\n"
-        "from test_cache import Numbers, load\n"
-        f"load(Numbers(Path({str(numbers.path)!r}), pause={pause}))"
-    )
-    root = Path(__file__).resolve().parents[2]
-    command = [sys.executable, "-c", code]
-    return subprocess.Popen(command, cwd=root, stderr=subprocess.PIPE, text=True)
+    code = "from pathlib import Path; from test_cache import Numbers, load\n"
+    code += f"load(Numbers(Path({str(numbers.path)!r}), pause={pause}))"
+    folder, command = Path(__file__).parent, [sys.executable, "-c", code]
+    return subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True)
 
 
 def wait_until(condition: Callable[[], Any]) -> None:

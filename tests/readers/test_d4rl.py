@@ -265,13 +265,6 @@ def test_a_truncated_file_is_refused_with_a_remedy(tmp_path, share):
         read(path)
 
 
-def test_a_web_page_saved_as_hdf5_is_refused(tmp_path):
-    path = tmp_path / "f.hdf5"
-    path.write_text("<!DOCTYPE html><title>Sign in</title>")
-    with pytest.raises(DataError, match=r"signature not found.*delete it \(rm "):
-        read(path)
-
-
 def test_a_flipped_byte_is_detected_by_the_hash_of_the_download(tmp_path):
     path = write(tmp_path / "f.hdf5", arrays(5_000))
     good = file_sha256(path)

@@ -26,17 +26,12 @@ def marked(tmp_path_factory: pytest.TempPathFactory) -> Transitions:
     return load_table(write(folder / "logs.parquet", episodes(LENGTHS, ENDS)))
 
 
-def n_transitions(length: int, end: str) -> int:
-    """Return the transitions of an episode without a column of next observations."""
-    return length if end == "T" else length - 1
-
-
 def equal(one: Transitions, other: Transitions) -> bool:
     return one.sha256 == other.sha256 and one.repairs == other.repairs
 
 
 def test_every_row_that_has_a_next_observation_is_a_transition(marked: Transitions):
-    lengths = [n_transitions(n, end) for n, end in zip(LENGTHS, ENDS, strict=True)]
+    lengths = [n - (end != "T") for n, end in zip(LENGTHS, ENDS, strict=True)]
     assert marked.lengths.tolist() == [length for length in lengths if length]
 
 
@@ -78,24 +73,23 @@ def test_the_chunk_size_does_not_matter(chunk: int, next_column: bool, tmp_path:
     assert equal(load_table(write(tmp_path / "pieces.parquet", columns), chunk=chunk), whole)
 
 
-def test_a_column_of_next_observations_keeps_the_last_steps(tmp_path: Path):
+@pytest.mark.parametrize(
+    ("missing", "lengths", "repairs"),
+    [([], [2, 3], {}), ([1, 4], [2, 2], {"dropped_last_steps": 1})],
+)
+def test_a_column_of_next_observations_keeps_the_last_steps(
+    missing: list[int], lengths: list[int], repairs: dict[str, int], tmp_path: Path
+):
+    """A terminated row does not need its next observation; a truncated row without is dropped."""
     columns = episodes([2, 3], ["T", "U"])
     columns |= next_columns(columns)
+    columns["next_obs_1"][missing] = np.nan
     data = load_table(write(tmp_path / "logs.parquet", columns))
-    assert len(data) == 5
-    np.testing.assert_array_equal(data.next_observations, data.observations + 0.5)
-    assert data.repairs == {}
-
-
-def test_a_missing_next_observation_drops_only_rows_that_need_it(tmp_path: Path):
-    """A terminated row does not need it; the truncated row is dropped."""
-    columns = episodes([2, 3], ["T", "U"])
-    columns |= next_columns(columns)
-    columns["next_obs_1"][[1, 4]] = np.nan
-    data = load_table(write(tmp_path / "logs.parquet", columns))
-    assert data.lengths.tolist() == [2, 2]
-    assert data.truncated.tolist() == [False, False, False, True]
-    assert data.repairs == {"dropped_last_steps": 1}
+    present = ~data.terminated if missing else slice(None)
+    np.testing.assert_array_equal((data.next_observations - data.observations)[present], 0.5)
+    assert data.lengths.tolist() == lengths
+    assert data.truncated.tolist() == [False] * (sum(lengths) - 1) + [True]
+    assert data.repairs == repairs
 
 
 def without(columns: dict[str, Any], *names: str) -> dict[str, Any]:

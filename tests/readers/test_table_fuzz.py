@@ -27,9 +27,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def convert(columns: dict[str, Any]) -> list[list[tuple[Any, ...]]]:
     """Return episodes of (observation, next observation, reward, terminated), row by row."""
-    rows = [
-        dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)
-    ]
+    rows = pa.table(columns).to_pylist()
     parts: list[list[dict[str, Any]]] = []
     for index, row in enumerate(rows):
         previous = rows[index - 1]

@@ -24,21 +24,9 @@ def infer(tmp_path: Path, **columns: Any) -> Inference:
 
 
 def test_common_names_are_recognized_in_any_spelling(tmp_path: Path):
-    inference = infer(
-        tmp_path,
-        state_2=F,
-        state_10=F,
-        Act=N,
-        R=F,
-        traj_id=S,
-        timeStep=N,
-        Done=B,
-        TimeOut=B,
-        nextState_2=F,
-        nextState_10=F,
-        behavior_probability=F,
-        written_at=T,
-    )
+    columns = {"state_2": F, "state_10": F, "Act": N, "R": F, "traj_id": S, "timeStep": N}
+    columns |= {"Done": B, "TimeOut": B, "nextState_2": F, "nextState_10": F}
+    inference = infer(tmp_path, **columns, behavior_probability=F, written_at=T)
     assert inference.mapping == {
         "observation": ("state_2", "state_10"),
         "action": ("Act",),
@@ -147,9 +135,8 @@ def test_the_printed_command_loads_the_file(tmp_path: Path):
     arguments = parse_command(infer_columns(str(path)))
     config = settings(*(text for text in arguments if "columns" not in text))
     assert config.dataset.path == str(path)
-    columns_overrides = [
-        text.removeprefix("dataset.columns.") for text in arguments if "columns" in text
-    ]
+    prefix = "dataset.columns."
+    columns_overrides = [t.removeprefix(prefix) for t in arguments if t.startswith(prefix)]
     data = load_table(path, *columns_overrides)
     assert data.observation_names == ('inside "1" [°C], it\'s', "null", "2nd")
     assert data.action_names == ("heating command",)

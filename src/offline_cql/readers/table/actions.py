@@ -61,9 +61,8 @@ class Actions:
             return integers(chunk, name).to_numpy()  # type: ignore[no-any-return]
         values = _category_values(chunk, name, self.categories.type)
         codes = pc.index_in(values, value_set=self.categories)
-        if codes.null_count:
-            first = int(pc.index(codes.is_null(), True).as_py())
-            raise DataError(f"{chunk.position(first, name)}: the file changed while it was read")
+        is_null = codes.is_null().to_numpy(zero_copy_only=False)
+        chunk.refuse(name, is_null, lambda row: "the file changed while it was read")
         return codes.to_numpy()  # type: ignore[no-any-return]
 
 

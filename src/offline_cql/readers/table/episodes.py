@@ -70,9 +70,15 @@ class EpisodeBoundaries:
     def find_starts(self, chunk: Chunk, ended: Flags) -> Flags:
         """Return starts [T]; ended [T]: terminated or truncated. Raises DataError."""
         ended_before = np.append(self.ended, ended[:-1])
-        if self.mapping.episode:
-            starts = self._changes(chunk, self.mapping.episode)
-            self._refuse_continuation(chunk, ended_before & ~starts)
+        if name := self.mapping.episode:
+            ids = episode_ids(chunk, name)
+            starts = self._changes(chunk, name, ids)
+            fault = "continues after a row that is terminated or truncated: sort by episode, step"
+            chunk.refuse(
+                name,
+                ended_before & ~starts,
+                lambda row: f"episode {format_entry(ids, row)} {fault}, or map other columns",
+            )
         else:
             starts = ended_before
             starts[0] |= chunk.path != self.path
@@ -96,9 +102,8 @@ class EpisodeBoundaries:
             "after another one started: sort by episode, step, or make ids unique across files"
         )
 
-    def _changes(self, chunk: Chunk, name: str) -> Flags:
-        """Return the rows [T] where the episode column changes."""
-        values = episode_ids(chunk, name)
+    def _changes(self, chunk: Chunk, name: str, values: Any) -> Flags:
+        """Return the rows [T] where the values of the episode column change."""
         if self._ids and values.type != self._ids[0].type:
             types = f"{values.type}, in other files {self._ids[0].type}"
             raise DataError(f"{chunk.path}: column {name} is {types}")
@@ -110,18 +115,6 @@ class EpisodeBoundaries:
         if changes.any():
             self._ids.append(values.filter(pa.array(changes)))
         return changes
-
-    def _refuse_continuation(self, chunk: Chunk, invalid: Flags) -> None:
-        """Raise DataError if an episode continues after its end, at the rows `invalid` [T]."""
-        if invalid.any():
-            row = int(np.argmax(invalid))
-            assert self.mapping.episode is not None
-            name = format_entry(episode_ids(chunk, self.mapping.episode), row)
-            position = chunk.position(row, self.mapping.episode)
-            raise DataError(
-                f"{position}: episode {name} continues after a row that is terminated or "
-                "truncated: sort by episode, step, or map other columns"
-            )
 
     def _check_steps(self, chunk: Chunk, name: str, starts: Flags) -> Flags:
         """Raise DataError unless steps grow by one within an episode.
@@ -136,12 +129,14 @@ class EpisodeBoundaries:
             starts = starts | (steps == self.first_step)
         # previous + 1 wraps around at the largest int64.
         invalid = ~starts & ((steps != previous + 1) | (previous == np.iinfo(np.int64).max))
-        if invalid.any():
-            row = int(np.argmax(invalid))
-            raise DataError(
-                f"{chunk.position(row, name)}: step {steps[row]} follows step {previous[row]} in "
-                "one episode, expected one more: sort by episode, step"
-            )
+        chunk.refuse(
+            name,
+            invalid,
+            lambda row: (
+                f"step {steps[row]} follows step {previous[row]} in one episode, expected "
+                "one more: sort by episode, step"
+            ),
+        )
         self.step = int(steps[-1])
         return starts
 

@@ -37,6 +37,14 @@ class Chunk(NamedTuple):
         """Return file, row and column for a message; rows are counted from 0, after the header."""
         return f"{self.path} at row {self.first + row:,}, column {column}"
 
+    def refuse(
+        self, column: str, invalid: npt.NDArray[np.bool_], fault: Callable[[int], str]
+    ) -> None:
+        """Raise DataError at the first row where `invalid` [T] is true; fault(row) describes it."""
+        if invalid.any():
+            row = int(np.argmax(invalid))
+            raise DataError(f"{self.position(row, column)}: {fault(row)}")
+
 
 def find_files(path: str) -> list[Path]:
     """Return the files of a path or glob, part_2 before part_10. Raises DataError for none."""

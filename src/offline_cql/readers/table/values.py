@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from offline_cql.errors import DataError
 from offline_cql.readers.table.files import Chunk
@@ -68,8 +67,8 @@ def non_null(chunk: Chunk, name: str) -> Any:
     """Return a column. Raises DataError for a missing value."""
     values = column(chunk, name)
     if values.null_count:
-        first = int(pc.index(values.is_null(), True).as_py())
-        raise DataError(f"{chunk.position(first, name)}: the value is missing")
+        is_null = values.is_null().to_numpy(zero_copy_only=False)
+        chunk.refuse(name, is_null, lambda row: "the value is missing")
     return values
 
 
@@ -94,11 +93,11 @@ def nullable_numbers(chunk: Chunk, name: str) -> Array:
 def numbers(chunk: Chunk, name: str) -> Array:
     """Return a numeric column [T]. Raises DataError for missing and infinite values."""
     values = nullable_numbers(chunk, name)
-    finite = np.isfinite(values)
-    if not finite.all():
-        first = int(np.argmin(finite))
-        fault = "missing (or NaN)" if np.isnan(values[first]) else "infinite"
-        raise DataError(f"{chunk.position(first, name)}: the value is {fault}")
+
+    def fault(row: int) -> str:
+        return f"the value is {'missing (or NaN)' if np.isnan(values[row]) else 'infinite'}"
+
+    chunk.refuse(name, ~np.isfinite(values), fault)
     return values
 
 
@@ -120,9 +119,7 @@ def flags(chunk: Chunk, name: str | None) -> Flags:
         return np.zeros(chunk.batch.num_rows, bool)
     values = numbers(chunk, name)
     invalid = (values != 0) & (values != 1)
-    if invalid.any():
-        first = int(np.argmax(invalid))
-        raise DataError(f"{chunk.position(first, name)}: {values[first]:g} must be 0 or 1")
+    chunk.refuse(name, invalid, lambda row: f"{values[row]:g} must be 0 or 1")
     return values.astype(bool)
 
 
