@@ -82,6 +82,14 @@ def read_offline_run(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in process.stdout.splitlines()]
 
 
+def log_gaps(name: str, run: RunInfo, *gaps: float, status: str = "finished") -> None:
+    """Log a gap at updates 100, 200, … and finish."""
+    (logger,) = make_loggers([name], run)
+    for number, gap in enumerate(gaps, start=1):
+        logger.log_metrics({"critic/gap": gap}, step=100 * number)
+    logger.finish({"status": status, "return_mean": 3.0}, succeeded=status == "finished")
+
+
 def records(folder: Path, kind: str) -> list[dict[str, Any]]:
     return [record[kind] for record in read_offline_run(folder) if record["type"] == kind]
 
@@ -98,26 +106,22 @@ def test_two_jobs_of_one_process_are_two_runs_at_wandb(tmp_path: Path):
         folder = tmp_path / f"run{number}"
         folder.mkdir()
         names = {"run_id": f"0000000{number}", "group": "grid"}
-        (logger,) = make_loggers(["wandb"], info(folder, config={"seed": number}, **names))
-        logger.log_metrics({"critic/gap": 0.5 * number}, step=100)
-        logger.log_metrics({"critic/gap": 2.0}, step=200)
-        logger.finish({"status": status, "return_mean": 3.0}, succeeded=status == "finished")
-    first, second = (read_offline_run(tmp_path / f"run{number}") for number in (1, 2))
-    run = next(record["run"] for record in first if record["type"] == "run")
+        run = info(folder, config={"seed": number}, **names)
+        log_gaps("wandb", run, 0.5 * number, 2.0, status=status)
+    first, second = tmp_path / "run1", tmp_path / "run2"
+    (run,) = records(first, "run")
     assert (run["run_id"], run["run_group"], run["tags"]) == ("00000001", "grid", ["a", "b"])
     assert (run["display_name"], run["project"]) == ("run1", "tests")
     assert run["config"]["update"]["seed"] == 1
-    assert metric_values(tmp_path / "run1", "critic/gap") == [(100, 0.5), (200, 2.0)]
-    assert metric_values(tmp_path / "run2", "critic/gap") == [(100, 1.0), (200, 2.0)]
-    metrics = [record["metric"] for record in first if record["type"] == "metric"]
-    assert {metric.get("step_metric") for metric in metrics} == {None, "update"}
-    summaries = [record["summary"]["update"] for record in first if record["type"] == "summary"]
+    assert metric_values(first, "critic/gap") == [(100, 0.5), (200, 2.0)]
+    assert metric_values(second, "critic/gap") == [(100, 1.0), (200, 2.0)]
+    steps = {metric.get("step_metric") for metric in records(first, "metric")}
+    assert steps == {None, "update"}
+    summaries = [summary["update"] for summary in records(first, "summary")]
     assert {"result/return_mean": 3, "result/status": "finished"} in summaries
-    exits = [
-        record["exit"].get("exit_code", 0) for record in first + second if record["type"] == "exit"
-    ]
-    assert exits == [0, 1]
-    assert next(r["run"] for r in second if r["type"] == "run")["run_id"] == "00000002"
+    exits = [*records(first, "exit"), *records(second, "exit")]
+    assert [record.get("exit_code", 0) for record in exits] == [0, 1]
+    assert [record["run_id"] for record in records(second, "run")] == ["00000002"]
 
 
 def test_an_open_wandb_run_of_the_process_is_not_used(tmp_path: Path, monkeypatch: Any):
@@ -129,9 +133,7 @@ def test_an_open_wandb_run_of_the_process_is_not_used(tmp_path: Path, monkeypatc
     other.mkdir()
     folder.mkdir()
     with wandb.init(project="other", dir=other, mode="offline"):
-        (logger,) = make_loggers(["wandb"], info(folder))
-        logger.log_metrics({"critic/gap": 1.0}, step=100)
-        logger.finish({}, succeeded=True)
+        log_gaps("wandb", info(folder), 1.0)
     assert metric_values(folder, "critic/gap") == [(100, 1.0)]
     assert not [row for row in records(other, "history") if "critic/gap" in row["item"]]
 
@@ -168,9 +170,7 @@ def test_a_server_that_cannot_be_reached_means_offline(
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     monkeypatch.setattr(loggers, "WANDB_INIT_TIMEOUT", 1.0)
-    (logger,) = make_loggers(["wandb"], info(tmp_path, run_id="0000000a"))
-    logger.log_metrics({"critic/gap": 1.0}, step=100)
-    logger.finish({"status": "finished"}, succeeded=True)
+    log_gaps("wandb", info(tmp_path, run_id="0000000a"), 1.0)
     error = capsys.readouterr().err
     assert "warning: W&B could not be reached" in error
     assert f"Upload later with: wandb sync {tmp_path}/wandb/offline-*" in error
@@ -180,8 +180,7 @@ def test_a_server_that_cannot_be_reached_means_offline(
 
 def test_a_malformed_key_means_offline(tmp_path: Path, monkeypatch: Any, capsys: Any):
     monkeypatch.setenv("WANDB_API_KEY", "not a key")
-    (logger,) = make_loggers(["wandb"], info(tmp_path, run_id="0000000b"))
-    logger.finish({"status": "finished"}, succeeded=True)
+    log_gaps("wandb", info(tmp_path, run_id="0000000b"))
     assert "logging offline" in capsys.readouterr().err
     assert [run["run_id"] for run in records(tmp_path, "run")] == ["0000000b"]
 
@@ -330,9 +329,7 @@ def test_two_loggers_receive_the_same_metrics(tmp_path: Path, monkeypatch: Any):
 def test_mlflow_logs_into_the_run_folder(tmp_path: Path, monkeypatch: Any):
     mlflow = pytest.importorskip("mlflow")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    (logger,) = make_loggers(["mlflow"], info(tmp_path, config={"cql": {"alpha": 5.0}}))
-    logger.log_metrics({"critic/gap": 1.5}, step=100)
-    logger.finish({"status": "finished"}, succeeded=True)
+    log_gaps("mlflow", info(tmp_path, config={"cql": {"alpha": 5.0}}), 1.5)
     client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
     (run,) = client.search_runs([client.get_experiment_by_name("tests").experiment_id])
     assert (run.info.status, run.data.params["cql/alpha"]) == ("FINISHED", "5.0")

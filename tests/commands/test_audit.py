@@ -12,13 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
-from support.config import compose_config, run_entry_point
+from support.config import compose_config, run_entry_point, settings
 from support.train import SIZE, TINY
 
 from offline_cql.audit.finding import Finding
 from offline_cql.commands.audit import audit, next_command, raise_for_findings
 from offline_cql.commands.tables import print_verbatim
-from offline_cql.config import AuditConfig, validate_config
 from offline_cql.errors import ConfigError, DataError
 from offline_cql.io import read_json
 
@@ -130,8 +129,8 @@ def test_infer_prints_a_mapping_and_writes_nothing(tmp_path: Path, capsys):
 
 
 def test_scores_and_split_follow_the_settings(tmp_path: Path):
-    settings = (f"dataset.size={SIZE}", "dataset.validation_fraction=0.5", "gamma=0.5")
-    content = run_audit(tmp_path / "out", *settings)
+    overrides = (f"dataset.size={SIZE}", "dataset.validation_fraction=0.5", "gamma=0.5")
+    content = run_audit(tmp_path / "out", *overrides)
     assert content["scores"]["reference_max"] == -150.0
     assert content["scores"]["reference_source"] == "random actions and a good controller, rounded"
     split = content["split"]
@@ -143,7 +142,7 @@ def test_scores_and_split_follow_the_settings(tmp_path: Path):
 def test_infer_needs_a_table():
     message = "infer=true needs your own file: dataset=table dataset.path=FILE"
     with pytest.raises(ConfigError, match=message):
-        validate_config(AuditConfig, compose_config("infer=true", entry_point="audit"))
+        settings("infer=true", entry_point="audit")
 
 
 def finding(level: str) -> Finding:

@@ -8,11 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.config import ROOT, compose_config, run_entry_point
+from support.config import ROOT, compose_config, run_entry_point, settings
 from support.run_dirs import write_grid, write_run
 
 from offline_cql.commands.report import report
-from offline_cql.config import ReportConfig, validate_config
 from offline_cql.errors import ConfigError
 from offline_cql.io import read_json
 
@@ -143,7 +142,7 @@ def test_a_folder_without_runs_is_a_one_line_error(tmp_path: Path):
 )
 def test_settings_out_of_range(override: str, message: str):
     with pytest.raises(ConfigError) as error:
-        validate_config(ReportConfig, compose_config("runs=x", override, entry_point="report"))
+        settings("runs=x", override, entry_point="report")
     assert str(error.value).startswith(message)
 
 

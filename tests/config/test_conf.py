@@ -10,14 +10,7 @@ from omegaconf import OmegaConf
 from support.config import CONF, compose_config, settings
 
 from offline_cql.agents.penalty import alpha_at
-from offline_cql.config import (
-    CollectConfig,
-    EvaluateConfig,
-    EvaluationConfig,
-    Section,
-    validate_config,
-)
-from offline_cql.config.entry_points import TrainConfig
+from offline_cql.config import EnvConfig, EvaluationConfig, Section, TrainConfig
 from offline_cql.config.keys import setting_keys
 from offline_cql.errors import ConfigError
 
@@ -35,11 +28,8 @@ def content(path: Path) -> dict[str, Any]:
 
 # Settings that an option requires: data that exist.
 LOGS = ("dataset=table", "dataset.path=logs.csv")
-NEEDED = {
-    "dataset=table": LOGS[1:],
-    "dataset=minari": ("env=hopper",),
-    "dataset=d4rl": ("env=hopper",),
-}
+HOPPER = ("env=hopper",)
+NEEDED = {"dataset=table": LOGS[1:], "dataset=minari": HOPPER, "dataset=d4rl": HOPPER}
 
 
 def recordable(env: str) -> bool:
@@ -51,9 +41,7 @@ def recordable(env: str) -> bool:
 def test_every_option_of_every_group_composes_and_is_valid(option: str):
     group, _, name = option.partition("=")
     if group == "ope":  # an option of evaluate.py
-        assert validate_config(
-            EvaluateConfig, compose_config("run=x", option, entry_point="evaluate")
-        )
+        assert settings("run=x", option, entry_point="evaluate")
         return
     logs_only = group == "env" and not recordable(name)
     settings(option, *(LOGS if logs_only else NEEDED.get(option, ())))
@@ -63,17 +51,15 @@ def test_every_option_of_every_group_composes_and_is_valid(option: str):
 def test_every_environment_with_qualities_can_be_recorded(env: str):
     if not recordable(env):
         with pytest.raises(ConfigError, match="no simulated data come with it"):
-            validate_config(CollectConfig, compose_config(f"env={env}", entry_point="collect"))
+            settings(f"env={env}", entry_point="collect")
         return
-    config = validate_config(CollectConfig, compose_config(f"env={env}", entry_point="collect"))
+    config = settings(f"env={env}", entry_point="collect")
     assert config.dataset.id == f"sim/{env}/{config.env.quality}-v0"
     assert config.dataset.size == 100_000
 
 
 def test_evaluate_needs_a_run_and_has_its_own_episodes():
-    config = validate_config(
-        EvaluateConfig, compose_config("run=outputs/x", entry_point="evaluate")
-    )
+    config = settings("run=outputs/x", entry_point="evaluate")
     assert (config.run, config.checkpoint, config.evaluation.episodes) == ("outputs/x", "last", 100)
     assert config.evaluation.seed != settings().evaluation.seed
 
@@ -101,7 +87,7 @@ def test_a_file_does_not_repeat_what_it_inherits():
 
 def test_the_schema_states_no_number():
     """A default in the schema would repeat a number of conf/."""
-    for section in (*Section.__subclasses__(), TrainConfig, EvaluationConfig):
+    for section in (*Section.__subclasses__(), EnvConfig, EvaluationConfig, TrainConfig):
         for name, field in section.model_fields.items():
             empty = field.default is None or field.default_factory is dict
             assert field.is_required() or empty, f"{section.__name__}.{name}"

@@ -3,6 +3,7 @@
 import csv
 import multiprocessing
 import os
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -25,45 +26,34 @@ def test_a_file_of_that_name_counts_too(tmp_path: Path):
     assert (tmp_path / "run").read_text() == "mine"
 
 
-def put_run_dir(wanted: Path, names: Any) -> None:
-    names.put(create_run_dir(wanted).name)
+FORK = multiprocessing.get_context("fork")
 
 
 def test_processes_never_share_a_folder(tmp_path: Path):
-    context = multiprocessing.get_context("fork")
-    names = context.Queue()
-    processes = [
-        context.Process(target=put_run_dir, args=(tmp_path / "run", names)) for _ in range(5)
-    ]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-    assert sorted(names.get() for _ in processes) == ["run", "run-2", "run-3", "run-4", "run-5"]
+    with ProcessPoolExecutor(5, FORK) as pool:
+        folders = list(pool.map(create_run_dir, [tmp_path / "run"] * 5))
+    names = ["run", "run-2", "run-3", "run-4", "run-5"]
+    assert sorted(folder.name for folder in folders) == names
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
 
 
-def put_outcome(folder: Path, outcomes: Any) -> None:
-    """Try to lock a folder; put "locked" or the error into the queue."""
+def try_to_lock(folder: Path) -> str:
+    """Return "locked", or the error."""
     try:
         with locked(folder):
-            outcomes.put("locked")
+            return "locked"
     except ConfigError as error:
-        outcomes.put(str(error))
+        return str(error)
 
 
 def test_a_second_process_is_refused_while_the_first_one_writes(tmp_path: Path):
-    context = multiprocessing.get_context("fork")
-    outcomes = context.Queue()
-
-    def try_to_lock() -> str:
-        process = context.Process(target=put_outcome, args=(tmp_path, outcomes))
-        process.start()
-        process.join()
-        return str(outcomes.get())
+    def outcome() -> str:
+        with ProcessPoolExecutor(1, FORK) as pool:  # a new process, without this one's lock
+            return pool.submit(try_to_lock, tmp_path).result()
 
     with locked(tmp_path):
-        assert try_to_lock() == f"{tmp_path} is in use by process {os.getpid()}; wait for it"
-    assert try_to_lock() == "locked"
+        assert outcome() == f"{tmp_path} is in use by process {os.getpid()}; wait for it"
+    assert outcome() == "locked"
 
 
 def test_a_failed_write_leaves_the_old_content_and_no_other_file(tmp_path: Path, monkeypatch: Any):

@@ -5,11 +5,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from offline_cql.config import TrainConfig, validate_config
+from offline_cql.config import validate_config
+from offline_cql.config.entry_points import ENTRY_POINTS
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 ROOT = CONF.parent
@@ -26,9 +28,10 @@ def _compose(overrides: tuple[str, ...], entry_point: str) -> DictConfig:
         return compose(entry_point, list(overrides))
 
 
-def settings(*overrides: str) -> TrainConfig:
-    """Return the validated settings of `python train.py <overrides>`."""
-    return validate_config(TrainConfig, compose_config(*overrides))
+def settings(*overrides: str, entry_point: str = "train") -> Any:
+    """Return the validated settings of `python <entry point>.py <overrides>`."""
+    config = compose_config(*overrides, entry_point=entry_point)
+    return validate_config(ENTRY_POINTS[entry_point], config)
 
 
 def run_entry_point(
