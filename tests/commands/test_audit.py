@@ -24,8 +24,13 @@ from offline_cql.io import read_json
 pytestmark = pytest.mark.usefixtures("recorded")
 
 
-def write_table(folder: Path, *, reward: float | None = None, terminated: bool = False) -> Path:
-    """Write a log of 50 episodes of 30 steps that all end terminated or all truncated."""
+def write_table(
+    folder: Path, *, reward: float | None = None, terminated: bool = False
+) -> tuple[str, ...]:
+    """Write a log of 50 episodes of 30 steps that all end terminated or all truncated.
+
+    Returns the overrides that select it.
+    """
     generator = np.random.default_rng(0)
     size = 1_500
     action = generator.uniform(-1, 1, size)
@@ -41,9 +46,8 @@ def write_table(folder: Path, *, reward: float | None = None, terminated: bool =
         "terminated": last & terminated,
         "truncated": last & (not terminated),
     }
-    path = folder / "logs.parquet"
-    pq.write_table(pa.table(columns), path)
-    return path
+    pq.write_table(pa.table(columns), folder / "logs.parquet")
+    return ("env=logged", "dataset=table", f"dataset.path={folder}/logs.parquet")
 
 
 def run_audit(out: Path, *overrides: str) -> dict:
@@ -89,11 +93,8 @@ def test_unreadable_data_are_one_line_on_stderr(tmp_path: Path):
 
 
 def test_error_finding_is_exit_code_2_after_the_page(tmp_path: Path):
-    path = write_table(tmp_path, reward=0.0)
     out = tmp_path / "out"
-    process = run_entry_point(
-        "audit", "env=logged", "dataset=table", f"dataset.path={path}", f"out={out}"
-    )
+    process = run_entry_point("audit", *write_table(tmp_path, reward=0.0), f"out={out}")
     assert process.returncode == 2
     assert process.stderr.startswith("error: ")
     assert "1 error, the first: every reward is 0" in process.stderr
@@ -102,26 +103,22 @@ def test_error_finding_is_exit_code_2_after_the_page(tmp_path: Path):
 
 
 def test_strict_turns_warnings_into_errors(tmp_path: Path):
-    path = write_table(tmp_path, terminated=True)
-    overrides = ("env=logged", "dataset=table", f"dataset.path={path}")
+    overrides = write_table(tmp_path, terminated=True)
     content = run_audit(tmp_path / "out", *overrides)
-    assert [f["name"] for f in content["findings"] if f["level"] == "warning"] == [
-        "time_limit_as_terminated"
-    ]
+    warnings = [f["name"] for f in content["findings"] if f["level"] == "warning"]
+    assert warnings == ["time_limit_as_terminated"]
     with pytest.raises(DataError, match="1 warning, the first: 50 of 50 episodes terminate"):
         run_audit(tmp_path / "strict", *overrides, "strict=true")
     assert (tmp_path / "strict" / "audit.json").exists()
 
 
 def test_columns_keep_the_names_of_the_table(tmp_path: Path):
-    path = write_table(tmp_path)
-    content = run_audit(tmp_path / "out", "env=logged", "dataset=table", f"dataset.path={path}")
+    content = run_audit(tmp_path / "out", *write_table(tmp_path))
     assert [column["name"] for column in content["observations"]["columns"]] == ["obs_x", "obs_y"]
 
 
 def test_infer_prints_a_mapping_and_writes_nothing(tmp_path: Path, capsys):
-    path = write_table(tmp_path)
-    overrides = ("env=logged", "dataset=table", f"dataset.path={path}")
+    overrides = write_table(tmp_path)
     audit(compose_config(*overrides, "infer=true", f"out={tmp_path / 'out'}", entry_point="audit"))
     printed = capsys.readouterr().out
     assert "obs_x" in printed

@@ -1,7 +1,7 @@
 """Rollouts during training: evaluation.csv, and the score of the last evaluation."""
 
 import csv
-from dataclasses import astuple
+from dataclasses import asdict, astuple
 from pathlib import Path
 from typing import Any
 
@@ -72,11 +72,6 @@ def evaluation_rows(update: int, results: list[EpisodeResult]) -> list[dict[str,
 
 def evaluation_metrics(score: Score) -> dict[str, float]:
     """Return a score by the metric names of docs/metrics.md."""
-    metrics = {
-        "evaluation/return_mean": score.return_mean,
-        "evaluation/return_std": score.return_std,
-        "evaluation/length_mean": score.length_mean,
-    }
-    if score.normalized_score is not None:
-        metrics["evaluation/normalized_score"] = score.normalized_score
-    return metrics
+    values = asdict(score)
+    del values["episodes"]
+    return {f"evaluation/{name}": value for name, value in values.items() if value is not None}

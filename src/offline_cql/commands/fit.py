@@ -142,12 +142,9 @@ def describe_stop(stop: BaseException | None) -> tuple[str, str | None, int | No
 
 def describe_score(score: Score | None) -> dict[str, Any]:
     """Return the last evaluation's part of result.json; None without an evaluation."""
-    return {
-        "return_mean": score.return_mean if score else None,
-        "return_std": score.return_std if score else None,
-        "normalized_score": score.normalized_score if score else None,
-        "episodes": score.episodes if score else 0,
-    }
+    names = ("return_mean", "return_std", "normalized_score")
+    values = {name: getattr(score, name, None) for name in names}
+    return values | {"episodes": score.episodes if score else 0}
 
 
 def create_agent(config: TrainConfig, transitions: Transitions, split: Split) -> Agent:

@@ -29,6 +29,7 @@ Array = npt.NDArray[np.float64]
 
 DPI = 110
 WIDTH = 4.3  # inches; the page scales a plot to its column
+LEGEND_COLUMNS = 3
 WIDE = 20  # largest over median absolute value: more needs a logarithmic axis
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")  # with six colors: 42 distinct combinations
 LINE_STYLES = ("-", "--", "-.", (0, (6, 1, 1, 1, 1, 1)), (0, (8, 2)))
@@ -187,7 +188,7 @@ def draw_reference(axes: Any, value: float) -> None:
     axes.axhline(value, color=colors.REFERENCE, linewidth=1.2, linestyle="--")
 
 
-def add_legend(figure: Figure, *, columns: int = 3) -> None:
+def add_legend(figure: Figure) -> None:
     """List the labeled lines below the plot, where they cover no data."""
     handles: dict[str, Any] = {}
     for axes in figure.axes:
@@ -197,7 +198,7 @@ def add_legend(figure: Figure, *, columns: int = 3) -> None:
             list(handles.values()),
             list(handles),
             loc="outside lower center",
-            ncols=min(columns, len(handles)),
+            ncols=min(LEGEND_COLUMNS, len(handles)),
         )
 
 

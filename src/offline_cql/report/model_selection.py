@@ -271,11 +271,11 @@ def close_to_behavior_cloning(
     The reference is the last validation action distance of behavior cloning or, without such a
     run, of the largest alpha.
     """
-    last = {
-        alpha: _last_distance([run.offline for run in runs])
+    distances = {
+        alpha: distance
         for alpha, runs in by_alpha(grid).items()
+        if (distance := _last_distance([run.offline for run in runs])) is not None
     }
-    distances = {alpha: value for alpha, value in last.items() if value is not None}
     if not distances:
         return {}, ["No validation episodes: it was not checked whether alpha is too large."]
     reference, name = _last_distance(behavior_cloning), "behavior cloning"

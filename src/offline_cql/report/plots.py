@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from offline_cql.render.colors import AXIS, CHOSEN, HIGH_ZONE, LOW_ZONE
 from offline_cql.render.svg import (
     BASELINE_STYLE,
+    LEGEND_COLUMNS,
     WIDTH,
     Plot,
     add_legend,
@@ -28,7 +29,6 @@ from offline_cql.report.run import Array, Run, simulated_returns, validation_row
 from offline_cql.report.statistics import band, profile_band, rank_correlation
 from offline_cql.report.summary import Task
 
-LEGEND_COLUMNS = 3
 MAX_IN_LEGEND = 12
 THRESHOLDS = 61
 TD_ERROR, Q_LOGGED = "validation/td_error", "validation/q_logged"
@@ -110,7 +110,7 @@ def _task_plot(task: Task, name: str, draw: Callable[[Any], None], **texts: Any)
     def draw_figure(figure: Figure) -> None:
         draw(figure.subplots())
         if rows:
-            add_legend(figure, columns=LEGEND_COLUMNS)
+            add_legend(figure)
 
     size = (WIDTH, 2.9 + 0.18 * rows)
     return Plot(stem=f"{task.stem}-{name}", draw=draw_figure, size=size, **texts)
