@@ -108,13 +108,6 @@ def test_a_report_without_a_readable_run_is_written_too(tmp_path: Path):
     assert (content["runs"], len(content["left_out"])) == ([], 1)
 
 
-def test_a_second_report_takes_a_folder_of_its_own(tmp_path: Path):
-    write_run(tmp_path / "runs" / "run")
-    for _ in range(2):
-        run_report(tmp_path / "out", tmp_path / "runs")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "out-2", "runs"]
-
-
 def test_a_report_folder_is_not_listed_as_a_run(tmp_path: Path):
     write_run(tmp_path / "run")
     run_report(tmp_path / "reports" / "one", tmp_path)

@@ -3,10 +3,10 @@
 import functools
 import json
 import re
+from itertools import product
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 import h5py
 import numpy as np
 import pytest
@@ -27,26 +27,24 @@ MAZES, VARIANTS = ("medium", "large"), ("play", "diverse")
 def commands() -> dict[str, tuple[str, ...]]:
     """Return the arguments by task of D4RL: a preset, the environment and the quality."""
     typed: dict[str, tuple[str, ...]] = {}
+
+    def add(task: str, preset: str, env: str, *quality: str) -> None:
+        chosen = (f"dataset.quality={name}" for name in quality)
+        typed[task] = (f"experiment=d4rl/{preset}", f"env={env}", *chosen)
+
     replay = ("random", "medium", "expert", "medium-replay", "medium-expert", "full-replay")
-    for env in LOCOMOTION:
-        for quality in replay:
-            chosen = (f"env={env}", f"dataset.quality={quality}")
-            typed[f"{env}-{quality}-v2"] = ("experiment=d4rl/locomotion", *chosen)
-    for env in ADROIT:
-        for quality in ("human", "cloned", "expert"):
-            chosen = (f"env={env}", f"dataset.quality={quality}")
-            typed[f"{env}-{quality}-v1"] = ("experiment=d4rl/adroit", *chosen)
+    for env, quality in product(LOCOMOTION, replay):
+        add(f"{env}-{quality}-v2", "locomotion", env, quality)
+    for env, quality in product(ADROIT, ("human", "cloned", "expert")):
+        add(f"{env}-{quality}-v1", "adroit", env, quality)
     for maze in ("umaze", "umaze_diverse", *(f"{m}_{k}" for m in MAZES for k in VARIANTS)):
-        name = f"antmaze-{maze.replace('_', '-')}-v2"
-        typed[name] = ("experiment=d4rl/antmaze", f"env=antmaze_{maze}")
-    for maze in ("umaze", "medium", "large", "open"):
-        for suffix in ("", "_dense"):
-            name = f"maze2d-{maze}{suffix.replace('_', '-')}-v{0 if maze == 'open' else 1}"
-            typed[name] = ("experiment=d4rl/maze2d", f"env=pointmaze_{maze}{suffix}")
+        add(f"antmaze-{maze.replace('_', '-')}-v2", "antmaze", f"antmaze_{maze}")
+    for maze, dense in product(("umaze", "medium", "large", "open"), ("", "-dense")):
+        env = f"pointmaze_{maze}{dense.replace('-', '_')}"
+        add(f"maze2d-{maze}{dense}-v{0 if maze == 'open' else 1}", "maze2d", env)
     for quality in ("complete", "partial"):
-        chosen = ("env=kitchen", f"dataset.quality={quality}")
-        typed[f"kitchen-{quality}-v0"] = ("experiment=d4rl/kitchen", *chosen)
-    typed["kitchen-mixed-v0"] = ("experiment=d4rl/kitchen", "env=kitchen_mixed")
+        add(f"kitchen-{quality}-v0", "kitchen", "kitchen", quality)
+    add("kitchen-mixed-v0", "kitchen", "kitchen_mixed")
     return typed
 
 
@@ -94,14 +92,6 @@ def test_a_preset_has_its_task_d4rls_references_and_a_simulator(name: str):
     assert config.env.reference_max == task["ref_max"]
     assert simulator(config) is not None
     assert config.evaluation.episodes > 0
-
-
-def test_locomotion_is_evaluated_on_the_fourth_version():
-    for name in ("hopper", "halfcheetah", "walker2d"):
-        identifier = simulator(preset(f"{name}-medium-v2"))
-        assert identifier is not None
-        assert identifier.endswith("-v4")
-        assert gym.spec(identifier).max_episode_steps == 1_000
 
 
 RATES, LAYERS = ("actor_learning_rate", "temperature_learning_rate"), ("actor", "critic")

@@ -39,14 +39,8 @@ class Marker(gym.Env[Any, Any]):
                 self.memory[0] = np.nan
             if self.fault == "reward":
                 reward = np.inf
-        ended = self.time == episode_length(self.marker)
-        return (
-            self.memory,
-            reward,
-            ended and self.marker % 2 == 0,
-            ended and self.marker % 2 == 1,
-            {},
-        )
+        ended, even = self.time == episode_length(self.marker), self.marker % 2 == 0
+        return self.memory, reward, ended and even, ended and not even, {}
 
 
 def episode_length(seed: int) -> int:
