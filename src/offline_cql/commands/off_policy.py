@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from offline_cql.agents import Agent
 from offline_cql.commands.load_data import load_transitions
@@ -73,36 +72,20 @@ def estimate_policy(
     fqe = FittedQEvaluation(transitions, policy, ope, gamma=gamma)
     with ProgressBar(title, ope.updates) as bar:
         fqe.fit(lambda: bar.advance(1))
-    estimates = [fqe.estimate()]
-    if behavior is not None:
-        greedy = actions_at(transitions.observations, policy)
-        estimates += _importance_estimates(
-            transitions, behavior, greedy, fqe, gamma=gamma, seed=ope.seed
-        )
-    return estimates
-
-
-def _importance_estimates(
-    transitions: Transitions,
-    behavior: Array,
-    greedy: Tensor,
-    fqe: FittedQEvaluation,
-    *,
-    gamma: float,
-    seed: int,
-) -> list[Estimate]:
-    """Return the importance sampling and doubly robust estimates; greedy [N] is π(s)."""
-    policy = (greedy.numpy() == transitions.actions).astype(np.float64)
-    arrays = (transitions.rewards, policy, behavior, transitions.ends)
+    if behavior is None:
+        return [fqe.estimate()]
+    greedy = actions_at(transitions.observations, policy)
+    taken = (greedy.numpy() == transitions.actions).astype(np.float64)
+    arrays = (transitions.rewards, taken, behavior, transitions.ends)
     q_logged = fqe.mean_values(torch.from_numpy(transitions.actions))
     v = fqe.mean_values(greedy)
-    estimates = [
-        weighted_importance_sampling(*arrays, gamma=gamma, seed=seed),
-        doubly_robust(*arrays, q_logged=q_logged, v=v, gamma=gamma, seed=seed),
+    weighted = [
+        weighted_importance_sampling(*arrays, gamma=gamma, seed=ope.seed),
+        doubly_robust(*arrays, q_logged=q_logged, v=v, gamma=gamma, seed=ope.seed),
     ]
     if transitions.propensities is None:
-        estimates = [replace(e, assumptions=(*e.assumptions, FITTED)) for e in estimates]
-    return estimates
+        weighted = [replace(e, assumptions=(*e.assumptions, FITTED)) for e in weighted]
+    return [fqe.estimate(), *weighted]
 
 
 def internal_policy(agent: Agent) -> DeterministicPolicy:
