@@ -69,10 +69,6 @@ def environment_spaces(env: EnvConfig) -> Spaces | None:
     return spaces
 
 
-def _simulated(env: EnvConfig, dataset: DatasetConfig, spaces: Spaces | None) -> Reader:
-    return MinariReader(ensure_recorded(env, dataset))
-
-
 def _minari(env: EnvConfig, dataset: DatasetConfig, spaces: Spaces | None) -> Reader:
     if dataset.id is None:
         raise ConfigError(
@@ -106,13 +102,14 @@ def _table(env: EnvConfig, dataset: DatasetConfig, spaces: Spaces | None) -> Rea
     return TableReader(dataset.path, dataset.columns, spaces=spaces)
 
 
-def _d4rl_is_local(dataset: DatasetConfig) -> bool:
-    return dataset.path is not None or task_path(str(dataset.id)).exists()
-
-
 READERS = {
-    "simulated": SourceReader(_simulated, lambda dataset: is_stored(dataset_id(dataset))),
+    "simulated": SourceReader(
+        lambda env, dataset, _spaces: MinariReader(ensure_recorded(env, dataset)),
+        lambda dataset: is_stored(dataset_id(dataset)),
+    ),
     "minari": SourceReader(_minari, lambda dataset: is_stored(str(dataset.id))),
-    "d4rl": SourceReader(_d4rl, _d4rl_is_local),
+    "d4rl": SourceReader(
+        _d4rl, lambda dataset: dataset.path is not None or task_path(str(dataset.id)).exists()
+    ),
     "table": SourceReader(_table, lambda _dataset: True),  # reading reports a missing file
 }

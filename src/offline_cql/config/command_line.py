@@ -90,6 +90,7 @@ def check(arguments: list[str], *, schema: type[Section], entry_point: Path) -> 
         return
     if options.help and not options.overrides:
         return
+    only_shown = options.help or options.cfg or options.info
     extra = options.config_dir
     if extra and not Path(extra).is_dir():
         raise ConfigError(f"--config-dir {extra} is not a folder")
@@ -101,7 +102,7 @@ def check(arguments: list[str], *, schema: type[Section], entry_point: Path) -> 
         warnings: dict[str, None] = {}  # of all jobs, in order, each once
         for job in _jobs(overrides, grid=options.multirun):
             config = _compose(options.config_name or entry_point.stem, job + search, conf)
-            if _runs(options) or ": ???" not in OmegaConf.to_yaml(config):
+            if not only_shown or ": ???" not in OmegaConf.to_yaml(config):
                 warnings.update(dict.fromkeys(_check_job(schema, config, job)))
         for line in warnings:
             print(f"warning: {line}", file=sys.stderr)
@@ -123,10 +124,6 @@ def _check_job(schema: type[Section], config: DictConfig, overrides: list[str]) 
         return []
     reject_unused_overrides(settings, overrides, discrete=None)
     return settings.warnings()
-
-
-def _runs(options: argparse.Namespace) -> bool:
-    return not (options.help or options.cfg or options.info)
 
 
 def _parse(text: str, conf: ConfigFolder) -> Override:

@@ -98,14 +98,10 @@ def draw_curves(axes: Any, task: Task, values: Values, bands: Bands) -> None:
     set_update_axis(axes, evaluated)
 
 
-def _legend_rows(task: Task) -> int:
-    methods = len(task.by_method())
-    return -(-methods // LEGEND_COLUMNS) if 1 < methods <= MAX_IN_LEGEND else 0
-
-
 def _task_plot(task: Task, name: str, draw: Callable[[Any], None], **texts: Any) -> Plot:
     """Return a plot of one pair of axes, which `draw` fills, with the methods below it."""
-    rows = _legend_rows(task)
+    methods = len(task.by_method())
+    rows = -(-methods // LEGEND_COLUMNS) if 1 < methods <= MAX_IN_LEGEND else 0
 
     def draw_figure(figure: Figure) -> None:
         draw(figure.subplots())

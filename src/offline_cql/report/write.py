@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from offline_cql.io import write_atomically, write_json
-from offline_cql.render.svg import RenderedPlot, render_plot
+from offline_cql.render.svg import render_plot
 from offline_cql.render.table import Table, to_latex, to_markdown
 from offline_cql.report import tables
 from offline_cql.report.messages import checkpoint_file, commands, sentences
@@ -25,7 +25,13 @@ def write(
     folder: Path, summary: Summary, limits: Limits, *, docs: Path | None, resamples: int, seed: int
 ) -> None:
     """Write all files. docs: the folder of the project's documentation, to link to."""
-    plots = _render_plots(summary, limits, resamples=resamples, seed=seed)
+    bootstrap = {"resamples": resamples, "seed": seed}
+    drawn = {
+        task.name: task_plots(task, share_limit=limits.above_best_share, **bootstrap)
+        for task in summary.tasks
+    }
+    drawn[""] = score_plots(summary.aggregates, **bootstrap)  # over all tasks
+    plots = {name: list(map(render_plot, group)) for name, group in drawn.items()}
     for rendered in (each for group in plots.values() for each in group):
         (folder / f"{rendered.plot.stem}.png").write_bytes(rendered.png)
     page = report_page(summary, plots, out=folder, docs=docs)
@@ -33,19 +39,6 @@ def write(
     for name, text in texts.items():
         write_atomically(folder / name, text.encode())
     write_json(folder / JSON, replace_non_finite(report_json(summary)))
-
-
-def _render_plots(
-    summary: Summary, limits: Limits, *, resamples: int, seed: int
-) -> dict[str, list[RenderedPlot]]:
-    """Return plots by the name of their task; "" for those over all tasks."""
-    bootstrap = {"resamples": resamples, "seed": seed}
-    plots = {
-        task.name: task_plots(task, share_limit=limits.above_best_share, **bootstrap)
-        for task in summary.tasks
-    }
-    plots[""] = score_plots(summary.aggregates, **bootstrap)
-    return {name: list(map(render_plot, group)) for name, group in plots.items()}
 
 
 def markdown(summary: Summary) -> str:
