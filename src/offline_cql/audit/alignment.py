@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from offline_cql.audit.block_reader import Array, BlockReader
+from offline_cql.audit.block_reader import BlockReader
+from offline_cql.audit.distribution import Array
 
 RELATIVE, ABSOLUTE = 1e-5, 1e-6  # smaller differences are rounding
 

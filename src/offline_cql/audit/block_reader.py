@@ -6,11 +6,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from offline_cql.audit.distribution import Array
 from offline_cql.transitions import Transitions
-
-Array = npt.NDArray[Any]
 
 BLOCK_ELEMENTS = 2**20  # numbers per block, 8 MB as float64
 MAX_COLUMNS = 512  # observation columns read; wider observations are thinned out evenly

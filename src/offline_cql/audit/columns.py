@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from offline_cql.audit.block_reader import Array, BlockReader
-from offline_cql.audit.distribution import QUANTILES
+from offline_cql.audit.block_reader import BlockReader
+from offline_cql.audit.distribution import QUANTILES, Array
 from offline_cql.transitions import ActionMap
 
 OUTLIER_STD = 20.0  # standard deviations from the mean

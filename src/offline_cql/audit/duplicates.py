@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from offline_cql.audit.block_reader import Array, BlockReader
+from offline_cql.audit.block_reader import BlockReader
+from offline_cql.audit.distribution import Array
 
 Hashes = npt.NDArray[np.uint64]
 

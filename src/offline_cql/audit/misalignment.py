@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from offline_cql.audit.block_reader import Array, BlockReader
+from offline_cql.audit.block_reader import BlockReader
+from offline_cql.audit.distribution import Array
 
 LAGS = (-1, 0, 1)
 MAX_ROWS = 10_000

@@ -21,11 +21,11 @@ from typing import Any
 
 import h5py
 import numpy as np
-import numpy.typing as npt
 
 from offline_cql.errors import DataError
 from offline_cql.readers.download import download, verify
-from offline_cql.readers.hdf5 import find_foreign_link
+from offline_cql.readers.hdf5 import refuse_foreign_links
+from offline_cql.readers.row_files import Array
 from offline_cql.readers.writer import (
     CHUNK,
     Steps,
@@ -35,8 +35,6 @@ from offline_cql.readers.writer import (
 )
 from offline_cql.render.progress import ProgressBar
 from offline_cql.transitions import Spaces
-
-Array = npt.NDArray[Any]
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"  # first bytes of every HDF5 file
 VECTORS = ("observations", "actions")
@@ -205,8 +203,7 @@ def _flags(array: h5py.Dataset) -> Array:
 
 def _validate(path: Path, file: h5py.File) -> dict[str, Any]:
     """Return the arrays of an open file by name. Raises DataError for another layout."""
-    if (link := find_foreign_link(file)) is not None:
-        raise DataError(f"{path}: {link} is a soft or external link: copy the data")
+    refuse_foreign_links(file, path)
     if missing := [name for name in REQUIRED if name not in file]:
         raise DataError(f"{path} has no {', '.join(missing)}; the file has {_names(file)}")
     arrays = {name: file[name] for name in [*REQUIRED, *({"timeouts"} & set(file))]}

@@ -4,16 +4,14 @@ from typing import Any
 
 import h5py
 
-
-def find_foreign_link(file: h5py.File) -> str | None:
-    """Return the name of the first soft or external link in the file, or None.
-
-    Such a link could expose another file of this machine as data.
-    """
-    name: str | None = file.id.links.visit(_soft_or_external, info=True)
-    return name
+from offline_cql.errors import DataError
 
 
-def _soft_or_external(name: bytes, info: Any) -> str | None:
-    """Return the name of a link that is not a hard one, which ends the visit."""
-    return None if info.type == h5py.h5l.TYPE_HARD else name.decode()
+def refuse_foreign_links(file: h5py.File, name: object) -> None:
+    """Raise DataError for a soft or external link, which could expose another file as data."""
+
+    def is_foreign(link: bytes, info: Any) -> str | None:  # a name ends the visit
+        return None if info.type == h5py.h5l.TYPE_HARD else link.decode()
+
+    if link := file.id.links.visit(is_foreign, info=True):
+        raise DataError(f"{name}: {link} is a soft or external link: copy the data into the file")

@@ -17,6 +17,7 @@ from offline_cql.errors import DataError
 from offline_cql.transitions import Spaces, Transitions, columns
 
 Array = npt.NDArray[Any]
+Flags = npt.NDArray[np.bool_]
 
 ROWS, ENDS, IMAGES, PROPENSITIES = "rows.f32", "ends.i64", "images.u8", "propensities.f32"
 

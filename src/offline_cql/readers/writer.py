@@ -15,10 +15,17 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from offline_cql.errors import DataError
-from offline_cql.readers.row_files import ENDS, IMAGES, PROPENSITIES, ROWS, RowFiles, load_rows
+from offline_cql.readers.row_files import (
+    ENDS,
+    IMAGES,
+    PROPENSITIES,
+    ROWS,
+    Array,
+    RowFiles,
+    load_rows,
+)
 from offline_cql.transitions import (
     BOUND_TOLERANCE,
     ActionMap,
@@ -27,8 +34,6 @@ from offline_cql.transitions import (
     columns,
     content_sha256,
 )
-
-Array = npt.NDArray[Any]
 
 CHUNK = 65_536  # steps that a reader should pass at a time
 LARGEST_INDEX = 2**24  # of a discrete action: float32 represents every integer up to it

@@ -9,9 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.ipc
 import pyarrow.parquet
@@ -26,9 +24,8 @@ from offline_cql.readers.minari.episodes import (
     decode_images,
     stored_shape,
 )
+from offline_cql.readers.row_files import Array
 from offline_cql.spaces import Leaf
-
-Array = npt.NDArray[Any]
 
 COLUMNS = ("observations", "actions", "rewards", *FLAGS)
 

@@ -14,17 +14,15 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-import numpy.typing as npt
 from minari.dataset.minari_storage import is_image_space
 from PIL import Image
 
 from offline_cql.errors import DataError
+from offline_cql.readers.row_files import Array
 from offline_cql.readers.writer import CHUNK, Steps, TransitionWriter
 from offline_cql.render.progress import ProgressBar
 from offline_cql.spaces import Layout, Leaf
 from offline_cql.transitions import Spaces
-
-Array = npt.NDArray[Any]
 
 FLAGS = ("terminations", "truncations")
 CHUNK_BYTES = 256 << 20  # of images, concatenated at a time

@@ -7,14 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
-from typing import Any
 
 import h5py
 import numpy as np
-import numpy.typing as npt
 
 from offline_cql.errors import DataError
-from offline_cql.readers.hdf5 import find_foreign_link
+from offline_cql.readers.hdf5 import refuse_foreign_links
 from offline_cql.readers.minari.episodes import (
     Episode,
     StoredDataset,
@@ -23,9 +21,8 @@ from offline_cql.readers.minari.episodes import (
     decode_images,
     stored_shape,
 )
+from offline_cql.readers.row_files import Array
 from offline_cql.spaces import Leaf
-
-Array = npt.NDArray[Any]
 
 FILE = "main_data.hdf5"
 METADATA_CACHE = 2**19  # bytes that HDF5 may use to remember where objects are
@@ -35,8 +32,7 @@ def episodes(stored: StoredDataset) -> Iterator[Episode]:
     """Yield the episodes by number. Raises DataError, or any error of HDF5's."""
     with h5py.File(stored.folder / FILE, "r") as file:
         _limit_metadata_cache(file)
-        if (link := find_foreign_link(file)) is not None:
-            raise DataError(f"{stored.dataset_id}: {link} is a soft or external link: refused")
+        refuse_foreign_links(file, stored.dataset_id)
         stored.check_count(len(file))
         # By number: HDF5's own order is alphabetical, 10 before 2.
         for number in range(stored.episodes):

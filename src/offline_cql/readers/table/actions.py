@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from offline_cql.config import ColumnsConfig, format_value
 from offline_cql.errors import DataError
+from offline_cql.readers.row_files import Array
 from offline_cql.readers.table.files import Chunk
 from offline_cql.readers.table.values import (
     format_entry,
@@ -25,8 +25,6 @@ from offline_cql.readers.table.values import (
     plain_type,
 )
 from offline_cql.transitions import Spaces
-
-Array = npt.NDArray[Any]
 
 MAX_CATEGORIES = 1_000
 

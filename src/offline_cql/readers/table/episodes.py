@@ -9,17 +9,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from offline_cql.errors import DataError
+from offline_cql.readers.row_files import Array, Flags
 from offline_cql.readers.table.columns import Mapping
 from offline_cql.readers.table.files import Chunk
-from offline_cql.readers.table.values import Flags, episode_ids, format_entry, integers
+from offline_cql.readers.table.values import episode_ids, format_entry, integers
 from offline_cql.readers.writer import Steps, TransitionWriter, take
-
-Array = npt.NDArray[Any]
 
 N_HELD = 2  # rows
 

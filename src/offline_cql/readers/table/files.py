@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from offline_cql.errors import DataError
+from offline_cql.readers.row_files import Array, Flags
 from offline_cql.readers.writer import translate_errors
 
 CSV_BLOCK = 8 * 2**20  # bytes parsed at a time; the types are inferred from the first block
@@ -37,9 +37,7 @@ class Chunk(NamedTuple):
         """Return file, row and column for a message; rows are counted from 0, after the header."""
         return f"{self.path} at row {self.first + row:,}, column {column}"
 
-    def refuse(
-        self, column: str, invalid: npt.NDArray[np.bool_], fault: Callable[[int], str]
-    ) -> None:
+    def refuse(self, column: str, invalid: Flags, fault: Callable[[int], str]) -> None:
         """Raise DataError at the first row where `invalid` [T] is true; fault(row) describes it."""
         if invalid.any():
             row = int(np.argmax(invalid))
@@ -215,7 +213,7 @@ def _arrow_type(dtype: np.dtype[Any]) -> Any:
         return pa.null()
 
 
-def _arrow(values: npt.NDArray[Any]) -> Any:
+def _arrow(values: Array) -> Any:
     """Return an Arrow array: bytes become text, in the machine's byte order."""
     if values.dtype.kind == "S":
         values = values.astype(np.str_)

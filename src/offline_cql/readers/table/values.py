@@ -5,14 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from offline_cql.errors import DataError
+from offline_cql.readers.row_files import Array, Flags
 from offline_cql.readers.table.files import Chunk
-
-Array = npt.NDArray[Any]
-Flags = npt.NDArray[np.bool_]
 
 # Types that float32 represents exactly.
 FLOAT32_TYPES = ("bool", "int8", "int16", "uint8", "uint16", "halffloat", "float")
