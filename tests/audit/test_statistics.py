@@ -10,7 +10,7 @@ from support.builders import continuous_data, discrete_data
 from support.logged import SCORES, add_column, cart_arrays, cart_data, statistics_of
 
 from offline_cql.audit.actions import compute_actions, compute_propensities
-from offline_cql.audit.alignment import compute_alignment
+from offline_cql.audit.alignment import Alignment, compute_alignment
 from offline_cql.audit.block_reader import BlockReader
 from offline_cql.audit.columns import compute_columns, find_one_hot_groups
 from offline_cql.audit.distribution import entropy, summarize
@@ -21,8 +21,12 @@ from offline_cql.audit.episodes import (
     discounted_returns,
     value_scale,
 )
-from offline_cql.audit.misalignment import _explained_variance, compute_misalignment
-from offline_cql.audit.neighbors import compute_neighbors
+from offline_cql.audit.misalignment import (
+    Misalignment,
+    _explained_variance,
+    compute_misalignment,
+)
+from offline_cql.audit.neighbors import NeighborStatistics, compute_neighbors
 from offline_cql.transitions import Spaces, Transitions
 
 LINE = Spaces(1, 1, False, (-1.0,), (1.0,))
@@ -53,6 +57,18 @@ def steps(
     )
 
 
+def neighbors_of(data: Transitions) -> NeighborStatistics:
+    neighbors = compute_neighbors(BlockReader(data), gamma=0.9)
+    assert neighbors is not None
+    return neighbors
+
+
+def misalignment_of(data: Transitions) -> Misalignment:
+    misalignment = compute_misalignment(BlockReader(data))
+    assert misalignment is not None
+    return misalignment
+
+
 # --- Episodes and rewards ------------------------------------------------------------------------
 
 
@@ -60,12 +76,8 @@ def test_discounted_returns_weigh_rewards_by_the_step_in_the_episode():
     data = steps([1, 1, 1, 2, 2], [0, 0, 0, 1, 1], terminated=[0, 0, 1, 0, 0])
     episodes = compute_episodes(data, gamma=0.5)
     assert discounted_returns(data, gamma=0.5).tolist() == [1.75, 3.0]
-    assert (episodes.count, episodes.terminated, episodes.truncated, episodes.single_step) == (
-        2,
-        1,
-        1,
-        0,
-    )
+    assert (episodes.count, episodes.single_step) == (2, 0)
+    assert (episodes.terminated, episodes.truncated) == (1, 1)
     assert (episodes.undiscounted.min, episodes.undiscounted.max) == (3.0, 4.0)
     assert (episodes.discounted.mean, episodes.discounted.std) == (2.375, 0.625)
     assert (episodes.length.mean, episodes.length.max) == (2.5, 3.0)
@@ -101,12 +113,8 @@ def test_value_scale_is_the_larger_of_discounted_returns_and_single_rewards():
 
 def test_a_distribution_of_equal_numbers_has_no_spread():
     distribution = summarize(np.full(7, 2.0))
-    assert (distribution.mean, distribution.std, distribution.q05, distribution.q95) == (
-        2.0,
-        0.0,
-        2.0,
-        2.0,
-    )
+    assert (distribution.mean, distribution.std) == (2.0, 0.0)
+    assert (distribution.q05, distribution.q95) == (2.0, 2.0)
     assert sum(distribution.counts) == 7
 
 
@@ -127,17 +135,7 @@ def test_consecutive_steps_of_an_episode_fit_and_ends_are_not_compared():
 def test_first_mismatch_has_its_episode_and_step():
     data = steps([0] * 5, [0, 0, 0, 1, 1], next_observations=[1, 2, 99, 7, 98])
     alignment = compute_alignment(BlockReader(data))
-    assert (
-        alignment.pairs,
-        alignment.matching,
-        alignment.episodes_with_mismatch,
-        alignment.first_mismatch,
-    ) == (
-        3,
-        2,
-        1,
-        [1, 0],
-    )
+    assert alignment == Alignment(3, 2, 0, 0, episodes_with_mismatch=1, first_mismatch=[1, 0])
 
 
 def test_rounding_is_not_a_mismatch():
@@ -149,25 +147,9 @@ def test_rounding_is_not_a_mismatch():
 
 def test_shifted_next_observations_are_counted_by_what_they_equal():
     shifted = steps([0] * 6, [0] * 6, next_observations=[0, 1, 2, 3, 4, 5])
-    alignment = compute_alignment(BlockReader(shifted))
-    assert (
-        alignment.pairs,
-        alignment.matching,
-        alignment.equal_to_current,
-        alignment.equal_to_second_next,
-    ) == (
-        5,
-        0,
-        5,
-        0,
-    )
+    assert compute_alignment(BlockReader(shifted)) == Alignment(5, 0, 5, 0, 1, [0, 0])
     second = steps([0] * 6, [0] * 6, next_observations=[2, 3, 4, 5, 6, 7])
-    alignment = compute_alignment(BlockReader(second))
-    assert (alignment.matching, alignment.equal_to_current, alignment.equal_to_second_next) == (
-        0,
-        0,
-        4,
-    )
+    assert compute_alignment(BlockReader(second)) == Alignment(5, 0, 0, 4, 1, [0, 0])
     # Step 1 is followed by the 3 that begins the next episode: no coincidence counts.
     apart = steps([0] * 6, [0, 0, 0, 1, 1, 1], next_observations=[2, 3, 4, 5, 6, 7])
     assert compute_alignment(BlockReader(apart)).equal_to_second_next == 2
@@ -194,8 +176,7 @@ def test_every_pair_of_the_log_is_compared():
 
 
 def test_the_action_and_the_reward_explain_their_own_row_best():
-    misalignment = compute_misalignment(BlockReader(cart_data()))
-    assert misalignment is not None
+    misalignment = misalignment_of(cart_data())
     assert (
         misalignment.action_r2_gain[1]
         > 0.8
@@ -207,8 +188,7 @@ def test_the_action_and_the_reward_explain_their_own_row_best():
 @pytest.mark.parametrize(("by", "best"), [(1, 2), (-1, 0)])
 def test_a_shifted_action_explains_more_in_another_row(by: int, best: int):
     data = cart_data(lambda log: log.update(actions=np.roll(log["actions"], by, axis=0)))
-    misalignment = compute_misalignment(BlockReader(data))
-    assert misalignment is not None
+    misalignment = misalignment_of(data)
     assert int(np.argmax(misalignment.action_r2_gain)) == best
 
 
@@ -225,8 +205,7 @@ def test_explained_variance_is_between_0_and_1_for_degenerate_columns(width: int
         add_column(log, log["observations"][:, 0] * 3)
     log["actions"] = log["actions"] * 0.05
     log["rewards"][:] = 0
-    misalignment = compute_misalignment(BlockReader(cart_data(lambda _: log)))
-    assert misalignment is not None
+    misalignment = misalignment_of(cart_data(lambda _: log))
     assert all(0 <= share <= 1 for share in [*misalignment.action_r2_gain, *misalignment.reward_r2])
 
 
@@ -245,8 +224,7 @@ def test_single_outlier_does_not_dominate_the_fit():
         log["observations"][101] = 1e6  # among the steps that are not fitted
         log["next_observations"][100] = 1e6
 
-    misalignment = compute_misalignment(BlockReader(cart_data(outlier)))
-    assert misalignment is not None
+    misalignment = misalignment_of(cart_data(outlier))
     assert misalignment.reward_r2[1] > 0.9
 
 
@@ -376,12 +354,7 @@ def test_actions_at_the_bounds_and_normalized_entropy():
     ).dimensions[0]
     assert (actions.at_bounds, actions.min, actions.max, actions.mean) == (0.5, -1.0, 1.0, 0.125)
     assert actions.normalized_entropy == pytest.approx(math.log(4) / math.log(20))
-    assert (actions.counts[0], actions.counts[10], actions.counts[15], actions.counts[19]) == (
-        1,
-        1,
-        1,
-        1,
-    )
+    assert [k for k, count in enumerate(actions.counts) if count] == [0, 10, 15, 19]
 
 
 def test_pairs_of_dimensions_share_cells():
@@ -424,18 +397,15 @@ def test_spread_is_0_when_the_state_decides_and_1_for_random_actions():
     def deterministic(log):
         log["actions"] = np.tanh(log["observations"][:, :1])
 
-    same = compute_neighbors(BlockReader(cart_data(deterministic)), gamma=0.9)
-    chance = compute_neighbors(BlockReader(cart_data()), gamma=0.9)
-    assert same is not None
-    assert chance is not None
+    same = neighbors_of(cart_data(deterministic))
+    chance = neighbors_of(cart_data())
     assert same.action_spread < 0.05
     assert 0.9 < chance.action_spread < 1.1
     assert sum(same.counts) == same.states == len(cart_data())
 
 
 def test_spread_of_discrete_actions_is_an_entropy_in_nats():
-    neighbors = compute_neighbors(BlockReader(cart_data(discrete=True)), gamma=0.9)
-    assert neighbors is not None
+    neighbors = neighbors_of(cart_data(discrete=True))
     assert neighbors.action_entropy_total == pytest.approx(math.log(3), abs=0.01)
     assert neighbors.action_entropy is not None
     assert 0.9 < neighbors.action_entropy < math.log(3)
@@ -443,8 +413,7 @@ def test_spread_of_discrete_actions_is_an_entropy_in_nats():
     def deterministic(log):
         log["actions"] = (log["observations"][:, 0] > 0).astype(int)
 
-    neighbors = compute_neighbors(BlockReader(cart_data(deterministic, discrete=True)), gamma=0.9)
-    assert neighbors is not None
+    neighbors = neighbors_of(cart_data(deterministic, discrete=True))
     assert neighbors.action_spread < 0.2
 
 
@@ -457,13 +426,11 @@ def test_neighbors_come_from_other_episodes():
         actions=[e / 10 for e in range(10) for _ in range(size)],
         observations=[e + k / 1000 for e in range(10) for k in range(size)],
     )
-    neighbors = compute_neighbors(BlockReader(data), gamma=0.9)
-    assert neighbors is not None
+    neighbors = neighbors_of(data)
     assert neighbors.other_episodes
     assert neighbors.relative_distance > 0.1
     one = dataclasses.replace(data, ends=np.array([len(data)]))
-    alone = compute_neighbors(BlockReader(one), gamma=0.9)
-    assert alone is not None
+    alone = neighbors_of(one)
     assert not alone.other_episodes
     assert alone.relative_distance < 0.01
 
@@ -482,11 +449,8 @@ def test_short_audit_reads_blocks_spread_over_the_log():
     assert sum(r.stop - r.start for r in rows) == 320
     assert (rows[0].start, rows[-1].stop, len(rows)) == (0, len(data), 16)
     statistics = statistics_of(data, short=True)
-    assert (statistics.duplicates, statistics.neighbors, statistics.misalignment) == (
-        None,
-        None,
-        None,
-    )
+    full_only = (statistics.duplicates, statistics.neighbors, statistics.misalignment)
+    assert full_only == (None, None, None)
     assert statistics.episodes == statistics_of(data).episodes
 
 

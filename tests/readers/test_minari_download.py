@@ -22,7 +22,7 @@ from offline_cql.errors import DataError
 from offline_cql.readers import load
 from offline_cql.readers.minari import download as minari_download
 from offline_cql.readers.minari.download import catalog, ensure_stored
-from offline_cql.readers.minari.store import MinariReader, dataset_path, is_stored
+from offline_cql.readers.minari.store import MinariReader, dataset_path
 
 NAME = "D4RL/door/human-v2"
 REPOSITORY = "farama-minari/D4RL"
@@ -138,11 +138,6 @@ def ensure(name=NAME):
     return ensure_stored(name, alternative=INSTEAD)
 
 
-def is_absent():
-    folder = dataset_path(NAME)
-    return not folder.exists() and not is_stored(NAME)
-
-
 def test_an_absent_data_set_is_downloaded_and_readable(remote):
     data = load(MinariReader(ensure()))
     assert (len(data), len(data.ends)) == (2000, 4)
@@ -163,7 +158,7 @@ def test_a_broken_download_is_never_used(remote, fault, monkeypatch):
     remote.fault = fault
     with pytest.raises(DataError, match=rf"{NAME} is not in .* cannot be downloaded \(.+{INSTEAD}"):
         ensure()
-    assert is_absent()
+    assert not dataset_path(NAME).exists()
     remote.fault = None
     assert len(load(MinariReader(ensure()))) == 2000
 
@@ -231,7 +226,7 @@ def test_a_link_out_of_the_data_set_does_not_enter_the_store(remote, tmp_path):
     (staging / "more.txt").symlink_to(tmp_path / "private")
     with pytest.raises(DataError, match="is a link out of the data set"):
         ensure()
-    assert is_absent()
+    assert not dataset_path(NAME).exists()
 
 
 def test_the_catalog_lists_simulator_steps_and_episodes():
