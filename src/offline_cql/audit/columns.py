@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -145,7 +146,7 @@ def _find_copies(
 ) -> list[str | None]:
     """Return per column the name of the action or reward of the same row that it repeats."""
     same_as: list[str | None] = [None] * observations.shape[1]
-    for name, values in _copy_candidates(reader, rows).items():
+    for name, values in _copy_candidates(reader, rows):
         if values.min() == values.max():
             continue
         equal = np.isclose(observations, values[:, None], rtol=1e-5, atol=1e-6).mean(axis=0)
@@ -154,21 +155,19 @@ def _find_copies(
     return same_as
 
 
-def _copy_candidates(reader: BlockReader, rows: Array) -> dict[str, Array]:
-    """Return reward and actions [n] by name; continuous actions in both of their units."""
-    data = reader.transitions
+def _copy_candidates(reader: BlockReader, rows: Array) -> Iterator[tuple[str, Array]]:
+    """Yield names and values [n] of reward and actions; continuous actions in both units."""
+    data, spaces = reader.transitions, reader.transitions.spaces
     packed = data.rows[rows]
-    candidates: dict[str, Array] = {"the reward": packed[:, data.columns.reward].astype(np.float64)}
+    yield "the reward", packed[:, data.columns.reward].astype(np.float64)
     actions = packed[:, data.columns.action].astype(np.float64)
-    spaces = data.spaces
     if spaces.discrete:
-        return candidates | {"the action": actions[:, 0]}
+        yield "the action", actions[:, 0]
+        return
     environment = ActionMap(spaces.action_low, spaces.action_high).to_environment(actions)
-    for k in range(spaces.action_dim):
-        name = f"action {data.action_names[k] if data.action_names else k}"
-        candidates[name] = environment[:, k]
-        candidates[f"{name}, scaled to [-1, 1]"] = actions[:, k]
-    return candidates
+    for k, name in enumerate(data.action_names or range(spaces.action_dim)):
+        yield f"action {name}", environment[:, k]
+        yield f"action {name}, scaled to [-1, 1]", actions[:, k]
 
 
 def _compute_moments(reader: BlockReader) -> _Moments:
