@@ -45,17 +45,13 @@ def compute_misalignment(reader: BlockReader) -> Misalignment | None:
     if len(rows) < MIN_ROWS or data.images is not None:
         return None
     observations, next_observations = (reader.observations(rows + k)[:, :MAX_WIDTH] for k in (0, 1))
-    state, change = (
-        _features(observations),
-        _standardize(next_observations.astype(np.float64) - observations),
-    )
-    actions = {lag: _encode_actions(reader, rows + lag) for lag in LAGS}
+    state = _features(observations)
+    change = _standardize(next_observations.astype(np.float64) - observations)
+    actions = [_encode_actions(reader, rows + lag) for lag in LAGS]
     state_only = _explained_variance(state, change)
-    gains = [
-        _explained_variance(np.hstack([state, actions[lag]]), change) - state_only for lag in LAGS
-    ]
+    gains = [_explained_variance(np.hstack([state, a]), change) - state_only for a in actions]
     # The squared action: many rewards hold a quadratic control cost.
-    features = np.hstack([state, _features(next_observations), actions[0], actions[0] ** 2])
+    features = np.hstack([state, _features(next_observations), actions[1], actions[1] ** 2])
     rewards = [_standardize(data.rewards[rows + lag][:, None]) for lag in LAGS]
     scores = [_explained_variance(features, reward) for reward in rewards]
     return Misalignment(

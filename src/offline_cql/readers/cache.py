@@ -39,40 +39,35 @@ def load(reader: Reader) -> Transitions:
     fingerprint = {"format": FORMAT, "kind": type(reader).__name__, **reader.fingerprint()}
     key = hashlib.sha256(json.dumps(fingerprint, sort_keys=True).encode()).hexdigest()
     root = cache_root()
-    try:
-        return _load_cached(root, key)
-    except _NotCachedError:
-        pass
+    if (cached := _load_cached(root, key)[0]) is not None:
+        return cached
     with exclusive(root / "locks" / key, f"reading {reader.dataset_id}"):
-        try:
-            return _load_cached(root, key)  # another process may have stored it meanwhile
-        except _NotCachedError as damage:
-            if damage.args:
-                print(f"warning: {damage}; reading the data again", file=sys.stderr)
+        cached, damage = _load_cached(root, key)  # another process may have stored it meanwhile
+        if cached is not None:
+            return cached
+        if damage:
+            print(f"warning: {damage}; reading the data again", file=sys.stderr)
         metadata = _read(reader, root, key)
         write_json(_metadata_path(root, key), metadata)
         return load_rows(root / "content" / metadata["sha256"], metadata)
-
-
-class _NotCachedError(Exception):
-    """The data set is not in the cache; the message, if any, describes damage to the cache."""
 
 
 def _metadata_path(root: Path, key: str) -> Path:
     return root / "metadata" / f"{key}.json"
 
 
-def _load_cached(root: Path, key: str) -> Transitions:
+def _load_cached(root: Path, key: str) -> tuple[Transitions | None, str]:
+    """Return the transitions; or None, and the damage to the cache if there is one."""
     path = _metadata_path(root, key)
     if not path.is_file():
-        raise _NotCachedError
+        return None, ""
     try:
         metadata = json.loads(path.read_text())
-        return load_rows(root / "content" / metadata["sha256"], metadata)
-    except ValueError as error:
-        raise _NotCachedError(f"{path} is not JSON") from error
+        return load_rows(root / "content" / metadata["sha256"], metadata), ""
+    except ValueError:
+        return None, f"{path} is not JSON"
     except DataError as error:
-        raise _NotCachedError(str(error)) from error
+        return None, str(error)
 
 
 def _read(reader: Reader, root: Path, key: str) -> dict[str, Any]:
