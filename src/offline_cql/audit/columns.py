@@ -112,12 +112,11 @@ def find_one_hot_groups(observations: Array, binary: Array) -> list[list[int]]:
     groups: list[list[int]] = []
     start, total = 0, np.zeros(len(observations))
     for k in range(observations.shape[1]):
-        if not binary[k]:
-            start, total = k + 1, np.zeros(len(observations))
-            continue
         total = total + observations[:, k]
-        if (total == 1).all():
+        complete = bool(binary[k]) and (total == 1).all()
+        if complete:
             groups.append(list(range(start, k + 1)))
+        if complete or not binary[k]:
             start, total = k + 1, np.zeros(len(observations))
     return groups
 
