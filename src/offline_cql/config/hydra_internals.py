@@ -69,6 +69,9 @@ class ConfigFolder:
             raise OverrideError(reason.partition(" expecting {")[0]) from error
 
 
+PARENTS = ("base", "common")  # files that others build on, of no use alone
+
+
 def format_options(*groups: str) -> str:
     """Return a line `group: option, ...` per config group and group inside it.
 
@@ -77,7 +80,7 @@ def format_options(*groups: str) -> str:
     """
     conf = ConfigFolder(GlobalHydra.instance().config_loader())
     lines = [
-        f"{name}: {', '.join(conf.options(name))}"
+        f"{name}: {', '.join(option for option in conf.options(name) if option not in PARENTS)}"
         for group in groups
         for name in (group, *(f"{group}/{inner}" for inner in conf.loader.list_groups(group)))
     ]
