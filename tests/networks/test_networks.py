@@ -56,18 +56,27 @@ def test_stacked_perceptrons_equal_separate_ones(hidden: list[int]):
 
 @pytest.mark.parametrize("cache_bytes", [cpu_mlp.CACHE_BYTES, 1, 500])
 @pytest.mark.parametrize("actions", [1, 3])
-def test_gradients_of_the_fused_path_equal_finite_differences(monkeypatch, cache_bytes, actions):
+@pytest.mark.parametrize("norm", ["none", "layer"])
+def test_gradients_of_the_fused_path_equal_finite_differences(
+    monkeypatch, norm, cache_bytes, actions
+):
     """In one block, in blocks of one state, and in blocks of several."""
     monkeypatch.setattr(cpu_mlp, "CACHE_BYTES", cache_bytes)
     double = {"dtype": torch.float64, "requires_grad": True}
     per_state, action = torch.randn(2, 7, 5, **double), torch.rand(7 * actions, 2, **double)
     weights = [torch.randn(2, *shape, **double) for shape in ((2, 5), (5, 4), (4, 1))]
     biases = [torch.randn(2, 1, width, **double) for width in (4, 1)]
+    widths = (5, 4, 5, 4) if norm == "layer" else ()
+    norms = [torch.randn(2, 1, width, **double) for width in widths]
 
     def q(per_state: Tensor, action: Tensor, *parameters: Tensor) -> Tensor:
-        return cpu_mlp.fused_after_first(per_state, action, parameters[:3], parameters[3:])
+        weights, biases, norms = parameters[:3], parameters[3:5], parameters[5:]
+        half = len(norms) // 2
+        return cpu_mlp.fused_after_first(
+            per_state, action, weights, biases, norms[:half], norms[half:]
+        )
 
-    assert torch.autograd.gradcheck(q, (per_state, action, *weights, *biases))
+    assert torch.autograd.gradcheck(q, (per_state, action, *weights, *biases, *norms))
 
 
 def values_and_gradients(critics: ActionCritics) -> list[Tensor]:
@@ -84,11 +93,15 @@ def values_and_gradients(critics: ActionCritics) -> list[Tensor]:
 @pytest.mark.parametrize("bf16", [False, True])
 @pytest.mark.parametrize("hidden", [[16], [16, 12, 8]])
 @pytest.mark.parametrize("cache_bytes", [cpu_mlp.CACHE_BYTES, 2_000])
-def test_the_fused_path_equals_the_plain_one(monkeypatch, cache_bytes, hidden, bf16):
+@pytest.mark.parametrize("norm", ["none", "layer"])
+def test_the_fused_path_equals_the_plain_one(monkeypatch, norm, cache_bytes, hidden, bf16):
     """Values and all gradients; on a CPU an agent's critics take the fused path."""
     monkeypatch.setattr(cpu_mlp, "CACHE_BYTES", cache_bytes)
     torch.manual_seed(0)
-    critics = ActionCritics(2, 3, 2, hidden, orthogonal=False, bf16=bf16)
+    critics = ActionCritics(2, 3, 2, hidden, orthogonal=False, bf16=bf16, norm=norm)
+    with torch.no_grad():
+        for parameter in (*critics.mlp.norm_scales, *critics.mlp.norm_offsets):
+            parameter.add_(0.5 * torch.randn_like(parameter))
     assert critics.uses_fused_path(torch.zeros(1, 3))
     fused = values_and_gradients(critics)
     critics.fused = False

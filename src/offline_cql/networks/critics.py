@@ -47,7 +47,7 @@ class ActionCritics(nn.Module):
     def forward(self, observation: Tensor, action: Tensor) -> Tensor:
         states, n_actions, action_dim = action.shape
         weight, bias = self.mlp.weights[0], self.mlp.biases[0]
-        n_critics, dtype = len(weight), self.mlp.hidden_dtype(observation)
+        n_critics, dtype = self.mlp.members, self.mlp.hidden_dtype(observation)
 
         # [s, a] · W + b = (s · W_s + b) + a · W_a
         state_weight, action_weight = weight.split([self.observation_dim, action_dim], dim=1)
@@ -57,7 +57,8 @@ class ActionCritics(nn.Module):
 
         if self.uses_fused_path(observation):
             weights, biases = [action_weight, *self.mlp.weights[1:]], list(self.mlp.biases[1:])
-            q = fused_after_first(per_state, actions, weights, biases)
+            scales, offsets = list(self.mlp.norm_scales), list(self.mlp.norm_offsets)
+            q = fused_after_first(per_state, actions, weights, biases, scales, offsets)
         else:
             stacked = actions.to(dtype).expand(n_critics, *actions.shape)
             per_action = torch.bmm(stacked, action_weight.to(dtype))  # [E, B · N, H]
@@ -67,9 +68,9 @@ class ActionCritics(nn.Module):
         return q.view(n_critics, states, n_actions)
 
     def uses_fused_path(self, observation: Tensor) -> bool:
-        """Return True where cpu_mlp.py applies: a float32 ReLU network without norm on a CPU."""
+        """Return True where cpu_mlp.py applies: a float32 ReLU network on a CPU."""
         mlp, weight = self.mlp, self.mlp.weights[0]
-        plain = mlp.activation == "relu" and mlp.norm == "none" and len(mlp.weights) > 1
+        plain = mlp.activation == "relu" and len(mlp.weights) > 1
         float32 = observation.dtype == weight.dtype == torch.float32
         on_cpu = observation.device.type == "cpu" and not torch.compiler.is_compiling()
         return self.fused and plain and float32 and on_cpu
