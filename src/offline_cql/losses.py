@@ -175,6 +175,32 @@ def conservative_gap(
     return temperature * torch.logsumexp(exponent, dim=2) - q_logged
 
 
+def unweighted_gap(q_sampled: Tensor, q_logged: Tensor, *, temperature: float = 1.0) -> Tensor:
+    """Return how far the critics rate sampled and logged actions above the logged one.
+
+    temperature * logsumexp over Q_sampled / temperature and Q_logged / temperature, minus Q_logged:
+    no densities, and never negative, because the logged action is one of the actions. The form
+    "version 2" of the code of Kumar et al. 2020; a softmax over the actions that were sampled, not
+    an estimate of the integral over all.
+    q_sampled [E, B, N]; q_logged [E, B]; temperature > 0, reward units.
+    Returns [E, B], not scaled by alpha. Raises ShapeError.
+    """
+    check_shapes(q_sampled=(q_sampled, "E B N"), q_logged=(q_logged, "E B"))
+    q = torch.cat([q_sampled, q_logged.unsqueeze(2)], dim=2)
+    return temperature * torch.logsumexp(q / temperature, dim=2) - q_logged
+
+
+def calibrated_value(q: Tensor, return_to_go: Tensor) -> Tensor:
+    """Return max(q, return_to_go): no gradient lowers a value below the return that followed.
+
+    Cal-QL, Nakamoto et al. 2023: bounds Q of the policy's actions in the gap by the value of the
+    behavior policy, here estimated by the logged return-to-go.
+    q [E, B, N]; return_to_go [B], reward units. Returns [E, B, N]. Raises ShapeError.
+    """
+    check_shapes(q=(q, "E B N"), return_to_go=(return_to_go, "B"))
+    return torch.maximum(q, return_to_go[:, None])
+
+
 def expectation_gap(q_sampled: Tensor, q_logged: Tensor) -> Tensor:
     """Return how far the critics rate the average sampled action above the logged one.
 
@@ -193,16 +219,23 @@ def action_value(values: Tensor, action: Tensor) -> Tensor:
     return values.gather(-1, action.expand(values.shape[:-1]).unsqueeze(-1)).squeeze(-1)
 
 
-def discrete_gap(q: Tensor, action: Tensor, *, temperature: float = 1.0) -> Tensor:
+def discrete_gap(
+    q: Tensor, action: Tensor, *, temperature: float = 1.0, return_to_go: Tensor | None = None
+) -> Tensor:
     """Return how far the critics rate all actions above the logged one, in reward units.
 
     CQL(H), Kumar et al. 2020: temperature * log sum_a exp(Q(s, a) / temperature) - Q(s, action).
+    With a return_to_go [B] every Q in the sum is bounded by it from below (`calibrated_value`).
     q [E, B, K] or [B, K] for one critic; action [B] int64; temperature > 0.
     Returns [E, B] or [B], not scaled by alpha. Raises ShapeError.
     """
     axes = "B K" if q.dim() == 2 else "E B K"
     check_shapes(q=(q, axes), action=(action, "B"))
-    return temperature * torch.logsumexp(q / temperature, dim=-1) - action_value(q, action)
+    summed = q
+    if return_to_go is not None:
+        check_shapes(q=(q, axes), return_to_go=(return_to_go, "B"))
+        summed = torch.maximum(q, return_to_go[:, None])
+    return temperature * torch.logsumexp(summed / temperature, dim=-1) - action_value(q, action)
 
 
 def clip_gap(gap: Tensor, *, minimum: float | None, maximum: float | None) -> Tensor:
@@ -260,6 +293,23 @@ def actor_loss(q: Tensor, log_prob: Tensor, *, temperature: float | Tensor) -> T
     """
     check_shapes(q=(q, "E B"), log_prob=(log_prob, "B"))
     return (_constant("temperature", temperature) * log_prob - q.amin(dim=0)).mean()
+
+
+def cloning_actor_loss(
+    q: Tensor, log_prob: Tensor, *, bc_weight: Tensor, q_scale: Tensor
+) -> Tensor:
+    """Return the loss of a policy that maximizes Q and clones the behavior at the same time.
+
+    mean over B of -min over critics of Q / q_scale - bc_weight * log_prob, without entropy.
+    With q_scale = mean |min Q| the weight means the same for rewards of any size (TD3+BC, Fujimoto
+    & Gu 2021; ReBRAC, Tarasov et al. 2023, with squared distances instead of the log-density).
+    q [E, B] of actions that carry the policy's gradient; log_prob [B] of the logged actions, in
+    nats; bc_weight >= 0 and q_scale > 0, scalars without gradient. Returns a scalar.
+    Raises ShapeError.
+    """
+    check_shapes(q=(q, "E B"), log_prob=(log_prob, "B"))
+    scale, weight = _constant("q_scale", q_scale), _constant("bc_weight", bc_weight)
+    return -(q.amin(dim=0).mean() / scale) - weight * log_prob.mean()
 
 
 def temperature_loss(log_temperature: Tensor, log_prob: Tensor, *, target_entropy: float) -> Tensor:

@@ -278,7 +278,8 @@ class Batch(NamedTuple):
     """The transitions of one update, tensors [B, …], or of a block of K updates, [K, B, …].
 
     action in [-1, 1] or an index; reward scaled and shifted; discount = gamma * (1 - terminated),
-    so that a truncated transition still bootstraps.
+    so that a truncated transition still bootstraps; return_to_go: the discounted sum of the rewards
+    that followed in the data, where a truncated episode continues at its mean reward.
     """
 
     observation: Tensor
@@ -286,6 +287,7 @@ class Batch(NamedTuple):
     reward: Tensor
     discount: Tensor
     next_observation: Tensor
+    return_to_go: Tensor
 
 
 class ValidationBatch(NamedTuple):

@@ -10,6 +10,9 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from support.builders import (
+    CLONING_OPTIONS,
+    DISCRETE_OPTIONS,
+    OPTIONS,
     attach,
     batch_of,
     build,
@@ -210,6 +213,9 @@ COMBINATIONS = {
     "cloning first": ["cql.bc_updates=3"],
     "bf16": ["hardware.precision=bf16"],
     "corl": ["cql=corl_lagrange", "network.actor_hidden=[8]", "network.critic_hidden=[8]"],
+    "options": OPTIONS,
+    "discrete options": DISCRETE_OPTIONS,
+    "cloning options": CLONING_OPTIONS,
     "cloning": ["algorithm=bc", "network.log_std_affine=true"],
     "discrete": ["env=cartpole"],
     "discrete double": ["env=cartpole", "cql.target=double", LAGRANGE],

@@ -167,7 +167,7 @@ def test_the_multiplier_leaves_both_of_its_limits():
     limits = ("cql.multiplier_min=0.5", "cql.multiplier_max=4", "cql.multiplier_learning_rate=0.3")
     case = make_case(*LAGRANGE, *limits)
     agent, distance = case.agent, 1.0
-    agent.gap = lambda _q, _log_prob, logged: 0 * logged + agent.cql.target_gap + distance
+    agent.gap = lambda _q, _log_prob, logged, _returns: 0 * logged + agent.cql.target_gap + distance
     optimizer = attach(agent)
     agent.sample_rank_noise = lambda _: case.noise
 

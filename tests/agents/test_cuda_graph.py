@@ -14,7 +14,11 @@ from typing import Any
 import pytest
 import torch
 from support.builders import (
+    CLONING_OPTIONS,
+    DISCRETE_OPTIONS,
+    OPTIONS,
     attach,
+    batches,
     build,
     continuous_data,
     dataset_of,
@@ -42,23 +46,20 @@ CASES = {
         "alpha_schedule.warmup=6",
     ],
     "max backup": ["cql.backup=max", "network.n_critics=3"],
+    "options": [*OPTIONS, "cql.bc_updates=7", "cql.decay_until=20"],
+    "discrete options": [*DISCRETE_OPTIONS, "cql.decay_until=20"],
+    "cloning options": [*CLONING_OPTIONS, "bc.decay_until=20"],
     "discrete": ["env=cartpole"],
     "discrete lagrange": ["env=cartpole", "cql=lagrange"],
     "expected target": ["env=cartpole", "cql.target=expected"],
     "continuous cloning": ["algorithm=bc"],
     "discrete cloning": ["env=cartpole", "algorithm=bc"],
 }
-CASES_ON_A_GPU = ("continuous", "bf16", "lagrange", "alpha falls", "discrete")
+CASES_ON_A_GPU = ("continuous", "bf16", "lagrange", "alpha falls", "options", "discrete")
 
 
 def data_for(case: str) -> Transitions:
     return discrete_data() if "env=cartpole" in CASES[case] else continuous_data()
-
-
-def batches(data: Transitions, count: int) -> list[Batch]:
-    draw = torch.Generator().manual_seed(1)
-    dataset = dataset_of(data)
-    return [dataset[torch.randint(len(data), (8,), generator=draw)] for _ in range(count)]
 
 
 # --- Without the host -------------------------------------------------------------------------
@@ -120,7 +121,7 @@ def test_batches_are_gathered_on_the_device_of_the_transitions(data: Transitions
     indices = torch.zeros(5, 8, dtype=torch.int64, device="meta")
     with ForbidHostTensors():
         block = dataset[indices]
-    assert [tensor.shape[:2] for tensor in block] == [(5, 8)] * 5
+    assert [tensor.shape[:2] for tensor in block] == [(5, 8)] * 6
 
 
 # --- Replays -------------------------------------------------------------------------------------
@@ -160,6 +161,8 @@ def train_and_log(
     data, metrics = data_for(case), []
     agent = build(settings(*CASES[case], "log_every=9"), data.spaces)
     optimizer = attach(agent)
+    for group in optimizer.param_groups:  # as with capture
+        group["lr"] = torch.tensor(group["lr"])
     agent.graphed_update = graphed
     for batch in batches(data, updates):
         agent.update(batch, optimizer)
@@ -175,7 +178,7 @@ def test_replayed_updates_equal_eager_ones(case: str):
     replayed, metrics = train_and_log(case, updates, graphed)
     assert differences(eager.training_state(), replayed.training_state()) == []
     assert differences(expected, metrics) == []
-    keys = {"cloning first": 2, "alpha falls": 2}.get(case, 1)
+    keys = {"cloning first": 2, "alpha falls": 2, "options": 2}.get(case, 1)
     # A key of one update (alpha is 0 in the first one) is never captured.
     assert len(graphed.eager_updates) == keys
     assert len(graphed.replays) == sum(

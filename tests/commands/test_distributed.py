@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from support.builders import differences
+from support.builders import OPTIONS, differences
 from support.config import compose_config, run_entry_point
 from support.train import DISCRETE, LAGRANGE, entry_point, rows, train_run, wait_for
 
@@ -27,6 +27,7 @@ pytestmark = pytest.mark.usefixtures("recorded")
 ROLLOUTS = ("evaluation=default", "evaluation.episodes=1", "evaluation.environments=1")
 SETTINGS = {
     "continuous": (*LAGRANGE, *ROLLOUTS, "evaluation.every=10", "updates=20"),
+    "options": (*LAGRANGE, *OPTIONS, *ROLLOUTS, "evaluation.every=10", "updates=20"),
     "discrete": (*DISCRETE, *ROLLOUTS, "evaluation.every=10", "updates=20"),
 }
 

@@ -198,7 +198,7 @@ def test_the_table_of_presets_in_the_docs_equals_the_files():
                     assert OmegaConf.select(config, name) == value, f"{config.cql.name}: {name}"
                     compared.add(name)
     assert {name for name in keys if name.startswith(("cql.", "network."))} - compared <= {
-        *("cql.name", "cql.expectation_over"),
+        *("cql.name", "cql.expectation_over", "cql.decay_until"),
         *("cql.multiplier_initial", "cql.multiplier_learning_rate"),
         *("cql.multiplier_min", "cql.multiplier_max"),
     }

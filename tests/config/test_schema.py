@@ -331,9 +331,11 @@ def keys(**names: str) -> set[str]:
 
 ACTOR = keys(
     cql="n_action_samples penalty expectation_over backup bc_updates bc_learning_rate action_clip "
-    "actor_learning_rate temperature_learning_rate temperature_initial target_entropy",
-    network="actor_hidden orthogonal_actor log_std_min log_std_max log_std_affine",
+    "actor_learning_rate temperature_learning_rate temperature_initial target_entropy "
+    "importance_sampling bc_weight bc_weight_final critic_warmup",
+    network="actor_hidden orthogonal_actor log_std_min log_std_max log_std_affine policy_ema",
 )
+BC_KEYS = keys(bc="learning_rate learning_rate_final decay_until")
 
 
 @pytest.mark.parametrize(
@@ -371,7 +373,7 @@ def test_unused_settings_are_listed(
     overrides: str, discrete: bool, unused: set[str], used: set[str]
 ):
     listed = set(unused_settings(settings(*overrides.split()), discrete=discrete))
-    assert listed == unused | UNUSED_BY_DEFAULT | {"bc.learning_rate"}
+    assert listed == unused | UNUSED_BY_DEFAULT | BC_KEYS | {"cql.decay_until"}
     assert not listed & used
     assert listed <= set(setting_keys(TrainConfig))
 

@@ -34,6 +34,19 @@ TINY = (
 )
 
 
+OPTIONS = (
+    *("cql.bc_updates=3", "cql.bc_weight=0.1", "cql.bc_weight_final=0.01", "cql.decay_until=6"),
+    *("cql.learning_rate_final=0.1", "cql.critic_warmup=returns", "cql.importance_sampling=false"),
+    *("cql.calibrated=true", "network.n_critics=3", "cql.target_critics=2"),
+    *("network.critic_norm=layer", "network.policy_ema=0.5", "cql.alpha_unit=return"),
+)
+DISCRETE_OPTIONS = (
+    *("env=cartpole", "cql.calibrated=true", "network.n_critics=3", "cql.target_critics=2"),
+    *("network.critic_norm=layer", "cql.learning_rate_final=0.1"),
+)
+CLONING_OPTIONS = ("algorithm=bc", "bc.learning_rate_final=0.1", "network.policy_ema=0.5")
+
+
 def settings(*overrides: str) -> TrainConfig:
     """Return the validated settings of `python train.py <overrides>`, small by default."""
     return config.settings(*TINY, *overrides)
@@ -123,6 +136,13 @@ def dataset_of(
         reward_shift=shift,
         n_step=n_step,
     )
+
+
+def batches(data: Transitions, count: int) -> list[Batch]:
+    """Return random batches of 8 transitions."""
+    draw = torch.Generator().manual_seed(1)
+    dataset = dataset_of(data)
+    return [dataset[torch.randint(len(data), (8,), generator=draw)] for _ in range(count)]
 
 
 def in_double(batch: Batch) -> Batch:

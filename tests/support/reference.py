@@ -229,3 +229,25 @@ def discrete_behavior_cloning_loss(logits: Array, action: Array) -> float:
     """Return the negative log-likelihood of a softmax."""
     terms = [math.log(softmax(row)[int(a)]) for row, a in zip(logits, action, strict=True)]
     return -math.fsum(terms) / len(terms)
+
+
+def unweighted_gap(q_sampled: Array, q_logged: Array, temperature: float = 1.0) -> Array:
+    """Return t * log (sum_j exp(Q_j / t) + exp(Q_logged / t)) - Q_logged."""
+    critics, states, _ = q_sampled.shape
+    gap = np.zeros((critics, states))
+    for e in range(critics):
+        for b in range(states):
+            values = [*map(float, q_sampled[e, b]), float(q_logged[e, b])]
+            soft = temperature * logsumexp([v / temperature for v in values])
+            gap[e, b] = soft - float(q_logged[e, b])
+    return gap
+
+
+def cloning_actor_loss(q: Array, log_prob: Array, bc_weight: float, q_scale: float) -> float:
+    """Return the mean of -the worst critic's Q / scale - weight * log pi(logged action)."""
+    states = len(log_prob)
+    terms = [
+        -min(float(row[b]) for row in q) / q_scale - bc_weight * float(log_prob[b])
+        for b in range(states)
+    ]
+    return math.fsum(terms) / states

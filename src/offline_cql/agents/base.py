@@ -5,6 +5,7 @@ An agent defines its losses (`compute_losses`), which parameters learn at which 
 (`update_schedules`) and change parameters after a step (`after_step`).
 """
 
+import copy
 from abc import abstractmethod
 from typing import Any, Literal, NamedTuple
 
@@ -155,6 +156,9 @@ class Agent(pl.LightningModule):
         optimizer = torch.optim.Adam(self.parameter_groups(), fused=True, capturable=self.capture)
         if self.resume_state is not None:
             optimizer.load_state_dict(self.resume_state["optimizer"])
+        if self.capture:  # a captured update reads learning rates from memory that stays in place
+            for group in optimizer.param_groups:
+                group["lr"] = torch.tensor(float(group["lr"]), device=self.device)
         return optimizer
 
     # -- noise and ranks ------------------------------------------------------------------------
@@ -176,6 +180,18 @@ class Agent(pl.LightningModule):
             return noise
         size = noise.shape[dim] // self.world_size
         return noise.narrow(dim, self.rank * size, size)
+
+    def draw_critics(self, members: int, count: int) -> Tensor:
+        """Return the indices of `count` different critics, the same on every rank."""
+        scores = torch.rand(members, generator=self.noise, device=self.device)
+        return scores.topk(count).indices
+
+    def global_mean(self, value: Tensor) -> Tensor:
+        """Return the mean over ranks of a value without gradient."""
+        if self.world_size > 1:
+            value = value / self.world_size
+            torch.distributed.all_reduce(value)
+        return value
 
     # -- saving ---------------------------------------------------------------------------------
 
@@ -199,6 +215,40 @@ class Agent(pl.LightningModule):
         self.load_state_dict(state["agent"], strict=True)
         self.updates = int(state["updates"])
         self.resume_state = state
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, name: str, value: float) -> None:
+    """Set the learning rate of one parameter group, in place where it is a tensor."""
+    (group,) = (group for group in optimizer.param_groups if group["name"] == name)
+    if isinstance(group["lr"], Tensor):
+        group["lr"].fill_(value)
+    else:
+        group["lr"] = value
+
+
+class PolicyAverage(nn.Module):
+    """The exponential average of an actor's weights, which acts instead of the actor.
+
+    After each update average ← decay · average + (1 − decay) · actor; without a decay the actor
+    itself acts. Training never reads the average.
+    """
+
+    def __init__(self, actor: nn.Module, decay: float | None) -> None:
+        super().__init__()
+        self.decay = decay
+        self.network = None if decay is None else copy.deepcopy(actor).requires_grad_(False)
+
+    def acting(self, actor: nn.Module) -> nn.Module:
+        """Return the network that acts: the average, or the actor."""
+        return actor if self.network is None else self.network
+
+    @torch.no_grad()
+    def update(self, actor: nn.Module) -> None:
+        """Move the average towards the actor, in place, in float32."""
+        if self.network is not None and self.decay is not None:
+            average: list[Tensor] = list(self.network.parameters())
+            weights: list[Tensor] = list(actor.parameters())
+            torch._foreach_lerp_(average, weights, 1.0 - self.decay)
 
 
 def gaussian_actor(spaces: Spaces, network: NetworkConfig, *, bf16: bool) -> TanhGaussianActor:

@@ -3,17 +3,48 @@
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from offline_cql import losses
-from offline_cql.agents.base import Agent, Policy, gaussian_actor
+from offline_cql.agents.base import (
+    Agent,
+    Policy,
+    PolicyAverage,
+    gaussian_actor,
+    set_learning_rate,
+)
 from offline_cql.agents.distributions import Categorical, TanhGaussian
+from offline_cql.agents.penalty import decayed
 from offline_cql.config import BcConfig, NetworkConfig
 from offline_cql.networks import ObservationStatistics, StackedMLP
 from offline_cql.transitions import Batch, Spaces
 
 
-class ContinuousBehaviorCloning(Agent):
+class BehaviorCloning(Agent):
+    """What both kinds of actions share: one group of parameters, a schedule, an average."""
+
+    bc: BcConfig
+    actor: nn.Module
+    policy_average: PolicyAverage
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        return [
+            {"name": "actor", "params": list(self.actor.parameters()), "lr": self.bc.learning_rate}
+        ]
+
+    def update_schedules(self, optimizer: torch.optim.Optimizer) -> None:
+        """Set the learning rate."""
+        bc = self.bc
+        if bc.learning_rate_final is not None:
+            final, end = bc.learning_rate_final, bc.decay_until
+            factor = decayed(self.updates, start=1.0, final=final, begin=0, end=end)
+            set_learning_rate(optimizer, "actor", factor * bc.learning_rate)
+
+    def after_step(self) -> None:
+        self.policy_average.update(self.actor)
+
+
+class ContinuousBehaviorCloning(BehaviorCloning):
     """Maximum likelihood of a tanh-Gaussian policy; it acts by tanh of the mean."""
 
     def __init__(
@@ -27,17 +58,15 @@ class ContinuousBehaviorCloning(Agent):
         super().__init__(spaces, statistics, **options)
         self.bc = bc
         self.actor = gaussian_actor(spaces, network, bf16=self.bf16)
-
-    def parameter_groups(self) -> list[dict[str, Any]]:
-        return actor_group(self.actor, self.bc.learning_rate)
+        self.policy_average = PolicyAverage(self.actor, network.policy_ema)
 
     def policy(self) -> Policy:
-        return Policy(self.actor, "tanh_gaussian")
+        return Policy(self.policy_average.acting(self.actor), "tanh_gaussian")
 
     def compute_losses(
         self, batch: Batch, *, log_metrics: bool
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        dist = self.distribution(batch)
+        dist = self.distribution(batch, self.actor)
         loss = losses.behavior_cloning_loss(dist.log_prob(batch.action))
         if not log_metrics:
             return loss, {}
@@ -45,14 +74,14 @@ class ContinuousBehaviorCloning(Agent):
         return loss, {"actor/loss": loss.detach(), "actor/action_distance": distance}
 
     def validation_metrics(self, batch: Batch) -> dict[str, Tensor]:
-        return self.distribution(batch).policy_metrics(batch)
+        return self.distribution(batch, self.policy().network).policy_metrics(batch)
 
-    def distribution(self, batch: Batch) -> TanhGaussian:
-        """Return the policy's distribution in the batch's states."""
-        return TanhGaussian(*self.actor(self.statistics(batch.observation)))
+    def distribution(self, batch: Batch, actor: nn.Module) -> TanhGaussian:
+        """Return the distribution of an actor in the batch's states."""
+        return TanhGaussian(*actor(self.statistics(batch.observation)))
 
 
-class DiscreteBehaviorCloning(Agent):
+class DiscreteBehaviorCloning(BehaviorCloning):
     """Cross-entropy of the logged actions; it acts by the most likely one."""
 
     def __init__(
@@ -73,17 +102,15 @@ class DiscreteBehaviorCloning(Agent):
             orthogonal=network.orthogonal_actor,
             bf16=self.bf16,
         )
-
-    def parameter_groups(self) -> list[dict[str, Any]]:
-        return actor_group(self.actor, self.bc.learning_rate)
+        self.policy_average = PolicyAverage(self.actor, network.policy_ema)
 
     def policy(self) -> Policy:
-        return Policy(self.actor, "categorical")
+        return Policy(self.policy_average.acting(self.actor), "categorical")
 
     def compute_losses(
         self, batch: Batch, *, log_metrics: bool
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        dist = self.distribution(batch)
+        dist = self.distribution(batch, self.actor)
         loss = losses.discrete_behavior_cloning_loss(dist.logits, batch.action)
         if not log_metrics:
             return loss, {}
@@ -91,13 +118,8 @@ class DiscreteBehaviorCloning(Agent):
         return loss, {"actor/loss": loss.detach(), "actor/agreement": agreement}
 
     def validation_metrics(self, batch: Batch) -> dict[str, Tensor]:
-        return self.distribution(batch).policy_metrics(batch)
+        return self.distribution(batch, self.policy().network).policy_metrics(batch)
 
-    def distribution(self, batch: Batch) -> Categorical:
-        """Return the policy's distribution in the batch's states."""
-        return Categorical(self.actor(self.statistics(batch.observation)).squeeze(0))
-
-
-def actor_group(actor: torch.nn.Module, learning_rate: float) -> list[dict[str, Any]]:
-    """Return the one parameter group of behavior cloning."""
-    return [{"name": "actor", "params": list(actor.parameters()), "lr": learning_rate}]
+    def distribution(self, batch: Batch, actor: nn.Module) -> Categorical:
+        """Return the distribution of an actor in the batch's states."""
+        return Categorical(actor(self.statistics(batch.observation)).squeeze(0))

@@ -15,13 +15,21 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from offline_cql import losses
-from offline_cql.agents.base import Agent, Policy, gaussian_actor
+from offline_cql.agents.base import (
+    Agent,
+    Policy,
+    PolicyAverage,
+    gaussian_actor,
+    set_learning_rate,
+)
 from offline_cql.agents.distributions import TanhGaussian
-from offline_cql.agents.penalty import ConservativePenalty, lerp_targets
+from offline_cql.agents.penalty import ConservativePenalty, decayed, lerp_targets
 from offline_cql.config import AlphaScheduleConfig, CqlConfig, NetworkConfig
 from offline_cql.networks import ActionCritics, ObservationStatistics
 from offline_cql.random_streams import RandomStream
 from offline_cql.transitions import Batch, Spaces
+
+SMALLEST_Q = 1e-6  # of mean |Q|, by which the actor's loss is divided with cql.bc_weight
 
 
 class Noise(NamedTuple):
@@ -37,6 +45,8 @@ class Noise(NamedTuple):
 class ContinuousCQL(Agent):
     """Tanh-Gaussian actor, E stacked critics, automatic temperature, conservative gap."""
 
+    bc_weight: Tensor  # in place, because a captured update is replayed with other values of it
+
     def __init__(
         self,
         spaces: Spaces,
@@ -50,12 +60,14 @@ class ContinuousCQL(Agent):
         super().__init__(spaces, statistics, **options)
         self.cql = cql
         self.actor = gaussian_actor(spaces, network, bf16=self.bf16)
+        self.policy_average = PolicyAverage(self.actor, network.policy_ema)
         self.critic = ActionCritics(
             network.n_critics,
             spaces.observation_dim,
             spaces.action_dim,
             network.critic_hidden,
             orthogonal=network.orthogonal_critic,
+            norm=network.critic_norm,
             bf16=self.bf16,
         )
         self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
@@ -64,9 +76,10 @@ class ContinuousCQL(Agent):
         self.target_entropy = (
             -float(spaces.action_dim) if cql.target_entropy is None else cql.target_entropy
         )
+        self.register_buffer("bc_weight", torch.zeros(()), persistent=False)
 
     def policy(self) -> Policy:
-        return Policy(self.actor, "tanh_gaussian")
+        return Policy(self.policy_average.acting(self.actor), "tanh_gaussian")
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         critic, actor = list(self.critic.parameters()), list(self.actor.parameters())
@@ -79,11 +92,22 @@ class ContinuousCQL(Agent):
         ]
 
     def update_schedules(self, optimizer: torch.optim.Optimizer) -> None:
-        """Set alpha, and the actor's learning rate: cloning the behavior has its own."""
-        self.penalty.set_alpha(self.updates)
-        (actor,) = (group for group in optimizer.param_groups if group["name"] == "actor")
+        """Set alpha, the learning rates and the weight of cloning in the actor's loss."""
         cql = self.cql
-        actor["lr"] = cql.bc_learning_rate if self.actor_clones else cql.actor_learning_rate
+        self.penalty.set_alpha(self.updates)
+        factor = self.decay(1.0, cql.learning_rate_final)
+        actor = cql.bc_learning_rate if self.actor_clones else factor * cql.actor_learning_rate
+        set_learning_rate(optimizer, "actor", actor)
+        set_learning_rate(optimizer, "critic", factor * cql.critic_learning_rate)
+        if cql.bc_weight is not None:
+            self.bc_weight.fill_(self.decay(cql.bc_weight, cql.bc_weight_final))
+
+    def decay(self, start: float, final: float | None) -> float:
+        """Return a value that decays from the end of cloning to cql.decay_until; None: constant."""
+        if final is None:
+            return start
+        begin, end = self.cql.bc_updates, self.cql.decay_until
+        return decayed(self.updates, start=start, final=final, begin=begin, end=end)
 
     def graph_key(self) -> tuple[bool, ...]:
         return self.actor_clones, self.penalty.penalized
@@ -153,7 +177,7 @@ class ContinuousCQL(Agent):
         if not penalized:  # plain SAC evaluates proposals for the metrics only
             with torch.no_grad():
                 q = torch.cat([q, self.critic(observation, proposals)], dim=2)
-        gap = self.gap(q[..., 1:], log_prob, q[..., 0])
+        gap = self.gap(q[..., 1:], log_prob, q[..., 0], batch.return_to_go)
         loss = td + self.penalty.loss(gap) if penalized else td
         if not log_metrics:
             return loss, {}
@@ -189,9 +213,16 @@ class ContinuousCQL(Agent):
         temperature_loss = losses.temperature_loss(
             self.log_temperature, log_prob, target_entropy=self.target_entropy
         )
+        if self.actor_clones or self.cql.bc_weight is not None:
+            temperature_loss = 0.0 * temperature_loss  # DDP needs a gradient on every rank
         if self.actor_clones:
             actor = losses.behavior_cloning_loss(dist.log_prob(batch.action))
-            temperature_loss = 0.0 * temperature_loss  # DDP needs a gradient on every rank
+        elif self.cql.bc_weight is not None:
+            log_prob_logged = dist.log_prob(batch.action)
+            scale = self.global_mean(q.detach().amin(dim=0).abs().mean()).clamp(min=SMALLEST_Q)
+            actor = losses.cloning_actor_loss(
+                q, log_prob_logged, bc_weight=self.bc_weight, q_scale=scale
+            )
         else:
             actor = losses.actor_loss(q, log_prob, temperature=temperature)
         loss = actor + temperature_loss
@@ -211,9 +242,16 @@ class ContinuousCQL(Agent):
         next_dist: TanhGaussian,
         noise: Noise,
     ) -> Tensor:
-        """Return the Bellman target [B], with actions that the policy samples in the next state."""
+        """Return the critics' target [B], with actions that the policy samples in the next state.
+
+        While the actor clones it is the return that followed, with cql.critic_warmup=returns.
+        """
+        if self.cql.critic_warmup == "returns" and self.actor_clones:
+            return batch.return_to_go
         action, log_prob = next_dist.sample(noise.backup)
         q_target = self.target_critic(next_observation, action)
+        if self.cql.target_critics is not None:
+            q_target = q_target[self.draw_critics(len(q_target), self.cql.target_critics)]
         if self.cql.backup == "entropy":
             temperature = self.log_temperature.exp()
             value = losses.sampled_value(q_target, log_prob, temperature=temperature)
@@ -241,11 +279,19 @@ class ContinuousCQL(Agent):
         actions, log_probs = zip(*samples, strict=True)
         return torch.cat(actions, dim=1), torch.cat(log_probs, dim=1)
 
-    def gap(self, q_proposed: Tensor, log_prob: Tensor, q_logged: Tensor) -> Tensor:
+    def gap(
+        self, q_proposed: Tensor, log_prob: Tensor, q_logged: Tensor, return_to_go: Tensor
+    ) -> Tensor:
         """Return the gap [E, B], clipped to cql.gap_min and cql.gap_max, not scaled by alpha."""
         cql = self.cql
+        if cql.calibrated:  # the policy's actions only
+            uniform, sampled = q_proposed.tensor_split([cql.n_action_samples], dim=2)
+            sampled = losses.calibrated_value(sampled, return_to_go)
+            q_proposed = torch.cat([uniform, sampled], dim=2)
         if cql.penalty == "expectation":
             gap = losses.expectation_gap(q_proposed, q_logged)
+        elif not cql.importance_sampling:
+            gap = losses.unweighted_gap(q_proposed, q_logged, temperature=cql.gap_temperature)
         else:
             gap = losses.conservative_gap(
                 q_proposed, log_prob, q_logged, temperature=cql.gap_temperature
@@ -267,8 +313,9 @@ class ContinuousCQL(Agent):
         """
         observation = self.statistics(batch.observation)
         next_observation = self.statistics(batch.next_observation)
-        dist = TanhGaussian(*self.actor(observation))
-        next_dist = TanhGaussian(*self.actor(next_observation))
+        actor = self.policy().network
+        dist = TanhGaussian(*actor(observation))
+        next_dist = TanhGaussian(*actor(next_observation))
         generator = torch.Generator(self.device).manual_seed(RandomStream.VALIDATION_NOISE)
         noise = self.sample_noise(len(batch.reward), generator)
         proposals, log_prob = self.proposals(dist, next_dist, noise)
@@ -279,7 +326,7 @@ class ContinuousCQL(Agent):
         target = losses.bellman_target(batch.reward, batch.discount, value)
         return {
             "td_error": (q[..., 0] - target).square().mean(dim=0),
-            "gap": self.gap(q[..., 2:], log_prob, q[..., 0]).mean(dim=0),
+            "gap": self.gap(q[..., 2:], log_prob, q[..., 0], batch.return_to_go).mean(dim=0),
             "q_logged": q[..., 0].mean(dim=0),
             "q_policy": q[..., 1].mean(dim=0),
             **dist.policy_metrics(batch),
@@ -288,4 +335,5 @@ class ContinuousCQL(Agent):
     @torch.no_grad()
     def after_step(self) -> None:
         lerp_targets(self.target_critic, self.critic, self.cql.polyak)
+        self.policy_average.update(self.actor)
         self.penalty.clamp()

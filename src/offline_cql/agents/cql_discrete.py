@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from offline_cql import losses
-from offline_cql.agents.base import Agent, Policy
+from offline_cql.agents.base import Agent, Policy, set_learning_rate
 from offline_cql.agents.distributions import Categorical
-from offline_cql.agents.penalty import ConservativePenalty, lerp_targets
+from offline_cql.agents.penalty import ConservativePenalty, decayed, lerp_targets
 from offline_cql.config import AlphaScheduleConfig, CqlConfig, NetworkConfig
 from offline_cql.networks import ObservationStatistics, StackedMLP
 from offline_cql.transitions import Batch, Spaces
@@ -36,6 +36,7 @@ class DiscreteCQL(Agent):
             network.critic_hidden,
             spaces.action_dim,
             orthogonal=network.orthogonal_critic,
+            norm=network.critic_norm,
             bf16=self.bf16,
         )
         self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
@@ -53,16 +54,22 @@ class DiscreteCQL(Agent):
         return [critic, *self.penalty.parameter_groups()]
 
     def update_schedules(self, optimizer: torch.optim.Optimizer) -> None:
+        """Set alpha and the critics' learning rate."""
+        cql = self.cql
         self.penalty.set_alpha(self.updates)
+        if cql.learning_rate_final is not None:
+            final, end = cql.learning_rate_final, cql.decay_until
+            factor = decayed(self.updates, start=1.0, final=final, begin=0, end=end)
+            set_learning_rate(optimizer, "critic", factor * cql.critic_learning_rate)
 
     def compute_losses(
         self, batch: Batch, *, log_metrics: bool
     ) -> tuple[Tensor, dict[str, Tensor]]:
         q = self.critic(self.statistics(batch.observation))
-        target = self.bellman_target(batch)
+        target = self.bellman_target(batch, draw=self.cql.target_critics)
         q_logged = losses.action_value(q, batch.action)
         td = losses.critic_td_loss(q_logged, target)
-        gap = self.gap(q, batch.action)
+        gap = self.gap(q, batch)
         total = td + self.penalty.loss(gap)
         if not log_metrics:
             return total, {}
@@ -78,22 +85,26 @@ class DiscreteCQL(Agent):
         }
 
     @torch.no_grad()
-    def bellman_target(self, batch: Batch) -> Tensor:
-        """Return y [B] from the target critics; `cql.target` is its form."""
+    def bellman_target(self, batch: Batch, *, draw: int | None = None) -> Tensor:
+        """Return y [B] from all critics, or `draw` random ones; `cql.target` is its form."""
         next_observation = self.statistics(batch.next_observation)
+        q_target, q_online = self.target_critic(next_observation), self.critic(next_observation)
+        if draw is not None:
+            drawn = self.draw_critics(len(q_target), draw)
+            q_target, q_online = q_target[drawn], q_online[drawn]
         value = losses.discrete_value(
-            self.target_critic(next_observation),
-            self.critic(next_observation),
-            target=self.cql.target,
-            temperature=self.cql.gap_temperature,
+            q_target, q_online, target=self.cql.target, temperature=self.cql.gap_temperature
         )
         return losses.bellman_target(batch.reward, batch.discount, value)
 
-    def gap(self, q: Tensor, action: Tensor) -> Tensor:
+    def gap(self, q: Tensor, batch: Batch) -> Tensor:
         """Return the conservative gap [E, B], clipped to the limits, not scaled by alpha."""
-        cql = self.cql
+        cql, action = self.cql, batch.action
+        return_to_go = batch.return_to_go if cql.calibrated else None
         return losses.clip_gap(
-            losses.discrete_gap(q, action, temperature=cql.gap_temperature),
+            losses.discrete_gap(
+                q, action, temperature=cql.gap_temperature, return_to_go=return_to_go
+            ),
             minimum=cql.gap_min,
             maximum=cql.gap_max,
         )
@@ -104,7 +115,7 @@ class DiscreteCQL(Agent):
         q_logged = losses.action_value(q, batch.action)
         return {
             "td_error": (q_logged - self.bellman_target(batch)).square().mean(dim=0),
-            "gap": self.gap(q, batch.action).mean(dim=0),
+            "gap": self.gap(q, batch).mean(dim=0),
             "q_logged": q_logged.mean(dim=0),
             "q_policy": losses.action_value(q, minimum.argmax(dim=1)).mean(dim=0),
             **Categorical(minimum / self.cql.gap_temperature).policy_metrics(batch),

@@ -88,6 +88,12 @@ def lerp_targets(target: nn.Module, online: nn.Module, polyak: float) -> None:
     torch._foreach_lerp_(list(target.parameters()), list(online.parameters()), polyak)
 
 
+def decayed(update: int, *, start: float, final: float, begin: int, end: int) -> float:
+    """Return a value on the half cosine from `start` at update `begin` to `final` at `end`."""
+    progress = min(1.0, max(0.0, (update - begin) / (end - begin)))
+    return final + (start - final) * (1.0 + math.cos(math.pi * progress)) / 2.0
+
+
 def alpha_at(update: int, *, alpha: float, schedule: AlphaScheduleConfig) -> float:
     """Return alpha * ramp(update) * factor(update) for the update with this number, from 0.
 

@@ -32,7 +32,7 @@ from offline_cql.config import ALGORITHMS, HardwareConfig, TrainConfig
 from offline_cql.data.dataset import TransitionDataset, make_dataset
 from offline_cql.data.module import TransitionDataModule
 from offline_cql.data.split import Split, split_episodes
-from offline_cql.data.statistics import observation_statistics
+from offline_cql.data.statistics import observation_statistics, return_scale
 from offline_cql.data.validation import validation_steps
 from offline_cql.errors import DivergedError, PreemptedError
 from offline_cql.io import read_json, write_json
@@ -62,7 +62,11 @@ def fit(
     updates, every = config.updates, config.evaluation.every
 
     split = split_episodes(transitions, config.dataset)
-    dataset = make_dataset(transitions, split, config.dataset, gamma=config.gamma)
+    scale = unit_scale(config, transitions, split)
+    dataset = make_dataset(transitions, split, config.dataset, gamma=config.gamma, scale=scale)
+    if rank == 0:
+        recorded = read_json(folder / METADATA) | {"reward_scale": dataset.reward_scale}
+        write_json(folder / METADATA, recorded)
     validation = validation_steps(
         transitions,
         split,
@@ -145,6 +149,13 @@ def describe_score(score: Score | None) -> dict[str, Any]:
     names = ("return_mean", "return_std", "normalized_score")
     values = {name: getattr(score, name, None) for name in names}
     return values | {"episodes": score.episodes if score else 0}
+
+
+def unit_scale(config: TrainConfig, transitions: Transitions, split: Split) -> float:
+    """Return the factor on rewards that cql.alpha_unit asks for; 1 without conservative critics."""
+    if config.cql.alpha_unit == "reward" or not ALGORITHMS[config.algorithm].has_alpha:
+        return 1.0
+    return return_scale(transitions, split, gamma=config.gamma)
 
 
 def create_agent(config: TrainConfig, transitions: Transitions, split: Split) -> Agent:

@@ -47,6 +47,10 @@ class TrainConfig(AlgorithmSections):
         possible = simulator is not None or self.evaluation.episodes == 0
         none = f"must be 0 with env={self.env.name}: there is no simulator; try evaluation=none"
         self.evaluation.require(possible, "episodes", none)
+        count = self.cql.target_critics
+        enough = count is None or count <= self.network.n_critics
+        critics = f"must be <= {self.network.setting('n_critics')}"
+        self.cql.require(enough, "target_critics", critics)
         fits = self.dataset.size is None or self.batch_size <= self.dataset.size
         self.require(fits, "batch_size", f"must be <= {self.dataset.setting('size')}")
 

@@ -36,6 +36,7 @@ Text = Annotated[str, BeforeValidator(to_text)]
 Count = Annotated[Integer, Field(ge=1)]
 Amount = Annotated[Integer, Field(ge=0)]
 Positive = Annotated[Number, Field(gt=0)]
+Factor = Annotated[Number, Field(ge=0)]
 Share = Annotated[Number, Field(gt=0, le=1)]
 Seed = Annotated[Integer, Field(ge=0, le=LARGEST_SEED)]
 

@@ -63,6 +63,7 @@ class NetworkConfig(Section):
     prefix: ClassVar[str] = "network"
     actor_hidden: list[Count]  # widths of the hidden layers
     critic_hidden: list[Count]
+    critic_norm: Literal["none", "layer"]  # LayerNorm in each hidden layer of the critics
     n_critics: Count
     log_std_min: Number
     log_std_max: Number
@@ -70,6 +71,7 @@ class NetworkConfig(Section):
     orthogonal_actor: Flag  # initial weights; gain sqrt(2), last layer 0.01
     orthogonal_critic: Flag
     normalize_observations: Flag  # by the data's mean and standard deviation
+    policy_ema: Annotated[Number, Field(gt=0, lt=1)] | None  # decay of the average that acts
 
     def check(self) -> None:
         """Raise ConfigError for a network without hidden layer, or an empty range of log std."""

@@ -52,7 +52,9 @@ def validate_config(schema: type[S], config: DictConfig) -> S:
     try:
         return schema.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(error_line(schema, values, error.errors()[0])) from error
+        # A section may interpolate a setting of the top level (${updates}): that one is named.
+        first = min(error.errors(), key=lambda details: len(details["loc"]))
+        raise ConfigError(error_line(schema, values, first)) from error
 
 
 def error_line(schema: type[Section], values: Any, error: ErrorDetails) -> str:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from offline_cql.config import DatasetConfig
-from offline_cql.data.returns import n_step_returns
+from offline_cql.data.returns import continued_returns, n_step_returns
 from offline_cql.data.split import Split
 from offline_cql.data.statistics import reward_scale
 from offline_cql.transitions import Batch, Transitions
@@ -40,13 +40,14 @@ class TransitionDataset:
         self.images = None if images is None else torch.from_numpy(images)
         self.training_rows = None if training_rows is None else torch.from_numpy(training_rows)
         self.n_step: tuple[Tensor, Tensor, Tensor] | None = None
+        rewards = transitions.rewards * np.float32(reward_scale) + np.float32(reward_shift)
+        terminated, ends = transitions.terminated, transitions.ends
+        self.return_to_go = torch.from_numpy(
+            continued_returns(rewards, terminated, ends, gamma=gamma).astype(np.float32)
+        )
         if n_step > 1:
             reward, discount, last = n_step_returns(
-                transitions.rewards * np.float32(reward_scale) + np.float32(reward_shift),
-                transitions.terminated,
-                transitions.ends,
-                gamma=gamma,
-                n=n_step,
+                rewards, terminated, ends, gamma=gamma, n=n_step
             )
             self.n_step = tuple(map(torch.from_numpy, (reward, discount, last)))  # type: ignore[assignment]
 
@@ -54,6 +55,7 @@ class TransitionDataset:
         """Return the same dataset with all transitions in the memory of `device`."""
         on_device = copy.copy(self)
         on_device.rows = self.rows.to(device)
+        on_device.return_to_go = self.return_to_go.to(device)
         on_device.images = None if self.images is None else self.images.to(device)
         on_device.training_rows = (
             None if self.training_rows is None else self.training_rows.to(device)
@@ -81,7 +83,8 @@ class TransitionDataset:
         else:
             reward, discount, last = (tensor[index] for tensor in self.n_step)
             next_observation = self._observation(self.rows[last], last, next=True)
-        return Batch(observation, action, reward, discount, next_observation)
+        returns = self.return_to_go[index]
+        return Batch(observation, action, reward, discount, next_observation, returns)
 
     def _observation(self, row: Tensor, index: Tensor, *, next: bool) -> Tensor:
         if self.images is not None:
@@ -91,14 +94,22 @@ class TransitionDataset:
 
 
 def make_dataset(
-    transitions: Transitions, split: Split, dataset: DatasetConfig, *, gamma: float
+    transitions: Transitions,
+    split: Split,
+    dataset: DatasetConfig,
+    *,
+    gamma: float,
+    scale: float = 1.0,
 ) -> TransitionDataset:
-    """Build the training dataset with the transforms of the section `dataset`."""
+    """Build the training dataset with the transforms of the section `dataset`.
+
+    scale: a further factor on rewards, before the shift.
+    """
     return TransitionDataset(
         transitions,
         split,
         gamma=gamma,
-        reward_scale=reward_scale(transitions, split, dataset),
+        reward_scale=scale * reward_scale(transitions, split, dataset),
         reward_shift=dataset.reward_shift,
         n_step=dataset.n_step,
     )

@@ -9,11 +9,33 @@ import torch
 from torch import Tensor
 
 from offline_cql.config import DatasetConfig
+from offline_cql.data.returns import continued_returns
 from offline_cql.data.split import Split
 from offline_cql.errors import DataError
 from offline_cql.transitions import Transitions
 
+RETURN_SPREAD = 100.0  # of the returns, in the units of Q with cql.alpha_unit=return
+ROUNDING = 1e-9  # of a spread, relative to the returns
 CHUNK = 2**20  # values summed at a time: their float64 copy stays small
+
+
+def return_scale(transitions: Transitions, split: Split, *, gamma: float) -> float:
+    """Return the factor that gives the discounted returns a standard deviation of RETURN_SPREAD.
+
+    The returns-to-go of all training transitions; truncated episodes continue at their mean
+    reward. Raises DataError when all are equal.
+    """
+    returns = continued_returns(
+        transitions.rewards, transitions.terminated, transitions.ends, gamma=gamma
+    )
+    training = returns if split.rows is None else returns[split.rows]
+    spread = float(training.std())
+    if spread <= ROUNDING * float(np.abs(training).max()):
+        raise DataError(
+            f"{transitions.dataset_id}: all discounted returns are equal, so their spread cannot "
+            "be a unit: set cql.alpha_unit=reward"
+        )
+    return RETURN_SPREAD / spread
 
 
 def reward_scale(transitions: Transitions, split: Split, dataset: DatasetConfig) -> float:

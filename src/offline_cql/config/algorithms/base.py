@@ -43,7 +43,12 @@ class Algorithm:
 
 
 # Settings that only a critic reads.
-CRITIC = ("network.critic_hidden", "network.n_critics", "network.orthogonal_critic")
+CRITIC = (
+    "network.critic_hidden",
+    "network.critic_norm",
+    "network.n_critics",
+    "network.orthogonal_critic",
+)
 # Settings of the reward that the critics see.
 REWARD = (
     "dataset.reward_scale",

@@ -4,7 +4,7 @@ from typing import ClassVar
 
 from offline_cql.config.algorithms.base import CRITIC, REWARD, SCHEDULE, Actions, Algorithm, keys_of
 from offline_cql.config.algorithms.cql import CqlConfig
-from offline_cql.config.section import Positive, Section
+from offline_cql.config.section import Count, Factor, Positive, Section
 
 
 class BcConfig(Section):
@@ -12,14 +12,18 @@ class BcConfig(Section):
 
     prefix: ClassVar[str] = "bc"
     learning_rate: Positive
+    learning_rate_final: Factor | None  # factor at decay_until, on a half cosine; null: constant
+    decay_until: Count  # updates
 
 
-def unused(_bc: BcConfig, _actions: Actions) -> dict[str, str]:
+def unused(bc: BcConfig, _actions: Actions) -> dict[str, str]:
     """Return the settings without effect: cloning has neither critics nor rewards."""
     critic = (*keys_of(CqlConfig), *SCHEDULE, *CRITIC)
-    return dict.fromkeys(critic, "algorithm=bc has no critics") | dict.fromkeys(
-        REWARD, "algorithm=bc reads no rewards"
-    )
+    reasons = dict.fromkeys(critic, "algorithm=bc has no critics")
+    reasons |= dict.fromkeys(REWARD, "algorithm=bc reads no rewards")
+    if bc.learning_rate_final is None:
+        reasons["bc.decay_until"] = "bc.learning_rate_final is not set"
+    return reasons
 
 
 ALGORITHM = Algorithm(

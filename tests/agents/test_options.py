@@ -1,0 +1,234 @@
+"""Guarantee: each option of CQL changes what it says, and nothing else."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from support.builders import attach, batches, build, continuous_data, discrete_data, settings
+from support.continuous_case import make_case
+from torch.testing import assert_close
+
+from offline_cql.agents.distributions import TanhGaussian
+from offline_cql.commands.fit import unit_scale
+from offline_cql.data.dataset import make_dataset
+from offline_cql.data.split import train_on_all
+from offline_cql.errors import DataError
+from offline_cql.losses import behavior_cloning_loss
+from offline_cql.transitions import Transitions
+
+WEIGHT = ("cql.bc_updates=0", "cql.bc_weight=0.25")
+
+
+class Constant(torch.nn.Module):
+    """Three critics with the values 0, 1 and 2 everywhere."""
+
+    def forward(self, _observation: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
+        return torch.arange(3.0).view(3, 1, 1).expand(3, *action.shape[:2])
+
+
+def scaled(data: Transitions, factor: float) -> Transitions:
+    """Return the data with rewards times a factor."""
+    rows = data.rows.copy()
+    rows[:, data.columns.reward] *= factor
+    return replace(data, rows=rows)
+
+
+def update(agent: Any, data: Transitions, times: int) -> list[dict[str, Any]]:
+    """Make updates on random batches; return the optimizer's groups after each."""
+    optimizer, groups = attach(agent), []
+    for batch in batches(data, times):
+        agent.update(batch, optimizer)
+        groups.append({group["name"]: group["lr"] for group in optimizer.param_groups})
+    return groups
+
+
+# --- bc_weight -----------------------------------------------------------------------------------
+
+
+def test_the_actors_loss_is_q_over_its_mean_size_and_the_weighted_likelihood():
+    case = make_case(*WEIGHT)
+    agent = case.agent
+    agent.update_schedules(attach(agent))
+    observation = agent.statistics(case.batch.observation)
+    dist = TanhGaussian(*agent.actor(observation))
+    action, _ = dist.sample(case.noise.actor)
+    q = agent.critic(observation, action).squeeze(2).amin(dim=0)
+    cloning = behavior_cloning_loss(dist.log_prob(case.batch.action))
+    _, metrics = case.loss()
+    assert_close(metrics["actor/loss"], (-q.mean() / q.abs().mean() + 0.25 * cloning).detach())
+
+
+def test_the_actors_step_does_not_depend_on_the_size_of_q():
+    """Doubling head weights and biases doubles Q; Q / mean |Q| stays, also for negative Q."""
+    case = make_case(*WEIGHT, "cql.alpha=0")
+    before = case.gradients()
+    with torch.no_grad():
+        case.agent.critic.mlp.weights[-1].mul_(2.0)
+        case.agent.critic.mlp.biases[-1].mul_(2.0)
+    after = case.gradients()
+    for name in before:
+        if name.startswith("actor"):
+            assert_close(after[name], before[name])
+
+
+def test_with_a_weight_the_temperature_does_not_change():
+    agent = build(settings(*WEIGHT), continuous_data().spaces)
+    start = agent.log_temperature.item()
+    update(agent, continuous_data(), 3)
+    assert agent.log_temperature.item() == start
+
+
+def test_weight_and_learning_rates_decay_after_cloning():
+    """Half cosine from update 2 to 6: at 4 half-way, from 6 on the final values."""
+    schedule = ("cql.bc_updates=2", "cql.bc_learning_rate=0.5", "cql.decay_until=6")
+    rates = ("cql.actor_learning_rate=0.1", "cql.critic_learning_rate=0.2")
+    final = ("cql.bc_weight=1", "cql.bc_weight_final=0", "cql.learning_rate_final=0.5")
+    agent = build(settings(*schedule, *rates, *final), continuous_data().spaces)
+    groups = update(agent, continuous_data(), 8)
+    assert [group["actor"] for group in groups[:3]] == pytest.approx([0.5, 0.5, 0.1])
+    assert groups[4] == pytest.approx(
+        {"actor": 0.075, "critic": 0.15, "temperature": 3e-4}, rel=1e-6
+    )
+    assert groups[7]["critic"] == pytest.approx(0.1)
+    assert agent.bc_weight.item() == 0.0
+    assert agent.decay(1.0, 0.0) == 0.0
+
+
+def test_behavior_clonings_learning_rate_decays():
+    overrides = ("algorithm=bc", "bc.learning_rate=0.2", "bc.learning_rate_final=0")
+    agent = build(settings(*overrides, "bc.decay_until=4"), continuous_data().spaces)
+    rates = [group["actor"] for group in update(agent, continuous_data(), 6)]
+    assert rates[0] == 0.2
+    assert rates[2] == pytest.approx(0.1)
+    assert rates[4:] == pytest.approx([0.0, 0.0])
+
+
+# --- The critics' targets ------------------------------------------------------------------------
+
+
+def test_during_warmup_the_target_is_the_return_that_followed():
+    """Rewards 1, 2, 4 until termination with gamma 0.5: 1 + 0.5 (2 + 0.5 * 4) = 3, then 4 and 4."""
+    case = make_case("cql.critic_warmup=returns", "cql.bc_updates=1")
+    returns = torch.tensor([3.0, 4.0, 4.0, -1.0], dtype=torch.float64)
+    batch = case.batch._replace(return_to_go=returns)
+    _, metrics = case.loss(batch=batch)
+    assert_close(metrics["critic/target"], returns.mean())
+    case.agent.updates = 1
+    _, metrics = case.loss(batch=batch)
+    assert metrics["critic/target"] != returns.mean()
+
+
+def test_batches_hold_the_discounted_return_that_followed():
+    data = continuous_data()  # episodes of 16, the first one ends in a terminal state
+    dataset = make_dataset(data, train_on_all(data), settings().dataset, gamma=0.5)
+    rewards = data.rewards.astype(np.float64)
+    expected = [rewards[13] + 0.5 * (rewards[14] + 0.5 * rewards[15]), rewards[15]]
+    values = dataset[torch.tensor([13, 15])].return_to_go
+    np.testing.assert_allclose(values, expected, rtol=1e-6)
+
+
+def test_each_target_takes_its_minimum_over_other_critics():
+    """Target critics 0, 1, 2: the minimum over two random ones is 0 twice as often as 1."""
+    case = make_case("network.n_critics=3", "cql.target_critics=2")
+    agent, batch = case.agent, case.batch
+    agent.target_critic = Constant()
+    dist = TanhGaussian(*agent.actor(agent.statistics(batch.next_observation)))
+    batch = batch._replace(reward=0 * batch.reward, discount=0 * batch.discount + 1)
+    values = [agent.bellman_target(batch, None, dist, case.noise)[0].item() for _ in range(600)]
+    assert set(values) == {0.0, 1.0}
+    assert np.mean(np.equal(values, 0.0)) == pytest.approx(2 / 3, abs=0.08)
+
+
+def test_discrete_targets_draw_critics_in_training_only():
+    data = discrete_data()
+    agent = build(
+        settings("env=cartpole", "network.n_critics=3", "cql.target_critics=1"), data.spaces
+    )
+    attach(agent)
+    state = agent.noise.get_state()
+    (batch,) = batches(data, 1)
+    with torch.no_grad():
+        agent.validation_metrics(batch)
+        assert torch.equal(agent.noise.get_state(), state)
+        agent.compute_losses(batch, log_metrics=False)
+    assert not torch.equal(agent.noise.get_state(), state)
+
+
+# --- The gap -------------------------------------------------------------------------------------
+
+
+def test_only_the_policys_actions_are_calibrated():
+    """Two uniform samples, then two of pi(s) and two of pi(s'), all at 0; the return is 5."""
+    case = make_case("cql.calibrated=true", "cql.importance_sampling=false")
+    q, logged, returns = torch.zeros(2, 4, 6), torch.zeros(2, 4), torch.full((4,), 5.0)
+    gap = case.agent.gap(q, torch.zeros(4, 6), logged, returns)
+    expected = np.log(2 + 4 * np.exp(5.0) + 1)
+    assert_close(gap, torch.full((2, 4), float(expected)))
+
+
+def test_without_importance_sampling_no_density_matters():
+    case = make_case("cql.importance_sampling=false")
+    q, logged = torch.randn(2, 4, 6), torch.randn(2, 4)
+    first, second = (
+        case.agent.gap(q, log_prob, logged, torch.zeros(4))
+        for log_prob in (torch.zeros(4, 6), torch.randn(4, 6))
+    )
+    assert torch.equal(first, second)
+
+
+# --- Units, norm, average ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("factor", [1024.0, 1 / 1024])
+def test_in_units_of_the_returns_rewards_of_any_size_give_the_same_batches(factor: float):
+    config, data = settings("cql.alpha_unit=return"), continuous_data()
+    datasets = []
+    for part in (data, scaled(data, factor)):
+        split = train_on_all(part)
+        scale = unit_scale(config, part, split)
+        datasets.append(make_dataset(part, split, config.dataset, gamma=0.99, scale=scale))
+    first, second = (dataset[torch.arange(64)] for dataset in datasets)
+    assert torch.equal(first.reward, second.reward)
+    assert first.return_to_go.std(correction=0).item() == pytest.approx(100.0, rel=1e-5)
+
+
+def test_equal_returns_are_no_unit():
+    data = scaled(continuous_data(), 0.0)
+    with pytest.raises(DataError, match=r"cql\.alpha_unit=reward"):
+        unit_scale(settings("cql.alpha_unit=return"), data, train_on_all(data))
+    assert unit_scale(settings("algorithm=bc"), data, train_on_all(data)) == 1.0
+
+
+def test_the_critics_have_a_norm_and_the_actor_has_none():
+    agent = build(settings("network.critic_norm=layer"), continuous_data().spaces)
+    names = {name for name, _ in agent.named_parameters() if "norm" in name}
+    assert names == {"critic.mlp.norm_scales.0", "critic.mlp.norm_offsets.0"} | {
+        "target_critic.mlp.norm_scales.0",
+        "target_critic.mlp.norm_offsets.0",
+    }
+
+
+@pytest.mark.parametrize("algorithm", ["cql", "bc"])
+def test_the_average_acts_and_the_actor_trains(algorithm: str):
+    """After one update from w0 to w1 the average is 0.75 w0 + 0.25 w1."""
+    data, overrides = continuous_data(), (f"algorithm={algorithm}", "updates=8")
+    agents = []
+    for ema in ((), ("network.policy_ema=0.75",)):
+        agent = build(settings(*overrides, *ema), data.spaces)
+        before = [p.detach().clone() for p in agent.actor.parameters()]
+        update(agent, data, 1)
+        agents.append(agent)
+    plain, averaged = agents
+    assert plain.policy().network is plain.actor
+    for start, first, second, average in zip(
+        before,
+        plain.actor.parameters(),
+        averaged.actor.parameters(),
+        averaged.policy().network.parameters(),
+        strict=True,
+    ):
+        assert torch.equal(first, second)
+        assert_close(average, 0.75 * start + 0.25 * second)
+        assert not average.requires_grad
