@@ -1,0 +1,294 @@
+"""Train the variants of a stage of the learning study; one CSV row per finished run.
+
+`python benchmarks/learning.py STAGE` reads benchmarks/learning.yaml, trains what is missing in
+docs/studies/learning/STAGE.csv through train.py, several runs at a time, and prints the table.
+It can be stopped and started again, on another machine too: rows are never made twice, and a run
+that was stopped continues. Rows of one fingerprint of the code that learns are compared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import csv
+import hashlib
+import json
+import os
+import platform
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from offline_cql.render.table import Table, to_markdown
+
+ROOT = Path(__file__).parent.parent
+SOURCES = ROOT / "src" / "offline_cql"
+LEARNS = ("losses.py", "transitions.py", "random_streams.py", "agents", "data", "networks")
+COLUMNS = (
+    *("stage", "variant", "task", "seed", "config", "code", "device", "behavior", "minutes"),
+    *("updates_per_second", "switch", "scores"),
+)
+# Settings that change neither weights nor scores.
+NEUTRAL = ("run_dir", "resume", "logger", "hardware", "seed")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of a stage: a variant on a task (env/quality) with a seed."""
+
+    stage: str
+    variant: str
+    task: str
+    seed: int
+    overrides: tuple[str, ...]
+
+    @property
+    def folder(self) -> Path:
+        task = self.task.replace("/", "-")
+        return ROOT / "outputs" / "learning" / self.stage / self.variant / f"{task}-{self.seed}"
+
+    def config(self) -> dict[str, Any]:
+        """Return the resolved settings that decide the result."""
+        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+            composed = compose("train", [*self.overrides, "run_dir=none"])
+        settings = OmegaConf.to_container(composed, resolve=True)
+        assert isinstance(settings, dict)
+        precision = settings["hardware"]["precision"]
+        return {k: v for k, v in settings.items() if k not in NEUTRAL} | {"precision": precision}
+
+
+def jobs_of(stage: str) -> list[Job]:
+    """Return the runs of a stage, in the order in which they are trained."""
+    plan = OmegaConf.to_container(OmegaConf.load(Path(__file__).with_suffix(".yaml")))
+    assert isinstance(plan, dict)
+    if stage not in plan:
+        raise SystemExit(f"stage {stage!r} must be one of {', '.join(plan)}")
+    settings = plan[stage]
+    jobs = []
+    for seed in settings["seeds"]:
+        for variant, changes in settings["variants"].items():
+            for task in settings["tasks"]:
+                env, _, quality = task.partition("/")
+                data = [f"env={env}", *([f"dataset.quality={quality}"] if quality else [])]
+                overrides = (*data, *settings["common"], *flatten(changes), f"seed={seed}")
+                jobs.append(Job(stage, variant, task, seed, overrides))
+    return jobs
+
+
+def flatten(changes: Sequence[Any]) -> Iterator[str]:
+    """Return the overrides of a variant, which may begin with those of another one (*center)."""
+    for change in changes:
+        if isinstance(change, str):
+            yield change
+        else:
+            yield from flatten(change)
+
+
+def sha(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:12]
+
+
+def fingerprint() -> str:
+    """Return the identity of the code that decides what is learned, whatever its comments say."""
+    files: list[Path] = []
+    for name in LEARNS:
+        path = SOURCES / name
+        files += sorted(path.rglob("*.py")) if path.is_dir() else [path]
+    return sha("".join(statements(path) for path in files).encode())
+
+
+def statements(path: Path) -> str:
+    """Return a module's code without comments, docstrings and layout."""
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        match getattr(node, "body", None):
+            case [ast.Expr(value=ast.Constant()), *rest]:
+                node.body = rest  # type: ignore[attr-defined]
+    return ast.unparse(tree)
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def row_of(job: Job, code: str, device: str) -> dict[str, Any]:
+    """Return the row of a finished run, scores normalized: `update:score` per checkpoint."""
+    result = json.loads((job.folder / "result.json").read_text())
+    config = OmegaConf.load(job.folder / "config.yaml")
+    low, high = config.env.reference_min, config.env.reference_max
+    returns: dict[int, list[float]] = {}
+    for row in read_rows(job.folder / "evaluation.csv"):
+        returns.setdefault(int(row["update"]), []).append(float(row["return"]))
+    scores = {update: 100 * (np.mean(r) - low) / (high - low) for update, r in returns.items()}
+    switch = config.cql.bc_updates if config.algorithm == "cql" else ""
+    return {
+        **{"stage": job.stage, "variant": job.variant, "task": job.task, "seed": job.seed},
+        "config": sha(json.dumps(job.config(), sort_keys=True).encode()),
+        **{"code": code, "device": device, "switch": switch},
+        "behavior": f"{100 * (result['behavior_return'] - low) / (high - low):.2f}",
+        "minutes": f"{result['wall_seconds'] / 60:.2f}",
+        "updates_per_second": result["updates_per_second"],
+        "scores": " ".join(f"{update}:{score:.2f}" for update, score in scores.items()),
+    }
+
+
+def command(job: Job, hardware: Sequence[str]) -> list[str]:
+    """Return the command that starts a run, or continues one that was stopped."""
+    if any((job.folder / "checkpoints" / "resume").glob("*.ckpt")):
+        return [sys.executable, "train.py", f"resume={job.folder}"]
+    shutil.rmtree(job.folder, ignore_errors=True)
+    settings = [*job.overrides, *hardware, "logger=csv", f"run_dir={job.folder}"]
+    return [sys.executable, "train.py", *settings]
+
+
+def train(jobs: Sequence[Job], path: Path, slots: Mapping[str, int]) -> None:
+    """Train the runs, so many at a time per kind of hardware, and append their rows."""
+    waiting, running = deque(jobs), {}
+    code, started, finished = fingerprint(), time.time(), 0
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        while waiting or running:
+            for hardware, count in slots.items():
+                used = sum(kind == hardware for _, kind in running.values())
+                for _ in range(min(count - used, len(waiting))):
+                    job = waiting.popleft()
+                    process = start(job, hardware)
+                    running[process] = (job, hardware)
+            time.sleep(0.5)
+            for process in [p for p in running if p.poll() is not None]:
+                job, hardware = running.pop(process)
+                finished += 1
+                name = f"{job.variant} {job.task} seed {job.seed}"
+                if process.returncode:
+                    print(f"FAILED {name}: see {job.folder}.log", flush=True)
+                    continue
+                device = platform.machine() if hardware == "cpu" else gpu_name()
+                row = row_of(job, code, device)
+                append(path, row)
+                minutes = (time.time() - started) / 60
+                print(
+                    f"{finished}/{len(jobs)} {minutes:.1f} min {name}: {row['scores']}", flush=True
+                )
+    finally:
+        for process in running:
+            process.terminate()
+        for process in running:
+            process.wait()
+
+
+def stop(*_: object) -> None:
+    """End the study at the first signal; the runs save their state meanwhile."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+def start(job: Job, hardware: str) -> subprocess.Popen[bytes]:
+    """Start a run on one core, or on the GPU with a captured update."""
+    settings = ["hardware=cpu"] if hardware == "cpu" else ["hardware=gpu", "hardware.capture=true"]
+    job.folder.parent.mkdir(parents=True, exist_ok=True)
+    with job.folder.with_name(job.folder.name + ".log").open("ab") as log:
+        return subprocess.Popen(
+            command(job, settings),
+            cwd=ROOT,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            stdout=log,
+            stderr=log,
+        )
+
+
+def gpu_name() -> str:
+    import torch
+
+    return torch.cuda.get_device_name().replace(" ", "-")
+
+
+def append(path: Path, row: Mapping[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = not path.exists()
+    with path.open("a", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        if new:
+            writer.writeheader()
+        writer.writerow(row)
+
+
+# --- The table -----------------------------------------------------------------------------------
+
+
+def curve(row: Mapping[str, str]) -> dict[int, float]:
+    """Return the normalized score per checkpoint."""
+    pairs = (pair.split(":") for pair in row["scores"].split())
+    return {int(update): float(score) for update, score in pairs}
+
+
+def interquartile_mean(values: Sequence[float]) -> float:
+    """Return the mean of the middle half of the values; Agarwal et al. 2021."""
+    ordered = np.sort(np.asarray(values, np.float64))
+    cut = len(ordered) // 4
+    return float(ordered[cut : len(ordered) - cut].mean())
+
+
+def lines(rows: Sequence[Mapping[str, str]]) -> Iterator[tuple[str, ...]]:
+    tasks = list(dict.fromkeys(row["task"] for row in rows))
+    for variant in dict.fromkeys(row["variant"] for row in rows):
+        finals: dict[str, list[float]] = {task: [] for task in tasks}
+        kept: list[float] = []
+        for row in rows:
+            if row["variant"] != variant:
+                continue
+            scores = curve(row)
+            finals[row["task"]].append(scores[max(scores)])
+            if row["switch"] and (at_switch := scores.get(int(row["switch"]))):
+                kept.append(
+                    min(s for u, s in scores.items() if u >= int(row["switch"])) / at_switch
+                )
+        everything = [score for scores in finals.values() for score in scores]
+        cells = (f"{np.mean(scores):.0f}" if scores else "–" for scores in finals.values())
+        worst = f"{np.mean(kept):.2f}" if kept else "–"
+        count = str(len(everything))
+        yield (variant, f"{interquartile_mean(everything):.1f}", worst, count, *cells)
+
+
+def summary(rows: Sequence[Mapping[str, str]]) -> Table:
+    """Return the normalized scores at the last checkpoint, means over seeds."""
+    tasks = dict.fromkeys(re.sub(r"medium-(\w)\w+", r"m-\1", row["task"]) for row in rows)
+    columns = ("variant", "IQM", "worst / switch", "runs", *tasks)
+    return Table(title="Normalized score", columns=columns, rows=list(lines(rows)))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("stage", help="a stage of benchmarks/learning.yaml")
+    parser.add_argument("--jobs", type=int, default=2, help="runs at a time, one core each")
+    parser.add_argument("--gpu-jobs", type=int, default=0, help="further runs at a time on the GPU")
+    parser.add_argument("--results", type=Path, default=ROOT / "docs" / "studies" / "learning")
+    parser.add_argument("--table", action="store_true", help="only print the table")
+    arguments = parser.parse_args()
+    path = arguments.results / f"{arguments.stage}.csv"
+    jobs = jobs_of(arguments.stage)
+    if not arguments.table:
+        code = fingerprint()
+        names = ("variant", "task", "seed")
+        done = {tuple(row[n] for n in names) for row in read_rows(path) if row["code"] == code}
+        missing = [job for job in jobs if (job.variant, job.task, str(job.seed)) not in done]
+        train(missing, path, {"gpu": arguments.gpu_jobs, "cpu": arguments.jobs})
+    print(to_markdown(summary(read_rows(path))))
+
+
+if __name__ == "__main__":
+    main()
