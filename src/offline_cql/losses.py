@@ -180,8 +180,8 @@ def unweighted_gap(q_sampled: Tensor, q_logged: Tensor, *, temperature: float = 
 
     temperature * logsumexp over Q_sampled / temperature and Q_logged / temperature, minus Q_logged:
     no densities, and never negative, because the logged action is one of the actions. The form
-    "version 2" of the code of Kumar et al. 2020; a softmax over the actions that were sampled, not
-    an estimate of the integral over all.
+    "version 2" of the code of Kumar et al. 2020; a log-sum-exp over these actions, not an estimate
+    of the integral over all.
     q_sampled [E, B, N]; q_logged [E, B]; temperature > 0, reward units.
     Returns [E, B], not scaled by alpha. Raises ShapeError.
     """

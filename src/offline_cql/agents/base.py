@@ -1,8 +1,9 @@
 """The base of all agents: the block of updates, one optimizer, the counter, the noise generator.
 
-An agent defines its losses (`compute_losses`), which parameters learn at which rate
-(`parameter_groups`), its policy (`policy`) and its validation metrics; it may follow a schedule
-(`update_schedules`) and change parameters after a step (`after_step`).
+A subclass defines its losses (`compute_losses`), its parameters with their learning rates
+(`parameter_groups`), its policy (`policy`) and its validation metrics (`validation_metrics`).
+It may set scheduled values before an update (`update_schedules`) and change parameters after
+the optimizer's step (`after_step`).
 """
 
 import copy
@@ -23,7 +24,7 @@ from offline_cql.transitions import Batch, Spaces
 
 
 class Policy(NamedTuple):
-    """The network that acts on standardized observations, and the kind of its output.
+    """The policy network, whose input is standardized observations, and the kind of its output.
 
     - "tanh_gaussian": mean and log_std [B, A]
     - "categorical": logits [1, B, K]
@@ -35,10 +36,11 @@ class Policy(NamedTuple):
 
 
 class Agent(pl.LightningModule):
-    """An algorithm with its networks. One Lightning training step is a block of updates.
+    """An algorithm with its networks. One Lightning training step runs a block of updates.
 
     precision "bf16" computes hidden layers in bfloat16; log_every: updates between two rows of
-    metrics; capture: replay updates as a CUDA graph. Weights come from torch's global generator.
+    metrics; capture: replay updates as a CUDA graph. Initial weights are drawn from torch's global
+    generator.
     """
 
     def __init__(
@@ -57,7 +59,7 @@ class Agent(pl.LightningModule):
         self.bounds = ActionBounds(spaces.action_low, spaces.action_high)
         self.bf16 = precision == "bf16"
         self.seed, self.log_every, self.capture = seed, log_every, capture
-        self.updates = 0  # completed ones
+        self.updates = 0  # completed
         self.rank, self.world_size = 0, 1
         self.noise: torch.Generator | None = None
         self.graphed_update: GraphedUpdate | None = None
@@ -68,11 +70,11 @@ class Agent(pl.LightningModule):
     def compute_losses(
         self, batch: Batch, *, log_metrics: bool
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the summed loss [] of one update; with `log_metrics` its metrics [] by name."""
+        """Return the summed loss of one update, and with `log_metrics` its metrics: scalars."""
 
     @abstractmethod
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """Return Adam's groups: name, params, lr."""
+        """Return Adam's parameter groups, each with name, params and lr."""
 
     @abstractmethod
     def policy(self) -> Policy:
@@ -80,16 +82,16 @@ class Agent(pl.LightningModule):
 
     @abstractmethod
     def validation_metrics(self, batch: Batch) -> dict[str, Tensor]:
-        """Return a value per validation step [B], by the names of docs/metrics.md.
+        """Return the validation metrics of each transition, [B], by the names of docs/metrics.md.
 
-        Draws nothing from the training's noise.
+        Must not draw from `self.noise`: validation would change the training.
         """
 
     def update_schedules(self, optimizer: torch.optim.Optimizer) -> None:
         """Set the values that depend on the update: learning rates, alpha. Nothing by default."""
 
     def graph_key(self) -> tuple[bool, ...]:
-        """Return the host's decisions that change the operations of an update."""
+        """Return the flags that decide which operations an update runs: one CUDA graph each."""
         return ()
 
     def after_step(self) -> None:
@@ -111,7 +113,7 @@ class Agent(pl.LightningModule):
     # -- the block ------------------------------------------------------------------------------
 
     def training_step(self, block: Batch, _index: int) -> None:
-        """Make K updates: every tensor of the block is [K, B, …], B states of this rank's batch."""
+        """Run K updates: every tensor of the block is [K, B, …], with B states per rank."""
         # The optimizer itself, not Lightning's wrapper: the wrapper costs 0.1 ms per update.
         optimizer = self.optimizers(use_pl_optimizer=False)
         assert isinstance(optimizer, torch.optim.Optimizer)
@@ -119,7 +121,7 @@ class Agent(pl.LightningModule):
             self.update(Batch(*(tensor[k] for tensor in block)), optimizer)
 
     def update(self, batch: Batch, optimizer: torch.optim.Optimizer) -> None:
-        """Make one update; from a captured graph if there is one and no metrics are due."""
+        """Run one update; replay its CUDA graph if there is one, except when metrics are logged."""
         self.update_schedules(optimizer)
         log_metrics = (self.updates + 1) % self.log_every == 0
         if self.graphed_update is None or log_metrics:
@@ -131,7 +133,7 @@ class Agent(pl.LightningModule):
         self.updates += 1
 
     def step(self, batch: Batch, optimizer: torch.optim.Optimizer, *, log_metrics: bool) -> None:
-        """Run the device's part of an update: one loss, one backward pass, one optimizer step."""
+        """Run the part that a CUDA graph captures: one loss, backward pass and optimizer step."""
         loss, metrics = self.compute_losses(batch, log_metrics=log_metrics)
         optimizer.zero_grad(set_to_none=True)
         self.manual_backward(loss)
@@ -156,7 +158,7 @@ class Agent(pl.LightningModule):
         optimizer = torch.optim.Adam(self.parameter_groups(), fused=True, capturable=self.capture)
         if self.resume_state is not None:
             optimizer.load_state_dict(self.resume_state["optimizer"])
-        if self.capture:  # a captured update reads learning rates from memory that stays in place
+        if self.capture:  # a CUDA graph reads learning rates from tensors, which are set in place
             for group in optimizer.param_groups:
                 group["lr"] = torch.tensor(float(group["lr"]), device=self.device)
         return optimizer
@@ -166,7 +168,7 @@ class Agent(pl.LightningModule):
     def on_fit_start(self) -> None:
         self.rank, self.world_size = self.trainer.global_rank, self.trainer.world_size
         self.noise = torch.Generator(self.device)
-        # Mixed, because torch's CPU generator reads the lowest 32 bits only.
+        # Mixed into one word, because torch's CPU generator uses only the lowest 32 bits of a seed.
         mixed = np.random.SeedSequence([self.seed, RandomStream.NOISE])
         self.noise.manual_seed(int(mixed.generate_state(1)[0]))
         if self.resume_state is not None:
@@ -211,7 +213,7 @@ class Agent(pl.LightningModule):
         return {"updates": self.updates, "agent": self.state_dict()}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Continue from a training state; optimizer and noise follow when a fit creates them."""
+        """Load a training state; optimizer and noise are restored when training creates them."""
         self.load_state_dict(state["agent"], strict=True)
         self.updates = int(state["updates"])
         self.resume_state = state
@@ -227,10 +229,10 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, name: str, value: float)
 
 
 class PolicyAverage(nn.Module):
-    """The exponential average of an actor's weights, which acts instead of the actor.
+    """The exponential moving average of an actor's weights, which acts instead of the actor.
 
-    After each update average ← decay · average + (1 − decay) · actor; without a decay the actor
-    itself acts. Training never reads the average.
+    After each update average ← decay · average + (1 − decay) · actor; with decay None the actor
+    itself acts. Training does not use the average.
     """
 
     def __init__(self, actor: nn.Module, decay: float | None) -> None:

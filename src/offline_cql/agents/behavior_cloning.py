@@ -53,7 +53,7 @@ class ContinuousBehaviorCloning(BehaviorCloning):
         statistics: ObservationStatistics,
         bc: BcConfig,
         network: NetworkConfig,
-        **options: Any,  # of Agent
+        **options: Any,  # keyword arguments of Agent
     ) -> None:
         super().__init__(spaces, statistics, **options)
         self.bc = bc
@@ -90,7 +90,7 @@ class DiscreteBehaviorCloning(BehaviorCloning):
         statistics: ObservationStatistics,
         bc: BcConfig,
         network: NetworkConfig,
-        **options: Any,  # of Agent
+        **options: Any,  # keyword arguments of Agent
     ) -> None:
         super().__init__(spaces, statistics, **options)
         self.bc = bc

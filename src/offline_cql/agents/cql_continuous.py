@@ -1,7 +1,7 @@
 """CQL for continuous actions: SAC with a conservative critic (Kumar et al. 2020).
 
 One update: the critic, actor, temperature and multiplier losses are evaluated at the same
-parameters and summed; stop-gradients keep each parameter's gradient its own.
+parameters and summed; stop-gradients confine each loss to the parameters it trains.
 
 Shapes: E critics, B states, N sampled actions, A action dimensions.
 """
@@ -29,11 +29,11 @@ from offline_cql.networks import ActionCritics, ObservationStatistics
 from offline_cql.random_streams import RandomStream
 from offline_cql.transitions import Batch, Spaces
 
-SMALLEST_Q = 1e-6  # of mean |Q|, by which the actor's loss is divided with cql.bc_weight
+SMALLEST_Q = 1e-6  # lower bound of mean |Q|, the divisor of Q in the actor's loss with bc_weight
 
 
 class Noise(NamedTuple):
-    """The random numbers of one update: n actions per proposal, M actions for the target."""
+    """The random numbers of one update: n actions per proposal distribution, M for the target."""
 
     uniform: Tensor  # [n, B, A] in [−1, 1]
     current: Tensor  # [n, B, A] standard normal, as all below
@@ -45,7 +45,7 @@ class Noise(NamedTuple):
 class ContinuousCQL(Agent):
     """Tanh-Gaussian actor, E stacked critics, automatic temperature, conservative gap."""
 
-    bc_weight: Tensor  # in place, because a captured update is replayed with other values of it
+    bc_weight: Tensor  # set in place: a replayed CUDA graph reads the same memory
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class ContinuousCQL(Agent):
         network: NetworkConfig,
         *,
         alpha_schedule: AlphaScheduleConfig | None = None,
-        **options: Any,  # of Agent
+        **options: Any,  # keyword arguments of Agent
     ) -> None:
         super().__init__(spaces, statistics, **options)
         self.cql = cql
@@ -92,7 +92,7 @@ class ContinuousCQL(Agent):
         ]
 
     def update_schedules(self, optimizer: torch.optim.Optimizer) -> None:
-        """Set alpha, the learning rates and the weight of cloning in the actor's loss."""
+        """Set alpha, the learning rates and the weight of the cloning term in the actor's loss."""
         cql = self.cql
         self.penalty.set_alpha(self.updates)
         factor = self.decay(1.0, cql.learning_rate_final)
@@ -103,7 +103,11 @@ class ContinuousCQL(Agent):
             self.bc_weight.fill_(self.decay(cql.bc_weight, cql.bc_weight_final))
 
     def decay(self, start: float, final: float | None) -> float:
-        """Return a value that decays from the end of cloning to cql.decay_until; None: constant."""
+        """Return the value on a half cosine from `start` to `final`; `start` if `final` is None.
+
+        The half cosine goes from update cql.bc_updates, when behavior cloning ends, to
+        cql.decay_until.
+        """
         if final is None:
             return start
         begin, end = self.cql.bc_updates, self.cql.decay_until
@@ -114,11 +118,11 @@ class ContinuousCQL(Agent):
 
     @property
     def actor_clones(self) -> bool:
-        """True for the first `cql.bc_updates`, when the actor's loss is behavior cloning."""
+        """True for the first `cql.bc_updates` updates: the actor's loss is behavior cloning."""
         return self.updates < self.cql.bc_updates
 
     def sample_rank_noise(self, states: int) -> Noise:
-        """Sample the noise of the global batch; return the slice for this rank's B states."""
+        """Sample the noise of the global batch; return the slice for this rank's states."""
         assert self.noise is not None
         noise = self.sample_noise(states * self.world_size, self.noise)
         return Noise(*(self.rank_slice(part, dim=1) for part in noise))
@@ -156,7 +160,10 @@ class ContinuousCQL(Agent):
         *,
         log_metrics: bool,
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return TD loss + conservative loss + multiplier loss; no gradient reaches the actor."""
+        """Return TD loss + conservative loss + multiplier loss, and their metrics.
+
+        No gradient reaches the actor.
+        """
         cql, penalized = self.cql, self.penalty.penalized
         with torch.no_grad():
             next_observation = self.statistics(batch.next_observation)
@@ -200,10 +207,11 @@ class ContinuousCQL(Agent):
         *,
         log_metrics: bool,
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the actor's and the temperature's losses; no gradient reaches the critics.
+        """Return actor loss + temperature loss, and their metrics; no gradient reaches the critics.
 
-        For the first `cql.bc_updates` the actor's loss is behavior cloning and the temperature does
-        not change, so that the critics first learn the values of the behavior policy.
+        For the first `cql.bc_updates` updates the actor's loss is behavior cloning, so that the
+        critics first learn the values of the behavior policy. The temperature does not change
+        then, and never with `cql.bc_weight`.
         """
         action, log_prob = dist.sample(noise.actor)
         log_prob = log_prob.squeeze(1)
@@ -214,7 +222,7 @@ class ContinuousCQL(Agent):
             self.log_temperature, log_prob, target_entropy=self.target_entropy
         )
         if self.actor_clones or self.cql.bc_weight is not None:
-            temperature_loss = 0.0 * temperature_loss  # DDP needs a gradient on every rank
+            temperature_loss = 0.0 * temperature_loss  # DDP needs a gradient of every parameter
         if self.actor_clones:
             actor = losses.behavior_cloning_loss(dist.log_prob(batch.action))
         elif self.cql.bc_weight is not None:
@@ -244,7 +252,7 @@ class ContinuousCQL(Agent):
     ) -> Tensor:
         """Return the critics' target [B], with actions that the policy samples in the next state.
 
-        While the actor clones it is the return that followed, with cql.critic_warmup=returns.
+        With cql.critic_warmup=returns it is the logged return-to-go while the actor clones.
         """
         if self.cql.critic_warmup == "returns" and self.actor_clones:
             return batch.return_to_go
@@ -262,10 +270,11 @@ class ContinuousCQL(Agent):
     def proposals(
         self, dist: TanhGaussian, next_dist: TanhGaussian, noise: Noise
     ) -> tuple[Tensor, Tensor]:
-        """Return the sampled actions [B, N, A] of the log-sum-exp and their log_prob [B, N].
+        """Return the sampled actions [B, N, A] of the gap and their log_prob [B, N].
 
-        Actions sampled in the next state are scored at the current state too. Each log_prob is that
-        of the distribution the action was sampled from, as importance sampling needs it.
+        All are evaluated by the critics at the current state, also those sampled from the policy at
+        the next state. log_prob is that of the distribution each action was sampled from, as
+        importance sampling requires.
         """
         uniform = noise.uniform.transpose(0, 1)
         low, high = -torch.ones_like(uniform[0, 0]), torch.ones_like(uniform[0, 0])
@@ -284,7 +293,7 @@ class ContinuousCQL(Agent):
     ) -> Tensor:
         """Return the gap [E, B], clipped to cql.gap_min and cql.gap_max, not scaled by alpha."""
         cql = self.cql
-        if cql.calibrated:  # the policy's actions only
+        if cql.calibrated:  # bounds the policy's actions, not the uniform ones
             uniform, sampled = q_proposed.tensor_split([cql.n_action_samples], dim=2)
             sampled = losses.calibrated_value(sampled, return_to_go)
             q_proposed = torch.cat([uniform, sampled], dim=2)
@@ -299,7 +308,7 @@ class ContinuousCQL(Agent):
         return losses.clip_gap(gap, minimum=cql.gap_min, maximum=cql.gap_max)
 
     def uniform_value(self, q_proposed: Tensor) -> dict[str, Tensor]:
-        """Return the mean Q of the uniform actions; nothing if the penalty samples none."""
+        """Return the mean Q of the uniform actions; an empty dict if the penalty samples none."""
         cql = self.cql
         if cql.penalty == "expectation" and cql.expectation_over == "policy":
             return {}
@@ -308,8 +317,8 @@ class ContinuousCQL(Agent):
     def validation_metrics(self, batch: Batch) -> dict[str, Tensor]:
         """Return the validation metrics, [B] each.
 
-        TD error and q_policy use the policy's deterministic action; the gap is sampled as in
-        training, with the same noise at every evaluation.
+        td_error and q_policy use the policy's deterministic action; the gap uses sampled actions as
+        in training, with the same noise at every evaluation.
         """
         observation = self.statistics(batch.observation)
         next_observation = self.statistics(batch.next_observation)

@@ -26,7 +26,7 @@ class DiscreteCQL(Agent):
         network: NetworkConfig,
         *,
         alpha_schedule: AlphaScheduleConfig | None = None,
-        **options: Any,  # of Agent
+        **options: Any,  # keyword arguments of Agent
     ) -> None:
         super().__init__(spaces, statistics, **options)
         self.cql = cql

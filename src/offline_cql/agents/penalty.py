@@ -16,7 +16,7 @@ LARGEST_ALPHA = torch.finfo(torch.float32).max  # beyond it alpha is infinite: t
 class ConservativePenalty(nn.Module):
     """alpha(update), and with a `target_gap` the multiplier whose *log* is the parameter.
 
-    alpha is a tensor in place, because a captured update is replayed with other values of it.
+    alpha is a tensor that is set in place: a replayed CUDA graph reads the same memory.
     """
 
     alpha: Tensor
