@@ -232,3 +232,13 @@ def test_the_average_acts_and_the_actor_trains(algorithm: str):
         assert torch.equal(first, second)
         assert_close(average, 0.75 * start + 0.25 * second)
         assert not average.requires_grad
+
+
+def test_the_discrete_gap_is_calibrated():
+    """Q = 0 for all of three actions and a return of 5: log(3 e^5) - 0 = 5 + log 3."""
+    data = discrete_data()
+    agent = build(settings("env=cartpole", "cql.calibrated=true"), data.spaces)
+    (batch,) = batches(data, 1)
+    batch = batch._replace(return_to_go=torch.full((8,), 5.0))
+    gap = agent.gap(torch.zeros(2, 8, 3), batch)
+    assert_close(gap, torch.full((2, 8), float(5.0 + np.log(3.0))))
