@@ -135,9 +135,11 @@ def unused(cql: CqlConfig, actions: Actions) -> dict[str, str]:
         reasons |= dict.fromkeys(CONTINUOUS, str(actions))
     else:
         reasons["cql.target"] = f"{actions}; see cql.backup"
-        if cql.bc_weight is not None and cql.backup != "entropy":
+        if cql.bc_weight is not None:
+            # The entropy backup reads the temperature, which stays at its initial value.
+            without_effect = TEMPERATURE[1:] if cql.backup == "entropy" else TEMPERATURE
             weighted = f"{cql.setting('bc_weight')} replaces SAC's loss"
-            reasons |= dict.fromkeys(TEMPERATURE, weighted)
+            reasons |= dict.fromkeys(without_effect, weighted)
         if cql.penalty == "expectation":
             reasons["cql.gap_temperature"] = "cql.penalty=expectation has no log-sum-exp"
     if cql.bc_weight_final is None and cql.learning_rate_final is None:
