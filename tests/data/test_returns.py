@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from offline_cql.data import returns
 from offline_cql.data.returns import n_step_returns, returns_to_go
 
 
@@ -51,6 +52,20 @@ def test_returns_to_go_equal_a_loop_from_the_end(log: Any, gamma: float):
         expected[row] = after
     returns = returns_to_go(rewards, ends, gamma=gamma)
     np.testing.assert_allclose(returns, expected, rtol=1e-12, atol=1e-9)
+
+
+@pytest.mark.parametrize("many", [1, 4, 100])
+def test_many_and_few_episodes_take_equal_steps(many: int, monkeypatch: pytest.MonkeyPatch):
+    """Of seven episodes, three end before the fifth step back from their ends."""
+    generator = np.random.default_rng(0)
+    ends = np.cumsum([9, 2, 30, 4, 1, 12, 12])
+    rewards = generator.normal(size=ends[-1]).astype(np.float32)
+    expected = rewards.astype(np.float64)
+    for row in reversed(range(len(rewards) - 1)):
+        if row + 1 not in ends:
+            expected[row] += 0.9 * expected[row + 1]
+    monkeypatch.setattr(returns, "MANY_EPISODES", many)
+    assert np.array_equal(returns_to_go(rewards, ends, gamma=0.9), expected)
 
 
 # --- n steps --------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
+MANY_EPISODES = 32  # from which a NumPy call for one step of all of them is worth it
 
 
 def returns_to_go(rewards: Array, ends: Array, *, gamma: float) -> npt.NDArray[np.float64]:
@@ -24,10 +25,18 @@ def returns_to_go(rewards: Array, ends: Array, *, gamma: float) -> npt.NDArray[n
     lengths = np.diff(ends, prepend=0)
     longest_first = np.argsort(-lengths, kind="stable")
     last, length = ends[longest_first] - 1, lengths[longest_first]
+    lag = 1
     # Each pass goes one step back in all episodes that are long enough: N additions in all.
-    for lag in range(1, int(length[0])):
-        rows = last[: np.searchsorted(-length, -lag)] - lag
+    while lag < length[0] and (active := int(np.searchsorted(-length, -lag))) >= MANY_EPISODES:
+        rows = last[:active] - lag
         result[rows] += gamma * result[rows + 1]
+        lag += 1
+    # Few long episodes: one step at a time costs less in plain Python.
+    for end, size in zip(last[length > lag], length[length > lag], strict=True):
+        steps = result[end + 1 - size : end - lag + 2].tolist()
+        for step in range(len(steps) - 2, -1, -1):
+            steps[step] += gamma * steps[step + 1]
+        result[end + 1 - size : end - lag + 2] = steps
     return result
 
 
