@@ -1,0 +1,68 @@
+"""Record logs of noisy behaviors, on which no setting is tuned: logs/<env>/noisy-v0 of Minari.
+
+Each episode draws one of the shipped behavior policies and a standard deviation of Gaussian noise
+on its actions. `benchmarks/learning.py noisy` trains on the logs.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from hydra import compose, initialize_config_dir
+
+from offline_cql.config import CollectConfig, validate_config
+from offline_cql.readers.minari.store import is_stored
+from offline_cql.simulation.behavior import load_behavior
+from offline_cql.simulation.collect import ENVIRONMENTS, record
+from offline_cql.simulation.environments import make_environments, spaces_of
+from offline_cql.transitions import Spaces
+
+CONF = Path(__file__).parent.parent / "conf"
+LEVELS = ("replay-3", "replay-4", "medium", "expert")
+LARGEST_NOISE = 0.6  # standard deviation, in units of half the action range
+
+
+class NoisyBehavior:
+    """One policy and one amount of noise per environment and episode."""
+
+    def __init__(self, env: str, spaces: Spaces, seed: int) -> None:
+        self.rng = np.random.default_rng(seed)
+        self.policies = [load_behavior(env, level, spaces, self.rng) for level in LEVELS]
+        self.low, self.high = np.array(spaces.action_low), np.array(spaces.action_high)
+        self.level = np.zeros(ENVIRONMENTS, int)
+        self.noise = np.zeros(ENVIRONMENTS)
+
+    def __call__(self, observations: Any, indices: Any, starts: Any) -> Any:
+        begun = indices[starts]
+        self.level[begun] = self.rng.integers(len(LEVELS), size=len(begun))
+        self.noise[begun] = self.rng.uniform(0.0, LARGEST_NOISE, len(begun))
+        actions = np.stack([policy(observations, indices, starts) for policy in self.policies])
+        chosen = actions[self.level[indices], np.arange(len(indices))]
+        scale = self.noise[indices, None] * (self.high - self.low) / 2
+        noisy = chosen + scale * self.rng.standard_normal(chosen.shape)
+        return np.clip(noisy, self.low, self.high).astype(np.float32)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--steps", type=int, default=60_000)
+    arguments = parser.parse_args()
+    for env in ("halfcheetah", "hopper", "walker2d"):
+        overrides = [f"env={env}", f"dataset.size={arguments.steps}"]
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            config = validate_config(CollectConfig, compose("collect", overrides))
+        name = f"logs/{env}/noisy-v0"
+        if is_stored(name):
+            print(f"{name} is there")
+            continue
+        (environment,) = make_environments(str(config.env.id), 1)
+        behavior = NoisyBehavior(env, spaces_of(environment), seed=0)
+        environment.close()
+        record(config.env, config.dataset, behavior=behavior, identifier=name)
+
+
+if __name__ == "__main__":
+    main()
