@@ -316,6 +316,13 @@ def test_a_schedule_that_ends_after_the_run_is_a_warning():
         "alpha_schedule.until=7000 is after the last update (5000): alpha does not reach its end"
     ]
     assert settings("alpha_schedule=linear").warnings() == []
+    for algorithm in ("cql", "bc"):
+        decay = (f"{algorithm}.learning_rate_final=0.1", f"{algorithm}.decay_until=7_000")
+        assert settings(f"algorithm={algorithm}", *decay).warnings() == [
+            f"{algorithm}.decay_until=7000 is after the last update (5000): "
+            "the decay does not reach its end"
+        ]
+        assert settings(f"algorithm={algorithm}", decay[0]).warnings() == []
 
 
 # --- Unused settings -------------------------------------------------------------------------

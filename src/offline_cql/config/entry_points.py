@@ -56,11 +56,16 @@ class TrainConfig(AlgorithmSections):
 
     def warnings(self) -> list[str]:
         """Return one line per combination that is allowed but probably a mistake."""
-        until = self.alpha_schedule.until
-        if until is not None and until > self.updates:
-            warning = f"is after the last update ({self.updates}): alpha does not reach its end"
-            return [f"{self.alpha_schedule.setting('until')} {warning}"]
-        return []
+        ends: list[tuple[Section, str, str]] = [
+            (self.alpha_schedule, "until", "alpha"),
+            (self.algorithm_section(), "decay_until", "the decay"),
+        ]
+        after = f"is after the last update ({self.updates})"
+        return [
+            f"{section.setting(name)} {after}: {what} does not reach its end"
+            for section, name, what in ends
+            if (until := getattr(section, name, None)) is not None and until > self.updates
+        ]
 
 
 class CollectConfig(Section):
