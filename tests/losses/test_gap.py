@@ -8,21 +8,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from support import reference
+from support.tensors import double, random_tensors
 from torch.testing import assert_close
 
 from offline_cql.losses import clip_gap, conservative_gap, discrete_gap, expectation_gap
 
 action_values = st.lists(st.floats(-50, 50, width=32), min_size=1, max_size=8)
-
-
-def double(values):
-    return torch.tensor(values, dtype=torch.float64)
-
-
-def random_tensors(*shapes, seed=0):
-    """Return one float64 normal tensor (std 3) per shape."""
-    generator = np.random.default_rng(seed)
-    return [torch.from_numpy(generator.normal(scale=3.0, size=shape)) for shape in shapes]
 
 
 # --- Discrete actions ----------------------------------------------------------------------------

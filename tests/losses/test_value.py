@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-import torch
 from support import reference
+from support.tensors import double, random_tensors
 from torch.testing import assert_close
 
 from offline_cql.losses import (
@@ -13,17 +13,6 @@ from offline_cql.losses import (
     sampled_value,
     td_error,
 )
-
-
-def double(values):
-    return torch.tensor(values, dtype=torch.float64)
-
-
-def random_tensors(*shapes, seed=0):
-    """Return one float64 normal tensor (std 3) per shape."""
-    generator = np.random.default_rng(seed)
-    return [torch.from_numpy(generator.normal(scale=3.0, size=shape)) for shape in shapes]
-
 
 # --- Continuous actions --------------------------------------------------------------------------
 
