@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from offline_cql.agents.penalty import alpha_at
+from offline_cql.agents.schedules import alpha_at
 from offline_cql.config import AlphaScheduleConfig
 
 CONSTANT = AlphaScheduleConfig(

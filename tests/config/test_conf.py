@@ -9,7 +9,7 @@ import yaml
 from omegaconf import OmegaConf
 from support.config import CONF, compose_config, settings
 
-from offline_cql.agents.penalty import alpha_at
+from offline_cql.agents.schedules import alpha_at
 from offline_cql.config import EnvConfig, EvaluationConfig, Section, TrainConfig
 from offline_cql.config.keys import setting_keys
 from offline_cql.errors import ConfigError

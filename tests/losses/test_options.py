@@ -9,7 +9,7 @@ from support import reference
 from support.tensors import double, random_tensors
 from torch.testing import assert_close
 
-from offline_cql.agents.penalty import decayed
+from offline_cql.agents.schedules import half_cosine
 from offline_cql.losses import (
     ShapeError,
     calibrated_value,
@@ -118,5 +118,7 @@ def test_the_cloning_actor_loss_and_its_gradients_agree_with_the_reference():
     [(0, 4.0), (100, 4.0), (150, 2 + 2 * (1 + math.cos(math.pi / 4)) / 2), (200, 3.0), (300, 2.0)],
 )
 def test_a_decayed_value_is_on_the_half_cosine(update: int, value: float):
-    assert decayed(update, start=4.0, final=2.0, begin=100, end=300) == pytest.approx(value)
-    assert decayed(update + 1000, start=4.0, final=2.0, begin=100, end=300) == pytest.approx(2.0)
+    decay = {"start": 4.0, "final": 2.0, "begin": 100, "end": 300}
+    assert half_cosine(update, **decay) == pytest.approx(value)
+    assert half_cosine(update + 1000, **decay) == pytest.approx(2.0)
+    assert half_cosine(update, **decay | {"final": None}) == 4.0

@@ -6,7 +6,6 @@ It may set scheduled values before an update (`update_schedules`) and change par
 the optimizer's step (`after_step`).
 """
 
-import copy
 from abc import abstractmethod
 from typing import Any, Literal, NamedTuple
 
@@ -226,31 +225,6 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, name: str, value: float)
         group["lr"].fill_(value)
     else:
         group["lr"] = value
-
-
-class PolicyAverage(nn.Module):
-    """The exponential moving average of an actor's weights, which acts instead of the actor.
-
-    After each update average ← decay · average + (1 − decay) · actor; with decay None the actor
-    itself acts. Training does not use the average.
-    """
-
-    def __init__(self, actor: nn.Module, decay: float | None) -> None:
-        super().__init__()
-        self.decay = decay
-        self.network = None if decay is None else copy.deepcopy(actor).requires_grad_(False)
-
-    def acting(self, actor: nn.Module) -> nn.Module:
-        """Return the network that acts: the average, or the actor."""
-        return actor if self.network is None else self.network
-
-    @torch.no_grad()
-    def update(self, actor: nn.Module) -> None:
-        """Move the average towards the actor, in place, in float32."""
-        if self.network is not None and self.decay is not None:
-            average: list[Tensor] = list(self.network.parameters())
-            weights: list[Tensor] = list(actor.parameters())
-            torch._foreach_lerp_(average, weights, 1.0 - self.decay)
 
 
 def gaussian_actor(spaces: Spaces, network: NetworkConfig, *, bf16: bool) -> TanhGaussianActor:

@@ -6,17 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from offline_cql import losses
-from offline_cql.agents.base import (
-    Agent,
-    Policy,
-    PolicyAverage,
-    gaussian_actor,
-    set_learning_rate,
-)
+from offline_cql.agents.base import Agent, Policy, gaussian_actor, set_learning_rate
 from offline_cql.agents.distributions import Categorical, TanhGaussian
-from offline_cql.agents.penalty import decayed
+from offline_cql.agents.schedules import half_cosine
 from offline_cql.config import BcConfig, NetworkConfig
-from offline_cql.networks import ObservationStatistics, StackedMLP
+from offline_cql.networks import ObservationStatistics, PolicyAverage, StackedMLP
 from offline_cql.transitions import Batch, Spaces
 
 
@@ -35,9 +29,8 @@ class BehaviorCloning(Agent):
     def update_schedules(self, optimizer: torch.optim.Optimizer) -> None:
         """Set the learning rate."""
         bc = self.bc
-        if bc.learning_rate_final is not None:
-            final, end = bc.learning_rate_final, bc.decay_until
-            factor = decayed(self.updates, start=1.0, final=final, begin=0, end=end)
+        if (final := bc.learning_rate_final) is not None:
+            factor = half_cosine(self.updates, start=1.0, final=final, begin=0, end=bc.decay_until)
             set_learning_rate(optimizer, "actor", factor * bc.learning_rate)
 
     def after_step(self) -> None:

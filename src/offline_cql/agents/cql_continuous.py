@@ -18,14 +18,14 @@ from offline_cql import losses
 from offline_cql.agents.base import (
     Agent,
     Policy,
-    PolicyAverage,
     gaussian_actor,
     set_learning_rate,
 )
 from offline_cql.agents.distributions import TanhGaussian
-from offline_cql.agents.penalty import ConservativePenalty, decayed, lerp_targets
+from offline_cql.agents.penalty import ConservativePenalty
+from offline_cql.agents.schedules import half_cosine
 from offline_cql.config import AlphaScheduleConfig, CqlConfig, NetworkConfig
-from offline_cql.networks import ActionCritics, ObservationStatistics
+from offline_cql.networks import ActionCritics, ObservationStatistics, PolicyAverage, lerp_targets
 from offline_cql.random_streams import RandomStream
 from offline_cql.transitions import Batch, Spaces
 
@@ -98,7 +98,8 @@ class ContinuousCQL(Agent):
         factor = self.decay(1.0, cql.learning_rate_final)
         actor = cql.bc_learning_rate if self.actor_clones else factor * cql.actor_learning_rate
         set_learning_rate(optimizer, "actor", actor)
-        set_learning_rate(optimizer, "critic", factor * cql.critic_learning_rate)
+        if cql.learning_rate_final is not None:
+            set_learning_rate(optimizer, "critic", factor * cql.critic_learning_rate)
         if cql.bc_weight is not None:
             self.bc_weight.fill_(self.decay(cql.bc_weight, cql.bc_weight_final))
 
@@ -108,10 +109,8 @@ class ContinuousCQL(Agent):
         The half cosine goes from update cql.bc_updates, when behavior cloning ends, to
         cql.decay_until.
         """
-        if final is None:
-            return start
         begin, end = self.cql.bc_updates, self.cql.decay_until
-        return decayed(self.updates, start=start, final=final, begin=begin, end=end)
+        return half_cosine(self.updates, start=start, final=final, begin=begin, end=end)
 
     def graph_key(self) -> tuple[bool, ...]:
         return self.actor_clones, self.penalty.penalized

@@ -9,9 +9,10 @@ from torch import Tensor
 from offline_cql import losses
 from offline_cql.agents.base import Agent, Policy, set_learning_rate
 from offline_cql.agents.distributions import Categorical
-from offline_cql.agents.penalty import ConservativePenalty, decayed, lerp_targets
+from offline_cql.agents.penalty import ConservativePenalty
+from offline_cql.agents.schedules import half_cosine
 from offline_cql.config import AlphaScheduleConfig, CqlConfig, NetworkConfig
-from offline_cql.networks import ObservationStatistics, StackedMLP
+from offline_cql.networks import ObservationStatistics, StackedMLP, lerp_targets
 from offline_cql.transitions import Batch, Spaces
 
 
@@ -57,9 +58,8 @@ class DiscreteCQL(Agent):
         """Set alpha and the critics' learning rate."""
         cql = self.cql
         self.penalty.set_alpha(self.updates)
-        if cql.learning_rate_final is not None:
-            final, end = cql.learning_rate_final, cql.decay_until
-            factor = decayed(self.updates, start=1.0, final=final, begin=0, end=end)
+        if (final := cql.learning_rate_final) is not None:
+            factor = half_cosine(self.updates, start=1.0, final=final, begin=0, end=cql.decay_until)
             set_learning_rate(optimizer, "critic", factor * cql.critic_learning_rate)
 
     def compute_losses(
