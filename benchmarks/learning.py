@@ -31,7 +31,12 @@ import numpy as np
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from offline_cql.commands.load_run import load_config
+from offline_cql.io import read_json
 from offline_cql.render.table import Table, to_markdown
+from offline_cql.report.statistics import interval, iqm
+from offline_cql.runs.folder import EVALUATION, RESULT
+from offline_cql.simulation.evaluation import normalized_score
 
 ROOT = Path(__file__).parent.parent
 SOURCES = ROOT / "src" / "offline_cql"
@@ -129,19 +134,17 @@ def read_rows(path: Path) -> list[dict[str, str]]:
 
 def row_of(job: Job, code: str, device: str) -> dict[str, Any]:
     """Return the row of a finished run, scores normalized: `update:score` per checkpoint."""
-    result = json.loads((job.folder / "result.json").read_text())
-    config = OmegaConf.load(job.folder / "config.yaml")
-    low, high = config.env.reference_min, config.env.reference_max
+    result, config = read_json(job.folder / RESULT), load_config(job.folder)
     returns: dict[int, list[float]] = {}
-    for row in read_rows(job.folder / "evaluation.csv"):
+    for row in read_rows(job.folder / EVALUATION):
         returns.setdefault(int(row["update"]), []).append(float(row["return"]))
-    scores = {update: 100 * (np.mean(r) - low) / (high - low) for update, r in returns.items()}
+    scores = {u: normalized_score(float(np.mean(r)), config.env) for u, r in returns.items()}
     switch = config.cql.bc_updates if config.algorithm == "cql" else ""
     return {
         **{"stage": job.stage, "variant": job.variant, "task": job.task, "seed": job.seed},
         "config": sha(json.dumps(job.config(), sort_keys=True).encode()),
         **{"code": code, "device": device, "switch": switch},
-        "behavior": f"{100 * (result['behavior_return'] - low) / (high - low):.2f}",
+        "behavior": f"{normalized_score(result['behavior_return'], config.env):.2f}",
         "minutes": f"{result['wall_seconds'] / 60:.2f}",
         "updates_per_second": result["updates_per_second"],
         "scores": " ".join(f"{update}:{score:.2f}" for update, score in scores.items()),
@@ -237,22 +240,6 @@ def curve(row: Mapping[str, str]) -> dict[int, float]:
     return {int(update): float(score) for update, score in pairs}
 
 
-def interquartile_mean(values: Sequence[float]) -> float:
-    """Return the mean of the middle half of the values; Agarwal et al. 2021."""
-    ordered = np.sort(np.asarray(values, np.float64))
-    cut = len(ordered) // 4
-    return float(ordered[cut : len(ordered) - cut].mean())
-
-
-def interval(strata: Sequence[Sequence[float]], resamples: int = 2_000) -> tuple[float, float]:
-    """Return the 95 % interval of the IQM: seeds are resampled within each task."""
-    generator = np.random.default_rng(0)
-    drawn = [generator.choice(scores, (resamples, len(scores))) for scores in strata if scores]
-    means = [interquartile_mean(row) for row in np.concatenate(drawn, axis=1)]
-    low, high = np.quantile(means, [0.025, 0.975])
-    return float(low), float(high)
-
-
 def lines(rows: Sequence[Mapping[str, str]]) -> Iterator[tuple[str, ...]]:
     tasks = list(dict.fromkeys(row["task"] for row in rows))
     for variant in dict.fromkeys(row["variant"] for row in rows):
@@ -267,13 +254,12 @@ def lines(rows: Sequence[Mapping[str, str]]) -> Iterator[tuple[str, ...]]:
                 kept.append(
                     min(s for u, s in scores.items() if u >= int(row["switch"])) / at_switch
                 )
-        everything = [score for scores in finals.values() for score in scores]
         cells = (f"{np.mean(scores):.0f}" if scores else "–" for scores in finals.values())
         worst = f"{np.mean(kept):.2f}" if kept else "–"
-        count = str(len(everything))
-        low, high = interval(list(finals.values()))
-        iqm = f"{interquartile_mean(everything):.1f} ({low:.1f} to {high:.1f})"
-        yield (variant, iqm, worst, count, *cells)
+        count = str(sum(map(len, finals.values())))
+        strata = [np.array(scores) for scores in finals.values() if scores]
+        point, low, high = interval(strata, iqm, resamples=2_000, seed=0)
+        yield (variant, f"{point:.1f} ({low:.1f} to {high:.1f})", worst, count, *cells)
 
 
 def summary(rows: Sequence[Mapping[str, str]], code: str) -> Table:

@@ -16,7 +16,7 @@ With LayerNorm hₗ = relu(nₗ), nₗ = γₗ · (zₗ − mean zₗ) / std z�
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -64,9 +64,10 @@ class _AfterFirst(torch.autograd.Function):
         inputs = actions.to(dtype)
         n_critics, rows = len(head), len(actions)
         q = head.new_empty(n_critics, rows, head.shape[2])
-        scratch = _scratch(per_state, head, rows, [head])
+        blocks = _blocks(per_state, rows, one_critic=bool(norms))
+        scratch = _scratch(blocks[0], head, [head])
         outputs: list[Tensor] = []  # h₀ … h_L per block
-        for critics, states, block in _blocks(per_state, rows, one_critic=bool(norms)):
+        for critics, states, block in blocks:
             stacked = inputs[block].expand(critics.stop - critics.start, -1, -1)
             h = _linear(stacked, weights[0][critics])  # a · W_a
             _by_state(h, states).add_(per_state[critics, states].unsqueeze(2))  # z₀
@@ -99,8 +100,8 @@ class _AfterFirst(torch.autograd.Function):
         d_weights = [torch.zeros_like(weight, dtype=head.dtype) for weight in weights]
         d_biases = [head.new_zeros(len(head), 1, weight.shape[2]) for weight in weights[1:]]
         d_head = torch.zeros_like(head)
-        scratch = _scratch(per_state, head, len(inputs), [head, *weights[2:]])
         blocks = _blocks(per_state, len(inputs), one_critic=bool(norms))
+        scratch = _scratch(blocks[0], head, [head, *weights[2:]])
         for number, (critics, states, block) in enumerate(blocks):
             h = [next(outputs) for _ in range(layers)]
             g = gradient[critics, block]
@@ -172,20 +173,21 @@ class _Norms:
         return d_sums
 
 
-def _blocks(per_state: Tensor, rows: int, *, one_critic: bool) -> Iterator[Block]:
+def _blocks(per_state: Tensor, rows: int, *, one_critic: bool) -> list[Block]:
     """Split (critics, states) into blocks that fit the cache: everything, or part of one critic."""
     n_critics, states, width = per_state.shape
     n_actions = rows // states
     state_bytes = n_actions * width * per_state.element_size()
     if n_critics * states * state_bytes <= CACHE_BYTES and not one_critic:
-        yield slice(0, n_critics), slice(0, states), slice(0, rows)
-        return
+        return [(slice(0, n_critics), slice(0, states), slice(0, rows))]
     size = max(1, CACHE_BYTES // state_bytes)
+    blocks = []
     for critic in range(n_critics):
         for start in range(0, states, size):
             end = min(start + size, states)
             block = slice(start * n_actions, end * n_actions)
-            yield slice(critic, critic + 1), slice(start, end), block
+            blocks.append((slice(critic, critic + 1), slice(start, end), block))
+    return blocks
 
 
 def _by_state(hidden: Tensor, states: slice) -> Tensor:
@@ -218,9 +220,12 @@ def _linear(
     return product.relu_() if relu else product
 
 
-def _scratch(per_state: Tensor, head: Tensor, rows: int, weights: Sequence[Tensor]) -> Tensor:
-    """Allocate memory in the head's precision for a block's inputs of the widest of some layers."""
-    critics, _, block = next(_blocks(per_state, rows, one_critic=False))
+def _scratch(first: Block, head: Tensor, weights: Sequence[Tensor]) -> Tensor:
+    """Allocate memory in the head's precision for a block's inputs of the widest of some layers.
+
+    first: the first block, which no other one exceeds.
+    """
+    critics, _, block = first
     widest = max(weight.shape[1] for weight in weights)
     return head.new_empty(critics.stop * block.stop * widest)
 

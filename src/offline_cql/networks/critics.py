@@ -47,7 +47,7 @@ class ActionCritics(nn.Module):
     def forward(self, observation: Tensor, action: Tensor) -> Tensor:
         states, n_actions, action_dim = action.shape
         weight, bias = self.mlp.weights[0], self.mlp.biases[0]
-        n_critics, dtype = self.mlp.members, self.mlp.hidden_dtype(observation)
+        n_critics, dtype = len(weight), self.mlp.hidden_dtype(observation)
 
         # [s, a] · W + b = (s · W_s + b) + a · W_a
         state_weight, action_weight = weight.split([self.observation_dim, action_dim], dim=1)

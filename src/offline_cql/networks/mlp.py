@@ -47,7 +47,7 @@ class StackedMLP(nn.Module):
             raise ValueError(f"activation={activation!r} must be one of {', '.join(ACTIVATIONS)}")
         if norm not in NORMS:
             raise ValueError(f"norm={norm!r} must be one of {', '.join(NORMS)}")
-        self.members, self.activation, self.norm = members, activation, norm
+        self.activation, self.norm = activation, norm
         self.bf16 = bf16 and len(hidden) > 0  # the head is never rounded
         self.weights = nn.ParameterList()
         self.biases = nn.ParameterList()
