@@ -288,10 +288,3 @@ class Batch(NamedTuple):
     discount: Tensor
     next_observation: Tensor
     return_to_go: Tensor
-
-
-class ValidationBatch(NamedTuple):
-    """Validation steps [B, ...] and each one's discounted return-to-go [B], in reward units."""
-
-    batch: Batch
-    return_to_go: Tensor

@@ -7,7 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from support.builders import batch_of, build, continuous_data, differences, discrete_data, settings
+from support.builders import (
+    batch_of,
+    build,
+    continuous_data,
+    dataset_of,
+    differences,
+    discrete_data,
+    settings,
+)
 from support.train import BC, DISCRETE, TINY, load_learned, resume_run, rows, train_run
 
 from offline_cql.commands.load_run import load_agent
@@ -94,14 +102,15 @@ def test_discrete_metrics_are_those_of_the_network():
 def test_validation_steps_are_the_validation_rows_in_reward_units():
     data = continuous_data(64)  # four episodes of 16
     split = Split(np.array([0, 2, 3]), np.array([1]), episode_rows(data, np.array([0, 2, 3])), 48)
-    steps = validation_steps(data, split, gamma=0.5, reward_scale=2.0, reward_shift=1.0, seed=0)
+    training = dataset_of(data, split, gamma=0.5, scale=2.0, shift=1.0, n_step=3)
+    steps = validation_steps(data, split, training, seed=0)
     assert steps is not None
-    (validation_batch,) = list(steps)
-    assert np.array_equal(validation_batch.batch.observation, data.observations[16:32])
-    assert np.allclose(validation_batch.batch.reward, 2 * data.rewards[16:32] + 1)
+    (batch,) = list(steps)
+    assert np.array_equal(batch.observation, data.observations[16:32])
+    assert np.allclose(batch.reward, 2 * data.rewards[16:32] + 1)
     scaled = 2 * data.rewards + 1
     returns = continued_returns(scaled, data.terminated, data.ends, gamma=0.5)
-    assert np.allclose(validation_batch.return_to_go, returns[16:32])
+    assert np.allclose(batch.return_to_go, returns[16:32])
     assert steps.best_return == pytest.approx(max(returns[:16].max(), returns[32:].max()))
 
 

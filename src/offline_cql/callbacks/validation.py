@@ -16,7 +16,7 @@ from offline_cql.callbacks.timer import Timer
 from offline_cql.data.validation import ValidationSteps
 from offline_cql.ope.validation import validation_metrics
 from offline_cql.runs.folder import VALIDATION, CsvFile
-from offline_cql.transitions import Batch, ValidationBatch
+from offline_cql.transitions import Batch
 
 
 class ValidationCallback(AgentCallback):
@@ -41,12 +41,12 @@ class ValidationCallback(AgentCallback):
 
 
 @torch.no_grad()
-def validate(agent: Agent, batches: Iterable[ValidationBatch], *, best: float) -> dict[str, float]:
+def validate(agent: Agent, batches: Iterable[Batch], *, best: float) -> dict[str, float]:
     """Return the agent's metrics over all validation steps; `best` is their `best_return`."""
     parts = []
-    for batch, return_to_go in batches:
+    for batch in batches:
         on_device = Batch(*(tensor.to(agent.device) for tensor in batch))
-        metrics = {**agent.validation_metrics(on_device), "return_to_go": return_to_go}
+        metrics = {**agent.validation_metrics(on_device), "return_to_go": on_device.return_to_go}
         parts.append({name: values.float().cpu() for name, values in metrics.items()})
     step_metrics = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     return validation_metrics(step_metrics, step_metrics.pop("return_to_go"), best=best)

@@ -67,14 +67,7 @@ def fit(
     if rank == 0:
         recorded = read_json(folder / METADATA) | {"reward_scale": dataset.reward_scale}
         write_json(folder / METADATA, recorded)
-    validation = validation_steps(
-        transitions,
-        split,
-        gamma=config.gamma,
-        reward_scale=dataset.reward_scale,
-        reward_shift=dataset.reward_shift,
-        seed=config.dataset.split_seed,
-    )
+    validation = validation_steps(transitions, split, dataset, seed=config.dataset.split_seed)
 
     agent = create_agent(config, transitions, split)
     if state is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -42,14 +43,19 @@ class TransitionDataset:
         self.n_step: tuple[Tensor, Tensor, Tensor] | None = None
         rewards = transitions.rewards * np.float32(reward_scale) + np.float32(reward_shift)
         terminated, ends = transitions.terminated, transitions.ends
-        self.return_to_go = torch.from_numpy(
-            continued_returns(rewards, terminated, ends, gamma=gamma).astype(np.float32)
-        )
+        returns = continued_returns(rewards, terminated, ends, gamma=gamma)
+        self.return_to_go = torch.from_numpy(returns)  # [N] float64
         if n_step > 1:
             reward, discount, last = n_step_returns(
                 rewards, terminated, ends, gamma=gamma, n=n_step
             )
             self.n_step = tuple(map(torch.from_numpy, (reward, discount, last)))  # type: ignore[assignment]
+
+    def single_steps(self, rows: npt.NDArray[np.int64]) -> TransitionDataset:
+        """Return the dataset of other rows of the same transitions, with one-step rewards."""
+        other = copy.copy(self)
+        other.size, other.training_rows, other.n_step = len(rows), torch.from_numpy(rows), None
+        return other
 
     def to(self, device: torch.device) -> TransitionDataset:
         """Return the same dataset with all transitions in the memory of `device`."""
@@ -83,7 +89,7 @@ class TransitionDataset:
         else:
             reward, discount, last = (tensor[index] for tensor in self.n_step)
             next_observation = self._observation(self.rows[last], last, next=True)
-        returns = self.return_to_go[index]
+        returns = self.return_to_go[index].float()
         return Batch(observation, action, reward, discount, next_observation, returns)
 
     def _observation(self, row: Tensor, index: Tensor, *, next: bool) -> Tensor:
