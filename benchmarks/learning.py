@@ -35,7 +35,7 @@ from offline_cql.commands.load_run import load_config
 from offline_cql.io import read_json
 from offline_cql.render.table import Table, to_markdown
 from offline_cql.report.statistics import interval, iqm
-from offline_cql.runs.folder import EVALUATION, RESULT
+from offline_cql.runs.folder import EVALUATION, RESULT, saved_updates
 from offline_cql.simulation.evaluation import normalized_score
 
 ROOT = Path(__file__).parent.parent
@@ -153,7 +153,7 @@ def row_of(job: Job, code: str, device: str) -> dict[str, Any]:
 
 def command(job: Job, hardware: Sequence[str]) -> list[str]:
     """Return the command that starts a run, or continues one that was stopped."""
-    if any((job.folder / "checkpoints" / "resume").glob("*.ckpt")):
+    if saved_updates(job.folder):
         return [sys.executable, "train.py", f"resume={job.folder}"]
     shutil.rmtree(job.folder, ignore_errors=True)
     settings = [*job.overrides, *hardware, "logger=csv", f"run_dir={job.folder}"]
