@@ -16,6 +16,7 @@ from offline_cql.data.dataset import make_dataset
 from offline_cql.data.split import train_on_all
 from offline_cql.errors import DataError
 from offline_cql.losses import behavior_cloning_loss
+from offline_cql.networks import PolicyAverage
 from offline_cql.transitions import Transitions
 
 WEIGHT = ("cql.bc_updates=0", "cql.bc_weight=0.25")
@@ -212,7 +213,7 @@ def test_the_critics_have_a_norm_and_the_actor_has_none():
 
 @pytest.mark.parametrize("algorithm", ["cql", "bc"])
 def test_the_average_acts_and_the_actor_trains(algorithm: str):
-    """After one update from w0 to w1 the average is 0.75 w0 + 0.25 w1."""
+    """After one update from w0 to w1 the average is 0.1 w0 + 0.9 w1: 0.75 is not yet reached."""
     data, overrides = continuous_data(), (f"algorithm={algorithm}", "updates=8")
     agents = []
     for ema in ((), ("network.policy_ema=0.75",)):
@@ -230,8 +231,21 @@ def test_the_average_acts_and_the_actor_trains(algorithm: str):
         strict=True,
     ):
         assert torch.equal(first, second)
-        assert_close(average, 0.75 * start + 0.25 * second)
+        assert_close(average, 0.1 * start + 0.9 * second)
         assert not average.requires_grad
+
+
+def test_the_average_forgets_the_first_weights_soon():
+    """Weights 1, 2, 3 after 0: 0.9, then (2 / 11) 0.9 + (9 / 11) 2 = 1.8, then 0.5 (1.8 + 3)."""
+    actor = torch.nn.Linear(1, 1, bias=False)
+    actor.weight.data.zero_()
+    average = PolicyAverage(actor, 0.5)
+    for weight, expected in ((1.0, 0.9), (2.0, 1.8), (3.0, 2.4)):
+        actor.weight.data.fill_(weight)
+        average.update(actor)
+        if weight == 2.0:
+            average.updates.fill_(98.0)  # (1 + t) / (10 + t) = 99 / 108 > 0.5
+        assert average.acting(actor).weight.item() == pytest.approx(expected)
 
 
 def test_the_discrete_gap_is_calibrated():
