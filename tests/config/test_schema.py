@@ -325,6 +325,15 @@ def test_a_schedule_that_ends_after_the_run_is_a_warning():
         assert settings(f"algorithm={algorithm}", decay[0]).warnings() == []
 
 
+def test_a_run_that_only_clones_is_a_warning():
+    short = ("cql.bc_updates=100", "cql.bc_weight=1", "cql.bc_weight_final=0")
+    assert settings(*short, "updates=100").warnings() == [
+        "cql.bc_updates=100 with updates=100: "
+        "a policy with continuous actions clones the data in all of them"
+    ]
+    assert settings(*short, "updates=101").warnings() == []
+
+
 # --- Unused settings -------------------------------------------------------------------------
 
 COLUMNS = {key for key in setting_keys(TrainConfig) if key.startswith("dataset.columns.")}

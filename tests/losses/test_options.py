@@ -122,3 +122,8 @@ def test_a_decayed_value_is_on_the_half_cosine(update: int, value: float):
     assert half_cosine(update, **decay) == pytest.approx(value)
     assert half_cosine(update + 1000, **decay) == pytest.approx(2.0)
     assert half_cosine(update, **decay | {"final": None}) == 4.0
+
+
+def test_a_decay_that_ends_before_it_begins_is_a_step():
+    decay = {"start": 4.0, "final": 2.0, "begin": 100, "end": 50}
+    assert [half_cosine(update, **decay) for update in (0, 75, 100, 101)] == [4.0, 4.0, 4.0, 2.0]

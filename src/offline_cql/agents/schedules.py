@@ -9,11 +9,12 @@ from offline_cql.config import AlphaScheduleConfig
 def half_cosine(update: int, *, start: float, final: float | None, begin: int, end: int) -> float:
     """Return the value on the half cosine from `start` at update `begin` to `final` at `end`.
 
-    Constant before and after; `start` throughout where `final` is None.
+    Constant before and after; `start` throughout where `final` is None, and until `begin` where
+    `end` is not after it.
     """
-    if final is None:
+    if final is None or update <= begin:
         return start
-    progress = min(1.0, max(0.0, (update - begin) / (end - begin)))
+    progress = 1.0 if update >= end else (update - begin) / (end - begin)
     return final + (start - final) * (1.0 + math.cos(math.pi * progress)) / 2.0
 
 

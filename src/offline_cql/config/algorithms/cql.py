@@ -106,9 +106,6 @@ class CqlConfig(Section):
         self.require(possible, "critic_warmup", missing)
         possible = self.bc_weight is not None or self.bc_weight_final is None
         self.require(possible, "bc_weight_final", "has no effect without cql.bc_weight")
-        constant = self.bc_weight_final is None and self.learning_rate_final is None
-        later = f"must be > {self.setting('bc_updates')}"
-        self.require(constant or self.decay_until > self.bc_updates, "decay_until", later)
 
     def _check_lagrange(self) -> None:
         if self.target_gap is None:
