@@ -74,6 +74,24 @@ def test_the_actors_step_does_not_depend_on_the_size_of_q():
             assert_close(after[name], before[name])
 
 
+@pytest.mark.parametrize("updates", [0, 1], ids=["cloning", "afterwards"])
+def test_cloning_prefers_actions_that_were_followed_by_high_returns(updates: int):
+    """Far above and below all values, 2 and 2 states: weights e and 1 / e over cosh 1."""
+    settings = ("cql.bc_updates=1", "cql.bc_weight=0.25")
+    case, plain = make_case(*settings, "cql.bc_advantage=1"), make_case(*settings)
+    returns = torch.tensor([1e9, -1e9, 1e9, -1e9], dtype=torch.float64)
+    batch = case.batch._replace(return_to_go=returns)
+    for agent in (case.agent, plain.agent):
+        agent.updates = updates
+        agent.update_schedules(attach(agent))
+    dist = TanhGaussian(*case.agent.actor(case.agent.statistics(batch.observation)))
+    weights = torch.exp(returns.sign()) / np.cosh(1.0)
+    extra = behavior_cloning_loss((weights - 1.0) * dist.log_prob(batch.action))
+    before = plain.loss(batch=batch)[1]["actor/loss"]
+    after = case.loss(batch=batch)[1]["actor/loss"]
+    assert_close(after - before, ((0.25 if updates else 1.0) * extra).detach())
+
+
 def test_with_a_weight_the_temperature_does_not_change():
     agent = build(settings(*WEIGHT), continuous_data().spaces)
     start = agent.log_temperature.item()

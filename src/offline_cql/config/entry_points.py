@@ -68,7 +68,9 @@ class TrainConfig(AlgorithmSections):
         ]
         if self.algorithm == "cql" and self.cql.bc_updates >= self.updates:
             clones = "a policy with continuous actions clones the data in all of them"
-            warnings.append(f"{self.cql.setting('bc_updates')} with updates={self.updates}: {clones}")
+            warnings.append(
+                f"{self.cql.setting('bc_updates')} with updates={self.updates}: {clones}"
+            )
         return warnings
 
 
