@@ -54,7 +54,7 @@ def refusal(*arguments: str) -> str:
         ("env=../cql/zzz", f"env=../cql/zzz is unknown; available: {ENVIRONMENTS}"),
         ("env=null", f"env=null must be one of {ENVIRONMENTS}"),
         ("env=3", f"env=3 must be one of {ENVIRONMENTS}"),
-        ("env=../cql/default", "env.alpha is unknown; did you mean cql.alpha?"),
+        ("env=../cql/base", "env.alpha is unknown; did you mean cql.alpha?"),
         ("cql.alpha=abc", "cql.alpha=abc must be a number"),
         ("~cql.alpha", "cql.alpha is missing; set cql.alpha=..."),
         ("cql.alpha==5", "cql.alpha==5 cannot be read as KEY=VALUE: extraneous input '='"),

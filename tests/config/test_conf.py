@@ -16,7 +16,7 @@ from offline_cql.errors import ConfigError
 
 OPTIONS = sorted(f"{path.parent.name}={path.stem}" for path in CONF.glob("*/*.yaml"))
 OPTIONS.remove("env=base")
-PRESETS = ("default", "paper", "corl", "jaxcorl")
+PRESETS = ("default", "plain", "paper", "corl", "jaxcorl")
 ENVIRONMENTS = sorted(path.stem for path in CONF.glob("env/*.yaml") if path.stem != "base")
 
 
