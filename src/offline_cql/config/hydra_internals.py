@@ -41,6 +41,9 @@ def open_folder(folder: Path) -> Iterator["ConfigFolder"]:
         yield ConfigFolder(GlobalHydra.instance().config_loader())
 
 
+PARENTS = ("base", "common")  # files that others build on, of no use alone
+
+
 @dataclass(frozen=True)
 class ConfigFolder:
     """A folder of configs, as Hydra searches it."""
@@ -56,8 +59,9 @@ class ConfigFolder:
         return [group for group in self.loader.list_groups("") if group != "hydra"]
 
     def options(self, group: str) -> list[str]:
-        """Return the options of a group; none where there is no such group."""
-        return self.loader.get_group_options(group, ObjectType.CONFIG)
+        """Return the options of a group without parents; none where there is no such group."""
+        options = self.loader.get_group_options(group, ObjectType.CONFIG)
+        return [option for option in options if option not in PARENTS]
 
     def parse(self, text: str) -> Override:
         """Return a typed override. Raises OverrideError with the reason."""
@@ -69,9 +73,6 @@ class ConfigFolder:
             raise OverrideError(reason.partition(" expecting {")[0]) from error
 
 
-PARENTS = ("base", "common")  # files that others build on, of no use alone
-
-
 def format_options(*groups: str) -> str:
     """Return a line `group: option, ...` per config group and group inside it.
 
@@ -80,7 +81,7 @@ def format_options(*groups: str) -> str:
     """
     conf = ConfigFolder(GlobalHydra.instance().config_loader())
     lines = [
-        f"{name}: {', '.join(option for option in conf.options(name) if option not in PARENTS)}"
+        f"{name}: {', '.join(conf.options(name))}"
         for group in groups
         for name in (group, *(f"{group}/{inner}" for inner in conf.loader.list_groups(group)))
     ]
