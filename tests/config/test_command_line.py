@@ -18,7 +18,7 @@ from offline_cql.config import CollectConfig, EvaluateConfig, TrainConfig, comma
 from offline_cql.config.entry_points import ENTRY_POINTS
 from offline_cql.errors import ConfigError
 
-NAMES = sorted(path.stem for path in (CONF / "env").glob("*.yaml"))
+NAMES = sorted(path.stem for path in (CONF / "env").glob("*.yaml") if path.stem != "base")
 ENVIRONMENTS = ", ".join(NAMES[:12]) + f", … and {len(NAMES) - 12} more: --help lists them"
 
 
