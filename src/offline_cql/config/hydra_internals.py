@@ -41,7 +41,7 @@ def open_folder(folder: Path) -> Iterator["ConfigFolder"]:
         yield ConfigFolder(GlobalHydra.instance().config_loader())
 
 
-PARENTS = ("base", "common")  # files that others build on, of no use alone
+HIDDEN = ("base", "common", "study")  # files that others build on, and the runs of a study
 
 
 @dataclass(frozen=True)
@@ -54,14 +54,15 @@ class ConfigFolder:
         """Return the config of an entry point. Raises HydraException."""
         return compose(name, overrides)
 
-    def groups(self) -> list[str]:
-        """Return the names of the config groups, Hydra's own left out."""
-        return [group for group in self.loader.list_groups("") if group != "hydra"]
+    def groups(self, parent: str = "") -> list[str]:
+        """Return the names of the config groups in a group, Hydra's own and hidden ones left out."""
+        groups = self.loader.list_groups(parent)
+        return [group for group in groups if group not in ("hydra", *HIDDEN)]
 
     def options(self, group: str) -> list[str]:
         """Return the options of a group without parents; none where there is no such group."""
         options = self.loader.get_group_options(group, ObjectType.CONFIG)
-        return [option for option in options if option not in PARENTS]
+        return [option for option in options if option not in HIDDEN]
 
     def parse(self, text: str) -> Override:
         """Return a typed override. Raises OverrideError with the reason."""
@@ -83,7 +84,7 @@ def format_options(*groups: str) -> str:
     lines = [
         f"{name}: {', '.join(conf.options(name))}"
         for group in groups
-        for name in (group, *(f"{group}/{inner}" for inner in conf.loader.list_groups(group)))
+        for name in (group, *(f"{group}/{inner}" for inner in conf.groups(group)))
     ]
     return "\n".join(textwrap.fill(line, width=100, subsequent_indent="  ") for line in lines)
 
