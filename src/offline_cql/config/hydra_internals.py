@@ -55,7 +55,7 @@ class ConfigFolder:
         return compose(name, overrides)
 
     def groups(self, parent: str = "") -> list[str]:
-        """Return the names of the config groups in a group, Hydra's own and hidden ones left out."""
+        """Return the names of the config groups in a group, without Hydra's own and hidden ones."""
         groups = self.loader.list_groups(parent)
         return [group for group in groups if group not in ("hydra", *HIDDEN)]
 
