@@ -2,7 +2,7 @@
 
 Separate critics, the actor run on observations repeated for every sampled action, one optimizer and
 one backward pass per network, targets averaged parameter by parameter, and 25 numbers fetched with
-`.item()` at every update. The losses are those of `cql=default` with a fixed alpha.
+`.item()` at every update. The losses are those of `cql=plain` with a fixed alpha.
 """
 
 from __future__ import annotations

@@ -139,6 +139,7 @@ def prepare(sizes: Sizes, precision: str, *more: str) -> tuple[Any, ...]:
     discrete = sizes.task == "cartpole"
     overrides = [
         f"env={sizes.task}",
+        "cql=plain",
         f"batch_size={sizes.batch}",
         f"network.n_critics={sizes.critics}",
         f"network.critic_hidden={sizes.hidden}",

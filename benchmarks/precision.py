@@ -1,6 +1,6 @@
 """Compare the results of runs in bf16 and in float32 with the same seeds.
 
-    python train.py -m env=hopper dataset.quality=medium-expert updates=20_000 \\
+    python train.py -m env=hopper cql=plain dataset.quality=medium-expert updates=20_000 \\
       hardware.precision=32,bf16 seed=0,1,2
     python benchmarks/precision.py 'RUNS' --plot docs/images/precision.png
 
