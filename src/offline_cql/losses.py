@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 MeanOverRanks = Callable[[Tensor], Tensor]
+LARGEST_ADVANTAGE = 2.0  # in standard deviations, of `advantage_weights`
 
 
 class ShapeError(ValueError):
@@ -321,8 +322,9 @@ def advantage_weights(
 ) -> Tensor:
     """Return weights of logged actions with mean 1 that grow exponentially with the advantage.
 
-    exp(strength * (A - mean A) / std A), divided by its mean; all 1 where every A is the same.
-    MARWIL, Wang et al. 2018, with the standard deviation of the batch instead of a running norm.
+    exp(strength * Z) divided by its mean, Z = (A - mean A) / std A clipped to +-LARGEST_ADVANTAGE;
+    all 1 where every A is the same. MARWIL, Wang et al. 2018, with the standard deviation of the
+    batch instead of a running norm; unclipped, a few transitions would have all the weight.
     advantage [B], in any unit; strength >= 0. mean: averages a scalar over processes that hold
     equal parts of the batch; None is one process. Returns [B], without gradient. Raises ShapeError.
     """
@@ -331,7 +333,8 @@ def advantage_weights(
     advantage = advantage.detach()
     centered = advantage - mean(advantage.mean())
     std = mean(centered.square().mean()).sqrt().clamp(min=torch.finfo(advantage.dtype).tiny)
-    weights = torch.exp(strength * centered / std)
+    standardized = (centered / std).clamp(-LARGEST_ADVANTAGE, LARGEST_ADVANTAGE)
+    weights = torch.exp(strength * standardized)
     return weights / mean(weights.mean())
 
 

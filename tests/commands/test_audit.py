@@ -200,6 +200,16 @@ def test_warnings_are_printed_before_training(tmp_path: Path):
     assert process.stderr.splitlines()[2].startswith("warning  critic values are of the order of ")
 
 
+@pytest.mark.slow
+def test_rewards_of_any_size_are_no_problem_in_units_of_the_returns(tmp_path: Path):
+    unit = ("cql.alpha_unit=return", "dataset.reward_scale=1e-6", f"run_dir={tmp_path}/r")
+    process = run_entry_point("train", *TINY, "updates=10", *unit)
+    assert process.returncode == 0
+    assert "critic values" not in process.stderr
+    findings = read_json(tmp_path / "r" / "audit.json")["findings"]
+    assert "reward_scale" not in [finding["name"] for finding in findings]
+
+
 def test_next_command_repeats_the_arguments_without_the_keys_of_audit():
     typed = ["env=logged", "dataset=table", "dataset.path=my logs.parquet", "strict=true", "-m"]
     command = "python train.py env=logged dataset=table 'dataset.path=my logs.parquet'"

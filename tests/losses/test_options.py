@@ -124,6 +124,13 @@ def test_advantage_weights_do_not_depend_on_the_unit_of_the_advantage():
     assert weights.mean().item() == pytest.approx(1.0)
 
 
+def test_an_outlying_advantage_counts_as_two_standard_deviations():
+    """One of ten is 3 standard deviations above the mean, the others 1 / 3 below it."""
+    weights = advantage_weights(double([10.0] + [0.0] * 9), strength=1.0)
+    exponentials = double([math.exp(2)] + [math.exp(-1 / 3)] * 9)
+    assert_close(weights, exponentials / exponentials.mean())
+
+
 def test_equal_advantages_weigh_nothing():
     assert_close(advantage_weights(torch.full((3,), 2.0), strength=1.0), torch.ones(3))
 

@@ -271,7 +271,7 @@ def reward_sparse(statistics: DatasetStatistics) -> Result:
 
 @rule("warning")
 def reward_scale(statistics: DatasetStatistics) -> Result:
-    """Detect values that cql.alpha, in reward units, is far too small or too large for."""
+    """Detect values for which cql.alpha is far too small or large with cql.alpha_unit=reward."""
     split = statistics.split
     size = value_scale(statistics.episodes, statistics.rewards) * split.reward_scale
     # dataset.return_range chooses the scale itself.
@@ -279,11 +279,12 @@ def reward_scale(statistics: DatasetStatistics) -> Result:
         return None
     message = (
         f"critic values are of the order of {format_number(size)} with "
-        f"dataset.reward_scale={format_number(split.reward_scale)}: cql.alpha, in reward units, "
-        f"has {'little' if size > MAX_VALUE else 'too much'} weight against them"
+        f"dataset.reward_scale={format_number(split.reward_scale)}: with cql.alpha_unit=reward "
+        f"cql.alpha has {'little' if size > MAX_VALUE else 'too much'} weight against them"
     )
     suggested = float(f"{split.reward_scale * SUGGESTED_VALUE / size:.0e}")
-    return {"message": message, "remedy": f"set dataset.reward_scale={suggested:g}"}
+    remedy = f"set cql.alpha_unit=return, or dataset.reward_scale={suggested:g}"
+    return {"message": message, "remedy": remedy}
 
 
 # --- Actions -------------------------------------------------------------------------------------

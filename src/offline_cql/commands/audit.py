@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -111,13 +111,17 @@ def short_audit(
     env: EnvConfig,
     dataset: DatasetConfig,
     gamma: float,
+    irrelevant: Collection[str] = (),
     verbose: bool,
 ) -> None:
-    """Write the short audit of a new run to its folder; `verbose`: print a summary to stderr."""
+    """Write the short audit of a new run to its folder; `verbose`: print a summary to stderr.
+
+    irrelevant: rules that the run's settings make pointless.
+    """
     statistics = compute_statistics(
         transitions, dataset, scores(transitions, env), gamma=gamma, short=True
     )
-    findings = apply_rules(statistics)
+    findings = [f for f in apply_rules(statistics) if f.name not in irrelevant]
     write_statistics(folder, statistics, findings)
     if verbose:
         print_summary(Console(stderr=True), statistics, findings)

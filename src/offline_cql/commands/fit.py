@@ -146,9 +146,14 @@ def describe_score(score: Score | None) -> dict[str, Any]:
 
 def unit_scale(config: TrainConfig, transitions: Transitions, split: Split) -> float:
     """Return the factor on rewards that cql.alpha_unit asks for; 1 without conservative critics."""
-    if config.cql.alpha_unit == "reward" or not ALGORITHMS[config.algorithm].has_alpha:
+    if not ALGORITHMS[config.algorithm].has_alpha or alpha_in_reward_units(config):
         return 1.0
     return return_scale(transitions, split, gamma=config.gamma)
+
+
+def alpha_in_reward_units(config: TrainConfig) -> bool:
+    """Return True if the run weighs the gap by cql.alpha in units of the rewards."""
+    return ALGORITHMS[config.algorithm].has_alpha and config.cql.alpha_unit == "reward"
 
 
 def create_agent(config: TrainConfig, transitions: Transitions, split: Split) -> Agent:

@@ -14,7 +14,13 @@ from offline_cql.callbacks.loggers import import_packages
 from offline_cql.commands import multirun, summary
 from offline_cql.commands.audit import short_audit
 from offline_cql.commands.distributed import launch
-from offline_cql.commands.fit import choose_accelerator, choose_precision, fit, identity
+from offline_cql.commands.fit import (
+    alpha_in_reward_units,
+    choose_accelerator,
+    choose_precision,
+    fit,
+    identity,
+)
 from offline_cql.commands.load_data import load_transitions
 from offline_cql.commands.load_run import load_config
 from offline_cql.config import HardwareConfig, TrainConfig, reject_unused_overrides, validate_config
@@ -58,6 +64,7 @@ def train(config: DictConfig) -> float | None:
                 env=settings.env,
                 dataset=settings.dataset,
                 gamma=settings.gamma,
+                irrelevant=() if alpha_in_reward_units(settings) else ("reward_scale",),
                 verbose=job is None or job.number == 0,
             )
             run_training(folder, load_config(folder), transitions, state=None)
