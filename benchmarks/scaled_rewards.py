@@ -1,6 +1,7 @@
 """Store copies of the simulated medium-expert data with scaled rewards.
 
-Their ids are logs/<env>/times-<factor>-v0. `benchmarks/learning.py units` trains on them: the scores should not depend on the factor.
+Their ids are logs/<env>/times-<factor>-v0. `benchmarks/learning.py units` trains on them: the
+scores should not depend on the factor.
 """
 
 from __future__ import annotations
