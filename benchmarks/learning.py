@@ -29,6 +29,8 @@ from typing import Any
 
 import numpy as np
 from hydra import compose, initialize_config_dir
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 
 from offline_cql.commands.load_run import load_config
@@ -42,6 +44,7 @@ ROOT = Path(__file__).parent.parent
 SOURCES = ROOT / "src" / "offline_cql"
 LEARNS = ("losses.py", "transitions.py", "random_streams.py", "agents", "data", "networks")
 FAST = ("cpu_mlp.py", "cuda_graph.py")  # tests hold these equal to the plain code
+COLORS = ("#0b6e4f", "#c44536", "#355070", "#e09f3e", "#6d597a")
 COLUMNS = (
     *("stage", "variant", "task", "seed", "config", "code", "device", "behavior", "minutes"),
     *("updates_per_second", "switch", "scores"),
@@ -243,23 +246,29 @@ def curve(row: Mapping[str, str]) -> dict[int, float]:
 def lines(rows: Sequence[Mapping[str, str]]) -> Iterator[tuple[str, ...]]:
     tasks = list(dict.fromkeys(row["task"] for row in rows))
     for variant in dict.fromkeys(row["variant"] for row in rows):
-        finals: dict[str, list[float]] = {task: [] for task in tasks}
-        kept: list[float] = []
-        for row in rows:
-            if row["variant"] != variant:
-                continue
-            scores = curve(row)
-            finals[row["task"]].append(scores[max(scores)])
-            if row["switch"] and (at_switch := scores.get(int(row["switch"]))):
-                kept.append(
-                    min(s for u, s in scores.items() if u >= int(row["switch"])) / at_switch
-                )
-        cells = (f"{np.mean(scores):.0f}" if scores else "–" for scores in finals.values())
-        worst = f"{np.mean(kept):.2f}" if kept else "–"
+        of_task = {
+            task: [r for r in rows if (r["variant"], r["task"]) == (variant, task)]
+            for task in tasks
+        }
+        curves = {task: list(map(curve, runs)) for task, runs in of_task.items() if runs}
+        finals = {task: [c[max(c)] for c in runs] for task, runs in curves.items()}
+        cells = (f"{np.mean(finals[task]):.0f}" if task in finals else "–" for task in tasks)
+        kept = [
+            smallest_share(runs, int(of_task[task][0]["switch"]))
+            for task, runs in curves.items()
+            if of_task[task][0]["switch"]
+        ]
         count = str(sum(map(len, finals.values())))
-        strata = [np.array(scores) for scores in finals.values() if scores]
+        strata = [np.array(scores) for scores in finals.values()]
         point, low, high = interval(strata, iqm, resamples=2_000, seed=0)
+        worst = f"{min(kept):.2f}" if kept else "–"
         yield (variant, f"{point:.1f} ({low:.1f} to {high:.1f})", worst, count, *cells)
+
+
+def smallest_share(curves: Sequence[Mapping[int, float]], switch: int) -> float:
+    """Return the lowest score after the switch over the score at the switch, means over seeds."""
+    worst = [min(score for update, score in c.items() if update > switch) for c in curves]
+    return float(np.mean(worst) / np.mean([c[switch] for c in curves]))
 
 
 def summary(rows: Sequence[Mapping[str, str]], code: str) -> Table:
@@ -270,6 +279,31 @@ def summary(rows: Sequence[Mapping[str, str]], code: str) -> Table:
     return Table(title=f"Normalized score, code {code}", columns=columns, rows=list(lines(rows)))
 
 
+def plot(rows: Sequence[Mapping[str, str]], path: Path) -> None:
+    """Draw the scores over minutes, one panel per task: seeds thin, their mean thick."""
+    tasks = list(dict.fromkeys(row["task"] for row in rows))
+    figure = Figure(figsize=(5.2 * len(tasks), 3.6), layout="constrained")
+    panels = figure.subplots(1, len(tasks), squeeze=False)[0]
+    for axes, task in zip(panels, tasks, strict=True):
+        of_task = [row for row in rows if row["task"] == task]
+        axes.axhline(float(of_task[0]["behavior"]), color="0.4", linestyle="--", label="data")
+        variants = dict.fromkeys(row["variant"] for row in rows)
+        for variant, color in zip(variants, COLORS, strict=False):
+            curves = [curve(row) for row in of_task if row["variant"] == variant]
+            minutes = [float(row["minutes"]) for row in of_task if row["variant"] == variant]
+            if not curves:
+                continue
+            updates = np.array(sorted(curves[0]))
+            scores = np.array([[values[u] for u in updates] for values in curves])
+            x = updates / updates.max() * np.mean(minutes)
+            axes.plot(x, scores.T, color=color, alpha=0.3, linewidth=1)
+            axes.plot(x, scores.mean(axis=0), color=color, linewidth=2, label=variant)
+        axes.set(title=task, xlabel="minutes on one core", ylabel="normalized score")
+        axes.legend(fontsize=8)
+    FigureCanvasAgg(figure).print_png(path)
+    print(path)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("stage", help="a stage of benchmarks/learning.yaml")
@@ -277,6 +311,9 @@ def main() -> None:
     parser.add_argument("--gpu-jobs", type=int, default=0, help="further runs at a time on the GPU")
     parser.add_argument("--results", type=Path, default=ROOT / "docs" / "studies" / "learning")
     parser.add_argument("--table", action="store_true", help="only print the table")
+    parser.add_argument(
+        "--plot", type=Path, help="draw scores over minutes, the newest code's rows"
+    )
     arguments = parser.parse_args()
     path = arguments.results / f"{arguments.stage}.csv"
     jobs = jobs_of(arguments.stage)
@@ -289,6 +326,8 @@ def main() -> None:
     rows = read_rows(path)
     for code in dict.fromkeys(row["code"] for row in rows):
         print(to_markdown(summary(rows, code)))
+    if arguments.plot:
+        plot([row for row in rows if row["code"] == rows[-1]["code"]], arguments.plot)
 
 
 if __name__ == "__main__":
