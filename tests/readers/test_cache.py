@@ -244,7 +244,7 @@ def test_metadata_that_are_not_json_are_written_again(
     metadata.write_text(text)
     assert_equal(load(numbers), first)
     assert f"warning: {metadata} is not JSON; reading the data again" in capsys.readouterr().err
-    assert json.loads(metadata.read_text())["sha256"] == first.sha256
+    assert json.loads(metadata.read_text())["metadata"]["sha256"] == first.sha256
 
 
 @pytest.mark.parametrize("folder", ["content", "metadata", "."])

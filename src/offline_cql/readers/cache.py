@@ -2,7 +2,7 @@
 
 metadata/<key>.json describes the content that a reader's files had; the key is a digest of the
 reader's fingerprint. content/<sha256>/ holds the rows. Both appear whole or not at all, and may be
-deleted at any time: the data are then read again.
+deleted at any time: the data are then read again. Both have checksums, compared at every opening.
 """
 
 from __future__ import annotations
@@ -15,13 +15,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import xxhash
+
 from offline_cql.errors import DataError
 from offline_cql.io import exclusive, write_json
-from offline_cql.readers.row_files import check_sizes, load_rows
+from offline_cql.readers.row_files import check_files, load_rows
 from offline_cql.readers.writer import Reader, TransitionWriter
 from offline_cql.transitions import Transitions
 
-FORMAT = 3  # of rows and metadata; a change makes every data set be read again
+FORMAT = 4  # of rows and metadata; a change makes every data set be read again
 
 
 def cache_root() -> Path:
@@ -48,7 +50,8 @@ def load(reader: Reader) -> Transitions:
         if damage:
             print(f"warning: {damage}; reading the data again", file=sys.stderr)
         metadata = _read(reader, root, key)
-        write_json(_metadata_path(root, key), metadata)
+        note = {"metadata": metadata, "checksum": _checksum(metadata)}
+        write_json(_metadata_path(root, key), note)
         return load_rows(root / "content" / metadata["sha256"], metadata)
 
 
@@ -62,12 +65,23 @@ def _load_cached(root: Path, key: str) -> tuple[Transitions | None, str]:
     if not path.is_file():
         return None, ""
     try:
-        metadata = json.loads(path.read_text())
-        return load_rows(root / "content" / metadata["sha256"], metadata), ""
-    except ValueError:
+        note = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
         return None, f"{path} is not JSON"
+    metadata = note.get("metadata") if isinstance(note, dict) else None
+    if not isinstance(metadata, dict) or note.get("checksum") != _checksum(metadata):
+        return None, f"{path} is corrupt: its checksum is not that of its content"
+    folder = root / "content" / metadata["sha256"]
+    try:
+        check_files(folder, metadata)
     except DataError as error:
         return None, str(error)
+    return load_rows(folder, metadata), ""
+
+
+def _checksum(metadata: dict[str, Any]) -> str:
+    """Return the checksum of a JSON object, whatever the order of its keys."""
+    return xxhash.xxh3_64_hexdigest(json.dumps(metadata, sort_keys=True).encode())
 
 
 def _read(reader: Reader, root: Path, key: str) -> dict[str, Any]:
@@ -93,7 +107,7 @@ def _store(building: Path, root: Path, metadata: dict[str, Any]) -> None:
     final.parent.mkdir(parents=True, exist_ok=True)
     with exclusive(root / "locks" / metadata["sha256"], "storing the same data"):
         try:
-            check_sizes(final, metadata)  # another reader had the same content
+            check_files(final, metadata)  # another reader had the same content
         except DataError:
             shutil.rmtree(final, ignore_errors=True)
             building.rename(final)

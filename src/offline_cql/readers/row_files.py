@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from offline_cql.errors import DataError
+from offline_cql.readers.checksums import ChunkChecksums, verify
 from offline_cql.transitions import Spaces, Transitions, columns
 
 Array = npt.NDArray[Any]
@@ -23,38 +24,44 @@ ROWS, ENDS, IMAGES, PROPENSITIES = "rows.f32", "ends.i64", "images.u8", "propens
 
 
 class RowFiles:
-    """The files of a folder while they are written, with their lengths in bytes and digests."""
+    """The files of a folder while they are written: lengths in bytes, digests and checksums."""
 
     def __init__(self, folder: Path):
         self.folder = folder
         self.lengths: dict[str, int] = {}
-        self._open: dict[str, tuple[BinaryIO, Any]] = {}
+        self._open: dict[str, tuple[BinaryIO, Any, ChunkChecksums]] = {}
 
     def append(self, name: str, values: Array) -> None:
         """Append the bytes of an array to a file, which is created on first use."""
         if name not in self._open:
-            self._open[name] = ((self.folder / name).open("wb"), hashlib.sha256())
+            opened: BinaryIO = (self.folder / name).open("wb")
+            self._open[name] = (opened, hashlib.sha256(), ChunkChecksums())
             self.lengths[name] = 0
-        file, digest = self._open[name]
+        file, digest, checksums = self._open[name]
         block = np.ascontiguousarray(values)
         file.write(block.data)
         digest.update(block.data)
+        checksums.update(block.data)
         self.lengths[name] += block.nbytes
 
     def digests(self) -> dict[str, str]:
         """Return the sha256 of each file's content by the name before the dot."""
         return {
-            name.partition(".")[0]: digest.hexdigest() for name, (_, digest) in self._open.items()
+            name.partition(".")[0]: digest.hexdigest()
+            for name, (_, digest, _) in self._open.items()
         }
 
+    def checksums(self) -> dict[str, list[str]]:
+        """Return the checksums of each file's chunks."""
+        return {name: checksums.values() for name, (_, _, checksums) in sorted(self._open.items())}
+
     def close(self) -> None:
-        for file, _ in self._open.values():
+        for file, _, _ in self._open.values():
             file.close()
 
 
 def load_rows(folder: Path, metadata: dict[str, Any]) -> Transitions:
-    """Map the files of a folder as transitions. Raises DataError when a file has another size."""
-    check_sizes(folder, metadata)
+    """Map the files of a folder as transitions."""
     values: dict[str, Any] = metadata["spaces"]  # JSON has lists for tuples
     values = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
     spaces = Spaces(**values)
@@ -84,8 +91,8 @@ def load_rows(folder: Path, metadata: dict[str, Any]) -> Transitions:
     )
 
 
-def check_sizes(folder: Path, metadata: dict[str, Any]) -> None:
-    """Raise DataError if a file is missing or does not have the length of the metadata."""
+def check_files(folder: Path, metadata: dict[str, Any]) -> None:
+    """Raise DataError if a file is missing or does not have the bytes that were written."""
     for name, expected in metadata["files"].items():
         path = folder / name
         if not path.is_file():
@@ -93,3 +100,4 @@ def check_sizes(folder: Path, metadata: dict[str, Any]) -> None:
         actual = path.stat().st_size
         if actual != expected:
             raise DataError(f"{path} has {actual} bytes, expected {expected}: delete {folder}")
+    verify(folder, metadata["checksums"], remedy=f"delete {folder}")

@@ -206,6 +206,7 @@ class TransitionWriter:
             "spaces": asdict(self.spaces),
             "size": self.size,
             "files": dict(sorted(self._files.lengths.items())),
+            "checksums": self._files.checksums(),
             "observation_names": list(self.observation_names),
             "action_names": list(self.action_names),
             "repairs": dict(sorted(self.repairs.items())),

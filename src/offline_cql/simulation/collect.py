@@ -22,6 +22,7 @@ from offline_cql.config import DatasetConfig, EnvConfig
 from offline_cql.errors import DataError
 from offline_cql.io import exclusive, flush
 from offline_cql.random_streams import RandomStream
+from offline_cql.readers.checksums import write_manifest
 from offline_cql.readers.minari.store import dataset_path, ensure_namespace, hidden_path, is_stored
 from offline_cql.render.progress import ProgressBar
 from offline_cql.simulation.behavior import Behavior, Component, mixture
@@ -183,6 +184,7 @@ def _store(
         storage.update_episodes([_buffer(episode) for episode in episodes])
         for path in (staging / "new" / "data").iterdir():
             flush(path)
+        write_manifest(staging / "new" / "data")
         ensure_namespace(name)
         final.parent.mkdir(parents=True, exist_ok=True)
         if final.exists():  # overwrite: a folder can only be renamed over an empty one

@@ -20,6 +20,7 @@ from minari.serialization import deserialize_space
 from minari.storage.datasets_root_dir import get_dataset_path
 
 from offline_cql.errors import DataError
+from offline_cql.readers.checksums import verify_manifest
 from offline_cql.readers.minari import arrow, hdf5
 from offline_cql.readers.minari.episodes import Episode, StoredDataset, write_episodes
 from offline_cql.readers.writer import TransitionWriter, translate_errors
@@ -119,6 +120,7 @@ class MinariReader:
         writer.check_disk_space(stored.steps, images=stored.layout.images)
         writer.observation_names = stored.layout.names
         refuse_links_outside(self.folder)
+        verify_manifest(self.folder, self.remedy)
         with translate_errors(self.dataset_id, self.remedy):
             write_episodes(stored, FORMATS[stored.format](stored), writer)
         if writer.size != stored.steps or not stored.steps:
