@@ -1,4 +1,4 @@
-"""Checkpoints during training, and an orderly stop on SIGTERM and SIGINT."""
+"""Checkpoints during training, and an orderly stop on a signal."""
 
 import signal
 from collections.abc import Callable
@@ -17,10 +17,12 @@ from offline_cql.runs.checkpoint import write_checkpoint, write_policy
 from offline_cql.runs.folder import EVALUATION, METRICS, VALIDATION, CsvFile
 
 LOGS = (METRICS, EVALUATION, VALIDATION)
+# The last two are what clusters send ahead of a time limit (`sbatch --signal=USR1@120`).
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 
 
 class CheckpointCallback(AgentCallback, Checkpoint):
-    """Save every `every` updates and at the end; on SIGTERM or SIGINT, save and then stop.
+    """Save every `every` updates and at the end; on one of STOP_SIGNALS, save and then stop.
 
     The policy alone is also kept, at every multiple of `keep_every` and at the end, for off-policy
     estimates, reports and export. identity: configuration, data set and spaces as plain values,
@@ -48,7 +50,7 @@ class CheckpointCallback(AgentCallback, Checkpoint):
 
     def before_training(self, trainer: pl.Trainer, agent: Agent) -> None:
         handler: Callable[[int, FrameType | None], None] = self.note_signal
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in STOP_SIGNALS:
             self.previous_handlers[number] = signal.signal(number, handler)
         # Lightning's own handler is installed a moment earlier, and would exit with code 0.
         if trainer.received_sigterm:

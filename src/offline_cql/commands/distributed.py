@@ -13,6 +13,8 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
 
+from offline_cql.callbacks.checkpoints import STOP_SIGNALS
+from offline_cql.commands.launchers import torchrun_environment
 from offline_cql.config import HardwareConfig
 from offline_cql.errors import WorkerError
 from offline_cql.io import locked
@@ -25,10 +27,11 @@ def launch(folder: Path, hardware: HardwareConfig, *, resume: bool) -> None:
     command = [
         *(sys.executable, "-m", "torch.distributed.run"),
         *("--standalone", f"--nproc-per-node={hardware.devices}"),
+        f"--signals-to-handle={','.join(number.name for number in STOP_SIGNALS)},SIGHUP,SIGQUIT",
         *("-m", "offline_cql.commands.distributed", str(folder)),
         *(["--resume"] if resume else []),
     ]
-    process = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": str(threads)})
+    process = subprocess.Popen(command, env=torchrun_environment(threads))
     with forward_signals(process):
         code = process.wait()
     if code:
@@ -37,12 +40,12 @@ def launch(folder: Path, hardware: HardwareConfig, *, resume: bool) -> None:
 
 @contextmanager
 def forward_signals(process: "subprocess.Popen[bytes]") -> Iterator[None]:
-    """Forward SIGTERM and SIGINT to the ranks, which save before they stop."""
+    """Forward the signals that stop a run to the ranks, which save first."""
 
     def forward(number: int, _frame: FrameType | None) -> None:
         process.send_signal(number)
 
-    handlers = {n: signal.signal(n, forward) for n in (signal.SIGTERM, signal.SIGINT)}
+    handlers = {n: signal.signal(n, forward) for n in STOP_SIGNALS}
     try:
         yield
     finally:

@@ -4,6 +4,7 @@ Each rank of a distributed run calls the same function on the same folder.
 """
 
 import ctypes
+import inspect
 import logging
 import time
 import warnings
@@ -26,6 +27,7 @@ from offline_cql.callbacks.metrics import MetricsWriter
 from offline_cql.callbacks.progress import ProgressBar
 from offline_cql.callbacks.timer import Timer
 from offline_cql.callbacks.validation import ValidationCallback
+from offline_cql.commands.launchers import choose_environment, set_lightning_rank
 from offline_cql.commands.load_data import simulator_settings
 from offline_cql.commands.make_agent import make_agent
 from offline_cql.config import ALGORITHMS, HardwareConfig, TrainConfig
@@ -58,6 +60,7 @@ def fit(
     DivergedError, PreemptedError, PolicyError, SimulatorError.
     """
     silence_lightning()
+    set_lightning_rank(rank)
     keep_freed_memory()
     updates, every = config.updates, config.evaluation.every
 
@@ -190,7 +193,10 @@ def make_evaluation(config: TrainConfig, folder: Path, timer: Timer) -> Evaluati
 def make_trainer(
     hardware: HardwareConfig, callbacks: list[Callback], loggers: Sequence[Logger] = ()
 ) -> pl.Trainer:
-    """Build Lightning's Trainer: one epoch over the blocks, our callbacks and loggers."""
+    """Build Lightning's Trainer: one epoch over the blocks, our callbacks and loggers.
+
+    Every argument is given: Lightning takes the others from variables PL_TRAINER_….
+    """
     accelerator = choose_accelerator(hardware)
     strategy: str | Strategy = "auto"
     if hardware.strategy == "ddp":
@@ -199,18 +205,23 @@ def make_trainer(
             broadcast_buffers=False,  # no buffer differs between ranks
             gradient_as_bucket_view=True,
         )
-    return pl.Trainer(
-        accelerator=accelerator,
-        devices=hardware.devices,
-        strategy=strategy,
-        max_epochs=1,
-        callbacks=callbacks,
-        logger=loggers or False,
-        enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-    )
+    parameters = inspect.signature(pl.Trainer).parameters
+    defaults = {name: parameter.default for name, parameter in parameters.items()}
+    arguments = {
+        "accelerator": accelerator,
+        "devices": hardware.devices,
+        "strategy": strategy,
+        "plugins": [choose_environment(hardware)],
+        "max_epochs": 1,
+        "callbacks": callbacks,
+        "logger": loggers or False,
+        "enable_checkpointing": any(isinstance(callback, Checkpoint) for callback in callbacks),
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "enable_autolog_hparams": False,
+        "use_distributed_sampler": False,
+    }
+    return pl.Trainer(**defaults | arguments)
 
 
 def choose_accelerator(hardware: HardwareConfig) -> str:

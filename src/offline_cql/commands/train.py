@@ -21,6 +21,7 @@ from offline_cql.commands.fit import (
     fit,
     identity,
 )
+from offline_cql.commands.launchers import check_launcher
 from offline_cql.commands.load_data import load_transitions
 from offline_cql.commands.load_run import load_config
 from offline_cql.config import HardwareConfig, TrainConfig, reject_unused_overrides, validate_config
@@ -90,6 +91,7 @@ def train(config: DictConfig) -> float | None:
 def validate(config: DictConfig, overrides: list[str]) -> tuple[TrainConfig, Transitions]:
     """Return settings and data of a new run, after every check that needs no folder."""
     settings = validate_config(TrainConfig, config)
+    check_launcher(settings.hardware)
     check_devices(settings.hardware)
     import_packages(settings.logger.names)
     transitions = prepare_data(settings)
@@ -133,6 +135,7 @@ def resume(folder: Path, config: DictConfig, overrides: list[str]) -> None:
             "(only updates may be raised)"
         )
     settings = load_config(folder, setting="resume")
+    check_launcher(settings.hardware)
     check_devices(settings.hardware)
     transitions = prepare_data(settings)
     with locked(folder):
