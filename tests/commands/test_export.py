@@ -289,7 +289,8 @@ def test_the_estimate_belongs_to_the_exported_weights(tmp_path: Path):
         return {"method": "fqe", "value": value, "low": 0.0, "high": 9.0, "assumptions": ["a"]}
 
     checkpoints = {"20": [estimate(2.0), estimate(3.0)]}
-    content = {"gamma": 0.9, "behavior": estimate(1.0), "checkpoints": checkpoints}
+    content = {"gamma": 0.9, "validation_episodes": 30, "behavior": estimate(1.0)}
+    content["checkpoints"] = checkpoints
     write_json(tmp_path / "ope.json", content)
     behavior = estimate(1.0) | {"gamma": 0.9}
     assert command.read_estimates(tmp_path, 20, sampled=False) == {

@@ -17,17 +17,18 @@ from offline_cql.io import read_json
 pytestmark = pytest.mark.usefixtures("recorded")
 
 SHORT = ("updates=40", "checkpoint_every=20", "evaluation.every=20")
+SPLIT = "dataset.validation_fraction=0.4"
 FAST = ("ope.updates=20", "ope.ensemble_size=5", "evaluation.episodes=0")
 
 
 @pytest.fixture(scope="module")
 def discrete(recorded: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return train_run(tmp_path_factory.mktemp("discrete") / "run", *DISCRETE, *SHORT)
+    return train_run(tmp_path_factory.mktemp("discrete") / "run", *DISCRETE, *SHORT, SPLIT)
 
 
 @pytest.fixture(scope="module")
 def continuous(recorded: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return train_run(tmp_path_factory.mktemp("continuous") / "run", *TINY, *SHORT)
+    return train_run(tmp_path_factory.mktemp("continuous") / "run", *TINY, *SHORT, SPLIT)
 
 
 def estimate(folder: Path, *overrides: str) -> dict[str, Any]:

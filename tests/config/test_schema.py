@@ -437,7 +437,7 @@ def test_unused_settings_of_the_data_are_listed(overrides: str, added: str, remo
 def test_a_table_reads_its_columns_and_no_id():
     listed = unused_settings(composed_settings(*TABLE.split()), discrete=False)
     unused = {key for key in listed if key.startswith("dataset.")}
-    assert unused == keys(dataset="split_seed id quality")
+    assert unused == keys(dataset="id quality")  # env=logged draws validation episodes
 
 
 def test_an_unused_override_of_the_data_is_refused():

@@ -59,6 +59,7 @@ def result(**values: object) -> Callable[[bytes], bytes]:
 IN_PROGRESS = "result.json is missing: the run is in progress or was killed"
 PREEMPTED = "the run was preempted after 200 updates; continue it: python train"
 WRONG = "a value is missing or has the wrong type: "
+NO_METHOD = b'{"validation_episodes": 3, "checkpoints": {"100": [{}]}}'
 
 
 @pytest.mark.parametrize(
@@ -81,7 +82,7 @@ WRONG = "a value is missing or has the wrong type: "
         ),
         ("evaluation.csv", lambda _: b"\xff\xfe\x00", "evaluation.csv cannot be read: "),
         ("ope.json", cut(40), "ope.json cannot be read: "),
-        ("ope.json", lambda _: b'{"checkpoints": {"100": [{}]}}', f"{WRONG}'method'"),
+        ("ope.json", lambda _: NO_METHOD, f"{WRONG}'method'"),
     ],
 )
 def test_a_corrupt_run_is_left_out_with_its_reason_and_the_others_stay(

@@ -53,6 +53,7 @@ def selection(*points: GridPoint, **values: object) -> Selection:
         too_large={},
         td_error_minimum={},
         without_estimates=(),
+        without_validation=False,
         notes=(),
     )
     return dataclasses.replace(base, **values)

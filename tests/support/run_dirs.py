@@ -89,7 +89,8 @@ def write_run(
             str(k): [_estimate((low + high) / 2, low, high)] for k, (low, high) in bounds.items()
         }
         behavior = _estimate(BEHAVIOR, 45.0, 55.0)
-        content = {"gamma": 0.99, "behavior": behavior, "checkpoints": estimates}
+        content = {"gamma": 0.99, "validation_episodes": 30}
+        content |= {"behavior": behavior, "checkpoints": estimates}
         if best_return is not None:
             content["best_return"] = best_return
         _write_json(folder / "ope.json", content)

@@ -17,6 +17,7 @@ from offline_cql.commands.off_policy import (
     behavior_probabilities,
     estimate_policy,
     load_run_data,
+    require_validation_episodes,
     write_estimates,
 )
 from offline_cql.commands.tables import key_value_table, print_line
@@ -24,6 +25,7 @@ from offline_cql.config import EvaluateConfig, OpeConfig, TrainConfig, validate_
 from offline_cql.errors import ConfigError
 from offline_cql.io import write_json
 from offline_cql.ope.behavior import behavior_value, discounted_returns
+from offline_cql.ope.episodes import validation_episodes
 from offline_cql.ope.estimate import Estimate
 from offline_cql.render.numbers import format_interval, format_number, format_spread
 from offline_cql.render.progress import ProgressBar
@@ -125,24 +127,34 @@ def roll_out(folder: Path, settings: EvaluateConfig, table: Table) -> float:
 def estimate_returns(
     folder: Path, run: TrainConfig, checkpoints: Sequence[str], ope: OpeConfig, table: Table
 ) -> list[str]:
-    """Estimate the policies of checkpoints from the run's data, write ope.json, add table rows.
+    """Estimate the policies of checkpoints, write ope.json, add table rows.
 
-    Returns the assumptions of the estimates.
+    All values come from the run's validation episodes alone. Returns the assumptions of the
+    estimates.
     """
+    require_validation_episodes(run, folder)
     states = [load_state(folder, name) for name in checkpoints]
     transitions = load_run_data(run, states[0])
+    unseen = validation_episodes(transitions, run.dataset)
     gamma = run.gamma
-    probabilities = behavior_probabilities(transitions, ope)
+    probabilities = behavior_probabilities(unseen, ope)
     estimates: dict[int, list[Estimate]] = {}
     for state in states:
         agent = restore_agent(run, state)
         title = f"estimating the policy after {agent.updates:,} updates"
         estimates[agent.updates] = estimate_policy(
-            agent, transitions, probabilities, ope, gamma=gamma, title=title
+            agent, unseen, probabilities, ope, gamma=gamma, title=title
         )
-    returns = discounted_returns(transitions, gamma=gamma)
-    behavior = behavior_value(returns, seed=ope.seed)
-    write_estimates(folder, estimates, behavior, best_return=float(returns.max()), gamma=gamma)
+    behavior = behavior_value(unseen, gamma=gamma, seed=ope.seed)
+    write_estimates(
+        folder,
+        estimates,
+        behavior,
+        validation_episodes=len(unseen.ends),
+        best_return=float(discounted_returns(transitions, gamma=gamma).max()),
+        gamma=gamma,
+    )
+    table.add_row("validation episodes", f"{len(unseen.ends):,}")
     table.add_row("discounted return", "[95 % interval]")
     table.add_row(
         "behavior policy (data)", format_interval(behavior.value, behavior.low, behavior.high)

@@ -163,12 +163,12 @@ def read_estimates(folder: Path, updates: int, *, sampled: bool) -> dict[str, An
     """Return the estimates of these weights and of the behavior policy from the run's ope.json.
 
     null where there are none. ope.json holds estimates of deterministic policies only, so that a
-    sampled policy has none.
+    sampled policy has none. Estimates of earlier versions, from training episodes, do not count.
     """
     path = folder / OPE
-    if not path.exists():
+    content = read_json(path) if path.exists() else {}
+    if "validation_episodes" not in content:
         return {"estimate": None, "behavior_estimate": None}
-    content = read_json(path)
     gamma = {"gamma": content["gamma"]}
     estimates = [] if sampled else content["checkpoints"].get(str(updates), [])
     return {

@@ -1,4 +1,4 @@
-"""Off-policy estimates of a run's checkpoints, from the data that the run was trained on."""
+"""Off-policy estimates of a run's checkpoints, from the run's validation episodes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from offline_cql.config import OpeConfig, TrainConfig
 from offline_cql.errors import ConfigError, DataError
 from offline_cql.io import read_json, write_json
 from offline_cql.ope.behavior import fit_behavior_probabilities
-from offline_cql.ope.estimate import Estimate
+from offline_cql.ope.estimate import FRACTION, Estimate
 from offline_cql.ope.fqe import DeterministicPolicy, FittedQEvaluation, actions_at
 from offline_cql.ope.importance import doubly_robust, weighted_importance_sampling
 from offline_cql.render.progress import ProgressBar
@@ -36,6 +36,16 @@ def load_run_data(config: TrainConfig, state: dict[str, Any]) -> Transitions:
             "or train again"
         )
     return transitions
+
+
+def require_validation_episodes(run: TrainConfig, folder: Path) -> None:
+    """Raise ConfigError when a run kept no episodes out of training."""
+    if run.dataset.validation_fraction == 0:
+        raise ConfigError(
+            f"run={folder} has no validation episodes, and estimates from the episodes that a "
+            "policy was learned from are too high; train again with "
+            f"dataset.validation_fraction={FRACTION:g}"
+        )
 
 
 def behavior_probabilities(transitions: Transitions, ope: OpeConfig) -> Array | None:
@@ -100,18 +110,22 @@ def write_estimates(
     estimates: dict[int, list[Estimate]],
     behavior: Estimate,
     *,
+    validation_episodes: int,
     best_return: float,
     gamma: float,
 ) -> None:
     """Add estimates, by number of updates, to the run's ope.json; keep those of other checkpoints.
 
-    behavior and best_return: mean and maximum discounted return of the logged episodes.
+    behavior: mean discounted return of the validation episodes; best_return: maximum over all
+    logged episodes. Estimates of earlier versions, from training episodes, are dropped.
     """
     path = folder / OPE
-    previous = read_json(path)["checkpoints"] if path.exists() else {}
+    old = read_json(path) if path.exists() else {}
+    previous = old["checkpoints"] if "validation_episodes" in old else {}
     new = {str(updates): [asdict(e) for e in group] for updates, group in estimates.items()}
     content = {
         "gamma": gamma,
+        "validation_episodes": validation_episodes,
         "behavior": asdict(behavior),
         "best_return": best_return,
         "checkpoints": dict(sorted((previous | new).items(), key=lambda item: int(item[0]))),

@@ -33,8 +33,9 @@ def discounted_returns(transitions: Transitions, *, gamma: float) -> npt.NDArray
     return first
 
 
-def behavior_value(returns: npt.NDArray[np.float64], *, seed: int) -> Estimate:
-    """Return the mean of the logged episodes' returns [E], with a bootstrap interval."""
+def behavior_value(transitions: Transitions, *, gamma: float, seed: int) -> Estimate:
+    """Return the mean of the logged episodes' discounted returns, with a bootstrap interval."""
+    returns = discounted_returns(transitions, gamma=gamma)
     rng = np.random.default_rng([seed, RandomStream.LOGGED_RETURNS])
     counts = bootstrap_counts(len(returns), N_REPLICATES, rng)
     _, low, high = bootstrap_interval(counts @ returns / len(returns))

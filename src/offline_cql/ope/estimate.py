@@ -10,6 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+FRACTION = 0.2  # dataset.validation_fraction where estimates are needed: docs/decisions/015
+UNSEEN = "the policy was not learned from these episodes"  # holds for validation episodes
+
 # Two-sided 95 % quantiles of Student's t, by degrees of freedom.
 STUDENT_T = {4: 2.776, 9: 2.262, 14: 2.145, 19: 2.093, 29: 2.045, 49: 2.010, 99: 1.984}
 

@@ -22,11 +22,12 @@ from offline_cql.data.dataset import TransitionDataset
 from offline_cql.data.returns import continued_returns
 from offline_cql.data.split import train_on_all
 from offline_cql.networks import ActionCritics, StackedMLP
-from offline_cql.ope.estimate import Estimate, bootstrap_counts, bootstrap_interval
+from offline_cql.ope.estimate import UNSEEN, Estimate, bootstrap_counts, bootstrap_interval
 from offline_cql.random_streams import RandomStream
 from offline_cql.transitions import Transitions
 
 ASSUMPTIONS = (
+    UNSEEN,
     "the data cover the actions that the policy takes",
     "the next state depends only on the logged observation and action",
     "the critics can represent the policy's values",

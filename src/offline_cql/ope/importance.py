@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from offline_cql.ope.estimate import Estimate, bootstrap_counts, bootstrap_interval
+from offline_cql.ope.estimate import UNSEEN, Estimate, bootstrap_counts, bootstrap_interval
 from offline_cql.random_streams import RandomStream
 
 Array = npt.NDArray[Any]
 N_REPLICATES = 100
 SMALLEST_WEIGHT = 1e-300  # avoids 0 / 0 where no episode of a replicate has weight
 ASSUMPTIONS = (
+    UNSEEN,
     "the behavior policy takes every action of the policy with a probability above 0",
     "the behavior probabilities are right",
     "the policy will start where the logged episodes start",

@@ -10,7 +10,7 @@ import glob
 import json
 import os
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ AUDIT = "audit.json"
 MARKER_FILES = (CONFIG, METADATA, RESULT, METRICS)
 REQUIRED_SETTINGS = ("seed", "env.name", "algorithm", "cql.alpha")
 REPORTED_STATUSES = ("finished", "diverged")
-FQE = "fqe"
+FQE, FRACTION = "fqe", "dataset.validation_fraction"
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def load_run(folder: Path) -> Run:
                 Finding(**{name: each[name] for name in ("level", "name", "message", "remedy")})
                 for each in audit.get("findings", [])
             ),
-            offline=_offline_results(folder),
+            offline=_offline_results(folder, settings),
             simulated=Simulated(
                 evaluation=_columns(folder / EVALUATION),
                 return_mean=result["return_mean"],
@@ -154,8 +154,10 @@ def _json(path: Path, *, needed: bool = True) -> dict[str, Any]:
     return content
 
 
-def _offline_results(folder: Path) -> Offline:
-    ope = _json(folder / OPE, needed=False)
+def _offline_results(folder: Path, settings: Mapping[str, Any]) -> Offline:
+    written = _json(folder / OPE, needed=False)
+    outdated = bool(written) and "validation_episodes" not in written
+    ope = {} if outdated else written
     by_updates = {
         int(updates): _estimate(content)
         for updates, estimates in ope.get("checkpoints", {}).items()
@@ -168,6 +170,8 @@ def _offline_results(folder: Path) -> Offline:
         estimates={k: by_updates[k] for k in kept_updates(folder) if k in by_updates},
         behavior=None if behavior is None else _estimate(behavior),
         best_return=ope.get("best_return"),
+        validation_fraction=float(settings.get(FRACTION) or 0.0),
+        outdated=outdated,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from pathlib import PurePath
 
-from offline_cql.ope.estimate import Estimate
+from offline_cql.ope.estimate import FRACTION, Estimate
 from offline_cql.render.numbers import format_interval, format_number
 from offline_cql.report.model_selection import Candidate, GridPoint, Selection, TdErrorMinimum
 
@@ -85,6 +85,11 @@ def _no_recommendation(selection: Selection) -> list[str]:
             if not point.too_small
         ]
         lines += _labeled_alphas(selection)
+    elif selection.without_validation:
+        lines = [
+            "No recommendation: all episodes were trained on, so that none can show what these "
+            f"policies would earn; train again with dataset.validation_fraction={FRACTION:g}"
+        ]
     else:
         lines = ["No recommendation: there are no estimates of what these policies would earn"]
     return lines + [_td_error(*item) for item in selection.td_error_minimum.items()]
@@ -93,7 +98,7 @@ def _no_recommendation(selection: Selection) -> list[str]:
 def commands(selection: Selection) -> list[str]:
     """Return the command that computes the missing estimates; [] where none are missing."""
     runs = selection.without_estimates
-    if not runs:
+    if not runs or selection.without_validation:
         return []
     multirun = ["-m"] if len(runs) > 1 else []
     settings = [f"run={','.join(runs)}", "ope=fqe", "evaluation.episodes=0", "checkpoint=all"]

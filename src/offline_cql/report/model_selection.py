@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
-from offline_cql.ope.estimate import Estimate
+from offline_cql.ope.estimate import FRACTION, Estimate
 from offline_cql.render.numbers import format_number, format_share
 from offline_cql.report.run import Offline, Run, mean_by_update, validation_rows
 from offline_cql.runs.folder import policy_path
@@ -115,7 +115,8 @@ class Selection:
     """The result of the rule for one grid of alphas and seeds.
 
     point, chosen, behavior, ship: None where nothing can be recommended. too_small, too_large:
-    reason by alpha. without_estimates: names of runs. notes: what could not be checked.
+    reason by alpha. without_estimates: names of runs. without_validation: all episodes were
+    trained on. notes: what could not be checked.
     """
 
     runs: tuple[GridRun, ...]
@@ -127,6 +128,7 @@ class Selection:
     too_large: Mapping[float, str]
     td_error_minimum: Mapping[float, TdErrorMinimum]
     without_estimates: tuple[str, ...]
+    without_validation: bool
     notes: tuple[str, ...]
 
     @property
@@ -174,6 +176,7 @@ def select(
         too_large=too_large,
         td_error_minimum=td_error_minimum(grid),
         without_estimates=tuple(run.name for run in grid if not run.offline.estimates),
+        without_validation=all(run.offline.validation_fraction == 0 for run in grid),
         notes=(*missing_checks(grid), *notes),
     )
 
@@ -323,7 +326,13 @@ def missing_checks(grid: Sequence[GridRun]) -> list[str]:
     if any(SHARE not in run.offline.validation for run in grid):
         notes.append(
             "Some runs have no validation episodes: it was not checked whether they value states "
-            "above the data. Train with dataset.validation_fraction=0.1."
+            "above the data. Train with "
+            f"dataset.validation_fraction={FRACTION:g}."
+        )
+    if any(run.offline.outdated for run in grid):
+        notes.append(
+            "Some ope.json hold estimates from the episodes that the policies were learned from, "
+            "which are too high: they are not used."
         )
     if any(run.offline.estimates and run.offline.best_return is None for run in grid):
         notes.append(

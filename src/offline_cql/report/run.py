@@ -29,14 +29,18 @@ class Offline:
     """Results that come from the data alone: all that the model selection may use.
 
     validation: columns of validation.csv, empty without validation episodes. estimates: by
-    updates, of kept policies only. behavior, best_return: mean and largest discounted return of
-    the logged episodes.
+    updates, of kept policies only, from the validation episodes. behavior, best_return: mean
+    discounted return of the validation episodes, largest one of all logged episodes.
+    validation_fraction: share of the episodes kept out of training. outdated: ope.json holds
+    estimates from the training episodes, which are not loaded.
     """
 
     validation: Curves
     estimates: Mapping[int, Estimate]
     behavior: Estimate | None
     best_return: float | None
+    validation_fraction: float
+    outdated: bool
 
 
 @dataclass(frozen=True, kw_only=True)
