@@ -70,11 +70,11 @@ def finished(tmp_path_factory: pytest.TempPathFactory, recorded: Path) -> tuple[
     return folder, value
 
 
-def test_config_yaml_keeps_environment_variables_unresolved(finished: Any):
+def test_config_yaml_has_no_interpolation(finished: Any):
+    """Everything is a value, so that neither later defaults nor another shell change the run."""
     text = (finished[0] / "config.yaml").read_text()
-    assert "seed: ${oc.env:SEED}" in text
-    # Everything else is a value, so that later defaults cannot change the run.
-    assert text.count("${") == 1
+    assert "seed: 7" in text
+    assert "${" not in text
     assert f"run_dir: {finished[0]}" in text
 
 
@@ -175,9 +175,8 @@ def test_precision_auto_is_resolved_once_and_printed(
     assert load_config(folder).hardware.precision == precision
 
 
-def test_evaluating_a_finished_run_repeats_its_last_evaluation(finished: Any, monkeypatch: Any):
+def test_evaluating_a_finished_run_repeats_its_last_evaluation(finished: Any):
     folder, value = finished
-    monkeypatch.setenv("SEED", "7")
     options = ("evaluation.episodes=4", "evaluation.environments=2", "evaluation.seed=10000")
     again = evaluate(compose_config(f"run={folder}", *options, entry_point="evaluate"))
     assert again == value
@@ -194,7 +193,6 @@ def test_evaluating_a_finished_run_repeats_its_last_evaluation(finished: Any, mo
 def test_collecting_with_a_finished_run(finished: Any, tmp_path: Path, monkeypatch: Any):
     """The deterministic policy plays 25 steps in each of ten environments."""
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
-    monkeypatch.setenv("SEED", "7")
     folder = finished[0]
     collect(compose_config(f"policy=run:{folder}", "dataset.size=250", entry_point="collect"))
     data = load(MinariReader(f"sim/pendulum/{folder.name}-v0"))

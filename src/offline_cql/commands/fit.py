@@ -31,6 +31,7 @@ from offline_cql.commands.launchers import choose_environment, set_lightning_ran
 from offline_cql.commands.load_data import simulator_settings
 from offline_cql.commands.make_agent import make_agent
 from offline_cql.config import ALGORITHMS, HardwareConfig, TrainConfig
+from offline_cql.config.keys import without_secrets
 from offline_cql.data.dataset import TransitionDataset, make_dataset
 from offline_cql.data.module import TransitionDataModule
 from offline_cql.data.split import Split, split_episodes
@@ -245,7 +246,8 @@ def choose_precision(hardware: HardwareConfig) -> Literal["32", "bf16"]:
 
 def identity(config: TrainConfig, transitions: Transitions) -> dict[str, Any]:
     """Return what a resumed run must share with its checkpoint: settings, data and spaces."""
-    settings = {k: value for k, value in config.model_dump().items() if k not in FREE_ON_RESUME}
+    values = without_secrets(config.model_dump())
+    settings = {k: value for k, value in values.items() if k not in FREE_ON_RESUME}
     return {
         "config": settings,
         "dataset": {"id": transitions.dataset_id, "sha256": transitions.sha256},
@@ -258,7 +260,7 @@ def start_loggers(config: TrainConfig, folder: Path) -> list[GuardedLogger]:
     metadata, logger = read_json(folder / METADATA), config.logger
     info = RunInfo(
         folder=folder,
-        config=config.model_dump(),
+        config=without_secrets(config.model_dump()),
         run_id=metadata["wandb_id"],
         project=logger.project,
         entity=logger.entity,

@@ -25,6 +25,7 @@ from offline_cql.commands.launchers import check_launcher
 from offline_cql.commands.load_data import load_transitions
 from offline_cql.commands.load_run import load_config
 from offline_cql.config import HardwareConfig, TrainConfig, reject_unused_overrides, validate_config
+from offline_cql.config.keys import holds_secret
 from offline_cql.data.split import split_episodes
 from offline_cql.errors import ConfigError, DataError, PreemptedError, WorkerError
 from offline_cql.io import locked, read_json, write_atomically, write_json
@@ -110,7 +111,7 @@ def create_run(
     precision = choose_precision(settings.hardware)
     if settings.hardware.precision == "auto":
         print(f"precision {precision} (hardware.precision=auto)")
-    values = resolve(config) | {"run_dir": str(folder)}
+    values = resolve(config, settings) | {"run_dir": str(folder)}
     values["hardware"]["precision"] = precision
     text = OmegaConf.to_yaml(OmegaConf.create(values))
     write_atomically(folder / CONFIG, text.encode())
@@ -217,14 +218,25 @@ def check_identity(folder: Path, state: dict[str, Any], current: dict[str, Any])
             )
 
 
-def resolve(config: DictConfig) -> dict[str, Any]:
-    """Return the config with interpolations resolved, except those of environment variables."""
+def resolve(config: DictConfig, settings: TrainConfig) -> dict[str, Any]:
+    """Return the config with interpolations resolved, also those of environment variables.
 
-    def merge(value: Any, raw: Any) -> Any:
+    A run can be read in any shell; `seed=${oc.env:SEED}` is the number that the run was trained
+    with. Values of keys that hold secrets stay as they were written.
+    """
+
+    def merge(raw: Any, value: Any, typed: Any, key: str) -> Any:
         if isinstance(raw, dict):
-            return {key: merge(value[key], raw[key]) for key in raw}
-        return raw if isinstance(raw, str) and "oc.env:" in raw else value
+            known = typed if isinstance(typed, dict) else {}
+            return {k: merge(raw[k], value[k], known.get(k, value[k]), str(k)) for k in raw}
+        if "${" not in str(raw):
+            return value
+        if holds_secret(key):
+            return raw
+        # A variable is text; the validated setting has the type. A section keeps its own keys.
+        return value if isinstance(value, dict) else typed
 
     raw = OmegaConf.to_container(config, resolve=False)
-    values: dict[str, Any] = merge(OmegaConf.to_container(config, resolve=True), raw)
-    return values
+    values = OmegaConf.to_container(config, resolve=True)
+    merged: dict[str, Any] = merge(raw, values, settings.model_dump(mode="json"), "")
+    return merged

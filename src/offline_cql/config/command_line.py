@@ -31,13 +31,12 @@ from offline_cql.config.hydra_internals import (
     parse_options,
     sweep_values,
 )
-from offline_cql.config.keys import closest, key_exists, setting_keys, unknown_key
+from offline_cql.config.keys import closest, holds_secret, key_exists, setting_keys, unknown_key
 from offline_cql.config.section import Section, format_value
 from offline_cql.config.unused import reject_unused_overrides
 from offline_cql.config.validation import validate_config
 from offline_cql.errors import ConfigError
 
-SECRETS = ("api_key", "apikey", "token", "password", "secret")
 MOST_LISTED = 12  # options of a group in a message
 LARGEST_CHECK = 64  # combinations of a grid that are composed beforehand, 20 ms each
 
@@ -136,7 +135,7 @@ def _parse(text: str, conf: ConfigFolder) -> Override:
 def _check_key(override: Override, conf: ConfigFolder, keys: list[str]) -> None:
     """Refuse secrets and keys that the entry point does not have, with or without a leading +."""
     key = override.key_or_group
-    if any(word in key.lower() for word in SECRETS):
+    if holds_secret(key):
         remedy = "the run folder would keep it; use the environment, as with WANDB_API_KEY"
         raise ConfigError(f"{key} looks like a secret and {remedy}")
     if options := conf.options(key):

@@ -8,6 +8,20 @@ from typing import Any, Union, get_args, get_origin
 
 from offline_cql.config.section import Section
 
+SECRETS = ("api_key", "apikey", "token", "password", "secret")
+
+
+def holds_secret(key: str) -> bool:
+    """Return whether the value of a key is to be kept out of files and loggers, by its name."""
+    return any(word in key.lower() for word in SECRETS)
+
+
+def without_secrets(tree: Any) -> Any:
+    """Return plain values without the keys that hold secrets, at any depth."""
+    if not isinstance(tree, dict):
+        return tree
+    return {k: without_secrets(v) for k, v in tree.items() if not holds_secret(str(k))}
+
 
 def setting_keys(schema: type[Section]) -> list[str]:
     """Return the full keys of a section's settings, nested ones included: cql.alpha."""
