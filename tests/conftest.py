@@ -5,6 +5,7 @@ pytest-xdist share nothing: pytest's temporary folders are per process.
 """
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,8 @@ hypothesis.settings.load_profile("repeatable")
 
 # Read when torch is imported, and by the processes that tests start.
 os.environ["OMP_NUM_THREADS"] = "1"
+# `python` is this interpreter, as in an activated environment: printed commands start with it.
+os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 
 
 @pytest.fixture(scope="session", autouse=True)

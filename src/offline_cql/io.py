@@ -4,12 +4,12 @@ import contextlib
 import fcntl
 import json
 import os
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from offline_cql.errors import ConfigError
+from offline_cql.render.message import print_message
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -55,7 +55,7 @@ def exclusive(path: Path, doing: str) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            print(f"another process is {doing}: waiting for it", file=sys.stderr)
+            print_message(f"another process is {doing}: waiting for it")
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

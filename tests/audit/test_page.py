@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from rich.console import Console
 from support.builders import continuous_data, discrete_data
 from support.logged import cart_data, statistics_of
 from support.pages import ParsedPage
@@ -18,6 +17,7 @@ from offline_cql.audit.page import audit_page
 from offline_cql.audit.plots import audit_plots
 from offline_cql.audit.rules import apply_rules
 from offline_cql.audit.table import print_audit, print_summary
+from offline_cql.render.terminal import Terminal
 from offline_cql.transitions import Transitions
 
 HOSTILE = ("<script>x</script>", "a&b", "$\\frac$", "$x$", "名前")
@@ -105,7 +105,7 @@ def test_plots_are_described_in_words_for_screen_readers():
 
 def print_to_text(function: Callable, *arguments, width: int = 80) -> str:
     file = io.StringIO()
-    function(Console(file=file, width=width), *arguments)
+    function(Terminal(file=file, width=width), *arguments)
     return file.getvalue()
 
 

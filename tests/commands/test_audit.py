@@ -11,15 +11,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from rich.console import Console
 from support.config import compose_config, run_entry_point, settings
 from support.train import SIZE, TINY
 
 from offline_cql.audit.finding import Finding
 from offline_cql.commands.audit import audit, next_command, raise_for_findings
-from offline_cql.commands.tables import print_verbatim
 from offline_cql.errors import ConfigError, DataError
 from offline_cql.io import read_json
+from offline_cql.render.terminal import Terminal
 
 pytestmark = pytest.mark.usefixtures("recorded")
 
@@ -220,6 +219,6 @@ def test_next_command_is_printed_with_its_brackets():
     """rich would take [x,y] for markup and drop it."""
     file = io.StringIO()
     command = next_command(["dataset=table", "dataset.columns.observation=[x,y]"])
-    print_verbatim(Console(file=file, width=20), command)
+    Terminal(file=file, width=20).print_line(command)
     expected = "python train.py dataset=table 'dataset.columns.observation=[x,y]'\n"
     assert file.getvalue() == expected

@@ -32,7 +32,7 @@ def test_the_recommendation_is_printed_first(tmp_path: Path):
     first = lines[: lines.index("")]
     assert first[-2:] == [
         "  runs/alpha5-seed1/checkpoints/100.ckpt",
-        "  python export.py run=runs/alpha5-seed1 checkpoint=100",
+        f"  python {ROOT}/export.py run=runs/alpha5-seed1 checkpoint=100",
     ]
     assert max(len(line) for line in lines if line.startswith(("│", "┃", "└"))) <= 80
     assert sum("alpha=20" in line for line in lines if line.startswith("│")) == 2

@@ -188,7 +188,7 @@ def test_only_a_policy_to_ship_has_an_export_command(points, file, command):
 
 
 @pytest.mark.parametrize(
-    ("runs", "arguments"), [((), None), (("a",), "run=a"), (("a b", "c"), "-m 'run=a b,c'")]
+    ("runs", "arguments"), [((), None), (("a",), "run=a"), (("a b", "c"), "-m 'run=\"a b\",c'")]
 )
 def test_missing_estimates_come_with_the_command_that_computes_them(runs, arguments):
     command = f"python evaluate.py {arguments} ope=fqe evaluation.episodes=0 checkpoint=all"
@@ -198,4 +198,4 @@ def test_missing_estimates_come_with_the_command_that_computes_them(runs, argume
 def test_commands_can_be_pasted_whatever_a_folder_is_called():
     chosen = dataclasses.replace(candidate(), run="runs/$(rm) a")
     command = export_command(selection(point(), chosen=chosen))
-    assert command == "python export.py 'run=runs/$(rm) a' checkpoint=100"
+    assert command == "python export.py 'run=\"runs/$(rm) a\"' checkpoint=100"

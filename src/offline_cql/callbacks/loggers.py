@@ -7,7 +7,6 @@ the number of updates.
 import importlib
 import json
 import os
-import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +24,8 @@ from pytorch_lightning.loggers import (
 from requests.utils import get_netrc_auth
 
 from offline_cql.errors import ConfigError
+from offline_cql.render.command import path_word, shell_word
+from offline_cql.render.message import print_message
 
 WANDB_INIT_TIMEOUT = 20.0  # seconds until W&B logs offline instead
 WANDB_FINISH_TIMEOUT = 30.0  # seconds that W&B may upload at the end of a run
@@ -120,10 +121,9 @@ class GuardedLogger(Logger):
     def _report(self, reason: object) -> None:
         if not self._failed:
             line = str(reason).partition("\n")[0]
-            print(
+            print_message(
                 f"warning: {self.service.title} failed ({line}); the run continues, "
-                "metrics.csv is complete",
-                file=sys.stderr,
+                "metrics.csv is complete"
             )
         self._failed = True
 
@@ -189,10 +189,10 @@ def start_wandb(info: RunInfo) -> WandbLogger:
         if mode != "online":
             raise
         reason = str(error).partition("\n")[0]
-        print(
+        runs = f"{shell_word(path_word(info.folder))}/wandb/offline-*"
+        print_message(
             f"warning: W&B could not be reached ({reason}); logging offline. "
-            f"Upload later with: wandb sync {info.folder}/wandb/offline-*",
-            file=sys.stderr,
+            f"Upload later with: wandb sync {runs}"
         )
         wandb.teardown(exit_code=1)  # its service would go on and hold the run's id
         run = start("offline")

@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from omegaconf import DictConfig
-from rich.console import Console
 
 from offline_cql.audit.finding import Finding
 from offline_cql.audit.rules import apply_rules
 from offline_cql.audit.statistics import FULL_PASSES, DatasetStatistics, Scores, compute_statistics
 from offline_cql.audit.table import print_audit, print_summary
 from offline_cql.commands.load_data import load_transitions
-from offline_cql.commands.tables import print_line
 from offline_cql.config import AuditConfig, DatasetConfig, EnvConfig, validate_config
+from offline_cql.config.hydra_internals import parse_options
 from offline_cql.errors import DataError
 from offline_cql.io import write_atomically, write_json
+from offline_cql.render.command import command
 from offline_cql.render.numbers import format_count
 from offline_cql.render.progress import ProgressBar
+from offline_cql.render.terminal import Terminal
 from offline_cql.runs.folder import create_run_dir
 from offline_cql.simulation.evaluation import behavior_return, normalized_score
 from offline_cql.transitions import Transitions
 
 JSON, HTML = "audit.json", "audit.html"
-AUDIT_KEYS = ("gamma", "out", "infer", "strict")  # keys that train.py does not have
+AUDIT_KEYS = ("out", "infer", "strict")  # keys that train.py does not have
 
 
 def audit(config: DictConfig) -> None:
@@ -44,12 +44,12 @@ def audit(config: DictConfig) -> None:
     statistics = compute_with_progress(transitions, settings)
     findings = apply_rules(statistics)
     folder = write_audit(Path(settings.out), statistics, findings)
-    console = Console()
-    print_audit(console, statistics, findings)
-    print_line(console, "page", str(folder / HTML))
-    print_line(console, "json", str(folder / JSON))
+    terminal = Terminal()
+    print_audit(terminal, statistics, findings)
+    terminal.print_field("page", str(folder / HTML))
+    terminal.print_field("json", str(folder / JSON))
     raise_for_findings(findings, transitions.dataset_id, strict=settings.strict)
-    print_line(console, "next", next_command(sys.argv[1:]))
+    terminal.print_field("next", next_command(sys.argv[1:]))
 
 
 def print_inferred_columns(settings: AuditConfig) -> None:
@@ -124,7 +124,7 @@ def short_audit(
     findings = [f for f in apply_rules(statistics) if f.name not in irrelevant]
     write_statistics(folder, statistics, findings)
     if verbose:
-        print_summary(Console(stderr=True), statistics, findings)
+        print_summary(Terminal(stderr=True), statistics, findings)
 
 
 def scores(transitions: Transitions, env: EnvConfig) -> Scores:
@@ -141,7 +141,9 @@ def scores(transitions: Transitions, env: EnvConfig) -> Scores:
 
 def next_command(arguments: Sequence[str]) -> str:
     """Return the training command for the audited data: the arguments without AUDIT_KEYS."""
+    options, _ = parse_options(list(arguments))
+    folder = ["--config-dir", options.config_dir] if options.config_dir else []
     overrides = [
-        word for word in arguments if "=" in word and word.partition("=")[0] not in AUDIT_KEYS
+        word for word in options.overrides if word.partition("=")[0].lstrip("+~") not in AUDIT_KEYS
     ]
-    return shlex.join(["python", "train.py", *overrides])
+    return command("train.py", *folder, *overrides)

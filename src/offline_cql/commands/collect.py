@@ -3,16 +3,17 @@
 from pathlib import Path
 
 from omegaconf import DictConfig
-from rich.console import Console
 
 from offline_cql.commands.load_data import simulator_settings
 from offline_cql.commands.load_run import load_agent
-from offline_cql.commands.tables import key_value_table, print_line
+from offline_cql.commands.tables import key_value_table
 from offline_cql.config import CollectConfig, validate_config
 from offline_cql.errors import ConfigError
 from offline_cql.readers import load
 from offline_cql.readers.minari.store import MinariReader, dataset_path
+from offline_cql.render.command import command
 from offline_cql.render.numbers import format_number
+from offline_cql.render.terminal import Terminal
 from offline_cql.simulation.collect import record
 from offline_cql.simulation.evaluation import behavior_return, greedy_policy, normalized_score
 
@@ -36,10 +37,10 @@ def collect(config: DictConfig) -> None:
     table.add_row("mean return", format_number(mean_return))
     table.add_row("normalized score", format_number(normalized_score(mean_return, settings.env)))
     table.add_row("sha256", transitions.sha256[:16])
-    console = Console()
-    console.print(table)
-    print_line(console, "stored", str(dataset_path(dataset_id)))
-    print_line(console, "next", f"minari show {dataset_id}")
+    terminal = Terminal()
+    terminal.print(table)
+    terminal.print_field("stored", str(dataset_path(dataset_id)))
+    terminal.print_field("next", command("minari", "show", dataset_id))
 
 
 def record_run(settings: CollectConfig, policy: str) -> str:

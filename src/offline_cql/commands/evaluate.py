@@ -1,13 +1,11 @@
 """`python evaluate.py run=…`: the return of a run's policy, by rollouts or off-policy estimates."""
 
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
-from rich.console import Console
 from rich.table import Table
 
 from offline_cql.callbacks.evaluation import evaluation_rows
@@ -20,15 +18,17 @@ from offline_cql.commands.off_policy import (
     require_validation_episodes,
     write_estimates,
 )
-from offline_cql.commands.tables import key_value_table, print_line
+from offline_cql.commands.tables import key_value_table
 from offline_cql.config import EvaluateConfig, OpeConfig, TrainConfig, validate_config
 from offline_cql.errors import ConfigError
 from offline_cql.io import write_json
 from offline_cql.ope.behavior import behavior_value, discounted_returns
 from offline_cql.ope.episodes import validation_episodes
 from offline_cql.ope.estimate import Estimate
+from offline_cql.render.message import print_message
 from offline_cql.render.numbers import format_interval, format_number, format_spread
 from offline_cql.render.progress import ProgressBar
+from offline_cql.render.terminal import Terminal
 from offline_cql.runs.checkpoint import load_state
 from offline_cql.runs.folder import OPE, CsvFile, kept_updates
 from offline_cql.simulation.evaluation import evaluate as play_episodes
@@ -58,12 +58,12 @@ def evaluate(config: DictConfig) -> float | None:
     if rollouts:
         mean_return = roll_out(folder, settings, table)
         files.append(ROWS)
-    console = Console()
-    console.print(table)
+    terminal = Terminal()
+    terminal.print(table)
     for assumption in assumptions:
-        print_line(console, "assumes", assumption)
+        terminal.print_field("assumes", assumption)
     for name in files:
-        print_line(console, "file", str(folder / name))
+        terminal.print_field("file", str(folder / name))
     return mean_return
 
 
@@ -81,7 +81,7 @@ def can_roll_out(run: TrainConfig, settings: EvaluateConfig) -> bool:
             f"run={settings.run} was trained with env={run.env.name}, which has no simulator; "
             "choose ope=fqe for an estimate from the data"
         )
-    print(f"env={run.env.name} has no simulator: estimates only", file=sys.stderr)
+    print_message(f"env={run.env.name} has no simulator: estimates only")
     return False
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import sys
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -11,14 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 from omegaconf import DictConfig
-from rich.console import Console
-from rich.markup import escape
 from torch import Tensor
 
 from offline_cql.commands.load_data import is_local, simulator_settings
 from offline_cql.commands.load_run import load_config, restore_agent
 from offline_cql.commands.off_policy import load_run_data
-from offline_cql.commands.tables import key_value_table, print_line
+from offline_cql.commands.tables import key_value_table
 from offline_cql.config import ALGORITHMS, ExportConfig, TrainConfig, validate_config
 from offline_cql.errors import DataError, SimulatorError
 from offline_cql.export.onnx_file import (
@@ -31,7 +28,10 @@ from offline_cql.export.onnx_file import (
 )
 from offline_cql.export.policy import ExportablePolicy, exportable_policy
 from offline_cql.io import read_json, write_atomically, write_json
+from offline_cql.render.command import command, path_word
+from offline_cql.render.message import print_message
 from offline_cql.render.numbers import format_interval
+from offline_cql.render.terminal import Terminal
 from offline_cql.runs.checkpoint import load_state
 from offline_cql.runs.folder import METADATA, OPE
 from offline_cql.runs.provenance import commit
@@ -87,7 +87,7 @@ def load_local_data(run: TrainConfig, state: dict[str, Any]) -> Transitions | No
     try:
         return load_run_data(run, state)
     except (DataError, SimulatorError) as error:
-        print(f"warning: {error}; random observations are used for the check", file=sys.stderr)
+        print_message(f"warning: {error}; random observations are used for the check")
         return None
 
 
@@ -187,7 +187,7 @@ def print_export(folder: Path, description: dict[str, Any], *, n_bytes: int) -> 
         f"{description['env']['name']} · {description['algorithm']} · {folder.name}"
     )
     table.add_row("policy", "sampled" if description["sampled"] else "deterministic")
-    table.add_row("inputs", escape(", ".join(map(format_input, description["inputs"]))))
+    table.add_row("inputs", ", ".join(map(format_input, description["inputs"])))
     kind = "discrete" if action["discrete"] else "continuous"
     table.add_row("action", f"{action['size']} {kind}")
     table.add_row("updates", f"{description['updates']:,}")
@@ -199,11 +199,11 @@ def print_export(folder: Path, description: dict[str, Any], *, n_bytes: int) -> 
             interval = format_interval(*(estimate[name] for name in ("value", "low", "high")))
             table.add_row(f"discounted return, {label}", interval)
     table.add_row("size", f"{n_bytes / 1000:,.0f} kB")
-    console = Console()
-    console.print(table)
-    print_line(console, "file", str(folder / ONNX))
-    print_line(console, "file", str(folder / JSON))
-    print_line(console, "next", f"python examples/serve_policy.py {folder / ONNX}")
+    terminal = Terminal()
+    terminal.print(table)
+    terminal.print_field("file", str(folder / ONNX))
+    terminal.print_field("file", str(folder / JSON))
+    terminal.print_field("next", command("examples/serve_policy.py", path_word(folder / ONNX)))
 
 
 def format_input(description: dict[str, Any]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from offline_cql.readers.d4rl import D4RLReader, ensure_task_file, task_path
 from offline_cql.readers.minari.download import ensure_stored
 from offline_cql.readers.minari.store import MinariReader, is_stored
 from offline_cql.readers.table.reader import TableReader
+from offline_cql.render.message import print_message
 from offline_cql.simulation.collect import dataset_id, ensure_recorded
 from offline_cql.simulation.environments import make_simulators, spaces_of
 from offline_cql.transitions import Spaces, Transitions
@@ -76,9 +76,8 @@ def _minari(env: EnvConfig, dataset: DatasetConfig, spaces: Spaces | None) -> Re
             "MINARI_DATASETS_PATH to the store"
         )
     if env.id is not None and env.reference_min is None:
-        print(
-            f"warning: env={env.name} has no reference returns: normalized scores stay empty",
-            file=sys.stderr,
+        print_message(
+            f"warning: env={env.name} has no reference returns: normalized scores stay empty"
         )
     offline = f"env={env.name if env.qualities else 'hopper'} dataset=simulated"
     identifier = ensure_stored(dataset.id, alternative=offline)

@@ -6,12 +6,11 @@ import os
 from pathlib import Path
 
 from omegaconf import DictConfig
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from offline_cql.commands.tables import print_line
 from offline_cql.config import ReportConfig, validate_config
+from offline_cql.render.terminal import Terminal
 from offline_cql.report import tables
 from offline_cql.report.load_runs import load_runs
 from offline_cql.report.messages import checkpoint_file, commands, export_command, sentences
@@ -30,23 +29,23 @@ def report(config: DictConfig) -> None:
     limits = Limits(above_best_share=settings.above_best_share, bc_margin=settings.bc_margin)
     sampling = {"resamples": settings.resamples, "seed": settings.seed}
     summary = summarize(load_runs(settings.runs), limits, **sampling)
-    console = Console()
+    terminal = Terminal()
     for name, selection in summary.selections.items():
-        print_selection(console, name, selection)
-    print_runs(console, summary)
+        print_selection(terminal, name, selection)
+    print_runs(terminal, summary)
     from offline_cql.report.write import HTML, JSON, LATEX, MARKDOWN, write  # late: matplotlib
 
     folder = create_run_dir(Path(settings.out))
     write(folder, summary, limits, docs=DOCS if DOCS.is_dir() else None, **sampling)
     for name in (HTML, MARKDOWN, LATEX, JSON):
-        print_line(console, "file", str(folder / name))
+        terminal.print_field("file", str(folder / name))
 
 
-def print_selection(console: Console, name: str, selection: Selection) -> None:
+def print_selection(terminal: Terminal, name: str, selection: Selection) -> None:
     """Print the verdict, its reasons, and the commands that follow from it."""
     verdict, *lines = sentences(selection)
-    console.print(Text(name, style="bold"), soft_wrap=True)
-    console.print(Text(f"  {verdict}", style=COLORS[selection.ship]), soft_wrap=True)
+    terminal.print_line(name, "bold")
+    terminal.print_line(f"  {verdict}", COLORS[selection.ship])
     if (file := checkpoint_file(selection)) is not None:
         lines.append(file)
     lines += [f"note: {note}" for note in selection.notes]
@@ -55,11 +54,11 @@ def print_selection(console: Console, name: str, selection: Selection) -> None:
     for command in commands(selection):
         lines += ["compute the missing estimates:", command]
     for line in lines:
-        console.print(Text(f"  {line}"), soft_wrap=True, highlight=False)
-    console.print()
+        terminal.print_line(f"  {line}")
+    terminal.print()
 
 
-def print_runs(console: Console, summary: Summary) -> None:
+def print_runs(terminal: Terminal, summary: Summary) -> None:
     """Print one row per run, with paths relative to their common folder, then skipped folders."""
     folders = [run.name for run in summary.runs]
     root = os.path.commonpath(folders) if len(folders) > 1 else ""
@@ -82,7 +81,6 @@ def print_runs(console: Console, summary: Summary) -> None:
     for row in table.rows:
         rich_table.add_row(*(Text(row[k]) for k in indices))
     if folders:
-        console.print(rich_table)
+        terminal.print(rich_table)
     for folder in summary.left_out:
-        line = Text(f"left out {folder.name}: {folder.reason}", style="yellow")
-        console.print(line, soft_wrap=True, highlight=False)
+        terminal.print_line(f"left out {folder.name}: {folder.reason}", "yellow")

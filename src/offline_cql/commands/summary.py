@@ -3,13 +3,14 @@
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
-from offline_cql.commands.tables import key_value_table, print_line, print_verbatim
+from offline_cql.commands.tables import key_value_table
 from offline_cql.config import TrainConfig
 from offline_cql.io import read_json
+from offline_cql.render.command import command, path_word
 from offline_cql.render.numbers import format_number, format_spread
+from offline_cql.render.terminal import Terminal
 from offline_cql.runs.folder import METADATA
 
 
@@ -26,16 +27,14 @@ def print_run(folder: Path, config: TrainConfig, result: dict[str, Any]) -> None
     table.add_row("updates", f"{result['updates']:,}")
     table.add_row("updates/s", format_number(result["updates_per_second"]))
     table.add_row("wall time", f"{result['wall_seconds']:.0f} s")
-    console = Console()
-    console.print(table)
-    print_line(console, "run", str(folder))
+    terminal = Terminal()
+    terminal.print(table)
+    terminal.print_field("run", str(folder))
     for offline in sorted(folder.glob("wandb/offline-run-*")):
-        print_line(console, "curves", f"wandb sync {offline}")
-    if result["episodes"]:
-        command = f"python evaluate.py run={folder} evaluation.episodes=100"
-    else:
-        command = f"python evaluate.py run={folder} ope=fqe evaluation.episodes=0"
-    print_line(console, "next", command)
+        terminal.print_field("curves", command("wandb", "sync", path_word(offline)))
+    estimates = ("ope=fqe", "evaluation.episodes=0")
+    how = ("evaluation.episodes=100",) if result["episodes"] else estimates
+    terminal.print_field("next", command("evaluate.py", ("run", folder), *how))
 
 
 def print_grid(folder: Path, jobs: list[dict[str, Any]]) -> None:
@@ -56,18 +55,18 @@ def print_grid(folder: Path, jobs: list[dict[str, Any]]) -> None:
             format_number(result.get("normalized_score")),
             format_number(result.get("updates_per_second")),
         )
-    console = Console()
+    terminal = Terminal()
     # Above and below the table, because a narrow terminal would cut paths in it.
     title = f"grid {folder} · {len(jobs)} jobs, each with {' '.join(shared) or 'the defaults'}"
-    print_verbatim(console, title)
-    console.print(table)
+    terminal.print_line(title)
+    terminal.print(table)
     for job in jobs:
-        print_verbatim(console, job["run"] or "no run folder")
+        terminal.print_line(job["run"] or "no run folder")
     failed = [job for job in jobs if job["result"].get("status") != "finished"]
     if failed:
-        console.print(f"{len(failed)} of {len(jobs)} jobs did not finish", style="red")
+        terminal.print_line(f"{len(failed)} of {len(jobs)} jobs did not finish", "red")
     for job in failed:
         status = job["result"].get("status", "failed")
         reason = job["result"].get("error") or job["error"] or "killed"
         settings = " ".join(text for text in job["overrides"] if text not in shared)
-        print_verbatim(console, f"{settings}: {status}: {reason}")
+        terminal.print_line(f"{settings}: {status}: {reason}")

@@ -29,6 +29,8 @@ from offline_cql.config.keys import holds_secret
 from offline_cql.data.split import split_episodes
 from offline_cql.errors import ConfigError, DataError, PreemptedError, WorkerError
 from offline_cql.io import locked, read_json, write_atomically, write_json
+from offline_cql.render.command import command
+from offline_cql.render.message import print_message, printable
 from offline_cql.runs.checkpoint import newest_checkpoint
 from offline_cql.runs.folder import (
     CONFIG,
@@ -75,7 +77,8 @@ def train(config: DictConfig) -> float | None:
             resume(folder, config, overrides)
     except PreemptedError as stop:
         # SystemExit also ends Hydra's sweeper: a signal stops the whole grid.
-        print(f"{stop}; continue with: python train.py resume={folder}", file=sys.stderr)
+        resume_command = command("train.py", ("resume", str(folder)))
+        print_message(f"{stop}; continue with: {resume_command}")
         raise SystemExit(128 + stop.signal_number) from stop
     except Exception as error:
         failure = str(error)
@@ -147,7 +150,11 @@ def resume(folder: Path, config: DictConfig, overrides: list[str]) -> None:
             updates = validate_config(TrainConfig, config).updates
         # A run without result.json was killed between its last checkpoint and its end.
         if updates <= state["updates"] and (folder / RESULT).exists():
-            print(f"nothing to do: {folder} has {state['updates']} updates, updates={updates}")
+            print(
+                printable(
+                    f"nothing to do: {folder} has {state['updates']} updates, updates={updates}"
+                )
+            )
             return
         if updates != settings.updates:
             write_json(folder / METADATA, read_json(folder / METADATA) | {"updates": updates})

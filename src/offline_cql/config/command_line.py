@@ -36,6 +36,7 @@ from offline_cql.config.section import Section, format_value
 from offline_cql.config.unused import reject_unused_overrides
 from offline_cql.config.validation import validate_config
 from offline_cql.errors import ConfigError
+from offline_cql.render.message import print_message
 
 MOST_LISTED = 12  # options of a group in a message
 LARGEST_CHECK = 64  # combinations of a grid that are composed beforehand, 20 ms each
@@ -74,7 +75,7 @@ def job(function: Callable[[DictConfig], Any], config: DictConfig) -> Any:
 def _exit_with_code(error: Exception) -> None:
     exit_code = getattr(error, "exit_code", None)
     if exit_code is not None:
-        print(f"error: {_one_line(error)}", file=sys.stderr)
+        print_message(f"error: {error}")
         sys.exit(exit_code)
 
 
@@ -104,7 +105,7 @@ def check(arguments: list[str], *, schema: type[Section], entry_point: Path) -> 
             if not only_shown or ": ???" not in OmegaConf.to_yaml(config):
                 warnings.update(dict.fromkeys(_check_job(schema, config, job)))
         for line in warnings:
-            print(f"warning: {line}", file=sys.stderr)
+            print_message(f"warning: {line}")
 
 
 def _options(arguments: list[str]) -> argparse.Namespace:

@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from offline_cql.errors import DataError
 from offline_cql.io import exclusive, write_json
 from offline_cql.readers.row_files import check_files, load_rows
 from offline_cql.readers.writer import Reader, TransitionWriter
+from offline_cql.render.message import print_message
 from offline_cql.transitions import Transitions
 
 FORMAT = 4  # of rows and metadata; a change makes every data set be read again
@@ -48,7 +48,7 @@ def load(reader: Reader) -> Transitions:
         if cached is not None:
             return cached
         if damage:
-            print(f"warning: {damage}; reading the data again", file=sys.stderr)
+            print_message(f"warning: {damage}; reading the data again")
         metadata = _read(reader, root, key)
         note = {"metadata": metadata, "checksum": _checksum(metadata)}
         write_json(_metadata_path(root, key), note)

@@ -33,6 +33,7 @@ from offline_cql.readers.writer import (
     file_signature,
     translate_errors,
 )
+from offline_cql.render.command import command, path_word
 from offline_cql.render.progress import ProgressBar
 from offline_cql.transitions import Spaces
 
@@ -74,7 +75,7 @@ def ensure_task_file(task: str) -> Path:
             path,
             title=task,
             remedy=f"put the file at {path} by hand, or use data that need no network: "
-            "python train.py env=hopper",
+            f"{command('train.py', 'env=hopper')}",
             signature=SIGNATURE,
         )
     return path
@@ -247,4 +248,5 @@ def _names(file: h5py.File) -> str:
 
 
 def _repair(path: Path | str) -> str:
-    return f"delete it (rm {path}) and run the same command again, or put an intact copy there"
+    remove = command("rm", path_word(path))
+    return f"delete it ({remove}) and run the same command again, or put an intact copy there"

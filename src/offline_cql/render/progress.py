@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -15,6 +14,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from offline_cql.render.terminal import Terminal
+
 SHOW_AFTER = 2.0  # seconds before the bar appears
 
 
@@ -24,11 +25,11 @@ class ProgressBar:
     def __init__(self, title: str, total: int | None):
         self.started, self.done, self.shown = time.monotonic(), 0, False
         self.progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             self._amount(),
             TimeRemainingColumn(),
-            console=Console(stderr=True),
+            console=Terminal(stderr=True),
         )
         self.task = self.progress.add_task(title, total=total)
 

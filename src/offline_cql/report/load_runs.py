@@ -9,7 +9,6 @@ import csv
 import glob
 import json
 import os
-import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from offline_cql.config.keys import leaves
 from offline_cql.errors import ConfigError, UnreadableRunError
 from offline_cql.io import read_json
 from offline_cql.ope.estimate import Estimate
+from offline_cql.render.command import command
 from offline_cql.report.run import UPDATE, Curves, Offline, Run, Simulated, SkippedFolder
 from offline_cql.runs.folder import (
     CONFIG,
@@ -55,9 +55,11 @@ class LoadedRuns:
 def load_runs(pattern: str) -> LoadedRuns:
     """Load every run folder below a folder, or below each folder that matches a pattern.
 
-    Raises ConfigError when there is no run folder.
+    A folder of exactly this name comes first: its name may look like a pattern. Raises ConfigError
+    when there is no run folder.
     """
-    roots = [Path(path) for path in sorted(glob.glob(pattern))]
+    matches = [pattern] if Path(pattern).exists() else sorted(glob.glob(pattern))
+    roots = [Path(path) for path in matches]
     folders = [folder for root in roots for folder in run_folders(root)]
     if not folders:
         reason = "contains no run folder" if roots else "does not exist"
@@ -129,9 +131,9 @@ def _result(folder: Path) -> dict[str, Any]:
     result = _json(path)
     status = result.get("status")
     if status == "preempted":
-        command = shlex.join(["python", "train.py", f"resume={folder}"])
+        resume = command("train.py", ("resume", folder))
         raise UnreadableRunError(
-            f"the run was preempted after {result.get('updates')} updates; continue it: {command}"
+            f"the run was preempted after {result.get('updates')} updates; continue it: {resume}"
         )
     if status not in REPORTED_STATUSES:
         raise UnreadableRunError(

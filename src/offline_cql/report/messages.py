@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import PurePath
 
 from offline_cql.ope.estimate import FRACTION, Estimate
+from offline_cql.render.command import command
 from offline_cql.render.numbers import format_interval, format_number
 from offline_cql.report.model_selection import Candidate, GridPoint, Selection, TdErrorMinimum
 
@@ -101,8 +101,8 @@ def commands(selection: Selection) -> list[str]:
     if not runs or selection.without_validation:
         return []
     multirun = ["-m"] if len(runs) > 1 else []
-    settings = [f"run={','.join(runs)}", "ope=fqe", "evaluation.episodes=0", "checkpoint=all"]
-    return [shlex.join(["python", "evaluate.py", *multirun, *settings])]
+    settings = ("ope=fqe", "evaluation.episodes=0", "checkpoint=all")
+    return [command("evaluate.py", *multirun, ("run", tuple(runs)), *settings)]
 
 
 def checkpoint_file(selection: Selection) -> str | None:
@@ -117,4 +117,4 @@ def export_command(selection: Selection) -> str | None:
     if chosen is None or not selection.ship:
         return None
     name = PurePath(chosen.file).stem
-    return shlex.join(["python", "export.py", f"run={chosen.run}", f"checkpoint={name}"])
+    return command("export.py", ("run", chosen.run), f"checkpoint={name}")

@@ -8,7 +8,6 @@ Reading never runs code from a file.
 import hashlib
 import io
 import pickle
-import sys
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import torch
 
 from offline_cql.errors import CheckpointError, ConfigError
 from offline_cql.io import write_atomically
+from offline_cql.render.message import print_message
 from offline_cql.runs.folder import RESUME, kept_updates, policy_path, saved_updates, state_path
 
 FORMAT = 1
@@ -139,7 +139,7 @@ def newest_checkpoint(folder: Path) -> dict[str, Any]:
         try:
             return read_checkpoint(path)
         except CheckpointError as error:
-            print(f"warning: {error}; using {older.name}", file=sys.stderr)
+            print_message(f"warning: {error}; using {older.name}")
     return read_checkpoint(paths[-1])
 
 

@@ -30,6 +30,8 @@ from offline_cql.readers.minari.store import (
     refuse_links_outside,
     store_root,
 )
+from offline_cql.render.command import command
+from offline_cql.render.message import print_message
 
 ANSWER_TIMEOUT = 27.0  # seconds for the server's first answer: no network is an error within 30
 FOUND = "found"  # line of the client's process: the catalog has the data set
@@ -67,7 +69,7 @@ def _download(dataset_id: str, alternative: str) -> None:
         raise DataError(
             f"data set {dataset_id} is not in the local store {store_root()} and cannot be "
             f"downloaded ({reason}): {_suggestion(dataset_id)}use data that need no network: "
-            f"python train.py {alternative}"
+            f"{command('train.py', *alternative.split())}"
         )
     refuse_links_outside(downloaded)
     for path in (path for path in downloaded.rglob("*") if path.is_file()):
@@ -107,7 +109,7 @@ def _run_client(dataset_id: str, staging: Path) -> str | None:
         line = process.stdout.readline().strip()
         timer.cancel()
         if line == FOUND:
-            print(f"downloading {dataset_id}", file=sys.stderr)
+            print_message(f"downloading {dataset_id}")
             line = process.stdout.readline().strip()
         if process.wait() == 0:
             return None

@@ -11,6 +11,7 @@ from typing import Any
 from offline_cql.config import ColumnsConfig
 from offline_cql.errors import DataError
 from offline_cql.readers.table.files import natural_key
+from offline_cql.render.command import command
 
 LISTS = ("observation", "action", "next_observation")  # roles of several columns
 REQUIRED = ("observation", "action", "reward")
@@ -89,7 +90,7 @@ def list_columns(names: Sequence[str]) -> str:
 
 def inference_command(path: str) -> str:
     """Return the command that suggests a mapping."""
-    return f"python audit.py env=logged dataset=table dataset.path={path} infer=true"
+    return command("audit.py", "env=logged", "dataset=table", ("dataset.path", path), "infer=true")
 
 
 def _search(role: str, pattern: str, names: Sequence[str], path: str) -> list[str]:

@@ -6,7 +6,6 @@ No values are read: someone who knows the data has to review the suggestion.
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +21,8 @@ from offline_cql.readers.table.values import (
     is_text,
     plain_type,
 )
+from offline_cql.render.command import command, hydra_value, shell_word
+from offline_cql.render.message import printable
 
 # In the order in which they claim columns: action_probability is a propensity, not an action.
 WORDS = {
@@ -65,7 +66,7 @@ class Inference:
         """Return the settings for the command line, without shell quotes."""
         settings = []
         for guess in self.guesses:
-            value = ",".join(map(_quote, self._short(guess.names))) or PLACEHOLDER
+            value = ",".join(map(hydra_value, self._short(guess.names))) or PLACEHOLDER
             value = f"[{value}]" if guess.role in LISTS else value
             settings.append(f"dataset.columns.{guess.role}={value}")
         used = {guess.role for guess in self.guesses}
@@ -82,15 +83,17 @@ class Inference:
         }
         if unused := [f"{name} ({kind})" for name, kind in self.types.items() if name not in used]:
             rows["unused"] = ", ".join(unused)
-        command = ["python audit.py env=logged dataset=table"]
-        command += map(shlex.quote, [f"dataset.path={self.path}", *self.overrides()])
+        head = command("audit.py", "env=logged", "dataset=table")
+        path = f"dataset.path={hydra_value(self.path)}"
+        settings = map(shell_word, [path, *self.overrides()])
         return "\n".join(
             [
-                f"{self.path}: {len(self.types):,} columns. Suggested mapping, by names and types:",
+                f"{printable(self.path)}: {len(self.types):,} columns. "
+                "Suggested mapping, by names and types:",
                 "",
-                *(f"  {role:<17}{text}" for role, text in rows.items()),
+                *(f"  {role:<17}{printable(text)}" for role, text in rows.items()),
                 *("", "Review and edit the mapping, then run:", ""),
-                "  " + " \\\n    ".join(command),
+                "  " + " \\\n    ".join([head, *settings]),
             ]
         )
 
@@ -226,12 +229,3 @@ TYPE_CHECKS: dict[str, Callable[[Any], bool]] = {
     "propensity": lambda kind: bool(pa.types.is_floating(kind)),
 }
 ROLES = (*LISTS, *TYPE_CHECKS)
-
-
-def _quote(name: str) -> str:
-    """Quote a name so that Hydra's parser returns it unchanged."""
-    plain = re.fullmatch(r"[A-Za-z_][\w.-]*\*?", name, re.ASCII)
-    if plain and name.lower() not in {"true", "false", "null", "nan", "inf"}:
-        return name
-    escaped = re.sub(r'(\\*)"', r'\1\1\\"', name)
-    return f'"{escaped}"'
