@@ -7,14 +7,10 @@ K discrete actions. Q-values, gaps and losses are in reward units, log-densities
 """
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-
-MeanOverRanks = Callable[[Tensor], Tensor]
-LARGEST_ADVANTAGE = 2.0  # in standard deviations, of `advantage_weights`
 
 
 class ShapeError(ValueError):
@@ -308,34 +304,13 @@ def cloning_actor_loss(
     With q_scale = mean |min Q| the weight means the same for rewards of any size (TD3+BC, Fujimoto
     & Gu 2021; ReBRAC, Tarasov et al. 2023, with squared distances instead of the log-density).
     q [E, B] of actions that carry the policy's gradient; log_prob [B] of the logged actions, in
-    nats, times their `advantage_weights` if there are any; bc_weight >= 0 and q_scale > 0, scalars
-    without gradient. Returns a scalar.
+    nats, times their weights if there are any; bc_weight >= 0 and q_scale > 0, scalars without
+    gradient. Returns a scalar.
     Raises ShapeError.
     """
     check_shapes(q=(q, "E B"), log_prob=(log_prob, "B"))
     scale, weight = _constant("q_scale", q_scale), _constant("bc_weight", bc_weight)
     return -(q.amin(dim=0).mean() / scale) - weight * log_prob.mean()
-
-
-def advantage_weights(
-    advantage: Tensor, *, strength: float, mean: MeanOverRanks | None = None
-) -> Tensor:
-    """Return weights of logged actions with mean 1 that grow exponentially with the advantage.
-
-    exp(strength * Z) divided by its mean, Z = (A - mean A) / std A clipped to +-LARGEST_ADVANTAGE;
-    all 1 where every A is the same. MARWIL, Wang et al. 2018, with the standard deviation of the
-    batch instead of a running norm; unclipped, a few transitions would have all the weight.
-    advantage [B], in any unit; strength >= 0. mean: averages a scalar over processes that hold
-    equal parts of the batch; None is one process. Returns [B], without gradient. Raises ShapeError.
-    """
-    check_shapes(advantage=(advantage, "B"))
-    mean = mean or (lambda value: value)
-    advantage = advantage.detach()
-    centered = advantage - mean(advantage.mean())
-    std = mean(centered.square().mean()).sqrt().clamp(min=torch.finfo(advantage.dtype).tiny)
-    standardized = (centered / std).clamp(-LARGEST_ADVANTAGE, LARGEST_ADVANTAGE)
-    weights = torch.exp(strength * standardized)
-    return weights / mean(weights.mean())
 
 
 def temperature_loss(log_temperature: Tensor, log_prob: Tensor, *, target_entropy: float) -> Tensor:

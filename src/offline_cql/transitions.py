@@ -279,7 +279,8 @@ class Batch(NamedTuple):
 
     action in [-1, 1] or an index; reward scaled and shifted; discount = gamma * (1 - terminated),
     so that a truncated transition still bootstraps; return_to_go: the discounted sum of the rewards
-    that followed in the data, where a truncated episode continues at its mean reward.
+    that followed in the data, where a truncated episode continues at its mean reward;
+    cloning_weight: of the logged action in a cloning term, with mean 1 over the data.
     """
 
     observation: Tensor
@@ -288,3 +289,4 @@ class Batch(NamedTuple):
     discount: Tensor
     next_observation: Tensor
     return_to_go: Tensor
+    cloning_weight: Tensor

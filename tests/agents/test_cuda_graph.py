@@ -121,7 +121,7 @@ def test_batches_are_gathered_on_the_device_of_the_transitions(data: Transitions
     indices = torch.zeros(5, 8, dtype=torch.int64, device="meta")
     with ForbidHostTensors():
         block = dataset[indices]
-    assert [tensor.shape[:2] for tensor in block] == [(5, 8)] * 6
+    assert [tensor.shape[:2] for tensor in block] == [(5, 8)] * 7
 
 
 # --- Replays -------------------------------------------------------------------------------------

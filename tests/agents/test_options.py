@@ -75,21 +75,31 @@ def test_the_actors_step_does_not_depend_on_the_size_of_q():
 
 
 @pytest.mark.parametrize("updates", [0, 1], ids=["cloning", "afterwards"])
-def test_cloning_prefers_actions_that_were_followed_by_high_returns(updates: int):
-    """Far above and below all values, 2 and 2 states: weights e and 1 / e over cosh 1."""
-    settings = ("cql.bc_updates=1", "cql.bc_weight=0.25")
-    case, plain = make_case(*settings, "cql.bc_advantage=1"), make_case(*settings)
-    returns = torch.tensor([1e9, -1e9, 1e9, -1e9], dtype=torch.float64)
-    batch = case.batch._replace(return_to_go=returns)
-    for agent in (case.agent, plain.agent):
-        agent.updates = updates
-        agent.update_schedules(attach(agent))
-    dist = TanhGaussian(*case.agent.actor(case.agent.statistics(batch.observation)))
-    weights = torch.exp(returns.sign()) / np.cosh(1.0)
-    extra = behavior_cloning_loss((weights - 1.0) * dist.log_prob(batch.action))
-    before = plain.loss(batch=batch)[1]["actor/loss"]
-    after = case.loss(batch=batch)[1]["actor/loss"]
+def test_each_logged_action_is_cloned_with_its_weight(updates: int):
+    """Weights 2, 0, 1.5 and 0.5: the loss of cloning is that of the weighted log-densities."""
+    case = make_case("cql.bc_updates=1", "cql.bc_weight=0.25")
+    agent, weights = case.agent, torch.tensor([2.0, 0.0, 1.5, 0.5], dtype=torch.float64)
+    agent.updates = updates
+    agent.update_schedules(attach(agent))
+    dist = TanhGaussian(*agent.actor(agent.statistics(case.batch.observation)))
+    extra = behavior_cloning_loss((weights - 1.0) * dist.log_prob(case.batch.action))
+    before = case.loss()[1]["actor/loss"]
+    after = case.loss(batch=case.batch._replace(cloning_weight=weights))[1]["actor/loss"]
     assert_close(after - before, ((0.25 if updates else 1.0) * extra).detach())
+
+
+def test_a_share_weighs_the_training_episodes_by_their_return():
+    """Four episodes of 16 steps: the weights have mean 1 and grow with the return."""
+    data = continuous_data()
+    split = train_on_all(data)
+    dataset = make_dataset(data, split, settings().dataset, gamma=0.99, cloning_share=0.5)
+    weights = dataset[torch.arange(64)].cloning_weight
+    assert weights.mean().item() == pytest.approx(1.0)
+    assert (weights.sum() ** 2 / weights.square().sum()).item() == pytest.approx(32, rel=1e-3)
+    order = np.argsort(data.episode_returns())
+    assert np.all(np.diff(weights[::16].numpy()[order]) > 0)
+    plain = make_dataset(data, split, settings().dataset, gamma=0.99)
+    assert torch.equal(plain[torch.arange(64)].cloning_weight, torch.ones(64))
 
 
 def test_with_a_weight_the_temperature_does_not_change():

@@ -348,7 +348,7 @@ def keys(**names: str) -> set[str]:
 ACTOR = keys(
     cql="n_action_samples penalty expectation_over backup bc_updates bc_learning_rate action_clip "
     "actor_learning_rate temperature_learning_rate temperature_initial target_entropy "
-    "importance_sampling bc_weight bc_weight_final bc_advantage critic_warmup",
+    "importance_sampling bc_weight bc_weight_final bc_share critic_warmup",
     network="actor_hidden orthogonal_actor log_std_min log_std_max log_std_affine policy_ema",
 )
 BC_KEYS = keys(bc="learning_rate learning_rate_final decay_until")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from offline_cql.data import returns
-from offline_cql.data.returns import n_step_returns, returns_to_go
+from offline_cql.data.returns import episode_weights, n_step_returns, returns_to_go
 
 
 @st.composite
@@ -124,3 +124,38 @@ def test_rewards_of_other_episodes_have_no_effect(log: Any, n: int, data: Any):
     assert np.array_equal(after.reward[rows], before.reward[rows])
     to_go = (returns_to_go(r, ends, gamma=0.9)[rows] for r in (rewards, corrupt))
     assert np.array_equal(*to_go)
+
+
+def test_two_policies_of_equal_parts_are_separated():
+    """Half of the steps return 10, half 2, share 0.5: (a + b)² / (a² + b²) = 1, so b is 0."""
+    weights = episode_weights(np.array([10.0, 2.0, 10.0, 2.0]), np.full(4, 5), share=0.5)
+    np.testing.assert_allclose(weights, [2, 0, 2, 0], atol=1e-6)
+
+
+def test_episode_weights_have_the_share_by_hand():
+    """Two equal parts, share 0.8: (a + b)² / (2 (a² + b²)) = 0.8 with a + b = 2 is a = 1.5."""
+    weights = episode_weights(np.array([3.0, 1.0]), np.array([7, 7]), share=0.8)
+    np.testing.assert_allclose(weights, [1.5, 0.5], atol=1e-9)
+
+
+def test_episode_weights_have_no_unit_and_count_steps():
+    rng = np.random.default_rng(0)
+    returns, lengths = rng.normal(size=30), rng.integers(1, 50, 30)
+    weights = episode_weights(returns, lengths, share=0.3)
+    assert (weights @ lengths) / lengths.sum() == pytest.approx(1.0)
+    assert lengths.sum() / (weights**2 @ lengths) == pytest.approx(0.3)
+    scaled = episode_weights(1e6 * returns - 5.0, lengths, share=0.3)
+    np.testing.assert_allclose(scaled, weights, rtol=1e-6)
+
+
+@pytest.mark.parametrize("share", [0.1, 1.0])
+def test_equal_returns_and_a_single_episode_have_weight_one(share: float):
+    for values in ([2.0, 2.0, 2.0], [7.0]):
+        lengths = np.arange(1, len(values) + 1)
+        weights = episode_weights(np.array(values), lengths, share=share)
+        np.testing.assert_allclose(weights, 1.0)
+
+
+def test_the_best_episode_alone_may_be_more_than_the_share():
+    weights = episode_weights(np.array([0.0, 1.0]), np.array([1, 9]), share=0.2)
+    np.testing.assert_allclose(weights, [0, 10 / 9], atol=1e-6)

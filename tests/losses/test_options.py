@@ -12,7 +12,6 @@ from torch.testing import assert_close
 from offline_cql.agents.schedules import half_cosine
 from offline_cql.losses import (
     ShapeError,
-    advantage_weights,
     calibrated_value,
     cloning_actor_loss,
     conservative_gap,
@@ -109,43 +108,6 @@ def test_the_cloning_actor_loss_and_its_gradients_agree_with_the_reference():
         assert loss.item() == pytest.approx(function(tensor.detach().numpy()), rel=1e-12)
         expected = reference.numerical_gradient(function, tensor.detach().numpy())
         np.testing.assert_allclose(tensor.grad, expected, rtol=0, atol=1e-8)
-
-
-def test_advantages_weigh_actions_exponentially():
-    """A = 5 and 1: standardized 1 and -1, so e^2 and e^-2 over cosh 2, with strength 2."""
-    weights = advantage_weights(double([5.0, 1.0]), strength=2.0)
-    assert_close(weights, double([math.exp(2), math.exp(-2)]) / math.cosh(2))
-
-
-def test_advantage_weights_do_not_depend_on_the_unit_of_the_advantage():
-    (advantage,) = random_tensors((6,))
-    weights = advantage_weights(advantage, strength=1.5)
-    assert_close(advantage_weights(1e-3 * advantage + 7.0, strength=1.5), weights)
-    assert weights.mean().item() == pytest.approx(1.0)
-
-
-def test_an_outlying_advantage_counts_as_two_standard_deviations():
-    """One of ten is 3 standard deviations above the mean, the others 1 / 3 below it."""
-    weights = advantage_weights(double([10.0] + [0.0] * 9), strength=1.0)
-    exponentials = double([math.exp(2)] + [math.exp(-1 / 3)] * 9)
-    assert_close(weights, exponentials / exponentials.mean())
-
-
-def test_equal_advantages_weigh_nothing():
-    assert_close(advantage_weights(torch.full((3,), 2.0), strength=1.0), torch.ones(3))
-
-
-def test_advantage_weights_over_ranks_are_those_of_the_whole_batch():
-    """Rank 1 holds A = 1, 3, rank 2 holds A = 5, 9; each mean over ranks is that of both parts."""
-    parts = [double([1.0, 3.0]), double([5.0, 9.0])]
-    whole = advantage_weights(torch.cat(parts), strength=1.0)
-    variance = (3.5**2 + 1.5**2 + 0.5**2 + 4.5**2) / 4
-    exponentials = [math.exp((a - 4.5) / math.sqrt(variance)) for a in (1, 3, 5, 9)]
-    values = (4.5, variance, np.mean(exponentials))
-    for part, expected in zip(parts, whole.split(2), strict=True):
-        overall = iter(values)
-        weights = advantage_weights(part, strength=1.0, mean=lambda _, o=overall: double(next(o)))
-        assert_close(weights, expected)
 
 
 # --- Schedules -----------------------------------------------------------------------------------

@@ -223,9 +223,9 @@ class ContinuousCQL(Agent):
         if self.actor_clones or self.cql.bc_weight is not None:
             temperature_loss = 0.0 * temperature_loss  # DDP needs a gradient of every parameter
         if self.actor_clones:
-            actor = losses.behavior_cloning_loss(self.logged_log_prob(batch, dist, q))
+            actor = losses.behavior_cloning_loss(batch.cloning_weight * dist.log_prob(batch.action))
         elif self.cql.bc_weight is not None:
-            log_prob_logged = self.logged_log_prob(batch, dist, q)
+            log_prob_logged = batch.cloning_weight * dist.log_prob(batch.action)
             scale = self.global_mean(q.detach().amin(dim=0).abs().mean()).clamp(min=SMALLEST_Q)
             actor = losses.cloning_actor_loss(
                 q, log_prob_logged, bc_weight=self.bc_weight, q_scale=scale
@@ -241,19 +241,6 @@ class ContinuousCQL(Agent):
             "actor/entropy": -log_prob.detach().mean(),
             "actor/temperature": temperature,
         }
-
-    def logged_log_prob(self, batch: Batch, dist: TanhGaussian, q: Tensor) -> Tensor:
-        """Return the logged actions' log-density [B], with cql.bc_advantage times their weights.
-
-        q [E, B]: of the policy's actions. The advantage is the return that followed in the data
-        minus the policy's value.
-        """
-        log_prob = dist.log_prob(batch.action)
-        if (strength := self.cql.bc_advantage) is None:
-            return log_prob
-        advantage = batch.return_to_go - q.detach().amin(dim=0)
-        weights = losses.advantage_weights(advantage, strength=strength, mean=self.global_mean)
-        return weights * log_prob
 
     def bellman_target(
         self,

@@ -67,7 +67,14 @@ def fit(
 
     split = split_episodes(transitions, config.dataset)
     scale = unit_scale(config, transitions, split)
-    dataset = make_dataset(transitions, split, config.dataset, gamma=config.gamma, scale=scale)
+    dataset = make_dataset(
+        transitions,
+        split,
+        config.dataset,
+        gamma=config.gamma,
+        scale=scale,
+        cloning_share=config.cql.bc_share if config.algorithm == "cql" else None,
+    )
     if rank == 0:
         recorded = read_json(folder / METADATA) | {"reward_scale": dataset.reward_scale}
         write_json(folder / METADATA, recorded)

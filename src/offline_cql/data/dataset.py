@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from offline_cql.config import DatasetConfig
-from offline_cql.data.returns import continued_returns, n_step_returns
+from offline_cql.data.returns import continued_returns, episode_weights, n_step_returns
 from offline_cql.data.split import Split
 from offline_cql.data.statistics import reward_scale
 from offline_cql.transitions import Batch, Transitions
@@ -20,7 +20,8 @@ class TransitionDataset:
     """The training transitions, indexed by 0 … size − 1, as batches of tensors.
 
     reward = reward_scale · r + reward_shift, summed over n_step steps; discount is
-    gamma ** n · (1 − terminated), so that a truncated episode bootstraps.
+    gamma ** n · (1 − terminated), so that a truncated episode bootstraps. With a cloning_share
+    cloning weighs the training episodes by their return (`episode_weights`).
     """
 
     def __init__(
@@ -32,6 +33,7 @@ class TransitionDataset:
         reward_scale: float,
         reward_shift: float,
         n_step: int,
+        cloning_share: float | None = None,
     ) -> None:
         self.spaces, self.columns = transitions.spaces, transitions.columns
         self.size, self.gamma = split.size, gamma
@@ -45,6 +47,16 @@ class TransitionDataset:
         terminated, ends = transitions.terminated, transitions.ends
         returns = continued_returns(rewards, terminated, ends, gamma=gamma)
         self.return_to_go = torch.from_numpy(returns)  # [N] float64
+        self.cloning_weight = torch.ones(len(rewards))
+        if cloning_share is not None:
+            episodes = split.training
+            weights = np.zeros(len(ends))
+            weights[episodes] = episode_weights(
+                transitions.episode_returns()[episodes],
+                transitions.lengths[episodes],
+                share=cloning_share,
+            )
+            self.cloning_weight = torch.from_numpy(weights[transitions.episodes]).float()
         if n_step > 1:
             reward, discount, last = n_step_returns(
                 rewards, terminated, ends, gamma=gamma, n=n_step
@@ -62,6 +74,7 @@ class TransitionDataset:
         on_device = copy.copy(self)
         on_device.rows = self.rows.to(device)
         on_device.return_to_go = self.return_to_go.to(device)
+        on_device.cloning_weight = self.cloning_weight.to(device)
         on_device.images = None if self.images is None else self.images.to(device)
         on_device.training_rows = (
             None if self.training_rows is None else self.training_rows.to(device)
@@ -90,7 +103,8 @@ class TransitionDataset:
             reward, discount, last = (tensor[index] for tensor in self.n_step)
             next_observation = self._observation(self.rows[last], last, next=True)
         returns = self.return_to_go[index].float()
-        return Batch(observation, action, reward, discount, next_observation, returns)
+        weight = self.cloning_weight[index]
+        return Batch(observation, action, reward, discount, next_observation, returns, weight)
 
     def _observation(self, row: Tensor, index: Tensor, *, next: bool) -> Tensor:
         if self.images is not None:
@@ -106,6 +120,7 @@ def make_dataset(
     *,
     gamma: float,
     scale: float = 1.0,
+    cloning_share: float | None = None,
 ) -> TransitionDataset:
     """Build the training dataset with the transforms of the section `dataset`.
 
@@ -118,4 +133,5 @@ def make_dataset(
         reward_scale=scale * reward_scale(transitions, split, dataset),
         reward_shift=dataset.reward_shift,
         n_step=dataset.n_step,
+        cloning_share=cloning_share,
     )

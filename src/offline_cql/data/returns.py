@@ -12,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
+LARGEST_STRENGTH = 1e3  # of episode weights, per standard deviation of the returns
+BISECTIONS = 60
 MANY_EPISODES = 32  # from which a NumPy call for one step of all of them is worth it
 
 
@@ -54,6 +56,31 @@ def continued_returns(
     extended = rewards.astype(np.float64)
     extended[ends - 1] += tail
     return returns_to_go(extended, ends, gamma=gamma)
+
+
+def episode_weights(returns: Array, lengths: Array, *, share: float) -> npt.NDArray[np.float64]:
+    """Return weights [E] of episodes that grow exponentially with the return, mean 1 over steps.
+
+    w = exp(k · R), normalized; k >= 0 is chosen so that the steps' effective sample size
+    (Σ w)² / Σ w² is `share` of their number, or larger where the best episodes alone have more.
+    Hong et al. 2023 weigh trajectories by exp(k · R) with a fixed k; an effective share needs no
+    unit. returns, lengths [E]: undiscounted return and number of steps; share in (0, 1].
+    """
+    standardized = returns - returns.max()
+    if (std := float(returns.std())) > 0:
+        standardized = standardized / std
+
+    def weights(strength: float) -> npt.NDArray[np.float64]:
+        values = np.exp(strength * standardized)
+        result: npt.NDArray[np.float64] = values * lengths.sum() / (values @ lengths)
+        return result
+
+    low, high = 0.0, LARGEST_STRENGTH
+    for _ in range(BISECTIONS):
+        middle = (low + high) / 2
+        effective = lengths.sum() / (weights(middle) ** 2 @ lengths)
+        low, high = (middle, high) if effective > share else (low, middle)
+    return weights(low)
 
 
 class NStep(NamedTuple):

@@ -33,7 +33,7 @@ CONTINUOUS = (
     "cql.bc_learning_rate",
     "cql.bc_weight",
     "cql.bc_weight_final",
-    "cql.bc_advantage",
+    "cql.bc_share",
     "cql.critic_warmup",
     "cql.action_clip",
     "cql.backup",
@@ -64,7 +64,7 @@ class CqlConfig(Section):
     bc_learning_rate: Positive  # of the actor during them
     bc_weight: Factor | None  # of cloning beside Q / mean |Q| afterwards; null: SAC's actor loss
     bc_weight_final: Factor | None  # at decay_until, on a half cosine; null: constant
-    bc_advantage: Positive | None  # cloning weighs actions by exp(this * advantage); null: equally
+    bc_share: Share | None  # of the data, by return, that cloning effectively uses; null: all
     critic_warmup: Literal["none", "returns"]  # the critics' target during bc_updates
     action_clip: Share | None  # clip logged actions to +- this
     backup: Literal["sampled", "max", "entropy"]  # continuous actions
@@ -106,9 +106,9 @@ class CqlConfig(Section):
         possible = self.critic_warmup == "none" or self.bc_updates > 0
         missing = f"has no effect with {self.setting('bc_updates')}"
         self.require(possible, "critic_warmup", missing)
-        possible = self.bc_weight is not None or self.bc_updates > 0 or self.bc_advantage is None
+        possible = self.bc_weight is not None or self.bc_updates > 0 or self.bc_share is None
         missing = f"has no effect without cql.bc_weight and with {self.setting('bc_updates')}"
-        self.require(possible, "bc_advantage", missing)
+        self.require(possible, "bc_share", missing)
         possible = self.bc_weight is not None or self.bc_weight_final is None
         self.require(possible, "bc_weight_final", "has no effect without cql.bc_weight")
 
