@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from support.builders import discrete_data, image_data, settings
 from support.config import compose_config
 from support.run_dirs import write_run
@@ -13,16 +14,20 @@ from support.train import TINY, train_run
 from offline_cql.commands import evaluate as module
 from offline_cql.commands.evaluate import evaluate
 from offline_cql.commands.load_run import load_config
+from offline_cql.config import EvaluateConfig, validate_config
 from offline_cql.data.split import episode_rows, split_episodes
 from offline_cql.errors import ConfigError
 from offline_cql.io import read_json, write_json
-from offline_cql.ope.behavior import behavior_value
+from offline_cql.ope.behavior import CONTINUED, behavior_value
 from offline_cql.ope.episodes import select_episodes, validation_episodes
 from offline_cql.ope.estimate import UNSEEN
+from offline_cql.ope.fqe import BEYOND, FittedQEvaluation
+from offline_cql.ope.importance import doubly_robust
 from offline_cql.report.load_runs import load_runs
 from offline_cql.report.messages import commands, export_command, sentences
 from offline_cql.report.model_selection import Limits, Selection
 from offline_cql.report.summary import summarize
+from offline_cql.transitions import Spaces, Transitions
 
 FAST = ("ope=fqe", "ope.updates=20", "ope.ensemble_size=5", "evaluation.episodes=0")
 SHORT = ("updates=20", "checkpoint_every=20", "evaluation.every=20")
@@ -148,3 +153,71 @@ def test_without_a_simulator_a_fifth_is_kept_out_of_training(source: str):
     logged = compose_config("env=logged", *f"dataset={source}".split())
     assert logged.dataset.validation_fraction == 0.2
     assert compose_config(*f"dataset={source}".split()).dataset.validation_fraction == 0.0
+
+
+# --- Logs that end by truncation -----------------------------------------------------------------
+
+
+def one_step_log(*, terminated: bool) -> Transitions:
+    """Return 40 episodes of two steps with reward 1 each and one of two actions."""
+    size = 80
+    return Transitions.pack(
+        observations=np.zeros((size, 1)),
+        actions=np.arange(size) // 2 % 2,
+        rewards=np.ones(size),
+        next_observations=np.zeros((size, 1)),
+        terminated=(np.arange(size) % 2 == 1) & terminated,
+        episodes=np.arange(size) // 2,
+        spaces=Spaces(1, 2, True, (), ()),
+        dataset_id="test/two-steps-v0",
+    )
+
+
+def test_the_behavior_value_tells_what_was_observed():
+    """Rewards 1, 1 and gamma 0.5: 1.5 observed; continued at 1 it is 2, of which 0.5 is not."""
+    value = behavior_value(one_step_log(terminated=False), gamma=0.5, seed=0)
+    assert (value.value, value.observed, value.extrapolated) == (2.0, 1.5, 0.5)
+    assert value.assumptions == (CONTINUED,)
+
+
+def test_nothing_is_extrapolated_where_every_episode_terminated():
+    value = behavior_value(one_step_log(terminated=True), gamma=0.5, seed=0)
+    assert (value.value, value.extrapolated, value.assumptions) == (1.5, 0.0, ())
+
+
+@pytest.mark.parametrize(("terminated", "extrapolated"), [(True, 0.0), (False, 0.5)])
+def test_fitted_q_evaluation_tells_what_it_extrapolates(terminated: bool, extrapolated: float):
+    """The value of a state is 1 / (1 − 0.5) = 2: beyond two steps 0.5² · 2 = 0.5."""
+    config = compose_config("run=x", "ope=fqe", "ope.updates=400", entry_point="evaluate")
+    ope = validate_config(EvaluateConfig, config).ope
+    data = one_step_log(terminated=terminated)
+    fqe = FittedQEvaluation(data, lambda x: torch.zeros(len(x), dtype=torch.int64), ope, gamma=0.5)
+    estimate = fqe.fit().estimate()
+    assert estimate.extrapolated == pytest.approx(extrapolated, abs=0.03)
+    assert (BEYOND in estimate.assumptions) == (not terminated)
+
+
+def test_doubly_robust_counts_what_follows_a_truncated_episode():
+    """On-policy weights, exact values 2, gamma 0.5: 2 in all, of which 0.5² · 2 is extrapolated."""
+    data, twos = one_step_log(terminated=False), np.full(80, 2.0)
+    ones = np.ones(80)
+    estimate = doubly_robust(
+        *(data.rewards, ones, ones, data.ends),
+        q_logged=twos,
+        v=twos,
+        v_end=np.full(40, 2.0),
+        gamma=0.5,
+        seed=0,
+    )
+    assert (estimate.value, estimate.observed) == (pytest.approx(2.0), pytest.approx(1.5))
+
+
+def test_the_report_tells_both_parts_apart(tmp_path: Path):
+    """Of 65, 5 is extrapolated; of the data's 50, 20."""
+    folder = write_run(tmp_path / "run", bounds={200: (60, 70)})
+    content = read_json(folder / "ope.json")
+    content["checkpoints"]["200"][0]["extrapolated"] = 5.0
+    content["behavior"]["extrapolated"] = 20.0
+    write_json(folder / "ope.json", content)
+    text = " ".join(sentences(selection_of(tmp_path)))
+    assert "the policy earns 60 and the data 30; beyond them 5 and 20 are extrapolated" in text

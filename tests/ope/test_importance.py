@@ -38,7 +38,7 @@ def test_the_behavior_policy_is_estimated_at_its_mean_return():
 
 def test_doubly_robust_with_a_model_of_zeros_is_importance_sampling():
     arrays, options = (np.array([1.0, 10.0, 3.0]), POLICY, HALF, ENDS), {"gamma": 0.5, "seed": 0}
-    model = {"q_logged": np.zeros(3), "v": np.zeros(3)}
+    model = {"q_logged": np.zeros(3), "v": np.zeros(3), "v_end": np.zeros(2)}
     expected = weighted_importance_sampling(*arrays, **options).value
     assert doubly_robust(*arrays, **model, **options).value == pytest.approx(expected)
 
@@ -49,6 +49,7 @@ def test_doubly_robust_corrects_the_model_by_weighted_td_errors():
     Step 0: V 2 and TD errors (1 − 2)·2 + (2 − 2)·0.5 over 2.5; step 1: V 2·(2 of 2.5), error 0.
     """
     rewards, model = np.array([1.0, 2.0, 2.0]), {"q_logged": np.full(3, 2.0), "v": np.full(3, 2.0)}
+    model["v_end"] = np.zeros(2)
     estimate = doubly_robust(rewards, POLICY, HALF, ENDS, **model, gamma=0.5, seed=0)
     assert estimate.value == pytest.approx(2 - 2 / 2.5 + 0.5 * 2 * 2 / 2.5)
 
@@ -57,7 +58,9 @@ def test_doubly_robust_needs_no_right_probabilities_where_the_model_is_exact():
     """Two one-step episodes with V = r = 1 and 3: the mean is 2 whatever the weights."""
     rewards = np.array([1.0, 3.0])
     arrays = (rewards, np.ones(2), np.array([0.9, 0.1]), np.array([1, 2]))
-    estimate = doubly_robust(*arrays, q_logged=rewards, v=rewards, gamma=0.5, seed=0)
+    estimate = doubly_robust(
+        *arrays, q_logged=rewards, v=rewards, v_end=np.zeros(2), gamma=0.5, seed=0
+    )
     assert estimate.value == pytest.approx(2.0)
 
 

@@ -156,13 +156,18 @@ def estimate_returns(
     )
     table.add_row("validation episodes", f"{len(unseen.ends):,}")
     table.add_row("discounted return", "[95 % interval]")
-    table.add_row(
-        "behavior policy (data)", format_interval(behavior.value, behavior.low, behavior.high)
-    )
+    add_estimate(table, "behavior policy (data)", behavior)
     assumptions: dict[str, None] = {}  # ordered, each once
     for updates, group in estimates.items():
         for estimate in group:
-            interval = format_interval(estimate.value, estimate.low, estimate.high)
-            table.add_row(f"{estimate.method}, {updates:,} updates", interval)
+            add_estimate(table, f"{estimate.method}, {updates:,} updates", estimate)
             assumptions |= dict.fromkeys(estimate.assumptions)
-    return list(assumptions)
+    return list(assumptions | dict.fromkeys(behavior.assumptions))
+
+
+def add_estimate(table: Table, name: str, estimate: Estimate) -> None:
+    """Add a row with the interval and, where a part was extrapolated, one for each part."""
+    table.add_row(name, format_interval(estimate.value, estimate.low, estimate.high))
+    if estimate.extrapolated:
+        table.add_row("  up to the ends of the logs", format_number(estimate.observed))
+        table.add_row("  extrapolated beyond them", format_number(estimate.extrapolated))

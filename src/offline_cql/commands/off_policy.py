@@ -17,13 +17,14 @@ from offline_cql.errors import ConfigError, DataError
 from offline_cql.io import read_json, write_json
 from offline_cql.ope.behavior import fit_behavior_probabilities
 from offline_cql.ope.estimate import FRACTION, Estimate
-from offline_cql.ope.fqe import DeterministicPolicy, FittedQEvaluation, actions_at
+from offline_cql.ope.fqe import BEYOND, DeterministicPolicy, FittedQEvaluation, actions_at
 from offline_cql.ope.importance import doubly_robust, weighted_importance_sampling
 from offline_cql.render.progress import ProgressBar
 from offline_cql.runs.folder import OPE
 from offline_cql.transitions import Transitions
 
 Array = npt.NDArray[Any]
+ENDS_COUNT_NOTHING = "nothing is earned after the ends of truncated episodes (wis)"
 FITTED = "the behavior probabilities were fitted to the data, not logged"
 
 
@@ -88,11 +89,16 @@ def estimate_policy(
     taken = (greedy.numpy() == transitions.actions).astype(np.float64)
     arrays = (transitions.rewards, taken, behavior, transitions.ends)
     q_logged = fqe.mean_values(torch.from_numpy(transitions.actions))
-    v = fqe.mean_values(greedy)
+    v, v_end = fqe.mean_values(greedy), fqe.values_at_ends()
     weighted = [
         weighted_importance_sampling(*arrays, gamma=gamma, seed=ope.seed),
-        doubly_robust(*arrays, q_logged=q_logged, v=v, gamma=gamma, seed=ope.seed),
+        doubly_robust(*arrays, q_logged=q_logged, v=v, v_end=v_end, gamma=gamma, seed=ope.seed),
     ]
+    if transitions.truncated.any():
+        weighted = [
+            replace(e, assumptions=(*e.assumptions, beyond))
+            for e, beyond in zip(weighted, (ENDS_COUNT_NOTHING, BEYOND), strict=True)
+        ]
     if transitions.propensities is None:
         weighted = [replace(e, assumptions=(*e.assumptions, FITTED)) for e in weighted]
     return [fqe.estimate(), *weighted]

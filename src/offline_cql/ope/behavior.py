@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from offline_cql import losses
-from offline_cql.data.returns import continued_returns
+from offline_cql.data.returns import continued_returns, returns_to_go
 from offline_cql.errors import DataError
 from offline_cql.networks import StackedMLP
 from offline_cql.ope.estimate import Estimate, bootstrap_counts, bootstrap_interval
@@ -17,6 +17,7 @@ from offline_cql.random_streams import RandomStream
 from offline_cql.transitions import Transitions
 
 N_REPLICATES = 100
+CONTINUED = "truncated episodes would have continued at their mean reward"
 HIDDEN, BATCH_SIZE, LEARNING_RATE, WEIGHT_DECAY = [64, 64], 512, 1e-3, 1e-4
 MIN_PROBABILITY = 1e-3  # a logged action did happen; bounds the importance ratios by 1,000
 
@@ -36,6 +37,8 @@ def discounted_returns(transitions: Transitions, *, gamma: float) -> npt.NDArray
 def behavior_value(transitions: Transitions, *, gamma: float, seed: int) -> Estimate:
     """Return the mean of the logged episodes' discounted returns, with a bootstrap interval."""
     returns = discounted_returns(transitions, gamma=gamma)
+    logged = returns_to_go(transitions.rewards, transitions.ends, gamma=gamma)
+    observed = logged[transitions.starts].mean()
     rng = np.random.default_rng([seed, RandomStream.LOGGED_RETURNS])
     counts = bootstrap_counts(len(returns), N_REPLICATES, rng)
     _, low, high = bootstrap_interval(counts @ returns / len(returns))
@@ -44,7 +47,8 @@ def behavior_value(transitions: Transitions, *, gamma: float, seed: int) -> Esti
         value=float(returns.mean()),
         low=low,
         high=high,
-        assumptions=("truncated episodes would have continued at their mean reward",),
+        assumptions=(CONTINUED,) if transitions.truncated.any() else (),
+        extrapolated=float(returns.mean() - observed),
     )
 
 

@@ -21,7 +21,8 @@ STUDENT_T = {4: 2.776, 9: 2.262, 14: 2.145, 19: 2.093, 29: 2.045, 49: 2.010, 99:
 class Estimate:
     """The expected discounted return from the initial states of the data, in reward units.
 
-    low and high are the bounds of the 95 % interval; each assumption is one clause.
+    low and high are the bounds of the 95 % interval; each assumption is one clause. extrapolated:
+    the part of value that lies beyond the ends of truncated episodes, where nothing was observed.
     """
 
     method: str
@@ -29,6 +30,12 @@ class Estimate:
     low: float
     high: float
     assumptions: tuple[str, ...]
+    extrapolated: float = 0.0
+
+    @property
+    def observed(self) -> float:
+        """The part of value up to the ends of the logged episodes."""
+        return self.value - self.extrapolated
 
 
 def bootstrap_counts(

@@ -34,6 +34,8 @@ ASSUMPTIONS = (
     "the policy will start where the logged episodes start",
 )
 
+BEYOND = "the critics are right about what follows the ends of truncated episodes"
+
 # A deterministic policy: observations [K, D] to actions, [K, A] in [-1, 1] or [K] int64.
 DeterministicPolicy = Callable[[Tensor], Tensor]
 
@@ -77,6 +79,7 @@ class FittedQEvaluation:
         self.counts = torch.from_numpy(counts)
         self.episodes = torch.from_numpy(transitions.episodes).long()
         self.starts = torch.from_numpy(transitions.starts)
+        self.truncated_ends = torch.from_numpy(np.flatnonzero(transitions.truncated))
         self.dataset = TransitionDataset(
             transitions,
             train_on_all(transitions),
@@ -104,7 +107,15 @@ class FittedQEvaluation:
     def estimate(self) -> Estimate:
         """Return the policy's discounted return from the first states of the logged episodes."""
         mean, low, high = bootstrap_interval(self.initial_values())
-        return Estimate(method="fqe", value=mean, low=low, high=high, assumptions=ASSUMPTIONS)
+        truncated = bool(len(self.truncated_ends))
+        return Estimate(
+            method="fqe",
+            value=mean,
+            low=low,
+            high=high,
+            assumptions=(*ASSUMPTIONS, BEYOND) if truncated else ASSUMPTIONS,
+            extrapolated=self.extrapolated(),
+        )
 
     def update(self, update: int) -> None:
         """Make one update of all critics; `update` counts from 0 and sets the learning rate."""
@@ -150,6 +161,30 @@ class FittedQEvaluation:
         values = self.q(self.critics, first, self.initial_actions) * self.scale
         means = (self.counts * values).sum(dim=1) / self.counts.sum(dim=1)
         return means.double().numpy()
+
+    @torch.no_grad()
+    def values_at_ends(self) -> npt.NDArray[np.float64]:
+        """Return the critics' mean value [E], in reward units, of what follows each episode.
+
+        It is 0 where the episode terminated, and Q(s', π(s')) of the last s' where it was
+        truncated.
+        """
+        values = np.zeros(len(self.starts))
+        rows = self.truncated_ends
+        if len(rows):
+            following = self.dataset[rows].next_observation
+            q = self.q(self.critics, following, self.next_actions[rows]).mean(dim=0)
+            values[self.episodes[rows].numpy()] = q.double().numpy() * self.scale
+        return values
+
+    def extrapolated(self) -> float:
+        """Return the part of the value beyond the ends of truncated episodes.
+
+        It is gamma^T · Q(s_T, π(s_T)), averaged over the logged episodes: exact where the policy
+        is the behavior policy, and the amount that no row supports in any case.
+        """
+        lengths = np.bincount(self.episodes.numpy())
+        return float((self.dataset.gamma**lengths * self.values_at_ends()).mean())
 
     def sample_indices(self, size: int) -> Tensor:
         """Draw transitions uniformly, with replacement."""

@@ -8,6 +8,7 @@ after the other; ends [E] holds the row after the last one of each episode.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -71,6 +72,7 @@ def doubly_robust(
     *,
     q_logged: Array,
     v: Array,
+    v_end: Array,
     gamma: float,
     seed: int,
 ) -> Estimate:
@@ -86,13 +88,19 @@ def doubly_robust(
     q = _by_episode(q_logged.astype(np.float64), ends)
     v = _by_episode(v.astype(np.float64), ends)
     discount = gamma ** np.arange(reward.shape[1])
+    episodes, lengths = np.arange(len(ends)), np.diff(ends, prepend=0)
 
     def value(counts: Array) -> float:
         weight, previous = (_normalize(counts[:, None] * table) for table in (rho, previous_rho))
         steps = (weight * (reward - q)).sum(axis=0) + (previous * v).sum(axis=0)
-        return float((discount * steps).sum())
+        return float((discount * steps).sum()) + extrapolated(counts)
 
-    return _bootstrap("dr", value, len(ends), seed)
+    def extrapolated(counts: Array) -> float:
+        weight = _normalize(counts[:, None] * rho)[episodes, lengths - 1]
+        return float((weight * gamma**lengths * v_end).sum())
+
+    estimate = _bootstrap("dr", value, len(ends), seed)
+    return replace(estimate, extrapolated=extrapolated(np.ones(len(ends))))
 
 
 def _normalize(weights: Array) -> Array:

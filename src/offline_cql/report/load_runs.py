@@ -181,6 +181,7 @@ def _estimate(content: dict[str, Any]) -> Estimate:
     return Estimate(
         method=content["method"],
         assumptions=tuple(content["assumptions"]),
+        extrapolated=float(content.get("extrapolated", 0.0)),
         **{name: float(content[name]) for name in ("value", "low", "high")},
     )
 

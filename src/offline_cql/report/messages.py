@@ -19,6 +19,7 @@ def sentences(selection: Selection) -> list[str]:
     lines = [
         f"Ship {policy}" if selection.ship else f"Do not ship; the best candidate is {policy}",
         _bound(chosen, behavior),
+        *_extrapolated(chosen.estimate, behavior),
         _choice(selection, point),
     ]
     if (minimum := selection.td_error_minimum.get(chosen.alpha)) is not None:
@@ -38,6 +39,18 @@ def _bound(chosen: Candidate, behavior: Estimate) -> str:
         f"{format_number(behavior.value)} ({distance:+,.3g}). The estimate is {interval} "
         f"({estimate.method})."
     )
+
+
+def _extrapolated(estimate: Estimate, behavior: Estimate) -> list[str]:
+    """Return what of both values no row shows; nothing where every episode terminated."""
+    if not (estimate.extrapolated or behavior.extrapolated):
+        return []
+    return [
+        f"Up to the ends of the logged episodes the policy earns {format_number(estimate.observed)}"
+        f" and the data {format_number(behavior.observed)}; beyond them "
+        f"{format_number(estimate.extrapolated)} and {format_number(behavior.extrapolated)} are "
+        "extrapolated."
+    ]
 
 
 def _choice(selection: Selection, point: GridPoint) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from offline_cql.ope.estimate import UNSEEN
 from offline_cql.render.colors import AXIS, CHOSEN, HIGH_ZONE, LOW_ZONE
 from offline_cql.render.svg import (
     BASELINE_STYLE,
@@ -187,7 +188,8 @@ def _bounds(task: Task, bands: Bands) -> Plot:
         draw,
         title="Estimated return, lower bound",
         caption="Lower 95% bound of fitted Q evaluation (discounted), mean over runs. Dashed: the "
-        "discounted return of the data. Star: the recommended point. Rejected points are shown.",
+        "discounted return of the data. Star: the recommended point. Rejected points are shown. "
+        f"Assumed: {UNSEEN}.",
     )
 
 
@@ -354,7 +356,7 @@ def _against_returns(task: Task) -> Plot:
         draw,
         title="Estimates against simulated returns",
         caption=f"{len(policies)} policies, {order}, 95% intervals. The estimates are discounted "
-        "and the returns are not: compare the order, not the size.",
+        f"and the returns are not: compare the order, not the size. Assumed: {UNSEEN}.",
         description=f"{len(policies)} policies, {order}.",
         metrics=("evaluation/return_mean",),
     )
