@@ -9,23 +9,24 @@ import inspect
 import itertools
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from offline_cql.config.algorithms import ALGORITHMS
 from offline_cql.config.entry_points import ENTRY_POINTS, TrainConfig
 from offline_cql.config.hydra_internals import (
     ConfigFolder,
-    HydraException,
     MissingConfigException,
     Override,
     OverrideError,
+    config_folder,
     format_options,
     open_folder,
     parse_options,
@@ -40,6 +41,18 @@ from offline_cql.render.message import print_message
 
 MOST_LISTED = 12  # options of a group in a message
 LARGEST_CHECK = 64  # combinations of a grid that are composed beforehand, 20 ms each
+COMMANDS = ("run", "multirun", "cfg", "shell_completion", "info")  # Hydra's; one at a time
+SEARCH_PATH = "hydra.searchpath"
+SEVERAL = ("experiment",)  # groups whose options are merged when a list names several
+RUN_DIR = "the folder of a run is run_dir"
+# Hydra's sections and settings that nothing reads here, and their parts that are read.
+WITHOUT_EFFECT = {
+    "hydra.run": RUN_DIR,
+    "hydra.output_subdir": RUN_DIR,
+    "hydra.sweep.subdir": f"{RUN_DIR}, that of a grid hydra.sweep.dir",
+    "hydra.job": f"{RUN_DIR}; the name of a launcher's jobs is hydra.launcher.name",
+}
+WITH_EFFECT = ("hydra.job.env_set", "hydra.job.env_copy")
 
 
 def run(main: Callable[[], Any]) -> None:
@@ -53,7 +66,12 @@ def run(main: Callable[[], Any]) -> None:
     entry_point = Path(inspect.getfile(inspect.unwrap(main)))
     try:
         check(sys.argv[1:], schema=ENTRY_POINTS[entry_point.stem], entry_point=entry_point)
-        main()
+        try:
+            main()
+        except Exception as error:
+            if _passed_own_code(error, main):
+                raise
+            raise ConfigError(_one_line(error)) from error  # of Hydra: a wrong hydra.launcher
     except Exception as error:
         _exit_with_code(error)
         raise
@@ -70,6 +88,14 @@ def job(function: Callable[[DictConfig], Any], config: DictConfig) -> Any:
         if HydraConfig.get().mode != RunMode.MULTIRUN:
             _exit_with_code(error)
         raise
+
+
+def _passed_own_code(error: Exception, main: Callable[[], Any]) -> bool:
+    """Return whether an exception of `main` was raised in it or in this package."""
+    codes = [frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)][1:]
+    package = str(Path(__file__).parents[1])
+    own = inspect.unwrap(main).__code__
+    return any(code is own or code.co_filename.startswith(package) for code in codes)
 
 
 def _exit_with_code(error: Exception) -> None:
@@ -91,21 +117,56 @@ def check(arguments: list[str], *, schema: type[Section], entry_point: Path) -> 
     if options.help and not options.overrides:
         return
     only_shown = options.help or options.cfg or options.info
-    extra = options.config_dir
-    if extra and not Path(extra).is_dir():
-        raise ConfigError(f"--config-dir {extra} is not a folder")
-    search = [f"hydra.searchpath=[file://{Path(extra).absolute()}]"] if extra else []
-    with open_folder(entry_point.parent / (options.config_path or "conf")) as conf:
+    with _open_folder(options, entry_point) as conf:
         overrides = [_parse(text, conf) for text in options.overrides]
         for override in overrides:
             _check_key(override, conf, setting_keys(schema))
+        grid = options.multirun or "hydra.mode=MULTIRUN" in options.overrides
         warnings: dict[str, None] = {}  # of all jobs, in order, each once
-        for job in _jobs(overrides, grid=options.multirun):
-            config = _compose(options.config_name or entry_point.stem, job + search, conf)
+        for job in _jobs(overrides, conf, grid=grid):
+            config = _compose(options.config_name or entry_point.stem, job, conf, grid=grid)
             if not only_shown or ": ???" not in OmegaConf.to_yaml(config):
                 warnings.update(dict.fromkeys(_check_job(schema, config, job)))
         for line in warnings:
             print_message(f"warning: {line}")
+
+
+@contextmanager
+def _open_folder(options: argparse.Namespace, entry_point: Path) -> Iterator[ConfigFolder]:
+    """Open the configs where Hydra will look: the project's, --config-dir, hydra.searchpath."""
+    further = []
+    if options.config_dir:
+        if not Path(options.config_dir).is_dir():
+            raise ConfigError(f"--config-dir {options.config_dir} is not a folder")
+        further.append(f"file://{Path(options.config_dir).absolute()}")
+    try:
+        folder = config_folder(entry_point, options.config_path)
+    except ValueError as error:
+        raise ConfigError(_one_line(error)) from error
+    texts = [text for text in options.overrides if SEARCH_PATH in text]
+    if texts:
+        with open_folder(folder, further) as conf:
+            entries = [_parse(text, conf) for text in texts]
+        for entry in entries:
+            further += _search_path(entry)
+    with open_folder(folder, further) as conf:
+        yield conf
+
+
+def _search_path(override: Override) -> list[str]:
+    """Return the entries of hydra.searchpath=[…]; raise ConfigError for one that is not there."""
+    if override.key_or_group != SEARCH_PATH:
+        return []
+    entries = override.value()
+    if not isinstance(entries, list) or not all(isinstance(entry, str) for entry in entries):
+        raise ConfigError(f"{SEARCH_PATH} must be a list of folders, as in [file://FOLDER]")
+    for entry in entries:
+        scheme, _, path = entry.rpartition("://")
+        if scheme not in ("", "file", "pkg"):
+            raise ConfigError(f"{SEARCH_PATH}: {entry} must start with file:// or pkg://")
+        if scheme != "pkg" and not Path(path).is_dir():
+            raise ConfigError(f"{SEARCH_PATH}: {path} is not a folder")
+    return list(map(str, entries))
 
 
 def _options(arguments: list[str]) -> argparse.Namespace:
@@ -114,8 +175,24 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     except argparse.ArgumentError as error:
         raise ConfigError(str(error)) from error
     if surplus:
-        raise ConfigError(f"{surplus[0]} is unknown; settings are typed as KEY=VALUE")
+        raise ConfigError(_surplus_word(surplus[0]))
+    chosen = [name for name in COMMANDS if getattr(options, name)]
+    if len(chosen) > 1:
+        names = " and ".join(f"--{name.replace('_', '-')}" for name in chosen)
+        raise ConfigError(f"{names} exclude each other; choose one")
+    if options.resolve and not (options.cfg or options.help):
+        raise ConfigError("--resolve has no effect without --cfg; add --cfg job")
     return options
+
+
+def _surplus_word(word: str) -> str:
+    """Return the message about an argument that is neither an option of Hydra nor a setting."""
+    if not word.startswith("-"):
+        return f"{word} stands after an option; type options such as -m first"
+    hint = "settings are typed as KEY=VALUE"
+    if word.startswith("--") and "=" in word:
+        hint += "; a W&B sweep passes them without dashes by ${args_no_hyphens} in its command"
+    return f"{word} is unknown; {hint}"
 
 
 def _check_job(schema: type[Section], config: DictConfig, overrides: list[str]) -> list[str]:
@@ -130,7 +207,7 @@ def _parse(text: str, conf: ConfigFolder) -> Override:
     try:
         return conf.parse(text)
     except OverrideError as error:
-        raise ConfigError(f"{text} cannot be read as KEY=VALUE: {error}") from error
+        raise ConfigError(f"{text} cannot be read as KEY=VALUE: {_one_line(error)}") from error
 
 
 def _check_key(override: Override, conf: ConfigFolder, keys: list[str]) -> None:
@@ -139,18 +216,34 @@ def _check_key(override: Override, conf: ConfigFolder, keys: list[str]) -> None:
     if holds_secret(key):
         remedy = "the run folder would keep it; use the environment, as with WANDB_API_KEY"
         raise ConfigError(f"{key} looks like a secret and {remedy}")
-    if options := conf.options(key):
-        value = override.value()
-        if not override.is_delete() and isinstance(value, int | float | None):
-            raise ConfigError(f"{key}={format_value(value)} must be one of {_shorten(options)}")
-        return
+    for section, remedy in WITHOUT_EFFECT.items():
+        if f"{key}.".startswith(f"{section}.") and not key.startswith(WITH_EFFECT):
+            raise ConfigError(f"{override.input_line} has no effect: {remedy}")
+    if conf.options(key):
+        return  # the option is checked job by job
     if not key.startswith("hydra.") and not key_exists(key, keys):
         raise ConfigError(unknown_key(key, keys + conf.groups()))
 
 
-def _jobs(overrides: list[Override], *, grid: bool) -> Iterator[list[str]]:
+def _check_choice(override: Override, conf: ConfigFolder) -> None:
+    """Refuse a value of a group that is not the name of an option, and a list of options."""
+    key, value = override.key_or_group, override.value()
+    options = conf.options(key)
+    if not options or override.is_delete() or key.startswith("hydra/") or key in SEVERAL:
+        return
+    if isinstance(value, list):
+        hint = "logger.names=[wandb,tensorboard]" if key == "logger" else f"{key}={options[0]}"
+        hint = f"for several: {hint}" if key == "logger" else f"choose one, as in {hint}"
+        raise ConfigError(f"{override.input_line}: {key} takes one option; {hint}")
+    if isinstance(value, int | float | None):
+        raise ConfigError(f"{key}={format_value(value)} must be one of {_shorten(options)}")
+
+
+def _jobs(overrides: list[Override], conf: ConfigFolder, *, grid: bool) -> Iterator[list[str]]:
     """Yield the overrides per job: all combinations, or enough of them to see every value."""
     choices = [list(_values(override, grid=grid)) for override in overrides]
+    for text in itertools.chain(*choices):
+        _check_choice(_parse(text, conf), conf)
     count = 1
     for values in choices:
         count *= len(values)
@@ -168,17 +261,20 @@ def _values(override: Override, *, grid: bool) -> Iterator[str]:
     if not grid:
         hint = "add -m for a grid, or write a list as [1,2]"
         raise ConfigError(f"{override.input_line} has several values; {hint}")
-    yield from sweep_values(override)
-
-
-def _compose(name: str, overrides: list[str], conf: ConfigFolder) -> DictConfig:
     try:
-        return conf.compose(name, overrides)
+        yield from sweep_values(override)
+    except OverrideError as error:
+        raise ConfigError(f"{override.input_line} is not a list of values: {error}") from error
+
+
+def _compose(name: str, overrides: list[str], conf: ConfigFolder, *, grid: bool) -> DictConfig:
+    try:
+        return conf.compose(name, overrides, grid=grid)
     except MissingConfigException as error:
         raise _unknown_option(error, conf) from error
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
+    except Exception as error:  # nothing of ours runs here: Hydra has no class for many mistakes
         _refuse_absent_section(overrides, error)
-        raise ConfigError(_one_line(error)) from error
+        raise ConfigError(_one_line(error) or type(error).__name__) from error
 
 
 def _refuse_absent_section(overrides: list[str], error: Exception) -> None:

@@ -5,21 +5,32 @@ changes one.
 """
 
 import argparse
+import itertools
 import textwrap
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from hydra import compose, initialize_config_dir
-from hydra._internal.utils import get_args_parser
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import (
+    compute_search_path_dir,
+    create_config_search_path,
+    get_args_parser,
+)
 from hydra.core.config_loader import ConfigLoader
+from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override
+from hydra.core.utils import validate_config_path
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 __all__ = ["ConfigFolder", "HydraException", "MissingConfigException", "Override"]
 
@@ -31,16 +42,44 @@ def parse_options(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     """
     parser = get_args_parser()
     parser.exit_on_error = False  # else argparse prints its usage, ten lines
+
+    def fail(message: str) -> NoReturn:  # for an ambiguous option Python 3.11 exits all the same
+        raise argparse.ArgumentError(None, message)
+
+    parser.error = fail  # type: ignore[method-assign]
     return parser.parse_known_args(arguments)
 
 
+def config_folder(entry_point: Path, path: str | None) -> str:
+    """Return the folder of configs as @hydra.main finds it; path: --config-path, or None.
+
+    Raises ValueError for the path of a file.
+    """
+    validate_config_path(path)
+    return str(compute_search_path_dir(str(entry_point), None, path or "conf"))
+
+
 @contextmanager
-def open_folder(folder: Path) -> Iterator["ConfigFolder"]:
-    """Give access to the configs of a folder, without running anything."""
-    with initialize_config_dir(str(folder.absolute()), version_base="1.3"):
-        yield ConfigFolder(GlobalHydra.instance().config_loader())
+def open_folder(folder: str | Path, further: Sequence[str] = ()) -> Iterator["ConfigFolder"]:
+    """Give access to the configs of a folder (an absolute path or pkg://…); nothing runs.
+
+    further: entries of Hydra's search path (file://FOLDER) after this folder, as --config-dir and
+    hydra.searchpath add them.
+    """
+    with initialize_config_dir("/", version_base="1.3"):  # restores Hydra's state at the end
+        search_path = create_config_search_path(str(folder))
+        for entry in further:
+            search_path.prepend("further", entry, SearchPathQuery(provider="schema"))
+        GlobalHydra.instance().clear()
+        Hydra.create_main_hydra2("app", search_path)
+        previous = HydraConfig.instance().cfg
+        try:
+            yield ConfigFolder(GlobalHydra.instance().config_loader())
+        finally:
+            HydraConfig.instance().cfg = previous
 
 
+LARGEST_SWEEP = 100_000  # values of one setting in a grid
 HIDDEN = ("base", "common", "study")  # files that others build on, and the runs of a study
 
 
@@ -50,9 +89,24 @@ class ConfigFolder:
 
     loader: ConfigLoader
 
-    def compose(self, name: str, overrides: list[str]) -> DictConfig:
-        """Return the config of an entry point. Raises HydraException."""
-        return compose(name, overrides)
+    def compose(self, name: str, overrides: list[str], *, grid: bool = False) -> DictConfig:
+        """Return the config of an entry point, in which ${hydra:…} can be resolved as in a job.
+
+        grid: the config is that of a grid's first job. Raises HydraException; UserWarning for
+        an entry of hydra.searchpath that does not exist.
+        """
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message="provider=.* is not available", module="hydra")
+            config = compose(name, overrides, return_hydra_config=True)
+        with open_dict(config):
+            if grid:
+                config.hydra.job.num, config.hydra.job.id = 0, "0"
+            job_config = OmegaConf.masked_copy(
+                config, [str(key) for key in config if key != "hydra"]
+            )
+        HydraConfig.instance().set_config(config)
+        OmegaConf.select(config, "hydra.sweep.dir")  # raises for a wrong interpolation
+        return job_config
 
     def groups(self, parent: str = "") -> list[str]:
         """Return the names of the config groups in a group, without Hydra's own and hidden ones."""
@@ -94,10 +148,19 @@ class OverrideError(Exception):
 
 
 def sweep_values(override: Override) -> Iterator[str]:
-    """Yield each value of a sweep as an override; of an interval both ends."""
+    """Yield each value of a sweep as an override; of an interval both ends.
+
+    Raises OverrideError for a range of step 0 or over text, and for more than LARGEST_SWEEP values.
+    """
     key = override.get_key_element()
     if override.is_discrete_sweep():
-        yield from (f"{key}={value}" for value in override.sweep_string_iterator())
+        try:
+            values = list(itertools.islice(override.sweep_string_iterator(), LARGEST_SWEEP + 1))
+        except (HydraException, ArithmeticError, TypeError, ValueError) as error:
+            raise OverrideError(str(error)) from error
+        if len(values) > LARGEST_SWEEP:
+            raise OverrideError(f"more than {LARGEST_SWEEP:,} values")
+        yield from (f"{key}={value}" for value in values)
         return
     interval = override.value()
     assert isinstance(interval, IntervalSweep)

@@ -8,6 +8,38 @@ from typing import Any, Union, get_args, get_origin
 
 from offline_cql.config.section import Section
 
+# What other projects with Lightning and Hydra call things, and the settings here.
+ELSEWHERE = (
+    (
+        ("trainer",),
+        ("updates", "hardware.devices", "hardware.precision"),
+        "Lightning's Trainer is set by",
+    ),
+    (
+        ("callbacks", "callback"),
+        ("checkpoint_every", "evaluation.every", "log_every"),
+        "callbacks are part of the program; their settings are",
+    ),
+    (
+        ("datamodule", "data"),
+        ("dataset.path", "batch_size"),
+        "the source of data is dataset=..., further settings are",
+    ),
+    (
+        ("model", "net", "agent"),
+        ("network.actor_hidden", "network.critic_hidden"),
+        "the method is algorithm=..., the networks are network=..., further settings are",
+    ),
+    (
+        ("optimizer", "optim", "lr", "learning_rate", "scheduler"),
+        ("cql.actor_learning_rate", "cql.critic_learning_rate"),
+        "learning rates are set by",
+    ),
+    (("epochs", "max_epochs", "max_steps", "steps"), ("updates",), "the length of a run is"),
+    (("ckpt_path", "checkpoint"), ("resume",), "a run is continued by"),
+    (("paths", "output_dir", "save_dir"), ("run_dir",), "the folder of a run is"),
+)
+
 SECRETS = ("api_key", "apikey", "token", "password", "secret")
 
 
@@ -61,6 +93,9 @@ def key_exists(key: str, keys: list[str]) -> bool:
 
 def unknown_key(key: str, keys: list[str]) -> str:
     """Return the message about a key that does not exist, with the closest one that does."""
+    for words, settings, sentence in ELSEWHERE:
+        if key.partition(".")[0] in words and all(name in keys for name in settings):
+            return f"{key} is unknown; {sentence}: {', '.join(settings)}"
     close = closest(key, keys)
     hint = f"did you mean {close}?" if close else "--help lists what people change, --cfg job all"
     return f"{key} is unknown; {hint}"
