@@ -5,7 +5,6 @@ them: it takes a SLURM job for one of several nodes, requeues it and writes its 
 """
 
 import os
-import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +15,7 @@ from lightning_utilities.core.rank_zero import rank_zero_only
 
 from offline_cql.config import HardwareConfig
 from offline_cql.errors import ConfigError
+from offline_cql.render.message import print_message
 
 # Launcher, variable with the index of the process, variable with the number of processes.
 LAUNCHERS = (
@@ -64,7 +64,7 @@ def check_launcher(hardware: HardwareConfig) -> None:
             f"processes itself, and this is {launch}; "
             f"if it is not, unset {' '.join(launch.variables)}"
         )
-    print(f"note: this is {launch}; each of them trains a run of its own", file=sys.stderr)
+    print_message(f"note: this is {launch}; each of them trains a run of its own")
 
 
 def torchrun_environment(threads: int) -> dict[str, str]:
