@@ -47,6 +47,12 @@ class WorkerError(Exception):
     exit_code = 1
 
 
+class IncompleteRunError(Exception):
+    """A training ended without its last update or the checkpoint of it."""
+
+    exit_code = 1
+
+
 class DivergedError(Exception):
     """A loss, a gradient or a weight is NaN or infinite."""
 

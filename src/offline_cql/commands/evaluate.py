@@ -10,7 +10,7 @@ from rich.table import Table
 
 from offline_cql.callbacks.evaluation import evaluation_rows
 from offline_cql.commands.load_data import simulator_settings
-from offline_cql.commands.load_run import load_agent, load_config, restore_agent
+from offline_cql.commands.load_run import load_agent, open_run, restore_agent
 from offline_cql.commands.off_policy import (
     behavior_probabilities,
     estimate_policy,
@@ -45,7 +45,7 @@ def evaluate(config: DictConfig) -> float | None:
     """
     settings = validate_config(EvaluateConfig, config)
     folder = Path(settings.run)
-    run = load_config(folder)
+    run = open_run(folder)
     rollouts = can_roll_out(run, settings)
     table = key_value_table(f"{run.env.name} · {run.algorithm} · {folder.name}")
     files: list[str] = []

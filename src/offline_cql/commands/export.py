@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from offline_cql.commands.load_data import is_local, simulator_settings
-from offline_cql.commands.load_run import load_config, restore_agent
+from offline_cql.commands.load_run import open_run, restore_agent
 from offline_cql.commands.off_policy import load_run_data
 from offline_cql.commands.tables import key_value_table
 from offline_cql.config import ALGORITHMS, ExportConfig, TrainConfig, validate_config
@@ -52,7 +52,7 @@ def export(config: DictConfig) -> None:
     settings = validate_config(ExportConfig, config)
     require_packages()
     folder = Path(settings.run)
-    run = load_config(folder)
+    run = open_run(folder)
     state = load_state(folder, settings.checkpoint)
     agent = restore_agent(run, state)
     policy = exportable_policy(agent, sampled=settings.sampled)

@@ -37,9 +37,10 @@ from offline_cql.data.module import TransitionDataModule
 from offline_cql.data.split import Split, split_episodes
 from offline_cql.data.statistics import observation_statistics, return_scale
 from offline_cql.data.validation import validation_steps
-from offline_cql.errors import DivergedError, PreemptedError
 from offline_cql.io import read_json, write_json
+from offline_cql.runs.checkpoint import check_complete
 from offline_cql.runs.folder import METADATA, RESULT
+from offline_cql.runs.result import describe_stop
 from offline_cql.simulation.evaluation import Score, behavior_return
 from offline_cql.transitions import Transitions
 
@@ -58,7 +59,7 @@ def fit(
     """Train until `config.updates`, from the start or from a checkpoint's state.
 
     Rank 0 writes result.json, also when training stops early. Raises what stopped it:
-    DivergedError, PreemptedError, PolicyError, SimulatorError.
+    DivergedError, PreemptedError, PolicyError, SimulatorError, IncompleteRunError.
     """
     silence_lightning()
     set_lightning_rank(rank)
@@ -113,6 +114,8 @@ def fit(
     stop: BaseException | None = None
     try:
         trainer.fit(agent, data)
+        if rank == 0:
+            check_complete(folder, done=agent.updates, updates=updates)
     except BaseException as reason:
         stop = reason
         raise
@@ -133,19 +136,6 @@ def fit(
             write_json(folder / RESULT, result)
             for logger in loggers:
                 logger.finish(result, succeeded=stop is None)
-
-
-def describe_stop(stop: BaseException | None) -> tuple[str, str | None, int | None]:
-    """Return status, error and signal for result.json; `stop` is the exception, if any."""
-    if stop is None:
-        return "finished", None, None
-    if isinstance(stop, DivergedError):
-        return "diverged", str(stop), None
-    if isinstance(stop, PreemptedError):
-        return "preempted", str(stop), stop.signal_number
-    if isinstance(stop, Exception):
-        return "failed", f"{type(stop).__name__}: {stop}", None
-    return "failed", "interrupted", None
 
 
 def describe_score(score: Score | None) -> dict[str, Any]:

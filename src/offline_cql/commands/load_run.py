@@ -14,6 +14,7 @@ from offline_cql.errors import ConfigError
 from offline_cql.io import read_json
 from offline_cql.runs.checkpoint import load_state
 from offline_cql.runs.folder import CONFIG, METADATA
+from offline_cql.runs.result import record_killed
 from offline_cql.transitions import Spaces
 
 
@@ -31,6 +32,13 @@ def load_config(folder: Path, *, setting: str = "run") -> TrainConfig:
     return validate_config(TrainConfig, config)
 
 
+def open_run(folder: Path) -> TrainConfig:
+    """Return the settings of a run that another command reads; a killed run gets a result.json."""
+    config = load_config(folder)
+    record_killed(folder)
+    return config
+
+
 def restore_agent(config: TrainConfig, state: dict[str, Any]) -> Agent:
     """Return the agent of a checkpoint on the CPU, in evaluation mode."""
     agent = make_agent(config, Spaces(**state["spaces"]))
@@ -40,5 +48,5 @@ def restore_agent(config: TrainConfig, state: dict[str, Any]) -> Agent:
 
 def load_agent(folder: Path, checkpoint: str = "last") -> tuple[TrainConfig, Agent]:
     """Return the config of a run and the agent in one of its checkpoints."""
-    config = load_config(folder)
+    config = open_run(folder)
     return config, restore_agent(config, load_state(folder, checkpoint))

@@ -24,6 +24,7 @@ from offline_cql.commands.fit import (
 from offline_cql.commands.launchers import check_launcher
 from offline_cql.commands.load_data import load_transitions
 from offline_cql.commands.load_run import load_config
+from offline_cql.commands.output import accept_any_encoding, optional_output
 from offline_cql.config import HardwareConfig, TrainConfig, reject_unused_overrides, validate_config
 from offline_cql.config.keys import holds_secret
 from offline_cql.data.split import split_episodes
@@ -41,6 +42,7 @@ from offline_cql.runs.folder import (
     truncate_logs,
 )
 from offline_cql.runs.provenance import provenance
+from offline_cql.runs.result import is_finished, recorded_failure
 from offline_cql.transitions import Transitions
 
 # Settings that may be typed with `resume=RUN`.
@@ -52,6 +54,7 @@ def train(config: DictConfig) -> float | None:
 
     Raises ConfigError and DataError before anything is trained, and what stopped the run.
     """
+    accept_any_encoding()
     hydra = HydraConfig.get()
     overrides = list(hydra.overrides.task)
     job = multirun.Job.of(hydra) if hydra.mode == RunMode.MULTIRUN else None
@@ -61,16 +64,10 @@ def train(config: DictConfig) -> float | None:
         if config.resume is None:
             settings, transitions = validate(config, overrides)
             folder = create_run(config, settings, transitions, grid_name=job.grid if job else None)
-            # In a grid the first job prints it; every run has its audit.json.
-            short_audit(
-                transitions,
-                folder,
-                env=settings.env,
-                dataset=settings.dataset,
-                gamma=settings.gamma,
-                irrelevant=() if alpha_in_reward_units(settings) else ("reward_scale",),
-                verbose=job is None or job.number == 0,
-            )
+            # In a grid the first job prints the audit; every run has its audit.json.
+            verbose = job is None or job.number == 0
+            with locked(folder), recorded_failure(folder):
+                audit_data(folder, settings, transitions, verbose=verbose)
             run_training(folder, load_config(folder), transitions, state=None)
         else:
             folder = Path(str(config.resume))
@@ -87,9 +84,25 @@ def train(config: DictConfig) -> float | None:
         if job is not None:
             job.write(overrides, folder, failure)
     result = read_json(folder / RESULT)
-    summary.print_run(folder, load_config(folder), result)
+    with optional_output():
+        summary.print_run(folder, load_config(folder), result)
     return_mean: float | None = result["return_mean"]
     return return_mean
+
+
+def audit_data(
+    folder: Path, settings: TrainConfig, transitions: Transitions, *, verbose: bool
+) -> None:
+    """Write the short audit of the data into the run folder, and print it if verbose."""
+    short_audit(
+        transitions,
+        folder,
+        env=settings.env,
+        dataset=settings.dataset,
+        gamma=settings.gamma,
+        irrelevant=() if alpha_in_reward_units(settings) else ("reward_scale",),
+        verbose=verbose,
+    )
 
 
 def validate(config: DictConfig, overrides: list[str]) -> tuple[TrainConfig, Transitions]:
@@ -111,6 +124,20 @@ def create_run(
     config.yaml has what is settled now: the folder's name and the precision of this machine.
     """
     folder = create_run_dir(Path(settings.run_dir))
+    with locked(folder), recorded_failure(folder):
+        write_settings(folder, config, settings, transitions, grid_name=grid_name)
+    return folder
+
+
+def write_settings(
+    folder: Path,
+    config: DictConfig,
+    settings: TrainConfig,
+    transitions: Transitions,
+    *,
+    grid_name: str | None,
+) -> None:
+    """Write config.yaml and metadata.json of a new run."""
     precision = choose_precision(settings.hardware)
     if settings.hardware.precision == "auto":
         print(f"precision {precision} (hardware.precision=auto)")
@@ -127,7 +154,6 @@ def create_run(
         wandb="wandb" in settings.logger.names,
     )
     write_json(folder / METADATA, metadata)
-    return folder
 
 
 def resume(folder: Path, config: DictConfig, overrides: list[str]) -> None:
@@ -148,8 +174,8 @@ def resume(folder: Path, config: DictConfig, overrides: list[str]) -> None:
         updates = settings.updates
         if "updates" in names:
             updates = validate_config(TrainConfig, config).updates
-        # A run without result.json was killed between its last checkpoint and its end.
-        if updates <= state["updates"] and (folder / RESULT).exists():
+        # A run can be killed, or fail, between its last checkpoint and its end.
+        if updates <= state["updates"] and is_finished(folder):
             print(
                 printable(
                     f"nothing to do: {folder} has {state['updates']} updates, updates={updates}"
@@ -168,11 +194,12 @@ def run_training(
 ) -> None:
     """Train over a run folder, in this process or in one process per device."""
     if settings.hardware.strategy != "ddp":
-        with locked(folder):
+        with locked(folder), recorded_failure(folder):
             fit(settings, folder, transitions, state=state)
         return
     try:
-        launch(folder, settings.hardware, resume=state is not None)
+        with recorded_failure(folder):
+            launch(folder, settings.hardware, resume=state is not None)
     except WorkerError:
         with suppress(FileNotFoundError):
             result = read_json(folder / RESULT)

@@ -8,13 +8,14 @@ Reading never runs code from a file.
 import hashlib
 import io
 import pickle
+import shlex
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from offline_cql.errors import CheckpointError, ConfigError
+from offline_cql.errors import CheckpointError, ConfigError, IncompleteRunError
 from offline_cql.io import write_atomically
 from offline_cql.render.message import print_message
 from offline_cql.runs.folder import RESUME, kept_updates, policy_path, saved_updates, state_path
@@ -154,3 +155,18 @@ def load_state(folder: Path, checkpoint: str) -> dict[str, Any]:
     if checkpoint == LAST:
         return newest_checkpoint(folder)
     return read_checkpoint(policy_path(folder, int(checkpoint)))
+
+
+def check_complete(folder: Path, *, done: int, updates: int) -> None:
+    """Raise IncompleteRunError unless all updates are done and saved: that is "finished"."""
+    saved = max(saved_updates(folder), default=0)
+    try:
+        complete = done == saved >= updates and bool(read_checkpoint(state_path(folder, saved)))
+    except CheckpointError:
+        complete = False
+    if not complete:
+        command = shlex.join(["python", "train.py", f"resume={folder}"])
+        raise IncompleteRunError(
+            f"{folder}: the training ended after {done} of {updates} updates, the last intact "
+            f"checkpoint has at most {saved}; continue with: {command}"
+        )

@@ -1,0 +1,80 @@
+"""result.json of runs that do not finish: failed before the training, or killed."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from offline_cql.errors import (
+    ConfigError,
+    DivergedError,
+    PreemptedError,
+)
+from offline_cql.io import locked, read_json, write_json
+from offline_cql.runs.folder import METADATA, RESULT, saved_updates
+
+KILLED = "the process was killed, or the machine went down"
+
+
+def describe_stop(stop: BaseException | None) -> tuple[str, str | None, int | None]:
+    """Return status, error and signal for result.json; `stop` is the exception, if any."""
+    if stop is None:
+        return "finished", None, None
+    if isinstance(stop, DivergedError):
+        return "diverged", str(stop), None
+    if isinstance(stop, PreemptedError):
+        return "preempted", str(stop), stop.signal_number
+    if isinstance(stop, Exception):
+        return "failed", f"{type(stop).__name__}: {stop}", None
+    return "failed", "interrupted", None
+
+
+def is_finished(folder: Path) -> bool:
+    """Return whether the run has a result.json that says finished."""
+    path = folder / RESULT
+    return path.exists() and read_json(path).get("status") == "finished"
+
+
+@contextmanager
+def recorded_failure(folder: Path) -> Iterator[None]:
+    """Write result.json when the block raises and has not written it."""
+    try:
+        yield
+    except BaseException as error:
+        status, reason, signal_number = describe_stop(error)
+        if not (folder / RESULT).exists():
+            write_json(folder / RESULT, _result(folder, status, reason, signal_number))
+        raise
+
+
+def record_killed(folder: Path) -> None:
+    """Write result.json of a run that no process holds and that has none.
+
+    A run is held from the creation of its folder to its result, so that it was killed.
+    """
+    if (folder / RESULT).exists() or not (folder / METADATA).exists():
+        return
+    try:
+        with locked(folder):
+            write_json(folder / RESULT, _result(folder, "failed", KILLED, None))
+    except (ConfigError, OSError):
+        return  # it is in progress, or in a folder that only others can write
+
+
+def _result(
+    folder: Path, status: str, error: str | None, signal_number: int | None
+) -> dict[str, Any]:
+    """Return the content of result.json of a run that has no score."""
+    return {
+        "status": status,
+        "updates": max(saved_updates(folder), default=0),
+        "updates_per_second": None,
+        "wall_seconds": None,
+        "return_mean": None,
+        "return_std": None,
+        "normalized_score": None,
+        "episodes": 0,
+        "behavior_return": None,
+        "error": error,
+        "signal": signal_number,
+    }
