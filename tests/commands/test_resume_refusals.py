@@ -69,11 +69,12 @@ def test_an_edited_config_is_refused(run: Path, old: str, new: str, section: str
 
 
 def test_changed_data_are_refused(run: Path, recorded: Path, tmp_path: Path, monkeypatch: Any):
-    """The reward of one step differs."""
+    """The reward of one step differs, and no manifest says that it was changed."""
     store = Path(shutil.copytree(recorded, tmp_path / "store"))
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(store))
-    path = store / "sim" / "pendulum" / f"mixed_{SIZE}-v0" / "data" / "main_data.hdf5"
-    with h5py.File(path, "r+") as file:
+    folder = store / "sim" / "pendulum" / f"mixed_{SIZE}-v0"
+    (folder / "manifest.json").unlink()
+    with h5py.File(folder / "data" / "main_data.hdf5", "r+") as file:
         file["episode_0/rewards"][0] += 1e-3
     with pytest.raises(DataError, match="the data changed since the checkpoint"):
         resume_run(run, "updates=30")
