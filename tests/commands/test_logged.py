@@ -73,10 +73,10 @@ def test_behavior_cloning_learns_from_a_file(name: str, logs: Path, tmp_path: Pa
 
 
 def test_a_run_resumes_exactly(finished: Path, logs: Path, tmp_path: Path):
+    """The decays of both end at update 20: by default they end with the planned updates."""
     name = "logs" if "logs" in finished.parent.name else "levels"
-    folder = resume_run(
-        train_run(tmp_path / "run", *overrides_for(logs, name, "updates=10")), "updates=20"
-    )
+    short = overrides_for(logs, name, "updates=10", "cql.decay_until=20")
+    folder = resume_run(train_run(tmp_path / "run", *short), "updates=20")
     assert differences(load_learned(folder), load_learned(finished)) == []
 
 
