@@ -266,7 +266,7 @@ def test_a_killed_recording_is_ignored_and_replaced(store):
     with pytest.raises(DataError, match="not in the local store"):
         load_transitions(dataset_id(config))
     assert len(load_transitions(ensure_recorded(PENDULUM, config))) == 800
-    assert all(path.startswith("sim/pendulum/mixed_800-v0/data") for path in stored_files(store))
+    assert all(path.startswith("sim/pendulum/mixed_800-v0/") for path in stored_files(store))
 
 
 def test_two_threads_record_once(monkeypatch, capsys):
