@@ -46,14 +46,18 @@ class NoisyBehavior:
         return np.clip(noisy, self.low, self.high).astype(np.float32)
 
 
+def collect_settings(*overrides: str) -> CollectConfig:
+    """Return the settings of `python collect.py <overrides>`."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return validate_config(CollectConfig, compose("collect", list(overrides)))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=60_000)
     arguments = parser.parse_args()
     for env in ("halfcheetah", "hopper", "walker2d"):
-        overrides = [f"env={env}", f"dataset.size={arguments.steps}"]
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            config = validate_config(CollectConfig, compose("collect", overrides))
+        config = collect_settings(f"env={env}", f"dataset.size={arguments.steps}")
         name = f"logs/{env}/noisy-v0"
         if is_stored(name):
             print(f"{name} is there")

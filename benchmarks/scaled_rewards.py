@@ -7,10 +7,8 @@ scores should not depend on the factor.
 from __future__ import annotations
 
 import minari
-from hydra import compose, initialize_config_dir
-from noisy_logs import CONF
+from noisy_logs import collect_settings
 
-from offline_cql.config import CollectConfig, validate_config
 from offline_cql.readers.minari.store import is_stored
 from offline_cql.simulation.collect import ensure_recorded
 
@@ -19,9 +17,7 @@ FACTORS = ("1000", "0p001")  # Minari's ids have no dots
 
 def main() -> None:
     for env in ("halfcheetah", "hopper"):
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            overrides = [f"env={env}", "dataset.quality=medium-expert"]
-            config = validate_config(CollectConfig, compose("collect", overrides))
+        config = collect_settings(f"env={env}", "dataset.quality=medium-expert")
         original = minari.load_dataset(ensure_recorded(config.env, config.dataset))
         for factor in FACTORS:
             name = f"logs/{env}/times-{factor}-v0"

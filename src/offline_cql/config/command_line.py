@@ -232,8 +232,8 @@ def _check_choice(override: Override, conf: ConfigFolder) -> None:
     if not options or override.is_delete() or key.startswith("hydra/") or key in SEVERAL:
         return
     if isinstance(value, list):
-        hint = "logger.names=[wandb,tensorboard]" if key == "logger" else f"{key}={options[0]}"
-        hint = f"for several: {hint}" if key == "logger" else f"choose one, as in {hint}"
+        several = "for several: logger.names=[wandb,tensorboard]"
+        hint = several if key == "logger" else f"choose one, as in {key}={options[0]}"
         raise ConfigError(f"{override.input_line}: {key} takes one option; {hint}")
     if isinstance(value, int | float | None):
         raise ConfigError(f"{key}={format_value(value)} must be one of {_shorten(options)}")

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import xxhash
 
@@ -91,9 +90,9 @@ def verify(folder: Path, files: dict[str, list[str]], remedy: str) -> None:
         actual = file_checksums(path)
         if actual == expected:
             continue
-        pairs: list[tuple[Any, Any]] = list(zip(actual, expected, strict=False))
-        differing = [number for number, (a, b) in enumerate(pairs) if a != b]
-        chunk = differing[0] if differing else len(pairs)
+        pairs = enumerate(zip(actual, expected, strict=False))
+        shorter = min(len(actual), len(expected))
+        chunk = next((number for number, (a, b) in pairs if a != b), shorter)
         raise DataError(
             f"{path} is corrupt: the checksum of its bytes from {chunk * CHUNK_BYTES:,} on has "
             f"changed since it was written: {remedy}"

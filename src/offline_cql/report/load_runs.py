@@ -41,7 +41,7 @@ AUDIT = "audit.json"
 MARKER_FILES = (CONFIG, METADATA, RESULT, METRICS)
 REQUIRED_SETTINGS = ("seed", "env.name", "algorithm", "cql.alpha")
 REPORTED_STATUSES = ("finished", "diverged")
-FQE, FRACTION = "fqe", "dataset.validation_fraction"
+FQE, VALIDATION_FRACTION = "fqe", "dataset.validation_fraction"
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,7 @@ def _offline_results(folder: Path, settings: Mapping[str, Any]) -> Offline:
         estimates={k: by_updates[k] for k in kept_updates(folder) if k in by_updates},
         behavior=None if behavior is None else _estimate(behavior),
         best_return=ope.get("best_return"),
-        validation_fraction=float(settings.get(FRACTION) or 0.0),
+        validation_fraction=float(settings.get(VALIDATION_FRACTION) or 0.0),
         outdated=outdated,
     )
 

@@ -8,7 +8,6 @@ Reading never runs code from a file.
 import hashlib
 import io
 import pickle
-import shlex
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import torch
 
 from offline_cql.errors import CheckpointError, ConfigError, IncompleteRunError
 from offline_cql.io import write_atomically
+from offline_cql.render.command import command
 from offline_cql.render.message import print_message
 from offline_cql.runs.folder import RESUME, kept_updates, policy_path, saved_updates, state_path
 
@@ -165,8 +165,8 @@ def check_complete(folder: Path, *, done: int, updates: int) -> None:
     except CheckpointError:
         complete = False
     if not complete:
-        command = shlex.join(["python", "train.py", f"resume={folder}"])
+        resume = command("train.py", ("resume", folder))
         raise IncompleteRunError(
             f"{folder}: the training ended after {done} of {updates} updates, the last intact "
-            f"checkpoint has at most {saved}; continue with: {command}"
+            f"checkpoint has at most {saved}; continue with: {resume}"
         )

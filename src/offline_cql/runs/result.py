@@ -5,11 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from offline_cql.errors import (
-    ConfigError,
-    DivergedError,
-    PreemptedError,
-)
+from offline_cql.errors import ConfigError, DivergedError, PreemptedError
 from offline_cql.io import locked, read_json, write_json
 from offline_cql.runs.folder import METADATA, RESULT, saved_updates
 
