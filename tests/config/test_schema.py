@@ -337,7 +337,7 @@ def test_a_run_that_only_clones_is_a_warning():
 # --- Unused settings -------------------------------------------------------------------------
 
 COLUMNS = {key for key in setting_keys(TrainConfig) if key.startswith("dataset.columns.")}
-UNUSED_BY_DEFAULT = {"dataset.path", "dataset.split_seed", *COLUMNS}
+UNUSED_BY_DEFAULT = {"dataset.path", "dataset.one_step", "dataset.split_seed", *COLUMNS}
 
 
 def keys(**names: str) -> set[str]:

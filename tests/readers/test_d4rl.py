@@ -119,8 +119,10 @@ def test_transitions_equal_those_of_the_reference(tmp_path, monkeypatch, drawn):
     monkeypatch.setattr(d4rl, "CHUNK", chunk)
     path = write(tmp_path / f"{next(NUMBERS)}.hdf5", content)
     expected = reference(content, length)
-    if not expected["row"]:
-        with pytest.raises(DataError, match="holds no transitions"):
+    size = len(content["rewards"]) - 1
+    dropped = size - len(expected["row"])
+    if not expected["row"] or dropped > max(1, 0.5 * (size + 1)):
+        with pytest.raises(DataError, match=r"holds no transitions|would be dropped"):
             read(path, episode_length=length)
         return
     data = read(path, episode_length=length)

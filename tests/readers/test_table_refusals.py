@@ -258,7 +258,7 @@ def test_values_outside_the_range_of_their_role_are_refused(
 
 def test_a_table_of_episodes_that_are_too_short_is_refused(tmp_path: Path):
     path = write(tmp_path / "logs.parquet", episodes([1, 1], ["U", "U"]) | {"action_0": [0, 1.0]})
-    assert "holds no transitions" in refusal(path)
+    assert "2 of 2 rows (100%) would be dropped: each is truncated" in refusal(path)
 
 
 # --- Actions ---

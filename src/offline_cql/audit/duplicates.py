@@ -21,13 +21,14 @@ class Duplicates:
     """Counts of exact copies: transitions equal in every number, episodes equal in every step.
 
     Copies count, their original does not. first: numbers of the first copied episode and of its
-    original, None without a copied episode.
+    original, None without a copied episode. distinct_observations: of the steps, by their hashes.
     """
 
     transitions: int
     episodes: int
     transitions_in_copied_episodes: int
     first: list[int] | None
+    distinct_observations: int
 
 
 def find_duplicates(reader: BlockReader) -> Duplicates:
@@ -37,9 +38,10 @@ def find_duplicates(reader: BlockReader) -> Duplicates:
     that the reader reads are compared.
     """
     data = reader.transitions
-    hashes = np.empty(len(data), np.uint64)
+    hashes, observations = np.empty((2, len(data)), np.uint64)
     for rows in reader.blocks():
-        hashes[rows] = _hash_rows(reader, rows)
+        hashes[rows] = _hash(_row_columns(reader, rows))
+        observations[rows] = _hash(_bits(reader.observations(rows)))
     starts = data.starts
     step = (np.arange(len(data)) - np.repeat(starts, data.lengths)).astype(np.uint64)
     episodes = np.add.reduceat(_mix(hashes ^ _mix(step)), starts)
@@ -54,18 +56,29 @@ def find_duplicates(reader: BlockReader) -> Duplicates:
         episodes=len(copies),
         transitions_in_copied_episodes=int(data.lengths[copies].sum()),
         first=first,
+        distinct_observations=len(np.unique(observations)),
     )
 
 
-def _hash_rows(reader: BlockReader, rows: slice) -> Hashes:
+def _row_columns(reader: BlockReader, rows: slice) -> list[Array]:
+    """Return all columns of packed rows as bits; of images, those that the reader reads too."""
     data = reader.transitions
-    # Adding 0 makes 0.0 and -0.0 equal.
-    bits = (np.asarray(data.rows[rows]) + np.float32(0)).view(np.uint32)
-    columns = [bits[:, k] for k in range(bits.shape[1])]
+    columns = _bits(np.asarray(data.rows[rows]))
     if data.images is not None:
         columns += list(reader.observations(rows).T)
         columns += list(reader.next_observations(rows).T)
-    hashes = np.zeros(len(bits), np.uint64)
+    return columns
+
+
+def _bits(values: Array) -> list[Array]:
+    """Return the columns of `values` [n, C] as integers that are equal where the numbers are."""
+    # Adding 0 makes 0.0 and -0.0 equal.
+    return list((values.astype(np.float32) + np.float32(0)).view(np.uint32).T)
+
+
+def _hash(columns: list[Array]) -> Hashes:
+    """Return a hash of each row over `columns`, C arrays [n]."""
+    hashes = np.zeros(len(columns[0]), np.uint64)
     for column in columns:
         hashes = _mix(hashes ^ column)
     return hashes

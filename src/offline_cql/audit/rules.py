@@ -11,6 +11,7 @@ from collections.abc import Callable
 from offline_cql.audit.episodes import value_scale
 from offline_cql.audit.finding import LEVELS, Finding, join_names
 from offline_cql.audit.statistics import DatasetStatistics
+from offline_cql.readers.writer import DROPPED
 from offline_cql.render.numbers import format_count, format_number, format_share
 
 MIN_R2 = 0.05  # of an action in another row; below, the fit cannot tell
@@ -25,10 +26,12 @@ LONGEST_SHARE = 0.05  # of the episodes have the largest length if there is a ti
 LONGEST_TERMINATED = 0.9  # of those terminate if it is marked wrongly
 SINGLE_STEP_SHARE = 0.1  # of the episodes
 FEW_TRANSITIONS = 1_000
+MANY_VISITS = 10  # transitions per different observation; copies then happen by chance
 COPIED_SHARE = 0.01  # of the transitions; changes what is learned
 SMALL_PROPENSITY = 1e-3  # gives single steps a weight above 1,000
 MIN_EFFECTIVE_SAMPLE = 0.01  # share of the steps
 FAR_NEIGHBORS = 0.7  # of the distance of random states
+LARGE_REPAIR = 0.05  # share of the rows, or of the episodes
 DETERMINISTIC_SPREAD = 0.05  # of the total spread of the actions
 
 # What the readers repair, by name in Transitions.repairs; other names are shown as they are.
@@ -44,6 +47,17 @@ REPAIRS = {
     "steps_dropped_at_timeouts": "rows at time limits were dropped, as D4RL's reader does",
     "terminals_dropped_at_timeouts": "of the rows dropped at time limits were terminated",
     "steps_without_their_text": "steps contained text, which was dropped",
+}
+OF_EPISODES = ("terminal_and_truncated", "episodes_without_an_end", "episodes_over_two_files")
+# What to do where a repair concerns a large share of the data.
+REPAIR_REMEDIES = {
+    "terminal_and_truncated": "mark a time limit as truncated alone: a terminated step does not "
+    "bootstrap",
+    "dropped_last_steps": "mark the rows as terminated if the task ended there, or map the columns "
+    "of next observations",
+    "dropped_episodes_of_one_step": "mark the rows as terminated, or set dataset.one_step=true if "
+    "every row is a decision of its own",
+    "steps_dropped_at_timeouts": "expected in data with short episodes; check the timeouts",
 }
 
 LEAK = (
@@ -370,11 +384,12 @@ def no_terminated_episode(statistics: DatasetStatistics) -> Result:
 
 @rule("note", "check the episode column; expected if every decision stands alone")
 def single_step_episodes(statistics: DatasetStatistics) -> Result:
-    """Detect episodes of one step; a warning if they are frequent."""
+    """Detect episodes of one step; a warning if frequent, unless all terminate: then as meant."""
     count, single = statistics.episodes.count, statistics.episodes.single_step
     if not single or count == 1:
         return None
-    level = "warning" if single > SINGLE_STEP_SHARE * count else "note"
+    alone = single == count == statistics.episodes.terminated
+    level = "warning" if single > SINGLE_STEP_SHARE * count and not alone else "note"
     return {"level": level, "message": f"{single:,} of {count:,} episodes have one step"}
 
 
@@ -421,6 +436,10 @@ def duplicate_episodes(statistics: DatasetStatistics) -> Result:
         f"({format_share(share)} of the transitions), the first is episode {copy}, a copy of "
         f"episode {original}"
     )
+    if identity.transitions >= MANY_VISITS * duplicates.distinct_observations:
+        observations = format_count(duplicates.distinct_observations, "different observation")
+        remedy = f"expected: there are only {observations}, so that equal episodes happen by chance"
+        return {"message": message, "remedy": remedy}
     return {"level": "warning", "message": message} if share > COPIED_SHARE else message
 
 
@@ -517,15 +536,26 @@ def no_reference_scores(statistics: DatasetStatistics) -> Result:
 
 
 def repairs(statistics: DatasetStatistics) -> list[Finding]:
-    """Return one note per kind of repair that a reader made."""
-    return [
-        Finding(
-            level="note",
-            name=f"repaired_{name}",
-            message=f"{count:,} {REPAIRS[name]}"
+    """Return one finding per kind of repair, with its share; a warning where rows are lost.
+
+    A share of the rows in the source, or of the episodes.
+    """
+    rows = statistics.identity.transitions + sum(statistics.repairs.get(n, 0) for n in DROPPED)
+    findings = []
+    for name, count in statistics.repairs.items():
+        share = count / (statistics.identity.episodes if name in OF_EPISODES else rows)
+        text = (
+            f"{count:,} {REPAIRS[name]}"
             if name in REPAIRS
-            else f"{name.replace('_', ' ')}: {count:,}",
-            remedy="none needed: repaired while reading",
+            else f"{name.replace('_', ' ')}: {count:,}"
         )
-        for name, count in statistics.repairs.items()
-    ]
+        large = share > LARGE_REPAIR and name in REPAIR_REMEDIES
+        findings.append(
+            Finding(
+                level="warning" if large else "note",
+                name=f"repaired_{name}",
+                message=f"{text} ({format_share(min(share, 1.0))})",
+                remedy=REPAIR_REMEDIES[name] if large else "none needed: repaired while reading",
+            )
+        )
+    return findings

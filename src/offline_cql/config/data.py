@@ -70,6 +70,11 @@ class EnvConfig(SimulatorConfig):
             self.require(high > low, "reference_max", f"must be > {self.setting('reference_min')}")
 
 
+OPTIONAL = "?"  # at the end of a column's name: used if the column exists
+# Columns that say how rows follow each other.
+SEQUENCE = ("episode", "step", "terminated", "truncated", "next_observation")
+
+
 class ColumnsConfig(Section):
     """The columns of a table by role: a name, or a pattern with * for any text.
 
@@ -120,7 +125,18 @@ class DatasetConfig(Section):
     validation_fraction: Fraction  # of those, kept out of training
     top_fraction: Share  # of the rest, by return
     split_seed: Seed
+    one_step: Flag | None = None  # every row of a table is an episode of its own
     n_step: Count  # rewards summed before the value
     return_range: Positive | None  # stretch the rewards so that the returns span this
     reward_scale: Positive
     reward_shift: Number
+
+    def check(self) -> None:
+        """Raise ConfigError for columns that have no effect with one_step."""
+        if not self.one_step or self.columns is None:
+            return
+        for name in SEQUENCE:
+            setting = getattr(self.columns, name) or []
+            names = setting if isinstance(setting, list) else [setting]
+            complaint = f"has no effect with {self.setting('one_step')}: leave it out"
+            self.columns.require(all(n.endswith(OPTIONAL) for n in names), name, complaint)

@@ -53,7 +53,8 @@ def _check_table(_env: EnvConfig, dataset: DatasetConfig) -> None:
 
 
 def _unused_columns(dataset: DatasetConfig) -> dict[str, str]:
-    return dict.fromkeys(COLUMNS, f"{dataset.source} needs no mapping of columns")
+    keys = ("dataset.one_step", *COLUMNS)
+    return dict.fromkeys(keys, f"{dataset.source} needs no mapping of columns")
 
 
 def _unused_id(dataset: DatasetConfig) -> dict[str, str]:

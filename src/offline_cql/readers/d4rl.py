@@ -41,6 +41,7 @@ SIGNATURE = b"\x89HDF\r\n\x1a\n"  # first bytes of every HDF5 file
 VECTORS = ("observations", "actions")
 REQUIRED = (*VECTORS, "rewards", "terminals")
 BOUND = 1.0  # of D4RL's actions; the files do not state it
+MAX_TIMEOUTS = 0.5  # share of the rows
 MAX_WIDTH = 1_000_000  # numbers per observation or action; more is a corrupt header
 
 
@@ -134,6 +135,14 @@ class D4RLReader:
                     bar.advance(stop - start)
             if size and not timeout[-1]:  # otherwise it is counted as a timeout
                 writer.count_repair("last_step_dropped")
+            source = "timeouts of the file" if "timeouts" in arrays else "simulator's time limit"
+            writer.check_loss(
+                int(timeout[:-1].sum()),
+                largest_share=MAX_TIMEOUTS,
+                reason=f"they are at a time limit, according to the {source}",
+                remedy="check the timeouts; dataset=table keeps truncated rows that have a next "
+                "observation",
+            )
 
     def _timeouts(self, arrays: dict[str, Any], terminal: Array) -> Array:
         """Return the rows [N] at which a time limit ended an episode.

@@ -26,6 +26,7 @@ from offline_cql.readers.row_files import (
     RowFiles,
     load_rows,
 )
+from offline_cql.render.numbers import format_share
 from offline_cql.transitions import (
     BOUND_TOLERANCE,
     ActionMap,
@@ -36,6 +37,13 @@ from offline_cql.transitions import (
 )
 
 CHUNK = 65_536  # steps that a reader should pass at a time
+# Repairs that drop a row.
+DROPPED = (
+    "dropped_last_steps",
+    "dropped_episodes_of_one_step",
+    "steps_dropped_at_timeouts",
+    "last_step_dropped",
+)
 LARGEST_INDEX = 2**24  # of a discrete action: float32 represents every integer up to it
 
 
@@ -137,6 +145,19 @@ class TransitionWriter:
         """Count a repair, by the reader or here; the audit lists them."""
         if times:
             self.repairs[name] += times
+
+    def check_loss(self, rows: int, *, largest_share: float, reason: str, remedy: str) -> None:
+        """Raise DataError if `rows`, dropped for one reason, are a large share of all rows.
+
+        largest_share: of all rows, kept and dropped, that is a repair and no error. One row is
+        never an error: a recording may stop anywhere.
+        """
+        total = self.size + sum(self.repairs[name] for name in DROPPED)
+        if rows > max(1, largest_share * total):
+            raise self._error(
+                f"{rows:,} of {total:,} rows ({format_share(rows / total)}) would be dropped: "
+                f"{reason}: {remedy}"
+            )
 
     def check_disk_space(self, size: int, *, images: bool = False) -> None:
         """Raise DataError if the disk of the cache cannot hold `size` transitions."""

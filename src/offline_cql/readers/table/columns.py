@@ -9,13 +9,13 @@ from difflib import get_close_matches
 from typing import Any
 
 from offline_cql.config import ColumnsConfig
+from offline_cql.config.data import OPTIONAL, SEQUENCE
 from offline_cql.errors import DataError
 from offline_cql.readers.table.files import natural_key
 from offline_cql.render.command import command
 
 LISTS = ("observation", "action", "next_observation")  # roles of several columns
 REQUIRED = ("observation", "action", "reward")
-OPTIONAL = "?"  # at the end of a name: used if the column exists
 MAX_LISTED = 30  # columns in a message
 
 
@@ -40,11 +40,16 @@ class Mapping:
         return list(dict.fromkeys(name for part in parts for name in part if name is not None))
 
 
-def map_columns(columns: ColumnsConfig, names: Sequence[str], path: str) -> Mapping:
-    """Return the columns that dataset.columns selects among `names`. Raises DataError."""
+def map_columns(
+    columns: ColumnsConfig, names: Sequence[str], path: str, *, one_step: bool = False
+) -> Mapping:
+    """Return the columns that dataset.columns selects among `names`. Raises DataError.
+
+    one_step: every row is an episode, so that no column says how rows follow each other.
+    """
     parts: dict[str, Any] = {}
     for role in (field.name for field in fields(Mapping)):
-        setting = getattr(columns, role)
+        setting = None if one_step and role in SEQUENCE else getattr(columns, role)
         patterns = setting if isinstance(setting, list) else [setting] if setting else []
         matches = [name for pattern in patterns for name in _search(role, pattern, names, path)]
         if not matches and role in REQUIRED:
@@ -66,10 +71,12 @@ def map_columns(columns: ColumnsConfig, names: Sequence[str], path: str) -> Mapp
             f"dataset.columns.observation {len(mapping.observation)}: name as many, in the same "
             "order"
         )
-    if not (mapping.episode or mapping.step or mapping.terminated or mapping.truncated):
+    ends = (mapping.episode, mapping.step, mapping.terminated, mapping.truncated)
+    if not one_step and not any(ends):
         raise DataError(
             f"{path}: the ends of episodes are unknown: set dataset.columns.episode, step, "
-            f"terminated or truncated; {list_columns(names)}"
+            "terminated or truncated; or dataset.one_step=true if every row is a decision of its "
+            f"own; {list_columns(names)}"
         )
     return mapping
 

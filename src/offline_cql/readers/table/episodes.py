@@ -20,6 +20,9 @@ from offline_cql.readers.table.values import episode_ids, format_entry, integers
 from offline_cql.readers.writer import Steps, TransitionWriter, take
 
 N_HELD = 2  # rows
+# Shares of the rows that may be dropped.
+MAX_UNMARKED = 0.2  # the data do not say how an episode ends
+MAX_TRUNCATED = 0.5  # they say that the recording ended
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,6 +154,7 @@ class TransitionBuilder:
     def __init__(self, writer: TransitionWriter):
         self.writer = writer
         self.held: Rows | None = None
+        self.dropped_unmarked = self.dropped_truncated = 0  # rows
 
     def add(self, rows: Rows) -> None:
         """Append the transitions of these rows, except those that depend on rows to come."""
@@ -160,9 +164,24 @@ class TransitionBuilder:
         self.held = take(rows, slice(count, None))
 
     def finish(self) -> None:
-        """Append the rows that were held back."""
+        """Append the rows that were held back. Raises DataError if a large share was dropped."""
         if self.held is not None:
             self._append(self.held, len(self.held))
+        self.writer.check_loss(
+            self.dropped_unmarked,
+            largest_share=MAX_UNMARKED,
+            reason="each is the last of its episode, has no next observation and no mark of an end",
+            remedy="set dataset.columns.terminated to a column that marks where the task ended, "
+            "or dataset.one_step=true if every row is a decision of its own, or check "
+            "dataset.columns.episode",
+        )
+        self.writer.check_loss(
+            self.dropped_truncated,
+            largest_share=MAX_TRUNCATED,
+            reason="each is truncated and has no next observation",
+            remedy="set dataset.columns.next_observation, or mark the rows as terminated if the "
+            "task ended there, or set dataset.one_step=true if every row is a decision of its own",
+        )
 
     def _append(self, rows: Rows, count: int) -> None:
         """Append the transitions of the first `count` rows; the others are only looked up."""
@@ -178,6 +197,8 @@ class TransitionBuilder:
         self.writer.count_repair("episodes_without_an_end", int(unmarked[head].sum()))
         self.writer.count_repair("dropped_last_steps", int((~keep & ~single)[head].sum()))
         self.writer.count_repair("dropped_episodes_of_one_step", int(single[head].sum()))
+        self.dropped_unmarked += int((~keep & unmarked)[head].sum())
+        self.dropped_truncated += int((~keep & ~unmarked)[head].sum())
         kept: Any = head if keep[head].all() else np.flatnonzero(keep[head])
         steps = Steps(
             observations=rows.observations,

@@ -129,7 +129,8 @@ def _guesses(types: dict[str, Any]) -> tuple[Guess, ...]:
     claim(_guess_observations(unclaimed))
     claim(_guess_next_observations(guesses["observation"].names, types))
     if not {"episode", "step", "terminated", "truncated"} & set(guesses):
-        guesses["episode"] = Guess("episode", (), "no name suggests where episodes end")
+        reason = "no name suggests where episodes end; dataset.one_step=true instead if every row "
+        guesses["episode"] = Guess("episode", (), f"{reason}is a decision of its own")
     return tuple(guesses[role] for role in ROLES if role in guesses)
 
 

@@ -35,8 +35,9 @@ ACTION_SPACE_SETTINGS = ("discrete", "action_low")  # of dataset.columns
 class TableReader:
     """Reader of the files at dataset.path with the columns of dataset.columns.
 
-    spaces: of the simulator that the data belong to; None: they come from the data. chunk_size:
-    rows read at a time. Raises DataError, with the position, for invalid data.
+    one_step: every row is an episode that terminates. spaces: of the simulator that the data
+    belong to; None: they come from the data. chunk_size: rows read at a time. Raises DataError,
+    with the position, for invalid data.
     """
 
     def __init__(
@@ -44,16 +45,19 @@ class TableReader:
         path: str,
         columns: ColumnsConfig,
         *,
+        one_step: bool = False,
         spaces: Spaces | None = None,
         chunk_size: int = CHUNK,
     ):
         self.dataset_id = self.path = path
-        self.columns, self.simulator, self.chunk_size = columns, spaces, chunk_size
+        self.columns, self.one_step = columns, one_step
+        self.simulator, self.chunk_size = spaces, chunk_size
 
     def fingerprint(self) -> dict[str, Any]:
         return {
             "files": [file_signature(path) for path in self.paths],
             "columns": self.columns.model_dump(),
+            "one_step": self.one_step,
             "spaces": None if self.simulator is None else asdict(self.simulator),
         }
 
@@ -82,8 +86,8 @@ class TableReader:
             for chunk in self._chunks(self.mapping.names(), self._numeric_columns()):
                 builder.add(self._rows(chunk, boundaries))
                 bar.advance(chunk.batch.num_rows)
-        builder.finish()
         boundaries.finish()
+        builder.finish()
         writer.count_repair("episodes_over_two_files", boundaries.over_two_files)
 
     @cached_property
@@ -97,7 +101,8 @@ class TableReader:
     @cached_property
     def mapping(self) -> Mapping:
         """The mapping of columns by the first file; the others must have the same columns."""
-        mapping = map_columns(self.columns, self.files[0].schema.names, self.path)
+        names = self.files[0].schema.names
+        mapping = map_columns(self.columns, names, self.path, one_step=self.one_step)
         for file in self.files[1:]:
             if missing := [name for name in mapping.names() if name not in file.schema.names]:
                 raise DataError(
@@ -138,6 +143,8 @@ class TableReader:
     def _rows(self, chunk: Chunk, boundaries: EpisodeBoundaries) -> Rows:
         mapping = self.mapping
         terminated, truncated = flags(chunk, mapping.terminated), flags(chunk, mapping.truncated)
+        if self.one_step:
+            terminated[:] = True
         next_observations = propensities = None
         if mapping.next_observation:
             next_observations = matrix(chunk, mapping.next_observation, nullable=True)
