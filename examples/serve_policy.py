@@ -4,7 +4,8 @@
 
 Reads one observation per line from stdin, a JSON list of numbers in the environment's units, and
 writes one answer per line to stdout: {"action": [0.3]}, {"action": 1, "name": "right"}, or
-{"error": "..."} for an invalid observation. The random numbers of a sampled policy are drawn here.
+{"error": "..."} for an invalid observation. An answer to an observation far outside the training
+data has a "warning". The random numbers of a sampled policy are drawn here.
 """
 
 import argparse
@@ -40,12 +41,33 @@ class ServedPolicy:
 
     def act(self, observation: object) -> dict[str, object]:
         """Return the action for one observation. Raises ValueError for an invalid one."""
-        inputs = {"observation": self.validate(observation)[None], **self.draw_random_input()}
+        row = self.validate(observation)
+        inputs = {"observation": row[None], **self.draw_random_input()}
         action = self.session.run(["action"], inputs)[0][0]
-        names = self.description["action"]["names"]
+        names, warning = self.description["action"]["names"], self.far_outside(row)
         if self.description["action"]["discrete"]:
-            return {"action": int(action)} | ({"name": names[action]} if names else {})
-        return {"action": action.tolist()} | ({"names": names} if names else {})
+            answer = {"action": int(action)} | ({"name": names[action]} if names else {})
+        else:
+            answer = {"action": action.tolist()} | ({"names": names} if names else {})
+        return answer | ({"warning": warning} if warning else {})
+
+    def far_outside(self, row: np.ndarray) -> str | None:
+        """Return which number is farther outside the training data than these are wide."""
+        described = self.description["observation"]
+        low, high = (np.array(described.get(key, []), np.float64) for key in ("low", "high"))
+        if not low.size:  # the data were not there when the policy was exported
+            return None
+        excess = np.maximum(low - row, row - high) - (high - low)
+        index = int(excess.argmax())
+        if excess[index] <= 0:
+            return None
+        limits = f"{low[index]:.6g} to {high[index]:.6g}"
+        return f"{self.name(index)} is {row[index]:.6g}, in the training data {limits}"
+
+    def name(self, index: int) -> str:
+        """Return the name of a number of the observation."""
+        names = self.description["observation"]["names"]
+        return names[index] if names else f"number {index}"
 
     def validate(self, observation: object) -> np.ndarray:
         """Return the observation as finite float32 numbers [D]."""
@@ -57,9 +79,7 @@ class ServedPolicy:
         with np.errstate(over="ignore"):  # overflow becomes infinity, which is rejected below
             row = np.array(observation, dtype=np.float64).astype(np.float32)
         if not np.isfinite(row).all():
-            index = int(np.isfinite(row).argmin())
-            names = self.description["observation"]["names"]
-            raise ValueError(f"{names[index] if names else f'number {index}'} is not finite")
+            raise ValueError(f"{self.name(int(np.isfinite(row).argmin()))} is not finite")
         return row
 
     def draw_random_input(self) -> dict[str, np.ndarray]:

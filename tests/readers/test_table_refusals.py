@@ -257,7 +257,7 @@ def test_values_outside_the_range_of_their_role_are_refused(
 
 
 def test_a_table_of_episodes_that_are_too_short_is_refused(tmp_path: Path):
-    path = write(tmp_path / "logs.parquet", episodes([1, 1], ["U", "U"]) | {"action_0": [0, 1.0]})
+    path = write(tmp_path / "logs.parquet", episodes([1, 1], ["U", "U"]) | {"action_0": [0, 0.5]})
     assert "2 of 2 rows (100%) would be dropped: each is truncated" in refusal(path)
 
 
@@ -293,7 +293,7 @@ def test_more_than_a_thousand_discrete_actions_are_refused(tmp_path: Path):
 @pytest.mark.parametrize(
     ("changes", "settings", "message"),
     [
-        ({}, ["discrete=true"], "needs one action column"),
+        ({}, ["discrete=true"], "not all are integers"),
         ({}, ["action_low=[0]", "action_high=[1]"], "needs 2 numbers"),
         (single_action([0, 1] * 3), ["action_low=[0]", "action_high=[1]"], "has no effect"),
         (single_action([0.5] * 6), ["discrete=true"], "not all are integers"),

@@ -12,7 +12,7 @@ from offline_cql.audit.distribution import QUANTILES, Array
 from offline_cql.transitions import ActionMap
 
 OUTLIER_STD = 20.0  # standard deviations from the mean
-NEARLY_CONSTANT = 1e-6  # a standard deviation below this share of the size is rounding
+NEARLY_CONSTANT = 1e-4  # std / |mean|; normalized, 1 % of the mean is then 100 units
 SAMPLE_ROWS = 20_000  # for quantiles and for the comparison with action and reward
 SENTINEL_GAP = 10.0  # interquartile ranges between a sentinel and the next value
 SENTINEL_REPEATS = 5  # in the sample
@@ -69,8 +69,7 @@ def compute_columns(reader: BlockReader) -> ObservationStatistics:
     sample = reader.observations(rows).astype(np.float64)
     quantiles = np.quantile(sample, QUANTILES, axis=0).T
     constant = moments.low == moments.high
-    size = np.maximum(np.abs(moments.low), np.abs(moments.high))
-    nearly_constant = ~constant & (moments.std < NEARLY_CONSTANT * size)
+    nearly_constant = ~constant & (moments.std < NEARLY_CONSTANT * np.abs(moments.mean))
     has_pairs = moments.pairs > 0
     increasing = has_pairs & (moments.smallest_change > 0)
     unchanged = (moments.largest_change == 0) & (moments.smallest_change == 0)

@@ -138,7 +138,11 @@ def _observations(statistics: DatasetStatistics) -> Lines:
 
 def _actions(statistics: DatasetStatistics) -> Lines:
     discrete, propensities = statistics.identity.discrete, statistics.propensities
-    lines = _discrete_actions(statistics) if discrete else _continuous_actions(statistics)
+    kind = {"taken as": "choices" if discrete else "amounts"}
+    if statistics.identity.action_kind_inferred:
+        other = "false: amounts" if discrete else "true: choices"
+        kind["taken as"] += f", by the type of the column (dataset.columns.discrete={other})"
+    lines = kind | (_discrete_actions(statistics) if discrete else _continuous_actions(statistics))
     if propensities is not None:
         values = format_range(propensities.values.min, propensities.values.max)
         share = format_share(propensities.effective_sample_share)

@@ -18,6 +18,8 @@ MAX_ROWS = 10_000
 MIN_ROWS = 500  # with fewer the explained variance is chance
 CLIP_QUANTILES = (0.005, 0.995)
 MIN_VARIANCE = 1e-12
+MIN_TRANSITION_SHARE = 0.05  # of the variance of an action that its observation leaves unexplained
+MIN_UNEXPLAINED = 0.01  # of that variance; below, the observation decides the action
 MAX_WIDTH = 64  # observation columns, and discrete actions, that take part
 
 
@@ -26,8 +28,11 @@ class Misalignment:
     """Explained variance (R² on steps that were not fitted) for a column at lags −1, 0, 1 rows.
 
     action_r2_gain: what the action adds to the state when predicting the change of the
-    observation, for the observation column where it adds most. reward_r2: how well state, action
-    and next state predict the reward.
+    observation, for the observation column where it adds most. A policy that reacts to an
+    observation which no action changes adds nothing in other rows: at lag −1 the previous
+    observation is part of the state, and lag 1 is 0 if the transition tells nothing about the
+    following action beyond what that action's own observation tells. reward_r2: how well state,
+    action and next state predict the reward.
     """
 
     action_r2_gain: list[float]
@@ -48,8 +53,13 @@ def compute_misalignment(reader: BlockReader) -> Misalignment | None:
     state = _features(observations)
     change = _standardize(next_observations.astype(np.float64) - observations)
     actions = [_encode_actions(reader, rows + lag) for lag in LAGS]
-    state_only = _explained_variance(state, change)
-    gains = [_explained_variance(np.hstack([state, a]), change) - state_only for a in actions]
+    previous = np.hstack([state, _features(reader.observations(rows - 1)[:, :MAX_WIDTH])])
+    gains = [
+        _explained_variance(np.hstack([known, action]), change) - _explained_variance(known, change)
+        for known, action in zip((previous, state, state), actions, strict=True)
+    ]
+    if _only_reacts(actions[2], state, _features(next_observations)):
+        gains[2] = np.zeros_like(gains[2])
     # The squared action: many rewards hold a quadratic control cost.
     features = np.hstack([state, _features(next_observations), actions[1], actions[1] ** 2])
     rewards = [_standardize(data.rewards[rows + lag][:, None]) for lag in LAGS]
@@ -58,6 +68,19 @@ def compute_misalignment(reader: BlockReader) -> Misalignment | None:
         action_r2_gain=[float(gain.max(initial=0.0)) for gain in gains],
         reward_r2=[float(score.max(initial=0.0)) for score in scores],
     )
+
+
+def _only_reacts(following: Array, state: Array, next_state: Array) -> bool:
+    """Return True if the following row's action depends on its observation, not on the transition.
+
+    It then explains the change of the observation because it answers the new one; an action that
+    was logged a step late is known better from both observations than from the new one alone.
+    """
+    actions = _standardize(following)
+    alone = _explained_variance(next_state, actions)
+    both = _explained_variance(np.hstack([next_state, state]), actions)
+    unexplained = np.maximum(1 - alone, MIN_UNEXPLAINED)
+    return bool(((both - alone) / unexplained < MIN_TRANSITION_SHARE).all())
 
 
 def _inner_rows(reader: BlockReader) -> Array:

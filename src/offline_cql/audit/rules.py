@@ -18,8 +18,10 @@ MIN_R2 = 0.05  # of an action in another row; below, the fit cannot tell
 MIN_REWARD_R2 = 0.5  # of a reward in another row
 SHIFT_FACTOR = 1.5  # the other row must explain so many times as much, or leave so much less
 FAR_OUTLIER_STD = 50.0  # standard deviations that make outliers a warning
+FLOAT32_ROUNDING = 1e-6  # std / |mean|
 SPARSE_REWARD = 0.05  # share of steps with a reward
 MIN_VALUE, MAX_VALUE, SUGGESTED_VALUE = 0.3, 3_000.0, 100.0  # order of magnitude of critic values
+MANY_CHOICES = 20  # of whole numbers, which may be amounts
 NARROW = 0.1  # of the bounds of an action
 SATURATED = 0.5  # share of the steps at the bounds of an action
 LONGEST_SHARE = 0.05  # of the episodes have the largest length if there is a time limit
@@ -226,10 +228,17 @@ def observation_outliers(statistics: DatasetStatistics) -> Result:
 
 @rule("warning", "subtract a constant from the column before logging it, or leave it out")
 def observation_nearly_constant(statistics: DatasetStatistics) -> Result:
-    """Detect columns whose variation is lost in float32."""
-    names = _columns(statistics, "nearly_constant")
-    text = "columns vary by less than a millionth of their size, which float32 rounds away"
-    return f"{text}: {names}" if names else None
+    """Detect columns whose variation is small against their size."""
+    columns = [c for c in statistics.observations.columns if c.nearly_constant]
+    if not columns:
+        return None
+    names = join_names([c.name for c in columns])
+    least = min(c.std / abs(c.mean) for c in columns)
+    lost = ", of which float32 rounds away most" if least < FLOAT32_ROUNDING else ""
+    return (
+        f"columns hardly vary: {names}; a value that is 1% of the mean off is at least 100 "
+        f"standard deviations off for the policy{lost}"
+    )
 
 
 @rule("note", "none needed: a constant column has no effect")
@@ -316,6 +325,37 @@ def action_constant(statistics: DatasetStatistics) -> Result:
         return f"every action is constant; {consequence}"
     message = f"action dimensions are constant: {join_names(constant)}; {consequence}"
     return {"level": "warning", "message": message} if constant else None
+
+
+@rule("warning")
+def action_kind(statistics: DatasetStatistics) -> Result:
+    """Detect actions that may be of the other kind: amounts with few values, choices with many."""
+    identity, actions = statistics.identity, statistics.actions
+    if not identity.action_kind_inferred:
+        return None
+    if identity.discrete:
+        names = [action.name for action in actions.discrete_actions]
+        if len(names) <= MANY_CHOICES or not all(map(_is_whole, names)):
+            return None
+        return {
+            "message": f"{len(names)} whole numbers, {names[0]} … {names[-1]}, are taken as "
+            "separate choices, without an order",
+            "remedy": "set dataset.columns.discrete=false if they are amounts, as a dose is; =true "
+            "if they are choices",
+        }
+    few = [f"{d.name} ({d.distinct} values)" for d in actions.dimensions if d.distinct]
+    if not few:
+        return None
+    return {
+        "message": f"actions with few values are taken as amounts: {join_names(few)}; the policy "
+        "may serve any number between",
+        "remedy": "set dataset.columns.discrete=false if they are amounts; log the index of the "
+        "value (0, 1, …) if they are choices",
+    }
+
+
+def _is_whole(name: str) -> bool:
+    return name.removeprefix("-").isdecimal()
 
 
 @rule(

@@ -37,7 +37,10 @@ FULL_PASSES = 4  # passes over all rows for which a full audit reports progress
 
 @dataclass(frozen=True)
 class Identity:
-    """Name, content hash, size and spaces of the data set."""
+    """Name, content hash, size and spaces of the data set.
+
+    action_kind_inferred: a column's type, and no setting, made the actions discrete or continuous.
+    """
 
     dataset_id: str
     sha256: str
@@ -49,6 +52,7 @@ class Identity:
     images: bool
     action_low: list[float]
     action_high: list[float]
+    action_kind_inferred: bool
 
 
 @dataclass(frozen=True)
@@ -122,7 +126,7 @@ def compute_statistics(
         format=FORMAT,
         short=short,
         rows_read=reader.size,
-        identity=_identity(transitions),
+        identity=_identity(transitions, dataset),
         repairs=dict(transitions.repairs),
         split=SplitSummary(
             training_episodes=len(split.training),
@@ -145,7 +149,7 @@ def compute_statistics(
     )
 
 
-def _identity(transitions: Transitions) -> Identity:
+def _identity(transitions: Transitions, dataset: DatasetConfig) -> Identity:
     spaces = transitions.spaces
     return Identity(
         dataset_id=transitions.dataset_id,
@@ -158,4 +162,5 @@ def _identity(transitions: Transitions) -> Identity:
         images=transitions.images is not None,
         action_low=list(spaces.action_low),
         action_high=list(spaces.action_high),
+        action_kind_inferred=dataset.columns is not None and dataset.columns.discrete is None,
     )

@@ -40,6 +40,7 @@ from offline_cql.transitions import Spaces, Transitions
 ONNX, JSON = "policy.onnx", "policy.json"
 FORMAT = 1
 N_CHECKED = 1_000  # observations
+N_CHUNK = 65_536  # observations read at a time
 VERSIONS = ("offline-cql", "torch", "onnxscript", "onnxruntime")
 
 
@@ -115,6 +116,7 @@ def describe_interface(
         shape = ["batch"] if spaces.discrete else ["batch", spaces.action_dim]
         inputs.append({"name": name, "shape": shape, "distribution": distribution})
     env = simulator_settings(run.env, run.dataset)
+    low, high = observation_range(transitions) if transitions else ([], [])
     normalization = "(observation - mean) / std of the training data, inside the file"
     return {
         "format": FORMAT,
@@ -128,6 +130,8 @@ def describe_interface(
             "shift": env.observation_shift,
             "columns": env.observation_columns,
             "constants": env.observation_constants,
+            "low": low,
+            "high": high,
             "normalization": normalization if run.network.normalize_observations else "none",
         },
         "action": {
@@ -138,6 +142,15 @@ def describe_interface(
             "names": list(transitions.action_names) if transitions else [],
         },
     }
+
+
+def observation_range(transitions: Transitions) -> tuple[list[float], list[float]]:
+    """Return the smallest and the largest value of each observation column in the data."""
+    starts = range(0, len(transitions), N_CHUNK)
+    parts = [transitions.observations[start : start + N_CHUNK] for start in starts]
+    low = np.min([part.min(axis=0) for part in parts], axis=0)
+    high = np.max([part.max(axis=0) for part in parts], axis=0)
+    return low.astype(float).tolist(), high.astype(float).tolist()
 
 
 def describe_origin(

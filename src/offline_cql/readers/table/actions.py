@@ -27,6 +27,7 @@ from offline_cql.readers.table.values import (
 from offline_cql.transitions import Spaces
 
 MAX_CATEGORIES = 1_000
+FEW_VALUES = 20  # as many different whole numbers may be choices
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,13 +55,14 @@ class Actions:
         """Return continuous actions [T, A], or discrete ones [T]."""
         if not self.discrete:
             return matrix(chunk, self.columns)
-        (name,) = self.columns
         if self.categories is None:
+            (name,) = self.columns
             return integers(chunk, name).to_numpy()  # type: ignore[no-any-return]
-        values = _category_values(chunk, name, self.categories.type)
+        values = _choices(chunk, self.columns, self.categories.type)
         codes = pc.index_in(values, value_set=self.categories)
         is_null = codes.is_null().to_numpy(zero_copy_only=False)
-        chunk.refuse(name, is_null, lambda row: "the file changed while it was read")
+        fault = "the file changed while it was read"
+        chunk.refuse(self.columns[0], is_null, lambda row: fault)
         return codes.to_numpy()  # type: ignore[no-any-return]
 
 
@@ -77,14 +79,14 @@ def simulator_actions(columns: tuple[str, ...], spaces: Spaces, types: list[Any]
 
 
 def is_discrete(columns: ColumnsConfig, names: tuple[str, ...], types: list[Any]) -> bool:
-    """Return True if actions are discrete: by the settings, or by the type of a single column."""
+    """Return True if actions are discrete: by the settings, or by the types of the columns.
+
+    By type: a single column of integers, text or booleans, or several columns of text.
+    """
     if columns.discrete is False:
         return False
-    if columns.discrete and len(names) > 1:
-        raise DataError(
-            f"dataset.columns.discrete=true needs one action column, not {', '.join(names)}"
-        )
-    discrete = columns.discrete or (len(names) == 1 and is_category(types[0]))
+    by_type = is_category(types[0]) if len(names) == 1 else all(map(is_text, types))
+    discrete = columns.discrete or by_type
     if discrete and columns.action_low is not None:
         raise DataError(
             f"{columns.setting('action_low')} has no effect: {names[0]} ({plain_type(types[0])}) "
@@ -93,28 +95,33 @@ def is_discrete(columns: ColumnsConfig, names: tuple[str, ...], types: list[Any]
     return bool(discrete)
 
 
-def discrete_actions(name: str, chunks: Iterable[Chunk], path: str) -> Actions:
-    """Return one action per distinct value of a column, in sorted order."""
+def discrete_actions(names: tuple[str, ...], chunks: Iterable[Chunk], path: str) -> Actions:
+    """Return one action per distinct value, or combination of values, in sorted order."""
     distinct: Any = None
+    text = f"column {', '.join(names)}"
     for chunk in chunks:
         arrow_type = None if distinct is None else distinct.type
-        values = pc.unique(_category_values(chunk, name, arrow_type))
+        values = pc.unique(_choices(chunk, names, arrow_type))
         distinct = values if distinct is None else pc.unique(pa.concat_arrays([distinct, values]))
         if len(distinct) > MAX_CATEGORIES:
             raise DataError(
-                f"{chunk.path}: column {name} has more than {MAX_CATEGORIES:,} distinct actions; "
+                f"{chunk.path}: {text} has more than {MAX_CATEGORIES:,} distinct actions; "
                 "for continuous ones set dataset.columns.discrete=false"
             )
     if distinct is None or len(distinct) < 2:
         fault = f"is always {format_entry(distinct, 0)}" if distinct else "has no rows"
-        raise DataError(f"{path}: column {name} {fault}: two actions are the minimum")
-    return Actions((name,), True, distinct.take(pc.array_sort_indices(distinct)))
+        raise DataError(f"{path}: {text} {fault}: two actions are the minimum")
+    return Actions(names, True, distinct.take(pc.array_sort_indices(distinct)))
 
 
 def continuous_actions(
     columns: ColumnsConfig, names: tuple[str, ...], chunks: Iterable[Chunk], path: str
 ) -> Actions:
-    """Return actions with the bounds of the settings, or the extremes of each column."""
+    """Return actions with the bounds of the settings, or the extremes of each column.
+
+    Raises DataError for columns that may hold choices, unless dataset.columns.discrete or bounds
+    say that they do not: a policy with continuous actions would serve 0.85 of a choice.
+    """
     if columns.action_low is not None and columns.action_high is not None:
         if len(columns.action_low) != len(names):
             raise DataError(
@@ -123,10 +130,16 @@ def continuous_actions(
             )
         return Actions(names, False, None, tuple(columns.action_low), tuple(columns.action_high))
     low, high = np.full(len(names), np.inf), np.full(len(names), -np.inf)
+    distinct = [np.empty(0)] * len(names)  # at most FEW_VALUES + 1 of each column
     for chunk in chunks:
         values = matrix(chunk, names)
         if len(values):
             low, high = np.minimum(low, values.min(axis=0)), np.maximum(high, values.max(axis=0))
+        for k, known in enumerate(distinct):
+            if len(known) <= FEW_VALUES:
+                distinct[k] = np.union1d(known, values[:, k])[: FEW_VALUES + 1]
+    if columns.discrete is None:
+        _refuse_choices(names, distinct, path)
     for name, smallest, largest in zip(names, low, high, strict=True):
         if not smallest < largest:
             fault = f"is always {smallest:g}" if smallest == largest else "has no rows"
@@ -135,6 +148,31 @@ def continuous_actions(
                 "the bounds by dataset.columns.action_low and action_high"
             )
     return Actions(names, False, None, tuple(low.tolist()), tuple(high.tolist()))
+
+
+def _refuse_choices(names: tuple[str, ...], distinct: list[Array], path: str) -> None:
+    """Raise DataError for a column of few whole numbers; distinct: values of each column."""
+    for name, values in zip(names, distinct, strict=True):
+        if 2 <= len(values) <= FEW_VALUES and (values == np.rint(values)).all():
+            raise DataError(
+                f"{path}: column {name} holds {len(values)} whole numbers "
+                f"({', '.join(f'{value:g}' for value in values[:5])}"
+                f"{', …' if len(values) > 5 else ''}), which may be choices or amounts: set "
+                "dataset.columns.discrete=true for choices"
+                f"{' (one action per combination)' if len(names) > 1 else ''}, or "
+                "dataset.columns.discrete=false for amounts"
+            )
+
+
+def _choices(chunk: Chunk, names: tuple[str, ...], arrow_type: Any) -> Any:
+    """Return the values of a column; of several, their combination as text: `a=0, b=1`."""
+    if len(names) == 1:
+        return _category_values(chunk, names[0], arrow_type)
+    parts = []
+    for name in names:
+        values = _category_values(chunk, name, None).cast(pa.string())
+        parts.append(pc.binary_join_element_wise(f"{name}=", values, ""))
+    return pc.binary_join_element_wise(*parts, ", ")
 
 
 def _category_values(chunk: Chunk, name: str, arrow_type: Any) -> Any:

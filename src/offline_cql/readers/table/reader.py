@@ -124,7 +124,7 @@ class TableReader:
                     )
             return simulator_actions(names, self.simulator, types)
         if is_discrete(self.columns, names, types):
-            return discrete_actions(names[0], self._chunks([names[0]], ()), self.path)
+            return discrete_actions(names, self._chunks(list(names), ()), self.path)
         numeric = self._chunks(list(names), names)
         return continuous_actions(self.columns, names, numeric, self.path)
 
