@@ -49,6 +49,7 @@ def main() -> None:
         fit.fit(config, folder, transitions, state=None, rank=rank)
         state = {"agent": agents[-1].state_dict(), "noise": agents[-1].noise.get_state()}
         torch.save({**state, "wrote": list(wrote)}, folder / f"rank-{rank}.pt")
+    torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":

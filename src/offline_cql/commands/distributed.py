@@ -54,6 +54,8 @@ def forward_signals(process: "subprocess.Popen[bytes]") -> Iterator[None]:
 
 
 def main() -> None:
+    import torch
+
     from offline_cql.commands.fit import fit
     from offline_cql.commands.load_data import load_transitions
     from offline_cql.commands.load_run import load_config
@@ -66,6 +68,8 @@ def main() -> None:
     # Rank 0 locks the folder, because it may outlive the process that launched it.
     with locked(folder) if rank == 0 else nullcontext():
         fit(config, folder, transitions, state=state, rank=rank)
+    # Its threads would abort the process if they still ran when Python ends: exit code -6.
+    torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":
