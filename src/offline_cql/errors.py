@@ -5,6 +5,8 @@ because it reports a mistake in the code.
 """
 
 import signal
+from collections.abc import Mapping
+from typing import Any
 
 
 class ConfigError(Exception):
@@ -54,15 +56,19 @@ class IncompleteRunError(Exception):
 
 
 class DivergedError(Exception):
-    """A loss, a gradient or a weight is NaN or infinite."""
+    """A loss, a gradient or a weight is not finite, or values are far above any possible return.
+
+    batch: the arrays of the update's batch by name, if it is known.
+    """
 
     exit_code = 1
 
-    def __init__(self, update: int, names: list[str]) -> None:
+    def __init__(self, update: int, reason: str, *, batch: Mapping[str, Any] | None = None) -> None:
         super().__init__(
-            f"update {update}: {', '.join(names)} is not finite; "
-            "lower cql.critic_learning_rate or dataset.reward_scale"
+            f"update {update}: {reason}; lower cql.critic_learning_rate (bc.learning_rate of "
+            "behavior cloning) or dataset.reward_scale"
         )
+        self.batch = batch
 
 
 class PreemptedError(Exception):

@@ -6,8 +6,9 @@ It may set scheduled values before an update (`update_schedules`) and change par
 the optimizer's step (`after_step`).
 """
 
+import math
 from abc import abstractmethod
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, NoReturn
 
 import numpy as np
 import pytorch_lightning as pl
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from offline_cql.agents.cuda_graph import GraphedUpdate
 from offline_cql.agents.distributions import TanhGaussian
 from offline_cql.config import NetworkConfig
+from offline_cql.errors import DivergedError
 from offline_cql.networks import ActionBounds, ObservationStatistics, TanhGaussianActor
 from offline_cql.random_streams import RandomStream
 from offline_cql.transitions import Batch, Spaces
@@ -34,12 +36,36 @@ class Policy(NamedTuple):
     kind: Literal["tanh_gaussian", "categorical", "greedy"]
 
 
+class BlockNotes(NamedTuple):
+    """What the updates of a block note on the device, float32 scalars: read once, at its end."""
+
+    not_finite: Tensor  # 1.0 from the first update whose loss or gradient is NaN or infinite
+    finite_updates: Tensor  # before it
+    largest: Tensor  # Q of a logged action, or target
+    one: Tensor
+
+    @classmethod
+    def on(cls, device: torch.device) -> "BlockNotes":
+        """Return the notes of a block before its first update."""
+        values = (0.0, 0.0, -math.inf, 1.0)
+        return cls(*(torch.tensor(value, device=device) for value in values))
+
+    def clear(self) -> None:
+        """Forget the last block, in place: a replayed CUDA graph writes to the same memory."""
+        self.not_finite.zero_()
+        self.finite_updates.zero_()
+        self.largest.fill_(-math.inf)
+
+
 class Agent(pl.LightningModule):
     """An algorithm with its networks. One Lightning training step runs a block of updates.
 
     precision "bf16" computes hidden layers in bfloat16; log_every: updates between two rows of
     metrics; capture: replay updates as a CUDA graph. Initial weights are drawn from torch's global
     generator.
+
+    No loss or gradient that is NaN or infinite reaches a weight: from the first one on, the
+    optimizer skips its steps, and the block ends with DivergedError.
     """
 
     def __init__(
@@ -64,6 +90,8 @@ class Agent(pl.LightningModule):
         self.graphed_update: GraphedUpdate | None = None
         self.resume_state: dict[str, Any] | None = None
         self.last_metrics: dict[str, Tensor] = {}
+        self.noted = BlockNotes.on(torch.device("cpu"))
+        self.largest_value, self.value_bonus = -math.inf, 0.0  # of the last block
 
     @abstractmethod
     def compute_losses(
@@ -111,18 +139,25 @@ class Agent(pl.LightningModule):
 
     # -- the block ------------------------------------------------------------------------------
 
-    def training_step(self, block: Batch, _index: int) -> None:
-        """Run K updates: every tensor of the block is [K, B, …], with B states per rank."""
+    def training_step(self, block: Batch, index: int) -> None:
+        """Run K updates: every tensor of the block is [K, B, …], with B states per rank.
+
+        Metrics are logged every `log_every` updates and after the last. Raises DivergedError.
+        """
         # The optimizer itself, not Lightning's wrapper: the wrapper costs 0.1 ms per update.
         optimizer = self.optimizers(use_pl_optimizer=False)
         assert isinstance(optimizer, torch.optim.Optimizer)
-        for k in range(len(block.reward)):
-            self.update(Batch(*(tensor[k] for tensor in block)), optimizer)
+        batches = [Batch(*tensors) for tensors in zip(*block, strict=True)]
+        last_block = index + 1 == self.trainer.num_training_batches
+        self.noted.clear()
+        for batch in batches:
+            self.update(batch, optimizer, last=last_block and batch is batches[-1])
+        self.end_block(batches)
 
-    def update(self, batch: Batch, optimizer: torch.optim.Optimizer) -> None:
+    def update(self, batch: Batch, optimizer: torch.optim.Optimizer, *, last: bool = False) -> None:
         """Run one update; replay its CUDA graph if there is one, except when metrics are logged."""
         self.update_schedules(optimizer)
-        log_metrics = (self.updates + 1) % self.log_every == 0
+        log_metrics = last or (self.updates + 1) % self.log_every == 0
         if self.graphed_update is None or log_metrics:
             self.step(batch, optimizer, log_metrics=log_metrics)
         else:
@@ -136,12 +171,61 @@ class Agent(pl.LightningModule):
         loss, metrics = self.compute_losses(batch, log_metrics=log_metrics)
         optimizer.zero_grad(set_to_none=True)
         self.manual_backward(loss)
+        self.check_finite(loss, optimizer)
         if log_metrics:
             self.last_metrics = (
                 metrics | {"loss/total": loss.detach()} | self.gradient_norms(optimizer)
             )
-        optimizer.step()
+        optimizer.step()  # does nothing if its found_inf is 1
         self.after_step()
+
+    def check_finite(self, loss: Tensor, optimizer: torch.optim.Optimizer) -> None:
+        """Let the optimizer skip its step if the loss or a gradient is not finite: no wait."""
+        noted = self.noted
+        gradients = [
+            p.grad
+            for group in optimizer.param_groups
+            for p in group["params"]
+            if p.grad is not None
+        ]
+        # What torch.amp's GradScaler runs, with the scale 1: it leaves the gradients as they are.
+        torch._amp_foreach_non_finite_check_and_unscale_(
+            [loss.detach(), *gradients], noted.not_finite, noted.one
+        )
+        noted.finite_updates.add_(noted.one).sub_(noted.not_finite)
+
+    def note_values(self, q_logged: Tensor, target: Tensor) -> None:
+        """Note the largest Q of a logged action and the largest target, without a wait."""
+        largest = torch.maximum(q_logged.detach().max(), target.max()).float()
+        torch.maximum(self.noted.largest, largest, out=self.noted.largest)
+
+    def bonus(self) -> Tensor:
+        """Return what the loss may add to a value per step, beyond the rewards; 0 by default."""
+        return torch.zeros((), device=self.device)
+
+    def end_block(self, batches: list[Batch]) -> None:
+        """Read what the updates of a block noted: the only wait for the device.
+
+        Raises DivergedError with the first batch whose update was not finite, on any rank.
+        """
+        noted = self.noted
+        values = torch.stack([noted.finite_updates, -noted.largest, -self.bonus().float()])
+        if self.world_size > 1:
+            torch.distributed.all_reduce(values, torch.distributed.ReduceOp.MIN)
+        done, largest, bonus = values.tolist()
+        self.largest_value, self.value_bonus = -largest, -bonus
+        if done < len(batches):
+            self.raise_diverged(batches, int(done))
+
+    def raise_diverged(self, batches: list[Batch], done: int) -> NoReturn:
+        """Raise DivergedError for the update after `done` updates of the block."""
+        with torch.no_grad():  # the weights are still those before that update
+            _, metrics = self.compute_losses(batches[done], log_metrics=True)
+        names = [name for name, value in metrics.items() if not value.isfinite().all()]
+        batch = {name: tensor.cpu().numpy() for name, tensor in batches[done]._asdict().items()}
+        update = self.updates - len(batches) + done + 1
+        reason = f"{', '.join(names or ['a gradient'])} is not finite"
+        raise DivergedError(update, reason, batch=batch)
 
     @staticmethod
     def gradient_norms(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -155,6 +239,8 @@ class Agent(pl.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         optimizer = torch.optim.Adam(self.parameter_groups(), fused=True, capturable=self.capture)
+        self.noted = BlockNotes.on(self.device)
+        optimizer.found_inf = self.noted.not_finite  # type: ignore[attr-defined]
         if self.resume_state is not None:
             optimizer.load_state_dict(self.resume_state["optimizer"])
         if self.capture:  # a CUDA graph reads learning rates from tensors, which are set in place

@@ -178,6 +178,7 @@ class ContinuousCQL(Agent):
         else:
             q = self.critic(observation, logged)
         td = losses.critic_td_loss(q[..., 0], target)
+        self.note_values(q[..., 0], target)
         if not penalized and not log_metrics:
             return td, {}
         if not penalized:  # plain SAC evaluates proposals for the metrics only
@@ -339,6 +340,13 @@ class ContinuousCQL(Agent):
             "q_policy": q[..., 1].mean(dim=0),
             **dist.policy_metrics(batch),
         }
+
+    def bonus(self) -> Tensor:
+        """Return the penalty's largest push, plus the largest entropy bonus of the target."""
+        push = self.penalty.largest_push()
+        if self.cql.backup != "entropy":
+            return push
+        return push + self.log_temperature.detach().exp() * self.spaces.action_dim * math.log(2)
 
     @torch.no_grad()
     def after_step(self) -> None:

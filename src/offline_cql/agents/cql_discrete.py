@@ -69,6 +69,7 @@ class DiscreteCQL(Agent):
         target = self.bellman_target(batch, draw=self.cql.target_critics)
         q_logged = losses.action_value(q, batch.action)
         td = losses.critic_td_loss(q_logged, target)
+        self.note_values(q_logged, target)
         gap = self.gap(q, batch)
         total = td + self.penalty.loss(gap)
         if not log_metrics:
@@ -120,6 +121,9 @@ class DiscreteCQL(Agent):
             "q_policy": losses.action_value(q, minimum.argmax(dim=1)).mean(dim=0),
             **Categorical(minimum / self.cql.gap_temperature).policy_metrics(batch),
         }
+
+    def bonus(self) -> Tensor:
+        return self.penalty.largest_push()
 
     @torch.no_grad()
     def after_step(self) -> None:

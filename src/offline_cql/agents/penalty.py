@@ -54,6 +54,14 @@ class ConservativePenalty(nn.Module):
             multiplier, gap.detach(), alpha=alpha, target_gap=target_gap
         )
 
+    def largest_push(self) -> Tensor:
+        """Return how far the penalty raises the Q of a logged action at most, per step.
+
+        (Q − y)² + weight · (soft maximum − Q) is smallest at Q <= y + weight / 2.
+        """
+        weight = self.alpha * self.log_multiplier.detach().exp() if self.lagrange else self.alpha
+        return weight / 2
+
     def metrics(self) -> dict[str, Tensor]:
         """Return alpha and the multiplier, by the names of docs/metrics.md."""
         values = {"cql/alpha": self.alpha.clone()}

@@ -93,4 +93,4 @@ def raise_unless_finite(agent: Agent) -> None:
     """Raise DivergedError if a weight is NaN or infinite, so that every checkpoint is usable."""
     names = [name for name, value in agent.state_dict().items() if not value.isfinite().all()]
     if names:
-        raise DivergedError(agent.updates, names)
+        raise DivergedError(agent.updates, f"{', '.join(names)} is not finite")

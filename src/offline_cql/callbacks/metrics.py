@@ -1,10 +1,11 @@
 """Training metrics: one row of metrics.csv per logging point, sent to the loggers too.
 
 This is the only place that reads metrics off the device, averages them over the ranks and checks
-that they are finite. The equation of each metric is in docs/metrics.md.
+that they are finite and possible. The equation of each metric is in docs/metrics.md.
 """
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -14,16 +15,26 @@ from torch import Tensor
 from offline_cql.agents import Agent
 from offline_cql.callbacks.agent_callback import AgentCallback, log_metrics
 from offline_cql.callbacks.timer import Timer
+from offline_cql.data.returns import ValueRange
 from offline_cql.errors import DivergedError
+from offline_cql.render.message import print_message
 from offline_cql.runs.folder import METRICS, CsvFile
+
+# How far values may leave the possible range, in units of its width.
+WARNING_MARGIN, DIVERGED_MARGIN = 0.1, 1.0
 
 
 class MetricsWriter(AgentCallback):
-    """Write metrics.csv and feed the loggers; stop a run whose metrics are not finite."""
+    """Write metrics.csv and feed the loggers; stop a run that diverged.
 
-    def __init__(self, folder: Path, timer: Timer) -> None:
+    Values outside the range that the rewards allow are a warning, once; far above it they end the
+    run. Below it they never do: the penalty lowers values without a bound.
+    """
+
+    def __init__(self, folder: Path, timer: Timer, possible: ValueRange) -> None:
         self.file = CsvFile(folder / METRICS)
-        self.timer = timer
+        self.timer, self.possible = timer, possible
+        self.warned = False
         self.latest: dict[str, float] = {}
         self.last_update, self.last_seconds = 0, 0.0
 
@@ -33,6 +44,7 @@ class MetricsWriter(AgentCallback):
 
     def after_block(self, trainer: pl.Trainer, agent: Agent) -> None:
         if not agent.last_metrics:
+            self.check_largest(trainer, agent)
             return
         values = reduce_over_ranks(agent.last_metrics, trainer)
         agent.last_metrics = {}
@@ -42,7 +54,37 @@ class MetricsWriter(AgentCallback):
         log_metrics(trainer, self.latest, update=agent.updates)
         not_finite = [name for name, value in values.items() if not math.isfinite(value)]
         if not_finite:
-            raise DivergedError(agent.updates, not_finite)
+            raise DivergedError(agent.updates, f"{', '.join(not_finite)} is not finite")
+        self.check_largest(trainer, agent)
+        self.check_mean(trainer, agent, values)
+
+    def check_largest(self, trainer: pl.Trainer, agent: Agent) -> None:
+        """Warn of, or stop at, a Q of a logged action or a target that no policy can have."""
+        low, high, horizon = self.possible
+        value, limit = agent.largest_value, high + agent.value_bonus * horizon
+        if value > limit + DIVERGED_MARGIN * (high - low):
+            reason = f"Q = {value:.3g}, where rewards and penalty allow {limit:.3g} at most"
+            raise DivergedError(agent.updates, reason)
+        if value > limit + WARNING_MARGIN * (high - low):
+            self.warn(trainer, agent, f"Q = {value:.3g} is above the largest possible {limit:.3g}")
+
+    def check_mean(self, trainer: pl.Trainer, agent: Agent, metrics: Mapping[str, float]) -> None:
+        """Warn if the mean Q of the logged actions is below every possible return."""
+        low, high, _ = self.possible
+        value = metrics.get("critic/q_logged", 0.0)
+        if value < low - WARNING_MARGIN * (high - low):
+            self.warn(
+                trainer, agent, f"mean Q = {value:.3g} is below the smallest return {low:.3g}"
+            )
+
+    def warn(self, trainer: pl.Trainer, agent: Agent, text: str) -> None:
+        """Print the first warning of a run."""
+        if trainer.is_global_zero and not self.warned:
+            print_message(
+                f"warning: update {agent.updates:,}: {text}; "
+                "lower cql.alpha or cql.critic_learning_rate"
+            )
+        self.warned = True
 
     def measure_speed(self, updates: int) -> float:
         """Return the updates per second since the last call."""

@@ -13,6 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, Checkpoint
@@ -37,9 +38,10 @@ from offline_cql.data.module import TransitionDataModule
 from offline_cql.data.split import Split, split_episodes
 from offline_cql.data.statistics import observation_statistics, return_scale
 from offline_cql.data.validation import validation_steps
+from offline_cql.errors import DivergedError
 from offline_cql.io import read_json, write_json
 from offline_cql.runs.checkpoint import check_complete
-from offline_cql.runs.folder import METADATA, RESULT
+from offline_cql.runs.folder import METADATA, RESULT, diverged_batch
 from offline_cql.runs.result import describe_stop
 from offline_cql.simulation.evaluation import Score, behavior_return
 from offline_cql.transitions import Transitions
@@ -87,7 +89,7 @@ def fit(
     data = make_data_module(config, dataset, start=agent.updates)
 
     timer = Timer()
-    metrics = MetricsWriter(folder, timer)
+    metrics = MetricsWriter(folder, timer, dataset.value_range)
     evaluation = make_evaluation(config, folder, timer)
     checkpoints = CheckpointCallback(
         folder,
@@ -118,6 +120,8 @@ def fit(
             check_complete(folder, done=agent.updates, updates=updates)
     except BaseException as reason:
         stop = reason
+        if isinstance(reason, DivergedError) and reason.batch is not None:
+            np.savez(folder / diverged_batch(rank), **reason.batch)
         raise
     finally:
         if rank == 0:

@@ -10,7 +10,12 @@ import torch
 from torch import Tensor
 
 from offline_cql.config import DatasetConfig
-from offline_cql.data.returns import continued_returns, episode_weights, n_step_returns
+from offline_cql.data.returns import (
+    continued_returns,
+    episode_weights,
+    n_step_returns,
+    value_range,
+)
 from offline_cql.data.split import Split
 from offline_cql.data.statistics import reward_scale
 from offline_cql.transitions import Batch, Transitions
@@ -57,11 +62,13 @@ class TransitionDataset:
                 share=cloning_share,
             )
             self.cloning_weight = torch.from_numpy(weights[transitions.episodes]).float()
+        discounts = gamma * (1.0 - terminated)
         if n_step > 1:
-            reward, discount, last = n_step_returns(
+            rewards, discounts, last = n_step_returns(
                 rewards, terminated, ends, gamma=gamma, n=n_step
             )
-            self.n_step = tuple(map(torch.from_numpy, (reward, discount, last)))  # type: ignore[assignment]
+            self.n_step = tuple(map(torch.from_numpy, (rewards, discounts, last)))  # type: ignore[assignment]
+        self.value_range = value_range(rewards, discounts)
 
     def single_steps(self, rows: npt.NDArray[np.int64]) -> TransitionDataset:
         """Return the dataset of other rows of the same transitions, with one-step rewards."""

@@ -111,3 +111,28 @@ def n_step_returns(
     last = rows + steps - 1
     discount = gamma**steps * (1.0 - terminated[last])
     return NStep(total.astype(np.float32), discount.astype(np.float32), last)
+
+
+class ValueRange(NamedTuple):
+    """The values that rewards and discounts allow: `low` <= 0 <= `high`, in reward units.
+
+    horizon: the sum of the discounts of an endless episode, so that b more per step adds at most
+    b · horizon.
+    """
+
+    low: float
+    high: float
+    horizon: float
+
+
+def value_range(reward: Array, discount: Array) -> ValueRange:
+    """Return the range in which all values lie, whatever the policy, and 0.
+
+    A value v with r + d · v <= v for every transition is above all values: v = max r / (1 − d).
+    Likewise below; 0, where new networks start, is always inside. reward, discount [N], discount
+    in [0, 1).
+    """
+    horizons = 1.0 / (1.0 - discount.astype(np.float64))
+    values = reward * horizons
+    low, high = min(float(values.min()), 0.0), max(float(values.max()), 0.0)
+    return ValueRange(low, high, float(horizons.max()))

@@ -41,6 +41,11 @@ def policy_path(folder: Path, updates: int) -> Path:
     return folder / CHECKPOINTS / f"{updates}.ckpt"
 
 
+def diverged_batch(rank: int) -> str:
+    """Return the name of the file with the batch on which a run diverged, this rank's part."""
+    return "diverged_batch.npz" if rank == 0 else f"diverged_batch-{rank}.npz"
+
+
 def saved_updates(folder: Path) -> list[int]:
     """Return the numbers of updates of a run's training states, ascending."""
     return _updates_in(folder / RESUME)
