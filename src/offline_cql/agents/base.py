@@ -139,25 +139,24 @@ class Agent(pl.LightningModule):
 
     # -- the block ------------------------------------------------------------------------------
 
-    def training_step(self, block: Batch, index: int) -> None:
+    def training_step(self, block: Batch, _index: int) -> None:
         """Run K updates: every tensor of the block is [K, B, …], with B states per rank.
 
-        Metrics are logged every `log_every` updates and after the last. Raises DivergedError.
+        Raises DivergedError.
         """
         # The optimizer itself, not Lightning's wrapper: the wrapper costs 0.1 ms per update.
         optimizer = self.optimizers(use_pl_optimizer=False)
         assert isinstance(optimizer, torch.optim.Optimizer)
         batches = [Batch(*tensors) for tensors in zip(*block, strict=True)]
-        last_block = index + 1 == self.trainer.num_training_batches
         self.noted.clear()
         for batch in batches:
-            self.update(batch, optimizer, last=last_block and batch is batches[-1])
+            self.update(batch, optimizer)
         self.end_block(batches)
 
-    def update(self, batch: Batch, optimizer: torch.optim.Optimizer, *, last: bool = False) -> None:
+    def update(self, batch: Batch, optimizer: torch.optim.Optimizer) -> None:
         """Run one update; replay its CUDA graph if there is one, except when metrics are logged."""
         self.update_schedules(optimizer)
-        log_metrics = last or (self.updates + 1) % self.log_every == 0
+        log_metrics = (self.updates + 1) % self.log_every == 0
         if self.graphed_update is None or log_metrics:
             self.step(batch, optimizer, log_metrics=log_metrics)
         else:
