@@ -1,6 +1,10 @@
 """Says what is in a data set and what is wrong with it; python audit.py --help says how."""
 
+import signal
 from typing import Any
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C during the imports: an end, no traceback
 
 import hydra
 from omegaconf import DictConfig

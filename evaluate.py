@@ -1,6 +1,10 @@
 """Rolls out the policy of a finished run; python evaluate.py --help says what can be set."""
 
+import signal
 from typing import Any
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C during the imports: an end, no traceback
 
 import hydra
 from omegaconf import DictConfig

@@ -1,6 +1,10 @@
 """Writes the policy of a run as an ONNX file; python export.py --help says how."""
 
+import signal
 from typing import Any
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C during the imports: an end, no traceback
 
 import hydra
 from omegaconf import DictConfig

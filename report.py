@@ -1,6 +1,10 @@
 """Which alpha and checkpoint to ship, and all about many runs; python report.py --help says how."""
 
+import signal
 from typing import Any
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C during the imports: an end, no traceback
 
 import hydra
 from omegaconf import DictConfig

@@ -1,6 +1,10 @@
 """Trains a policy from a fixed data set; python train.py --help says what can be set."""
 
+import signal
 from typing import Any
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C during the imports: an end, no traceback
 
 import hydra
 from omegaconf import DictConfig

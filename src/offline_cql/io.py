@@ -1,22 +1,34 @@
-"""Atomic writes, JSON, and locks between processes."""
+"""Atomic writes, JSON and YAML of others, and locks between processes."""
 
 import contextlib
 import fcntl
 import json
 import os
+import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
-from offline_cql.errors import ConfigError
+import yaml  # type: ignore[import-untyped]
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from offline_cql.errors import ConfigError, DataError
 from offline_cql.render.message import print_message
+
+LARGEST_JSON, LARGEST_CONFIG = 2**26, 2**20  # bytes of a file
+DEEPEST_YAML, MOST_NODES = 50, 10_000  # nested lists and mappings; values, aliases expanded
+MOST_INTERPOLATIONS = 16  # of a config; each may contain two others
+# The content of a JSON object that is read: per key a type, several types, or a nested shape.
+Shape: TypeAlias = Mapping[str, Any]
+NUMBER = (int, float)
 
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file so that it is complete or unchanged: temporary file, flush, rename."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("wb") as file:
+        with located(path), temporary.open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -39,9 +51,147 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(path.read_text())
+def expand_home(path: str, remedy: str) -> Path:
+    """Return a path with ~ replaced; raise ConfigError `…; remedy` for a user without a home."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise ConfigError(f"{path} cannot be found: {error} {remedy}") from error
+
+
+@contextlib.contextmanager
+def located(path: Path) -> Iterator[None]:
+    """Name the file in errors of the operating system about its content, which lack it."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
+
+
+@contextlib.contextmanager
+def remedied(folder: Path, remedy: str) -> Iterator[None]:
+    """Add the remedy to errors of the operating system about a folder, its parents and content."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error.filename, str | bytes):
+            place = Path(os.fsdecode(error.filename)).absolute()
+            if place.is_relative_to(folder.absolute()) or folder.absolute().is_relative_to(place):
+                error.add_note(remedy)
+        raise
+
+
+# --- Files of other origin -----------------------------------------------------------------------
+
+
+def read_bytes(path: Path, *, limit: int | None = None) -> bytes:
+    """Return the content of a regular file. Raises DataError for another kind or a larger file.
+
+    A pipe or a device is not opened for reading: it could wait forever, or never end.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise DataError(f"{path} is not a regular file: replace it by one")
+        if limit is not None and status.st_size > limit:
+            raise DataError(f"{path} has {status.st_size:,} bytes, more than {limit:,}: restore it")
+        with located(path), open(descriptor, "rb", closefd=False) as file:
+            return file.read()
+    finally:
+        os.close(descriptor)
+
+
+def read_json(
+    path: Path, shape: Shape | None = None, *, remedy: str = "restore it"
+) -> dict[str, Any]:
+    """Return the object in a JSON file. Raises DataError, ending in the remedy, for anything else.
+
+    shape: the keys that are needed, with their types.
+    """
+    try:
+        content = json.loads(read_bytes(path, limit=LARGEST_JSON))
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path} is not JSON ({error}): {remedy}") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path} is corrupt (it contains no JSON object): {remedy}")
+    if (key := differing_key(content, shape or {})) is not None:
+        raise DataError(f"{path} is corrupt ({key} is missing or has the wrong type): {remedy}")
     return content
+
+
+def differing_key(content: Any, shape: Shape) -> str | None:
+    """Return the first key of a shape whose value in the content is absent or of another type."""
+    for key, kind in shape.items():
+        value = content.get(key) if isinstance(content, Mapping) else None
+        if isinstance(kind, Mapping) and isinstance(value, Mapping):
+            if (inner := differing_key(value, kind)) is not None:
+                return f"{key}.{inner}"
+        elif isinstance(kind, Mapping) or not isinstance(value, kind):
+            return key
+    return None
+
+
+def read_config(path: Path) -> DictConfig:
+    """Return the mapping in a YAML file; interpolations stay as they are written.
+
+    Raises DataError for anything else, and for what a small file can let grow without bound:
+    aliases, many interpolations, deep nesting.
+    """
+    text = read_bytes(path, limit=LARGEST_CONFIG)
+    if text.count(b"${") > MOST_INTERPOLATIONS:
+        raise DataError(f"{path} has more than {MOST_INTERPOLATIONS} interpolations: restore it")
+    try:
+        if (fault := yaml_fault(text)) is not None:
+            raise DataError(f"{path} is not a config ({fault}): restore it")
+        config = OmegaConf.create(text.decode())
+    except (yaml.YAMLError, OmegaConfBaseException, ValueError, RecursionError) as error:
+        raise DataError(f"{path} is not YAML ({error}): restore it") from error
+    assert isinstance(config, DictConfig)  # yaml_fault names what is no mapping
+    return config
+
+
+def yaml_fault(text: bytes) -> str | None:
+    """Return why a YAML file is refused: no mapping, too deep, or too large with its aliases.
+
+    None for a file that can be loaded.
+    """
+    if text.count(b"[") + text.count(b"{") > MOST_NODES:  # libyaml needs minutes for those
+        return f"more than {MOST_NODES:,} brackets"
+    try:
+        return _node_fault(text)
+    except (yaml.YAMLError, ValueError) as error:
+        return f"it is not YAML: {error}"
+
+
+def _node_fault(text: bytes) -> str | None:
+    """Return what `yaml_fault` returns, from the events of the parser. Raises YAMLError."""
+    sizes: dict[str, int] = {}  # of the nodes with an anchor
+    outer: list[tuple[str | None, int]] = [(None, 0)]  # anchor and size of the nodes that are open
+    for event in yaml.parse(text, Loader=yaml.CSafeLoader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            if len(outer) == 1 and not isinstance(event, yaml.MappingStartEvent):
+                return "it is no mapping"
+            outer.append((event.anchor, 1))
+            continue
+        if isinstance(event, yaml.CollectionEndEvent):
+            anchor, size = outer.pop()
+        elif isinstance(event, yaml.ScalarEvent):
+            if len(outer) == 1 and event.value:
+                return "it is no mapping"
+            anchor, size = event.anchor, 1
+        elif isinstance(event, yaml.AliasEvent):
+            anchor, size = None, sizes.get(event.anchor, 1)
+        else:
+            continue
+        if anchor is not None:
+            sizes[anchor] = size
+        outer[-1] = (outer[-1][0], outer[-1][1] + size)
+        if len(outer) > DEEPEST_YAML or outer[-1][1] > MOST_NODES:
+            return f"more than {MOST_NODES:,} values with its aliases, or {DEEPEST_YAML} levels"
+    return None
 
 
 @contextlib.contextmanager

@@ -26,6 +26,7 @@ from offline_cql.config.unused import LOGGERS
 from offline_cql.errors import ConfigError
 from offline_cql.io import write_json
 
+DATASET = {"dataset": {"id": "sim/a-v0", "sha256": "0"}}
 NETRC = "machine api.wandb.ai login user password {key}\n".format(key="0" * 40)
 
 
@@ -157,7 +158,7 @@ def test_a_configured_group_wins_over_the_name_of_the_grid(tmp_path: Path, monke
     monkeypatch.setattr(
         "offline_cql.commands.fit.make_loggers", lambda _names, info: groups.append(info.group)
     )
-    write_json(tmp_path / "metadata.json", {"wandb_id": "00000001", "grid": "grid"})
+    write_json(tmp_path / "metadata.json", DATASET | {"wandb_id": "00000001", "grid": "grid"})
     for overrides in (["logger.group=mine"], []):
         start_loggers(settings("hardware=cpu", "logger=wandb", *overrides), tmp_path)
     assert groups == ["mine", "grid"]
@@ -339,6 +340,6 @@ def test_mlflow_logs_into_the_run_folder(tmp_path: Path, monkeypatch: Any):
 
 def test_with_csv_alone_no_logger_is_started(tmp_path: Path):
     config = settings("hardware=cpu", "logger=csv")
-    write_json(tmp_path / "metadata.json", {"wandb_id": None, "grid": None})
+    write_json(tmp_path / "metadata.json", DATASET)
     assert start_loggers(config, tmp_path) == []
     assert [path.name for path in tmp_path.iterdir()] == ["metadata.json"]

@@ -293,14 +293,14 @@ def test_the_estimate_belongs_to_the_exported_weights(tmp_path: Path):
     content["checkpoints"] = checkpoints
     write_json(tmp_path / "ope.json", content)
     behavior = estimate(1.0) | {"gamma": 0.9}
-    assert command.read_estimates(tmp_path, 20, sampled=False) == {
+    assert command.describe_estimates(tmp_path, 20, sampled=False) == {
         "estimate": estimate(2.0) | {"gamma": 0.9},
         "behavior_estimate": behavior,
     }
     # Other weights, and a sampled policy: ope.json estimates deterministic ones.
     without = {"estimate": None, "behavior_estimate": behavior}
-    assert command.read_estimates(tmp_path, 40, sampled=False) == without
-    assert command.read_estimates(tmp_path, 20, sampled=True) == without
+    assert command.describe_estimates(tmp_path, 40, sampled=False) == without
+    assert command.describe_estimates(tmp_path, 20, sampled=True) == without
 
 
 @pytest.fixture(scope="module")

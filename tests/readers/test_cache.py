@@ -243,7 +243,7 @@ def test_metadata_that_are_not_json_are_written_again(
     (metadata,) = cache.glob("metadata/*.json")
     metadata.write_text(text)
     assert_equal(load(numbers), first)
-    assert f"warning: {metadata} is not JSON; reading the data again" in capsys.readouterr().err
+    assert f"warning: {metadata} is not JSON (" in capsys.readouterr().err
     assert json.loads(metadata.read_text())["metadata"]["sha256"] == first.sha256
 
 

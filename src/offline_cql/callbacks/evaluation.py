@@ -11,6 +11,7 @@ from offline_cql.agents import Agent
 from offline_cql.callbacks.agent_callback import AgentCallback, log_metrics
 from offline_cql.callbacks.timer import Timer
 from offline_cql.config import EnvConfig, EvaluationConfig
+from offline_cql.errors import DataError
 from offline_cql.runs.folder import EVALUATION, CsvFile
 from offline_cql.simulation.evaluation import EpisodeResult, Score, evaluate, score
 
@@ -52,15 +53,18 @@ def last_score(path: Path, env: EnvConfig) -> Score | None:
     """Return the score of the last evaluation in evaluation.csv; None before the first one."""
     if not path.exists() or not path.stat().st_size:
         return None
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    results = [
-        EpisodeResult(
-            int(row["episode"]), int(row["seed"]), float(row["return"]), int(row["length"])
-        )
-        for row in rows
-        if row["update"] == rows[-1]["update"]
-    ]
+    try:
+        with path.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        results = [
+            EpisodeResult(
+                int(row["episode"]), int(row["seed"]), float(row["return"]), int(row["length"])
+            )
+            for row in rows
+            if row["update"] == rows[-1]["update"]
+        ]
+    except (ValueError, KeyError, TypeError, csv.Error) as error:
+        raise DataError(f"{path} has rows that are no episodes ({error}): restore it") from error
     return score(results, env) if results else None
 
 

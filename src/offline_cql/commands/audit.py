@@ -78,7 +78,7 @@ def write_audit(out: Path, statistics: DatasetStatistics, findings: Sequence[Fin
     """Write audit.json and audit.html to a new folder at `out` and return it."""
     from offline_cql.audit.page import audit_page  # imported late: a run needs no plots
 
-    folder = create_run_dir(out)
+    folder = create_run_dir(out, setting="out")
     write_statistics(folder, statistics, findings)
     write_atomically(folder / HTML, audit_page(statistics, findings).encode())
     return folder

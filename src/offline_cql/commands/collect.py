@@ -1,7 +1,5 @@
 """`python collect.py`: record a data set with a shipped behavior policy or with a run's policy."""
 
-from pathlib import Path
-
 from omegaconf import DictConfig
 
 from offline_cql.commands.load_data import simulator_settings
@@ -9,6 +7,7 @@ from offline_cql.commands.load_run import load_agent
 from offline_cql.commands.tables import key_value_table
 from offline_cql.config import CollectConfig, validate_config
 from offline_cql.errors import ConfigError
+from offline_cql.io import expand_home
 from offline_cql.readers import load
 from offline_cql.readers.minari.store import MinariReader, dataset_path
 from offline_cql.render.command import command
@@ -47,7 +46,7 @@ def record_run(settings: CollectConfig, policy: str) -> str:
     """Record the deterministic policy of `run:FOLDER` as data set sim/<env>/<folder name>-v0."""
     if not policy.startswith(RUN_PREFIX):
         raise ConfigError(f"policy={policy} must be run:FOLDER, for example policy=run:outputs/…")
-    folder = Path(policy.removeprefix(RUN_PREFIX))
+    folder = expand_home(policy.removeprefix(RUN_PREFIX), "write an absolute path")
     run, agent = load_agent(folder)
     if simulator_settings(run.env, run.dataset).id != settings.env.id:
         raise ConfigError(

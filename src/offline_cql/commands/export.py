@@ -14,7 +14,7 @@ from torch import Tensor
 
 from offline_cql.commands.load_data import is_local, simulator_settings
 from offline_cql.commands.load_run import open_run, restore_agent
-from offline_cql.commands.off_policy import load_run_data
+from offline_cql.commands.off_policy import load_run_data, read_estimates
 from offline_cql.commands.tables import key_value_table
 from offline_cql.config import ALGORITHMS, ExportConfig, TrainConfig, validate_config
 from offline_cql.errors import DataError, SimulatorError
@@ -27,13 +27,13 @@ from offline_cql.export.onnx_file import (
     require_packages,
 )
 from offline_cql.export.policy import ExportablePolicy, exportable_policy
-from offline_cql.io import read_json, write_atomically, write_json
+from offline_cql.io import write_atomically, write_json
 from offline_cql.render.command import command, path_word
 from offline_cql.render.message import print_message
 from offline_cql.render.numbers import format_interval
 from offline_cql.render.terminal import Terminal
 from offline_cql.runs.checkpoint import load_state
-from offline_cql.runs.folder import METADATA, OPE
+from offline_cql.runs.folder import read_metadata
 from offline_cql.runs.provenance import commit
 from offline_cql.transitions import Spaces, Transitions
 
@@ -64,7 +64,7 @@ def export(config: DictConfig) -> None:
     description = {
         **describe_interface(policy, run, agent.spaces, transitions),
         **describe_origin(folder, run, state, settings.checkpoint),
-        **read_estimates(folder, state["updates"], sampled=settings.sampled),
+        **describe_estimates(folder, state["updates"], sampled=settings.sampled),
         "check": {
             "observations": len(observations),
             "from": "random normal" if transitions is None else "data set",
@@ -167,20 +167,19 @@ def describe_origin(
         "updates": state["updates"],
         "checkpoint": checkpoint,
         "precision": run.hardware.precision,
-        "commit": read_json(folder / METADATA)["commit"],
+        "commit": read_metadata(folder).get("commit"),
         "exported_with": {"commit": commit()} | {name: version(name) for name in VERSIONS},
     }
 
 
-def read_estimates(folder: Path, updates: int, *, sampled: bool) -> dict[str, Any]:
+def describe_estimates(folder: Path, updates: int, *, sampled: bool) -> dict[str, Any]:
     """Return the estimates of these weights and of the behavior policy from the run's ope.json.
 
     null where there are none. ope.json holds estimates of deterministic policies only, so that a
-    sampled policy has none. Estimates of earlier versions, from training episodes, do not count.
+    sampled policy has none.
     """
-    path = folder / OPE
-    content = read_json(path) if path.exists() else {}
-    if "validation_episodes" not in content:
+    content = read_estimates(folder)
+    if not content:
         return {"estimate": None, "behavior_estimate": None}
     gamma = {"gamma": content["gamma"]}
     estimates = [] if sampled else content["checkpoints"].get(str(updates), [])

@@ -30,6 +30,7 @@ from offline_cql.callbacks.timer import Timer
 from offline_cql.callbacks.validation import ValidationCallback
 from offline_cql.commands.launchers import choose_environment, set_lightning_rank
 from offline_cql.commands.load_data import simulator_settings
+from offline_cql.commands.load_run import restore_training
 from offline_cql.commands.make_agent import make_agent
 from offline_cql.config import ALGORITHMS, HardwareConfig, TrainConfig
 from offline_cql.config.keys import without_secrets
@@ -39,9 +40,9 @@ from offline_cql.data.split import Split, split_episodes
 from offline_cql.data.statistics import observation_statistics, return_scale
 from offline_cql.data.validation import validation_steps
 from offline_cql.errors import DivergedError
-from offline_cql.io import read_json, write_json
+from offline_cql.io import write_json
 from offline_cql.runs.checkpoint import check_complete
-from offline_cql.runs.folder import METADATA, RESULT, diverged_batch
+from offline_cql.runs.folder import METADATA, RESULT, diverged_batch, read_metadata
 from offline_cql.runs.result import describe_stop
 from offline_cql.simulation.evaluation import Score, behavior_return
 from offline_cql.transitions import Transitions
@@ -79,13 +80,13 @@ def fit(
         cloning_share=config.cql.bc_share if config.algorithm == "cql" else None,
     )
     if rank == 0:
-        recorded = read_json(folder / METADATA) | {"reward_scale": dataset.reward_scale}
+        recorded = read_metadata(folder) | {"reward_scale": dataset.reward_scale}
         write_json(folder / METADATA, recorded)
     validation = validation_steps(transitions, split, dataset, seed=config.dataset.split_seed)
 
     agent = create_agent(config, transitions, split)
     if state is not None:
-        agent.restore(state)
+        restore_training(agent, state)
     data = make_data_module(config, dataset, start=agent.updates)
 
     timer = Timer()
@@ -258,14 +259,14 @@ def identity(config: TrainConfig, transitions: Transitions) -> dict[str, Any]:
 
 def start_loggers(config: TrainConfig, folder: Path) -> list[GuardedLogger]:
     """Start a run at each configured logger, under the id and the grid of metadata.json."""
-    metadata, logger = read_json(folder / METADATA), config.logger
+    metadata, logger = read_metadata(folder), config.logger
     info = RunInfo(
         folder=folder,
         config=without_secrets(config.model_dump()),
-        run_id=metadata["wandb_id"],
+        run_id=metadata.get("wandb_id"),
         project=logger.project,
         entity=logger.entity,
-        group=logger.group or metadata["grid"],
+        group=logger.group or metadata.get("grid"),
         tags=[*logger.tags, config.env.name, config.dataset.name, config.algorithm],
     )
     return make_loggers(logger.names, info)

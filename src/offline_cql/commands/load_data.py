@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import gymnasium as gym
 
 from offline_cql.config import SOURCES, DatasetConfig, EnvConfig
 from offline_cql.errors import ConfigError, DataError
+from offline_cql.io import expand_home
 from offline_cql.readers import Reader, load
 from offline_cql.readers.d4rl import D4RLReader, ensure_task_file, task_path
 from offline_cql.readers.minari.download import ensure_stored
@@ -87,7 +87,7 @@ def _minari(env: EnvConfig, dataset: DatasetConfig, spaces: Spaces | None) -> Re
 def _d4rl(env: EnvConfig, dataset: DatasetConfig, spaces: Spaces | None) -> Reader:
     limit = gym.spec(env.id).max_episode_steps if env.id is not None else None
     if dataset.path is not None:
-        path = Path(dataset.path).expanduser()
+        path = expand_home(dataset.path, "set dataset.path to an absolute path")
         return D4RLReader(path, path.stem, simulator=spaces, episode_length=limit)
     assert dataset.id is not None
     return D4RLReader(

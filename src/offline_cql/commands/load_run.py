@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+import torch
 
 from offline_cql.agents import Agent
+from offline_cql.callbacks.checkpoints import LOGS
 from offline_cql.commands.make_agent import make_agent
 from offline_cql.config import TrainConfig, validate_config
-from offline_cql.errors import ConfigError
-from offline_cql.io import read_json
+from offline_cql.errors import CheckpointError, ConfigError, explain
+from offline_cql.io import NUMBER, Shape, differing_key, read_config
 from offline_cql.runs.checkpoint import load_state
-from offline_cql.runs.folder import CONFIG, METADATA
+from offline_cql.runs.folder import CONFIG, METADATA, read_metadata
 from offline_cql.runs.result import record_killed
 from offline_cql.transitions import Spaces
+
+FOREIGN = "the checkpoint is not of a run with these settings; train again, or restore the run"
+SPACES = {
+    **{"observation_dim": int, "action_dim": int, "discrete": bool},
+    **dict.fromkeys(("action_low", "action_high"), (tuple, list)),
+}
+POLICY = {"agent": dict, "dataset": {"id": str, "sha256": str}, "spaces": SPACES}
+GPU_NOISE = 16  # bytes of the state of a generator on a GPU, which needs one to be tried
+LENGTHS = {name: int for name in LOGS}
+TRAINING = POLICY | {"config": dict, "optimizer": dict, "noise": torch.Tensor, "lengths": LENGTHS}
 
 
 def load_config(folder: Path, *, setting: str = "run") -> TrainConfig:
@@ -25,11 +38,14 @@ def load_config(folder: Path, *, setting: str = "run") -> TrainConfig:
     """
     if not (folder / CONFIG).exists():
         raise ConfigError(f"{setting}={folder} is not a run folder: {CONFIG} is missing")
-    config = OmegaConf.load(folder / CONFIG)
-    assert isinstance(config, DictConfig)
+    config = read_config(folder / CONFIG)
     if (folder / METADATA).exists():
-        config.updates = read_json(folder / METADATA).get("updates", config.updates)
-    return validate_config(TrainConfig, config)
+        updates = read_metadata(folder).get("updates")
+        config.updates = config.get("updates") if updates is None else updates
+    try:
+        return validate_config(TrainConfig, config)
+    except ConfigError as error:
+        raise ConfigError(f"{folder / CONFIG}: {error}") from error
 
 
 def open_run(folder: Path) -> TrainConfig:
@@ -40,10 +56,67 @@ def open_run(folder: Path) -> TrainConfig:
 
 
 def restore_agent(config: TrainConfig, state: dict[str, Any]) -> Agent:
-    """Return the agent of a checkpoint on the CPU, in evaluation mode."""
-    agent = make_agent(config, Spaces(**state["spaces"]))
-    agent.restore(state)
+    """Return the agent of a checkpoint on the CPU, in evaluation mode.
+
+    Raises CheckpointError for a state that is not one of these settings.
+    """
+    check_state(state, POLICY)
+    values: dict[str, Any] = dict(state["spaces"])
+    values |= {name: tuple(values[name]) for name in ("action_low", "action_high")}
+    spaces = Spaces(**values)
+    size = 0 if spaces.discrete else spaces.action_dim
+    bounds = (*spaces.action_low, *spaces.action_high)
+    valid = len(spaces.action_low) == len(spaces.action_high) == size
+    valid = valid and all(isinstance(bound, NUMBER) for bound in bounds)
+    if not valid or min(spaces.observation_dim, spaces.action_dim) < 1:
+        raise CheckpointError(f"{FOREIGN}: its spaces are {spaces}")
+    agent = make_agent(config, spaces)
+    with refused_state():
+        agent.restore(state)
     return agent.eval()
+
+
+def check_state(state: dict[str, Any], shape: Shape) -> None:
+    """Raise CheckpointError unless a checkpoint has the content of a policy or of a training."""
+    key = differing_key(state, shape)
+    if key is None and not set(state["spaces"]) <= set(SPACES):
+        key = "spaces"
+    if key is None and "lengths" in shape:
+        lengths = state["lengths"]
+        key = None if set(lengths) <= set(LOGS) and min(lengths.values()) >= 0 else "lengths"
+    if key is not None:
+        raise CheckpointError(f"{FOREIGN}: {key} is missing or has the wrong type")
+
+
+def restore_training(agent: Agent, state: dict[str, Any]) -> None:
+    """Load a training state into an agent that goes on. Raises CheckpointError as `restore_agent`.
+
+    Lightning loads optimizer and noise later, inside `fit`; here they are tried.
+    """
+    generator, optimizer = torch.Generator(), torch.optim.Adam(agent.parameter_groups())
+    groups = [dict(group) for group in optimizer.param_groups]
+    with refused_state():
+        agent.restore(state)
+        optimizer.load_state_dict(state["optimizer"])
+        for group, saved in zip(groups, optimizer.param_groups, strict=True):
+            if group["name"] != saved["name"] or not set(group) <= set(saved):
+                raise ValueError("its optimizer has other parameters")
+        for parameter, moments in optimizer.state.items():
+            for name in ("exp_avg", "exp_avg_sq"):
+                moments[name].view(parameter.shape)
+        if state["noise"].numel() != GPU_NOISE:
+            generator.set_state(state["noise"])
+
+
+@contextmanager
+def refused_state() -> Iterator[None]:
+    """Turn an error of torch about the content of a checkpoint into a CheckpointError."""
+    try:
+        yield
+    except (RuntimeError, KeyError, TypeError, AttributeError, ValueError) as error:
+        if explain(error) is not None:  # the memory is not enough
+            raise
+        raise CheckpointError(f"{FOREIGN}: {' '.join(str(error).split())[:200]}") from error
 
 
 def load_agent(folder: Path, checkpoint: str = "last") -> tuple[TrainConfig, Agent]:

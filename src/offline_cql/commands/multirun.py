@@ -3,16 +3,20 @@
 import atexit
 from dataclasses import dataclass
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from hydra.conf import HydraConf
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
+from offline_cql.errors import DataError
 from offline_cql.io import read_json, write_json
 from offline_cql.runs.folder import RESULT
+from offline_cql.runs.result import read_result
 
 JOBS = "jobs"
+JOB = {"overrides": list, "run": (str, NoneType), "error": (str, NoneType)}
 
 
 @dataclass(frozen=True)
@@ -43,11 +47,19 @@ def rows(folder: Path) -> list[dict[str, Any]]:
     """Return one row per job, in order: overrides, run folder, and result ({} without one)."""
     jobs = []
     for path in sorted((folder / JOBS).glob("*.json")):
-        job = read_json(path)
-        result = Path(job["run"]) / RESULT if job["run"] else None
-        job["result"] = read_json(result) if result and result.exists() else {}
+        job = read_json(path, JOB)
+        run = Path(job["run"]) if job["run"] else None
+        job["result"] = _result(run) if run else {}
         jobs.append(job)
     return jobs
+
+
+def _result(run: Path) -> dict[str, Any]:
+    """Return the result of a run, {} without one; that of a damaged file is its error."""
+    try:
+        return read_result(run) if (run / RESULT).exists() else {}
+    except DataError as error:
+        return {"status": "failed", "error": str(error)}
 
 
 class GridSummary(Callback):

@@ -14,7 +14,7 @@ from offline_cql.agents import Agent
 from offline_cql.commands.load_data import load_transitions
 from offline_cql.config import OpeConfig, TrainConfig
 from offline_cql.errors import ConfigError, DataError
-from offline_cql.io import read_json, write_json
+from offline_cql.io import NUMBER, differing_key, read_json, write_json
 from offline_cql.ope.behavior import fit_behavior_probabilities
 from offline_cql.ope.estimate import FRACTION, Estimate
 from offline_cql.ope.fqe import BEYOND, DeterministicPolicy, FittedQEvaluation, actions_at
@@ -25,6 +25,8 @@ from offline_cql.transitions import Transitions
 
 Array = npt.NDArray[Any]
 ENDS_COUNT_NOTHING = "nothing is earned after the ends of truncated episodes (wis)"
+ESTIMATE = {"method": str} | dict.fromkeys(("value", "low", "high"), NUMBER)
+ESTIMATES = {"gamma": NUMBER, "checkpoints": dict, "behavior": ESTIMATE}
 FITTED = "the behavior probabilities were fitted to the data, not logged"
 
 
@@ -111,6 +113,24 @@ def internal_policy(agent: Agent) -> DeterministicPolicy:
     return lambda observation: agent.bounds.inverse(agent.act(observation)).clamp(-1.0, 1.0)
 
 
+def read_estimates(folder: Path) -> dict[str, Any]:
+    """Return the content of a run's ope.json; {} without one.
+
+    Estimates of earlier versions, from training episodes, do not count. Raises DataError for
+    another content.
+    """
+    path = folder / OPE
+    content = read_json(path) if path.exists() else {}
+    if "validation_episodes" not in content:
+        return {}
+    content = read_json(path, ESTIMATES)
+    for updates, estimates in content["checkpoints"].items():
+        valid = updates.isdecimal() and isinstance(estimates, list)
+        if not valid or any(differing_key(estimate, ESTIMATE) for estimate in estimates):
+            raise DataError(f"{path}: checkpoints.{updates} has the wrong type: restore it")
+    return content
+
+
 def write_estimates(
     folder: Path,
     estimates: dict[int, list[Estimate]],
@@ -123,11 +143,10 @@ def write_estimates(
     """Add estimates, by number of updates, to the run's ope.json; keep those of other checkpoints.
 
     behavior: mean discounted return of the validation episodes; best_return: maximum over all
-    logged episodes. Estimates of earlier versions, from training episodes, are dropped.
+    logged episodes.
     """
     path = folder / OPE
-    old = read_json(path) if path.exists() else {}
-    previous = old["checkpoints"] if "validation_episodes" in old else {}
+    previous = read_estimates(folder).get("checkpoints", {})
     new = {str(updates): [asdict(e) for e in group] for updates, group in estimates.items()}
     content = {
         "gamma": gamma,

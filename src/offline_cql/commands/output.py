@@ -1,10 +1,11 @@
 """Output that a run does not depend on: a closed pipe, a full disk or a narrow encoding."""
 
 import io
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+from offline_cql.render.message import discard_unwritable_output
 
 
 def accept_any_encoding() -> None:
@@ -25,7 +26,4 @@ def optional_output() -> Iterator[None]:
         if sys.stdout is not None:
             sys.stdout.flush()
     except (OSError, SystemExit):  # rich turns a closed pipe into SystemExit
-        # Else Python writes the rest when it exits, and fails then.
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)
+        discard_unwritable_output()

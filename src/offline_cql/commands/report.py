@@ -35,7 +35,7 @@ def report(config: DictConfig) -> None:
     print_runs(terminal, summary)
     from offline_cql.report.write import HTML, JSON, LATEX, MARKDOWN, write  # late: matplotlib
 
-    folder = create_run_dir(Path(settings.out))
+    folder = create_run_dir(Path(settings.out), setting="out")
     write(folder, summary, limits, docs=DOCS if DOCS.is_dir() else None, **sampling)
     for name in (HTML, MARKDOWN, LATEX, JSON):
         terminal.print_field("file", str(folder / name))

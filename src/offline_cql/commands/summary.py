@@ -7,16 +7,15 @@ from rich.table import Table
 
 from offline_cql.commands.tables import key_value_table
 from offline_cql.config import TrainConfig
-from offline_cql.io import read_json
 from offline_cql.render.command import command, path_word
 from offline_cql.render.numbers import format_number, format_spread
 from offline_cql.render.terminal import Terminal
-from offline_cql.runs.folder import METADATA
+from offline_cql.runs.folder import read_metadata
 
 
 def print_run(folder: Path, config: TrainConfig, result: dict[str, Any]) -> None:
     """Print the run's result, its speed, its folder and the next command."""
-    dataset = read_json(folder / METADATA)["dataset"]["id"]
+    dataset = read_metadata(folder)["dataset"]["id"]
     title = f"{config.env.name} · {dataset} · {config.algorithm}"
     table = key_value_table(title)
     table.add_row("behavior return (data)", format_number(result["behavior_return"]))

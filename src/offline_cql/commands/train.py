@@ -1,7 +1,9 @@
 """`python train.py`: create or resume a run, train it, print the table at its end."""
 
+import os
 import sys
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -23,27 +25,33 @@ from offline_cql.commands.fit import (
 )
 from offline_cql.commands.launchers import check_launcher
 from offline_cql.commands.load_data import load_transitions
-from offline_cql.commands.load_run import load_config
+from offline_cql.commands.load_run import TRAINING, check_state, load_config
 from offline_cql.commands.output import accept_any_encoding, optional_output
-from offline_cql.config import HardwareConfig, TrainConfig, reject_unused_overrides, validate_config
+from offline_cql.config import (
+    HardwareConfig,
+    NetworkConfig,
+    TrainConfig,
+    reject_unused_overrides,
+    validate_config,
+)
 from offline_cql.config.keys import holds_secret
 from offline_cql.data.split import split_episodes
 from offline_cql.errors import ConfigError, DataError, PreemptedError, WorkerError
-from offline_cql.io import locked, read_json, write_atomically, write_json
+from offline_cql.io import expand_home, locked, write_atomically, write_json
 from offline_cql.render.command import command
 from offline_cql.render.message import print_message, printable
 from offline_cql.runs.checkpoint import newest_checkpoint
 from offline_cql.runs.folder import (
     CONFIG,
     METADATA,
-    RESULT,
     create_run_dir,
+    read_metadata,
     remove_temp_files,
     truncate_logs,
 )
 from offline_cql.runs.provenance import provenance
-from offline_cql.runs.result import is_finished, recorded_failure
-from offline_cql.transitions import Transitions
+from offline_cql.runs.result import is_finished, read_result, recorded_failure
+from offline_cql.transitions import Spaces, Transitions
 
 # Settings that may be typed with `resume=RUN`.
 WITH_RESUME = ("resume", "updates")
@@ -70,7 +78,7 @@ def train(config: DictConfig) -> float | None:
                 audit_data(folder, settings, transitions, verbose=verbose)
             run_training(folder, load_config(folder), transitions, state=None)
         else:
-            folder = Path(str(config.resume))
+            folder = expand_home(str(config.resume), "write an absolute path")
             resume(folder, config, overrides)
     except PreemptedError as stop:
         # SystemExit also ends Hydra's sweeper: a signal stops the whole grid.
@@ -83,7 +91,7 @@ def train(config: DictConfig) -> float | None:
     finally:
         if job is not None:
             job.write(overrides, folder, failure)
-    result = read_json(folder / RESULT)
+    result = read_result(folder)
     with optional_output():
         summary.print_run(folder, load_config(folder), result)
     return_mean: float | None = result["return_mean"]
@@ -113,6 +121,7 @@ def validate(config: DictConfig, overrides: list[str]) -> tuple[TrainConfig, Tra
     import_packages(settings.logger.names)
     transitions = prepare_data(settings)
     reject_unused_overrides(settings, overrides, discrete=transitions.spaces.discrete)
+    check_memory(settings.network, transitions.spaces)
     return settings, transitions
 
 
@@ -170,6 +179,7 @@ def resume(folder: Path, config: DictConfig, overrides: list[str]) -> None:
     transitions = prepare_data(settings)
     with locked(folder):
         state = newest_checkpoint(folder)
+        check_state(state, TRAINING)
         check_identity(folder, state, identity(settings, transitions))
         updates = settings.updates
         if "updates" in names:
@@ -183,7 +193,7 @@ def resume(folder: Path, config: DictConfig, overrides: list[str]) -> None:
             )
             return
         if updates != settings.updates:
-            write_json(folder / METADATA, read_json(folder / METADATA) | {"updates": updates})
+            write_json(folder / METADATA, read_metadata(folder) | {"updates": updates})
         truncate_logs(folder, state["lengths"])
         remove_temp_files(folder)
     run_training(folder, load_config(folder), transitions, state=state)
@@ -202,7 +212,7 @@ def run_training(
             launch(folder, settings.hardware, resume=state is not None)
     except WorkerError:
         with suppress(FileNotFoundError):
-            result = read_json(folder / RESULT)
+            result = read_result(folder)
             if result["status"] == "preempted":
                 raise PreemptedError(int(result["signal"])) from None
         raise
@@ -234,6 +244,23 @@ def check_devices(hardware: HardwareConfig) -> None:
             f"hardware.devices={hardware.devices} needs as many GPUs, found {gpus}; "
             "use hardware=cpu, or hardware=ddp_cpu for several processes"
         )
+
+
+def check_memory(network: NetworkConfig, spaces: Spaces) -> None:
+    """Raise ConfigError when the machine's memory cannot hold a network and its optimizer.
+
+    The system would let most of it be allocated, and kill the process later.
+    """
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    inputs = spaces.observation_dim + spaces.action_dim
+    for name, members in (("critic_hidden", network.n_critics), ("actor_hidden", 1)):
+        weights = members * sum(a * b for a, b in pairwise([inputs, *getattr(network, name)]))
+        needed = 16 * weights  # bytes: the weight, its gradient, two moments
+        complaint = (
+            f"with {network.setting('n_critics')} needs {needed // 10**9:,} GB for weights and "
+            f"optimizer, the machine has {memory // 10**9:,} GB; choose narrower layers"
+        )
+        network.require(needed <= memory, name, complaint)
 
 
 def check_identity(folder: Path, state: dict[str, Any], current: dict[str, Any]) -> None:

@@ -8,11 +8,13 @@ import argparse
 import inspect
 import itertools
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
@@ -36,12 +38,14 @@ from offline_cql.config.keys import closest, holds_secret, key_exists, setting_k
 from offline_cql.config.section import Section, format_value
 from offline_cql.config.unused import reject_unused_overrides
 from offline_cql.config.validation import validate_config
-from offline_cql.errors import ConfigError
-from offline_cql.render.message import print_message
+from offline_cql.errors import ConfigError, explain
+from offline_cql.io import located
+from offline_cql.render.message import discard_unwritable_output, print_message
 
 MOST_LISTED = 12  # options of a group in a message
 LARGEST_CHECK = 64  # combinations of a grid that are composed beforehand, 20 ms each
 COMMANDS = ("run", "multirun", "cfg", "shell_completion", "info")  # Hydra's; one at a time
+FULL_ERROR = "HYDRA_FULL_ERROR"
 SEARCH_PATH = "hydra.searchpath"
 SEVERAL = ("experiment",)  # groups whose options are merged when a list names several
 RUN_DIR = "the folder of a run is run_dir"
@@ -58,36 +62,70 @@ WITH_EFFECT = ("hydra.job.env_set", "hydra.job.env_copy")
 def run(main: Callable[[], Any]) -> None:
     """Check sys.argv, then call an entry point's @hydra.main function.
 
-    An exception with an `exit_code` (ConfigError, DataError) becomes one line on stderr and that
-    exit code; every other exception passes.
+    What a user can cause (`errors.explain`) becomes one line on stderr and an exit code, with its
+    traceback above when HYDRA_FULL_ERROR=1; a mistake in the code stays a traceback.
     """
     OmegaConf.register_new_resolver("options", format_options, replace=True)  # for --help
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints exceptions itself and exits with 1
+    show_traceback = os.environ.get(FULL_ERROR) == "1"
+    os.environ[FULL_ERROR] = "1"  # else Hydra prints exceptions itself and exits with 1
     entry_point = Path(inspect.getfile(inspect.unwrap(main)))
+    failure: BaseException
     try:
         check(sys.argv[1:], schema=ENTRY_POINTS[entry_point.stem], entry_point=entry_point)
         try:
             main()
+        except SystemExit as stop:  # Hydra's, after --help
+            if stop.code:
+                raise
         except Exception as error:
-            if _passed_own_code(error, main):
+            if explain(error) or _passed_own_code(error, main):
                 raise
             raise ConfigError(_one_line(error)) from error  # of Hydra: a wrong hydra.launcher
-    except Exception as error:
-        _exit_with_code(error)
-        raise
+        with located(Path("stdout")):
+            sys.stdout.flush()
+        return
+    except _JobError as stop:
+        failure = stop.error
+    except BaseException as error:
+        failure = error
+    if _interrupts and isinstance(failure, Exception):
+        failure = KeyboardInterrupt()
+    if (explanation := explain(failure)) is not None:
+        if show_traceback:
+            traceback.print_exception(failure)
+        line, exit_code = explanation
+        print_message(f"error: {line}")
+        discard_unwritable_output()
+        sys.exit(exit_code)
+    raise failure
+
+
+_interrupts: list[int] = []
+
+
+def _interrupt(number: int, _frame: FrameType | None) -> None:
+    """Raise KeyboardInterrupt, and remember it: compiled modules turn it into other exceptions."""
+    _interrupts.append(number)
+    raise KeyboardInterrupt
+
+
+class _JobError(BaseException):
+    """Carries the error of a single run through Hydra, which prints a line about an Exception."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
 
 
 def job(function: Callable[[DictConfig], Any], config: DictConfig) -> Any:
-    """Run one job; a single run's error is one line, before Hydra adds its own to it.
-
-    In a grid the exception passes: the other jobs go on.
-    """
+    """Run one job; in a grid its exception passes through Hydra: the other jobs go on."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # the imports are done
+        signal.signal(signal.SIGINT, _interrupt)
     try:
         return function(config)
     except Exception as error:
-        if HydraConfig.get().mode != RunMode.MULTIRUN:
-            _exit_with_code(error)
-        raise
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            raise
+        raise _JobError(error) from None
 
 
 def _passed_own_code(error: Exception, main: Callable[[], Any]) -> bool:
@@ -96,13 +134,6 @@ def _passed_own_code(error: Exception, main: Callable[[], Any]) -> bool:
     package = str(Path(__file__).parents[1])
     own = inspect.unwrap(main).__code__
     return any(code is own or code.co_filename.startswith(package) for code in codes)
-
-
-def _exit_with_code(error: Exception) -> None:
-    exit_code = getattr(error, "exit_code", None)
-    if exit_code is not None:
-        print_message(f"error: {error}")
-        sys.exit(exit_code)
 
 
 def check(arguments: list[str], *, schema: type[Section], entry_point: Path) -> None:

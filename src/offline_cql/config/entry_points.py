@@ -4,7 +4,7 @@ from pydantic import Field
 
 from offline_cql.config.algorithms import AlgorithmSections
 from offline_cql.config.data import DatasetConfig, EnvConfig, Fraction
-from offline_cql.config.section import Count, Flag, Integer, Number, Section, Seed, Text
+from offline_cql.config.section import Count, Flag, Integer, Location, Number, Section, Seed, Text
 from offline_cql.config.sections import (
     AlphaScheduleConfig,
     EvaluationConfig,
@@ -26,8 +26,8 @@ class TrainConfig(AlgorithmSections):
     gamma: Fraction  # discount per step
     log_every: Count  # updates
     checkpoint_every: Count  # updates
-    run_dir: Text
-    resume: Text | None  # a run folder to continue
+    run_dir: Location
+    resume: Location | None  # a run folder to continue
     env: EnvConfig
     dataset: DatasetConfig
     alpha_schedule: AlphaScheduleConfig
@@ -94,7 +94,7 @@ class AuditConfig(Section):
     """Settings of audit.py."""
 
     gamma: Fraction  # of the discounted returns
-    out: Text  # a new folder for audit.json and audit.html
+    out: Location  # a new folder for audit.json and audit.html
     infer: Flag  # print the roles inferred for the columns of dataset.path, and stop
     strict: Flag  # exit with 2 for a warning too
     env: EnvConfig
@@ -110,7 +110,7 @@ class AuditConfig(Section):
 class EvaluateConfig(Section):
     """Settings of evaluate.py."""
 
-    run: Text  # a run folder
+    run: Location  # a run folder
     checkpoint: Text  # last, the number of updates of a kept policy, or all of them
     evaluation: RolloutConfig
     ope: OpeConfig
@@ -129,8 +129,8 @@ class EvaluateConfig(Section):
 class ReportConfig(Section):
     """Settings of report.py."""
 
-    runs: Text  # a folder that contains run folders, or a pattern of such
-    out: Text  # a new folder for the page, the tables and the plots
+    runs: Location  # a folder that contains run folders, or a pattern of such
+    out: Location  # a new folder for the page, the tables and the plots
     above_best_share: Number = Field(ge=0, le=1)  # more: alpha is too small
     bc_margin: Number = Field(ge=0)  # relative; nearer: alpha is too large
     resamples: Integer = Field(ge=100)  # of the bootstrap
@@ -140,7 +140,7 @@ class ReportConfig(Section):
 class ExportConfig(Section):
     """Settings of export.py."""
 
-    run: Text  # a run folder
+    run: Location  # a run folder
     checkpoint: Text  # last, or the number of updates of a kept policy
     sampled: Flag  # the policy's distribution, from random numbers that come in
 

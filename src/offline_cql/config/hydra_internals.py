@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import NoReturn
 
 from hydra import compose, initialize_config_dir
+from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra._internal.hydra import Hydra
+from hydra._internal.sources_registry import SourcesRegistry
 from hydra._internal.utils import (
     compute_search_path_dir,
     create_config_search_path,
@@ -30,7 +32,11 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override
 from hydra.core.utils import validate_config_path
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.plugins.config_source import ConfigResult
 from omegaconf import DictConfig, OmegaConf, open_dict
+
+from offline_cql.errors import ConfigError
+from offline_cql.io import read_bytes, yaml_fault
 
 __all__ = ["ConfigFolder", "HydraException", "MissingConfigException", "Override"]
 
@@ -59,6 +65,16 @@ def config_folder(entry_point: Path, path: str | None) -> str:
     return str(compute_search_path_dir(str(entry_point), None, path or "conf"))
 
 
+class BoundedSource(FileConfigSource):
+    """Hydra's files of configs. Raises ConfigError for one that would grow without bound."""
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        path = Path(self.path) / self._normalize_file_name(config_path)
+        if (fault := yaml_fault(read_bytes(path))) is not None:
+            raise ConfigError(f"{path} is not a config: {fault}")
+        return super().load_config(config_path)
+
+
 @contextmanager
 def open_folder(folder: str | Path, further: Sequence[str] = ()) -> Iterator["ConfigFolder"]:
     """Give access to the configs of a folder (an absolute path or pkg://…); nothing runs.
@@ -71,6 +87,7 @@ def open_folder(folder: str | Path, further: Sequence[str] = ()) -> Iterator["Co
         for entry in further:
             search_path.prepend("further", entry, SearchPathQuery(provider="schema"))
         GlobalHydra.instance().clear()
+        SourcesRegistry.instance().types["file"] = BoundedSource
         Hydra.create_main_hydra2("app", search_path)
         previous = HydraConfig.instance().cfg
         try:

@@ -5,20 +5,32 @@ Each number stands once, in conf/: a section states types and ranges but no defa
 
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    model_validator,
+)
 from pydantic_core import PydanticKnownError
 
 from offline_cql.errors import ConfigError
+from offline_cql.io import expand_home
 
+LARGEST_INTEGER = 2**63 - 1  # of torch and NumPy
 LARGEST_SEED = 2**32 - 1  # NumPy's legacy generator takes 32 bits
 
 
 def _refuse_bool(kind: Literal["int_type", "float_type"]) -> BeforeValidator:
-    """Refuse true and false where a number belongs: pydantic would read them as 1 and 0."""
+    """Refuse true and false where a number belongs, and integers that arrays cannot hold."""
 
     def refuse(value: Any) -> Any:
         if isinstance(value, bool):
             raise PydanticKnownError(kind)
+        if kind == "int_type" and isinstance(value, int) and abs(value) > LARGEST_INTEGER:
+            raise PydanticKnownError("int_parsing_size")
         return value
 
     return BeforeValidator(refuse)
@@ -29,10 +41,16 @@ def to_text(value: Any) -> Any:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
+def _replace_home(path: str) -> str:
+    """Replace a leading ~, which the shell does not do after `=` in quotes."""
+    return str(expand_home(path, "write an absolute path")) if path.startswith("~") else path
+
+
 Flag: TypeAlias = StrictBool
 Integer = Annotated[int, _refuse_bool("int_type")]
 Number = Annotated[float, _refuse_bool("float_type")]
-Text = Annotated[str, BeforeValidator(to_text)]
+Text = Annotated[str, BeforeValidator(to_text), Field(pattern=r"^[^\x00]*$")]
+Location = Annotated[Text, AfterValidator(_replace_home)]
 Count = Annotated[Integer, Field(ge=1)]
 Amount = Annotated[Integer, Field(ge=0)]
 Positive = Annotated[Number, Field(gt=0)]

@@ -22,6 +22,7 @@ S = TypeVar("S", bound=Section)
 TYPES = {
     "bool": "must be true or false",
     "int": "must be a whole number",
+    "int_parsing_size": "must be a whole number below 2^63",
     "float": "must be a number",
     "string": "must be text",
     "finite": "must be finite",
@@ -68,7 +69,7 @@ def error_line(schema: type[Section], values: Any, error: ErrorDetails) -> str:
         return f"{key}={value} must be one of {', '.join(_choices(field.annotation))}"
     if kind == "finite_number" and int in _parts(field.annotation):
         return f"{key}={value} {TYPES['int']}"
-    if text := TYPES.get(kind.partition("_")[0]):
+    if text := TYPES.get(kind, TYPES.get(kind.partition("_")[0])):
         return f"{key}={value} {text.format(key=key)}"
     for name in names:  # a range: of a list all values are shown
         values = values[name]

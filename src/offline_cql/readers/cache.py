@@ -17,20 +17,26 @@ from typing import Any
 import xxhash
 
 from offline_cql.errors import DataError
-from offline_cql.io import exclusive, write_json
+from offline_cql.io import exclusive, expand_home, read_json, remedied, write_json
 from offline_cql.readers.row_files import check_files, load_rows
-from offline_cql.readers.writer import Reader, TransitionWriter
+from offline_cql.readers.writer import Reader, TransitionWriter, translate_errors
 from offline_cql.render.message import print_message
 from offline_cql.transitions import Transitions
 
 FORMAT = 4  # of rows and metadata; a change makes every data set be read again
 
 
+REMEDY = "set OFFLINE_CQL_CACHE to a folder that you can write, on a disk with space"
+
+
 def cache_root() -> Path:
-    """Return $OFFLINE_CQL_CACHE, or offline_cql in the user's cache folder."""
-    root = os.environ.get("OFFLINE_CQL_CACHE")
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root) if root else Path(base) / "offline_cql"
+    """Return $OFFLINE_CQL_CACHE, or offline_cql in the user's cache folder.
+
+    Raises ConfigError for a user without a home.
+    """
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    root = os.environ.get("OFFLINE_CQL_CACHE") or f"{base}/offline_cql"
+    return expand_home(root, REMEDY).absolute()
 
 
 def load(reader: Reader) -> Transitions:
@@ -41,6 +47,11 @@ def load(reader: Reader) -> Transitions:
     fingerprint = {"format": FORMAT, "kind": type(reader).__name__, **reader.fingerprint()}
     key = hashlib.sha256(json.dumps(fingerprint, sort_keys=True).encode()).hexdigest()
     root = cache_root()
+    with remedied(root, REMEDY):
+        return _load(reader, root, key)
+
+
+def _load(reader: Reader, root: Path, key: str) -> Transitions:
     if (cached := _load_cached(root, key)[0]) is not None:
         return cached
     with exclusive(root / "locks" / key, f"reading {reader.dataset_id}"):
@@ -65,18 +76,18 @@ def _load_cached(root: Path, key: str) -> tuple[Transitions | None, str]:
     if not path.is_file():
         return None, ""
     try:
-        note = json.loads(path.read_bytes())
-    except (ValueError, RecursionError):
-        return None, f"{path} is not JSON"
-    metadata = note.get("metadata") if isinstance(note, dict) else None
-    if not isinstance(metadata, dict) or note.get("checksum") != _checksum(metadata):
-        return None, f"{path} is corrupt: its checksum is not that of its content"
-    folder = root / "content" / metadata["sha256"]
-    try:
-        check_files(folder, metadata)
+        note = read_json(path, {"metadata": dict, "checksum": str}, remedy="it is replaced")
+        metadata = note["metadata"]
+        if note["checksum"] != _checksum(metadata):
+            return None, f"{path} is corrupt: its checksum is not that of its content"
+        with translate_errors(path):  # any content may have its checksum
+            if not all(isinstance(count, int) for count in metadata["repairs"].values()):
+                raise ValueError("the repairs are no counts")
+            folder = root / "content" / metadata["sha256"]
+            check_files(folder, metadata)
+            return load_rows(folder, metadata), ""
     except DataError as error:
         return None, str(error)
-    return load_rows(folder, metadata), ""
 
 
 def _checksum(metadata: dict[str, Any]) -> str:

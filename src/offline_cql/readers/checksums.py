@@ -5,14 +5,13 @@ xxh3 is not cryptographic: it detects decay and accidents, not an attacker.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import xxhash
 
 from offline_cql.errors import DataError
-from offline_cql.io import write_json
+from offline_cql.io import read_json, write_json
 
 CHUNK_BYTES = 2**26  # per checksum
 MANIFEST = "manifest.json"
@@ -71,12 +70,8 @@ def verify_manifest(folder: Path, remedy: str) -> None:
     if not path.is_file():
         return
     remedy = f"{remedy}; delete {path} if the change was yours"
-    try:
-        files = json.loads(path.read_bytes())["files"]
-        complete = isinstance(files, dict)
-    except (ValueError, KeyError, TypeError, RecursionError):
-        complete = False
-    if not complete:
+    files = read_json(path, {"files": dict}, remedy=remedy)["files"]
+    if not all(isinstance(checksums, list) for checksums in files.values()):
         raise DataError(f"{path} is corrupt: {remedy}")
     verify(folder, files, remedy)
 

@@ -23,6 +23,7 @@ import h5py
 import numpy as np
 
 from offline_cql.errors import DataError
+from offline_cql.io import expand_home
 from offline_cql.readers.download import download, verify
 from offline_cql.readers.hdf5 import refuse_foreign_links
 from offline_cql.readers.row_files import Array
@@ -62,9 +63,10 @@ def task_path(task: str) -> Path:
         close = difflib.get_close_matches(task, tasks(), n=3, cutoff=0.5)
         hint = f"did you mean {', '.join(close)}?" if close else "example: hopper-medium-v2"
         raise DataError(f"dataset.id={task} is not a task of D4RL; {hint}")
-    folder = os.environ.get("D4RL_DATASET_DIR") or "~/.d4rl/datasets"
+    name = os.environ.get("D4RL_DATASET_DIR") or "~/.d4rl/datasets"
+    folder = expand_home(name, "set D4RL_DATASET_DIR to a folder that you can write")
     url: str = tasks()[task]["url"]
-    return Path(folder).expanduser() / url.rpartition("/")[2]
+    return folder / url.rpartition("/")[2]
 
 
 def ensure_task_file(task: str) -> Path:

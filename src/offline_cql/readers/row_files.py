@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from offline_cql.errors import DataError
+from offline_cql.io import located
 from offline_cql.readers.checksums import ChunkChecksums, verify
 from offline_cql.transitions import Spaces, Transitions, columns
 
@@ -39,7 +40,8 @@ class RowFiles:
             self.lengths[name] = 0
         file, digest, checksums = self._open[name]
         block = np.ascontiguousarray(values)
-        file.write(block.data)
+        with located(self.folder / name):
+            file.write(block.data)
         digest.update(block.data)
         checksums.update(block.data)
         self.lengths[name] += block.nbytes
@@ -56,8 +58,10 @@ class RowFiles:
         return {name: checksums.values() for name, (_, _, checksums) in sorted(self._open.items())}
 
     def close(self) -> None:
-        for file, _, _ in self._open.values():
-            file.close()
+        """Close the files, which writes what is left in their buffers."""
+        for name, (file, _, _) in self._open.items():
+            with located(self.folder / name):
+                file.close()
 
 
 def load_rows(folder: Path, metadata: dict[str, Any]) -> Transitions:

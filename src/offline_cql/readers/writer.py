@@ -16,7 +16,7 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from offline_cql.errors import DataError
+from offline_cql.errors import FAILURES, DataError
 from offline_cql.readers.row_files import (
     ENDS,
     IMAGES,
@@ -105,12 +105,17 @@ def file_signature(path: Path) -> list[str | int]:
 
 @contextmanager
 def translate_errors(name: Path | str, remedy: str = "") -> Iterator[None]:
-    """Turn any error of a library that parses a file into a DataError: the file is broken."""
+    """Turn any error of a library that parses a file into a DataError: the file is broken.
+
+    A full disk and a lack of memory are no faults of the file: they pass.
+    """
     try:
         yield
-    except DataError:
+    except (DataError, MemoryError):
         raise
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in FAILURES:
+            raise
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         suffix = f": {remedy}" if remedy else ""
         raise DataError(f"{name} cannot be read ({reason}){suffix}") from error

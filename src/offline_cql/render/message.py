@@ -5,6 +5,7 @@ Whatever prints goes through `print_message`, or through the Terminal of render/
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 import unicodedata
@@ -31,6 +32,17 @@ def one_line(text: str) -> str:
 def print_message(text: str) -> None:
     """Print a message as one line on stderr."""
     print(one_line(text), file=sys.stderr)
+
+
+def discard_unwritable_output() -> None:
+    """Drop what stdout cannot write; Python would try again when it exits, and fail then."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 def _visible(character: str) -> str:

@@ -23,6 +23,13 @@ class Terminal(Console):
         """Open stdout or stderr; further options are Console's."""
         super().__init__(stderr=stderr, markup=False, emoji=False, highlight=False, **options)
 
+    def print(self, *objects: Any, **options: Any) -> None:
+        try:
+            super().print(*objects, **options)
+        except OSError as error:
+            error.filename = error.filename or ("stderr" if self.stderr else "stdout")
+            raise
+
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None
     ) -> Iterable[Segment]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import glob
-import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -16,13 +15,11 @@ from typing import Any
 
 import numpy as np
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError  # type: ignore[import-untyped]
 
 from offline_cql.audit.finding import Finding
 from offline_cql.config.keys import leaves
-from offline_cql.errors import ConfigError, UnreadableRunError
-from offline_cql.io import read_json
+from offline_cql.errors import ConfigError, DataError, UnreadableRunError
+from offline_cql.io import read_bytes, read_config, read_json
 from offline_cql.ope.estimate import Estimate
 from offline_cql.render.command import command
 from offline_cql.report.run import UPDATE, Curves, Offline, Run, Simulated, SkippedFolder
@@ -107,7 +104,7 @@ def load_run(folder: Path) -> Run:
                 behavior_return=result["behavior_return"],
             ),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise UnreadableRunError(f"a value is missing or has the wrong type: {error}") from error
 
 
@@ -115,8 +112,8 @@ def _settings(path: Path) -> dict[str, Any]:
     if not path.exists():
         raise UnreadableRunError(f"{path.name} is missing")
     try:
-        content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
-    except (OmegaConfBaseException, YAMLError, OSError, ValueError) as error:
+        content = OmegaConf.to_container(read_config(path), resolve=False)
+    except (DataError, OSError) as error:
         raise UnreadableRunError(f"{path.name} cannot be read: {_line(error)}") from error
     settings = dict(leaves(content))
     if missing := [key for key in REQUIRED_SETTINGS if settings.get(key) is None]:
@@ -149,10 +146,8 @@ def _json(path: Path, *, needed: bool = True) -> dict[str, Any]:
         content = read_json(path)
     except FileNotFoundError as error:
         raise UnreadableRunError(f"{path.name} is missing") from error
-    except (json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
+    except (DataError, OSError) as error:
         raise UnreadableRunError(f"{path.name} cannot be read: {_line(error)}") from error
-    if not isinstance(content, dict):
-        raise UnreadableRunError(f"{path.name} is not a mapping")
     return content
 
 
@@ -191,15 +186,15 @@ def _columns(path: Path) -> Curves:
     if not path.exists():
         return {}
     try:
-        with path.open(newline="") as file:
-            header, *rows = list(csv.reader(file)) or [[]]
+        lines = read_bytes(path).decode().splitlines()
+        header, *rows = list(csv.reader(lines)) or [[]]
         if not header or header[0] != UPDATE:
             raise UnreadableRunError(f"{path.name} lacks the column {UPDATE}")
         for number, row in enumerate(rows, start=2):
             if len(row) != len(header):
                 raise UnreadableRunError(f"{path.name} is truncated in line {number}")
         values = np.array(rows, dtype=np.float64).reshape(len(rows), len(header))
-    except (ValueError, csv.Error, OSError) as error:
+    except (ValueError, csv.Error, DataError, OSError) as error:
         raise UnreadableRunError(f"{path.name} cannot be read: {_line(error)}") from error
     return dict(zip(header, values.T, strict=True))
 

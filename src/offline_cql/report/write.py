@@ -33,7 +33,7 @@ def write(
     drawn[""] = score_plots(summary.aggregates, **bootstrap)  # over all tasks
     plots = {name: list(map(render_plot, group)) for name, group in drawn.items()}
     for rendered in (each for group in plots.values() for each in group):
-        (folder / f"{rendered.plot.stem}.png").write_bytes(rendered.png)
+        write_atomically(folder / f"{rendered.plot.stem}.png", rendered.png)
     page = report_page(summary, plots, out=folder, docs=docs)
     texts = {HTML: page, MARKDOWN: markdown(summary), LATEX: latex(summary)}
     for name, text in texts.items():

@@ -14,8 +14,14 @@ from typing import Any
 
 import torch
 
-from offline_cql.errors import CheckpointError, ConfigError, IncompleteRunError
-from offline_cql.io import write_atomically
+from offline_cql.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    IncompleteRunError,
+    explain,
+)
+from offline_cql.io import differing_key, read_bytes, write_atomically
 from offline_cql.render.command import command
 from offline_cql.render.message import print_message
 from offline_cql.runs.folder import RESUME, kept_updates, policy_path, saved_updates, state_path
@@ -90,7 +96,7 @@ def read_digests(path: Path) -> list[str]:
     Two where a process was killed while it replaced the checkpoint.
     """
     digests = digest_path(path)
-    return digests.read_text().split() if digests.exists() else []
+    return read_bytes(digests).decode(errors="replace").split() if digests.exists() else []
 
 
 def _is_intact(path: Path) -> bool:
@@ -101,7 +107,10 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """Return the state in a file. Raises CheckpointError when it is missing, corrupt or too new."""
     if not path.exists():
         raise CheckpointError(f"{path} does not exist; the run saved no checkpoint there")
-    content = path.read_bytes()
+    try:
+        content = read_bytes(path)
+    except (DataError, OSError) as error:
+        raise CheckpointError(f"{path} cannot be read ({error})") from error
     digest, expected = hashlib.sha256(content).hexdigest(), read_digests(path)
     if digest not in expected:
         raise CheckpointError(
@@ -117,6 +126,15 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             f"{path} contains more than tensors and plain values, which is refused; "
             "it was not written by this project"
         ) from error
+    except Exception as error:  # of torch, for a file that has its checksum but is no checkpoint
+        if explain(error) is not None:  # too large for the memory
+            raise
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise CheckpointError(
+            f"{path} is not a checkpoint ({reason}); it was not written by this project"
+        ) from error
+    if not isinstance(state, dict) or differing_key(state, {"format": int, "updates": int}):
+        raise CheckpointError(f"{path} is not a checkpoint; it was not written by this project")
     if state["format"] > FORMAT:
         raise CheckpointError(
             f"update offline-cql: {path} has format {state['format']}, "

@@ -4,31 +4,48 @@ import csv
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
-from offline_cql.errors import ConfigError
+from offline_cql.errors import ConfigError, DataError
+from offline_cql.io import located, read_json, remedied
 
 CONFIG, METADATA, RESULT = "config.yaml", "metadata.json", "result.json"
 METRICS, EVALUATION, VALIDATION = "metrics.csv", "evaluation.csv", "validation.csv"
 OPE = "ope.json"
+METADATA_SHAPE = {
+    **dict.fromkeys(("commit", "grid", "wandb_id"), (str, NoneType)),
+    **{"updates": (int, NoneType), "dataset": {"id": str, "sha256": str}},
+}
 CHECKPOINTS = "checkpoints"
 RESUME = f"{CHECKPOINTS}/resume"
 
 
-def create_run_dir(wanted: Path) -> Path:
+def create_run_dir(wanted: Path, *, setting: str = "run_dir") -> Path:
     """Create a run folder and return it: `wanted`, or `wanted-2`, `-3` … where that exists.
 
-    Creating it is atomic, so that two runs never share a folder.
+    Creating it is atomic, so that two runs never share a folder. Raises ConfigError, which names
+    the setting, for a path that is no name of a new folder; OSError for a place that cannot be
+    written.
     """
-    wanted.parent.mkdir(parents=True, exist_ok=True)
-    for attempt in range(1, 10_000):
-        folder = wanted if attempt == 1 else wanted.with_name(f"{wanted.name}-{attempt}")
-        try:
-            folder.mkdir()
-        except FileExistsError:
-            continue
-        return folder
-    raise ConfigError(f"choose another run_dir: {wanted} and the 9,998 names after it exist")
+    with remedied(wanted, f"set {setting} to a new folder in a place that you can write"):
+        special = wanted.exists() and not (wanted.is_dir() or wanted.is_file())  # /dev/null
+        if wanted.name in ("", "..") or special:
+            raise ConfigError(f"{setting}={wanted} must be the path of a new folder")
+        wanted.parent.mkdir(parents=True, exist_ok=True)
+        for attempt in range(1, 10_000):
+            folder = wanted if attempt == 1 else wanted.with_name(f"{wanted.name}-{attempt}")
+            try:
+                folder.mkdir()
+            except FileExistsError:
+                continue
+            return folder
+    raise ConfigError(f"choose another {setting}: {wanted} and the 9,998 names after it exist")
+
+
+def read_metadata(folder: Path) -> dict[str, Any]:
+    """Return the content of a run's metadata.json. Raises DataError for what is none."""
+    return read_json(folder / METADATA, METADATA_SHAPE)
 
 
 def state_path(folder: Path, updates: int) -> Path:
@@ -67,12 +84,15 @@ class CsvFile:
         self.path = path
         self.columns: list[str] | None = None
         if path.exists() and path.stat().st_size:
-            with path.open(newline="") as file:
-                self.columns = next(csv.reader(file))
+            try:
+                with path.open(newline="") as file:
+                    self.columns = next(csv.reader(file))
+            except (ValueError, csv.Error) as error:
+                raise DataError(f"{path} is not a CSV file ({error}): restore it") from error
 
     def append(self, rows: list[dict[str, Any]]) -> None:
         """Append rows in one write. Raises ValueError for a row with other columns."""
-        with self.path.open("a", newline="") as file:
+        with located(self.path), self.path.open("a", newline="") as file:
             if self.columns is None:
                 self.columns = list(rows[0])
                 csv.writer(file).writerow(self.columns)

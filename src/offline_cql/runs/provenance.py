@@ -4,6 +4,7 @@ import os
 import platform
 import secrets
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -62,7 +63,9 @@ def provenance(
 
 
 def commit() -> str | None:
-    """Return the commit of this code, with + if it was edited since; None outside git."""
+    """Return the commit of this code, with + if it was edited since; None without git."""
+    if shutil.which("git") is None:
+        return None
     process = subprocess.run(
         ["git", "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"],
         cwd=Path(__file__).parent,

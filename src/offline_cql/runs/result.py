@@ -3,12 +3,19 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from offline_cql.errors import ConfigError, DivergedError, PreemptedError
-from offline_cql.io import locked, read_json, write_json
+from offline_cql.io import NUMBER, locked, read_json, write_json
 from offline_cql.runs.folder import METADATA, RESULT, saved_updates
 
+NUMBERS = ("return_mean", "return_std", "normalized_score", "updates_per_second", "wall_seconds")
+RESULT_SHAPE = {
+    **{"status": str, "updates": int, "episodes": int},
+    **dict.fromkeys((*NUMBERS, "behavior_return"), (*NUMBER, NoneType)),
+    **{"error": (str, NoneType), "signal": (int, NoneType)},
+}
 KILLED = "the process was killed, or the machine went down"
 
 
@@ -25,10 +32,14 @@ def describe_stop(stop: BaseException | None) -> tuple[str, str | None, int | No
     return "failed", "interrupted", None
 
 
+def read_result(folder: Path) -> dict[str, Any]:
+    """Return the content of a run's result.json. Raises DataError for what is none."""
+    return read_json(folder / RESULT, RESULT_SHAPE)
+
+
 def is_finished(folder: Path) -> bool:
     """Return whether the run has a result.json that says finished."""
-    path = folder / RESULT
-    return path.exists() and read_json(path).get("status") == "finished"
+    return (folder / RESULT).exists() and bool(read_result(folder)["status"] == "finished")
 
 
 @contextmanager

@@ -6,10 +6,11 @@ the same store and renamed, under a lock that makes a second process wait and th
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import gymnasium as gym
@@ -20,10 +21,17 @@ from minari.dataset.minari_storage import MinariStorage
 
 from offline_cql.config import DatasetConfig, EnvConfig
 from offline_cql.errors import DataError
-from offline_cql.io import exclusive, flush
+from offline_cql.io import exclusive, flush, located, remedied, write_atomically
 from offline_cql.random_streams import RandomStream
 from offline_cql.readers.checksums import write_manifest
-from offline_cql.readers.minari.store import dataset_path, ensure_namespace, hidden_path, is_stored
+from offline_cql.readers.minari.store import (
+    STORE_REMEDY,
+    dataset_path,
+    ensure_namespace,
+    hidden_path,
+    is_stored,
+    store_root,
+)
 from offline_cql.render.progress import ProgressBar
 from offline_cql.simulation.behavior import Behavior, Component, mixture
 from offline_cql.simulation.environments import Environment, make_environments, spaces_of
@@ -90,11 +98,24 @@ def _record(
     )
     environments = make_environments(env.id, min(ENVIRONMENTS, dataset.size))
     try:
+        _check_disk_space(environments[0], dataset.size, name)
         episodes, parts = _roll_out_mixture(environments, components, dataset.size, seed, name)
         _store(name, environments[0], episodes, _metadata(env, name, seed, parts))
     finally:
         for environment in environments:
             environment.close()
+
+
+def _check_disk_space(environment: Environment, size: int, name: str) -> None:
+    """Raise DataError if the disk of the store, or the memory, cannot hold `size` steps."""
+    spaces = spaces_of(environment)
+    width = spaces.observation_dim + (1 if spaces.discrete else spaces.action_dim) + 1
+    needed, free = 4 * width * size, shutil.disk_usage(store_root()).free
+    if needed > free:
+        raise DataError(
+            f"{name} would need {needed / 1e9:,.1f} GB in {store_root()}, {free / 1e9:,.1f} GB are "
+            f"free: choose a smaller dataset.size, or {STORE_REMEDY}"
+        )
 
 
 def _roll_out_mixture(
@@ -169,19 +190,26 @@ def _metadata(
 def _store(
     name: str, environment: Environment, episodes: Sequence[Episode], metadata: dict[str, Any]
 ) -> None:
-    """Write to a hidden folder, flush to the disk, rename."""
+    """Write to a hidden folder, flush to the disk, rename.
+
+    HDF5 writes to memory: where a disk is full it ends the process (segmentation fault).
+    """
     final, staging = dataset_path(name), hidden_path(".recording", name)
     shutil.rmtree(staging, ignore_errors=True)  # of a recording that was killed
     (staging / "new").mkdir(parents=True)
     try:
-        storage = MinariStorage.new(
-            staging / "new" / "data",
-            observation_space=environment.observation_space,
-            action_space=environment.action_space,
-            env_spec=gym.spec(environment.spec.id) if environment.spec else None,
-        )
-        storage.update_metadata(metadata)
-        storage.update_episodes([_buffer(episode) for episode in episodes])
+        with located(staging):
+            storage = MinariStorage.new(
+                staging / "new" / "data",
+                observation_space=environment.observation_space,
+                action_space=environment.action_space,
+                env_spec=gym.spec(environment.spec.id) if environment.spec else None,
+            )
+            storage._file_path, file = (content := io.BytesIO()), storage._file_path
+            storage.update_metadata(metadata)
+            storage.update_episodes([_buffer(episode) for episode in episodes])
+            write_atomically(file, content.getvalue())
+            storage.update_metadata({"dataset_size": storage.get_size()})
         for path in (staging / "new" / "data").iterdir():
             flush(path)
         write_manifest(staging / "new" / "data")
@@ -207,5 +235,9 @@ def _buffer(episode: Episode) -> EpisodeBuffer:
     )
 
 
-def _exclusive(name: str) -> AbstractContextManager[None]:
-    return exclusive(hidden_path(".locks", name), f"recording {name}")
+@contextmanager
+def _exclusive(name: str) -> Iterator[None]:
+    """Wait for another recording of this data set; name the store in errors of writing."""
+    lock = hidden_path(".locks", name)
+    with remedied(store_root(), STORE_REMEDY), exclusive(lock, f"recording {name}"):
+        yield

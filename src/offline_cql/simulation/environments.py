@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import gymnasium as gym
 
 from offline_cql.config import EnvConfig
-from offline_cql.errors import SimulatorError
+from offline_cql.errors import SimulatorError, explain
 from offline_cql.spaces import FlatObservation, PartObservation, flat_spaces
 from offline_cql.transitions import Spaces
 
@@ -39,8 +39,13 @@ def make_environments(
         environments = [
             gym.make(env_id, disable_env_checker=True, **(arguments or {})) for _ in range(count)
         ]
-    except (gym.error.Error, TypeError) as error:  # TypeError: an unknown argument
-        raise SimulatorError(f"environment {env_id!r} cannot be made: {error}") from error
+    except Exception as error:  # the code of an environment, which may refuse an argument anyhow
+        if explain(error) is not None and not isinstance(error, OSError):
+            raise
+        reason = str(error).strip().rstrip(".") or type(error).__name__
+        raise SimulatorError(
+            f"environment {env_id!r} cannot be made: {reason}; check env.id and env.arguments"
+        ) from error
     return [_flat(environment, observation_keys, shift) for environment in environments]
 
 

@@ -20,9 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from offline_cql.errors import DataError
-from offline_cql.io import exclusive, flush
+from offline_cql.io import exclusive, flush, remedied
 from offline_cql.readers.minari.store import (
     RECORDED,
+    STORE_REMEDY,
     dataset_path,
     ensure_namespace,
     hidden_path,
@@ -52,7 +53,10 @@ def ensure_stored(dataset_id: str, *, alternative: str) -> str:
     """
     # No server has the simulated data sets: MinariReader's error names the command to simulate.
     if not is_stored(dataset_id) and not dataset_id.startswith(RECORDED):
-        with exclusive(hidden_path(".locks", dataset_id), f"downloading {dataset_id}"):
+        with (
+            remedied(store_root(), STORE_REMEDY),
+            exclusive(hidden_path(".locks", dataset_id), f"downloading {dataset_id}"),
+        ):
             if not is_stored(dataset_id):  # another process may have downloaded it meanwhile
                 _download(dataset_id, alternative)
     return dataset_id

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -17,9 +18,9 @@ from typing import Any
 from minari.dataset.minari_dataset import DATASET_ID_RE, parse_dataset_id
 from minari.namespace import create_namespace, list_local_namespaces
 from minari.serialization import deserialize_space
-from minari.storage.datasets_root_dir import get_dataset_path
 
 from offline_cql.errors import DataError
+from offline_cql.io import expand_home, read_json, remedied
 from offline_cql.readers.checksums import verify_manifest
 from offline_cql.readers.minari import arrow, hdf5
 from offline_cql.readers.minari.episodes import Episode, StoredDataset, write_episodes
@@ -35,9 +36,20 @@ FORMATS: dict[str, Callable[[StoredDataset], Iterator[Episode]]] = {
 RECORDED = "sim/"  # namespace of the data sets that this project simulates; no server has them
 
 
+STORE = "MINARI_DATASETS_PATH"
+STORE_REMEDY = f"set {STORE} to a folder that you can write, on a disk with space"
+
+
 def store_root() -> Path:
-    """Return $MINARI_DATASETS_PATH, or Minari's default; Minari creates it."""
-    return Path(get_dataset_path())
+    """Return $MINARI_DATASETS_PATH, or Minari's default, as an absolute path; create the folder.
+
+    Raises ConfigError for a user without a home.
+    """
+    root = expand_home(os.environ.get(STORE) or "~/.minari/datasets", STORE_REMEDY).absolute()
+    os.environ[STORE] = str(root)  # Minari's functions read it, and know neither ~ nor no home
+    with remedied(root, STORE_REMEDY):
+        root.mkdir(parents=True, exist_ok=True)
+    return root
 
 
 def dataset_path(dataset_id: str) -> Path:
@@ -140,12 +152,7 @@ def _metadata(dataset_id: str, folder: Path) -> dict[str, Any]:
             f"data set {dataset_id} is not in the local store {store_root()}: record it with "
             "python collect.py env=… dataset.quality=… (see python collect.py --help)"
         )
-    try:
-        metadata = json.loads((folder / "metadata.json").read_text())
-    except ValueError as error:
-        raise DataError(f"{dataset_id}: metadata.json is not JSON ({error})") from error
-    if not isinstance(metadata, dict):
-        raise DataError(f"{dataset_id}: metadata.json must hold an object")
+    metadata = read_json(folder / "metadata.json")
     for key in ("observation_space", "action_space"):
         if not isinstance(metadata.get(key), str):
             raise DataError(
@@ -177,5 +184,7 @@ def _files(folder: Path) -> list[tuple[str, int, int]]:
     for parent, _, names in os.walk(folder):  # three times as fast as Path.rglob
         for path in (os.path.join(parent, name) for name in names):
             status = os.stat(path)
+            if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for without end
+                raise DataError(f"{path} is not a regular file: replace it by one")
             files.append((os.path.relpath(path, folder), status.st_size, status.st_mtime_ns))
     return sorted(files)

@@ -19,6 +19,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from offline_cql.errors import DataError
+from offline_cql.io import expand_home
 from offline_cql.readers.row_files import Array, Flags
 from offline_cql.readers.writer import translate_errors
 
@@ -46,7 +47,9 @@ class Chunk(NamedTuple):
 
 def find_files(path: str) -> list[Path]:
     """Return the files of a path or glob, part_2 before part_10. Raises DataError for none."""
-    expanded = Path(path).expanduser()
+    expanded = expand_home(path, "set dataset.path to an absolute path")
+    if expanded.exists() and not (expanded.is_file() or expanded.is_dir()):
+        raise DataError(f"{path} is not a regular file: copy its content into one")
     if expanded.is_dir():
         raise DataError(f"{path} is a folder: name its files, as in dataset.path={path}/*.parquet")
     paths = [expanded] if expanded.exists() else [Path(name) for name in glob.glob(str(expanded))]
@@ -68,7 +71,7 @@ def open_table(path: Path) -> TableFile:
         if path.name.lower().endswith(suffix):
             with translate_errors(path):
                 file = table_class(path)
-            names = file.schema.names
+                names = file.schema.names  # may not be UTF-8
             if duplicates := sorted({name for name in names if names.count(name) > 1}):
                 raise DataError(f"{path} has more than one column {duplicates[0]!r}: rename one")
             return file
