@@ -173,7 +173,7 @@ def test_a_resumed_run_is_the_same_run_at_wandb(monkeypatch: Any, tmp_path: Path
     part = train_run(tmp_path / "run", *TINY, "logger=wandb", "updates=1")
     resume_run(part, "updates=2")
     assert len(used) == 2
-    assert used[0] == used[1] == entry_point.read_json(part / "metadata.json")["wandb_id"]
+    assert used[0] == used[1] == entry_point.read_metadata(part)["wandb_id"]
 
 
 def test_a_run_killed_at_its_very_end_gets_its_result(uninterrupted: Any, tmp_path: Path):
