@@ -180,11 +180,11 @@ def test_a_run_killed_at_its_very_end_gets_its_result(uninterrupted: Any, tmp_pa
     """All updates are saved but result.json is missing: resuming writes it."""
     settings = (*TINY, "evaluation=default", "evaluation.episodes=2", "evaluation.environments=2")
     part = train_run(tmp_path / "run", *settings, "updates=10")
-    expected = entry_point.read_json(part / "result.json")
+    expected = entry_point.read_result(part)
     (part / "result.json").unlink()
     state_path(part, 10).with_name(".20.ckpt.123.tmp").write_text("half")
     resume_run(part)
-    result = entry_point.read_json(part / "result.json")
+    result = entry_point.read_result(part)
     clock = dict.fromkeys(("wall_seconds", "updates_per_second"))
     assert result | clock == expected | clock
     assert result["episodes"] == 2
