@@ -67,13 +67,13 @@ def run(main: Callable[[], Any]) -> None:
     """
     OmegaConf.register_new_resolver("options", format_options, replace=True)  # for --help
     show_traceback = os.environ.get(FULL_ERROR) == "1"
-    os.environ[FULL_ERROR] = "1"  # else Hydra prints exceptions itself and exits with 1
     entry_point = Path(inspect.getfile(inspect.unwrap(main)))
     failure: BaseException
     try:
         check(sys.argv[1:], schema=ENTRY_POINTS[entry_point.stem], entry_point=entry_point)
         try:
-            main()
+            with _raising_hydra():
+                main()
         except SystemExit as stop:  # Hydra's, after --help
             if stop.code:
                 raise
@@ -98,6 +98,20 @@ def run(main: Callable[[], Any]) -> None:
         discard_unwritable_output()
         sys.exit(exit_code)
     raise failure
+
+
+@contextmanager
+def _raising_hydra() -> Iterator[None]:
+    """Let Hydra raise exceptions, which it else prints itself before it exits with 1."""
+    before = os.environ.get(FULL_ERROR)
+    os.environ[FULL_ERROR] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[FULL_ERROR]
+        else:
+            os.environ[FULL_ERROR] = before
 
 
 _interrupts: list[int] = []
