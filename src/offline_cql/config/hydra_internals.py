@@ -87,13 +87,15 @@ def open_folder(folder: str | Path, further: Sequence[str] = ()) -> Iterator["Co
         for entry in further:
             search_path.prepend("further", entry, SearchPathQuery(provider="schema"))
         GlobalHydra.instance().clear()
-        SourcesRegistry.instance().types["file"] = BoundedSource
+        sources = SourcesRegistry.instance().types
+        unbounded, sources["file"] = sources["file"], BoundedSource
         Hydra.create_main_hydra2("app", search_path)
         previous = HydraConfig.instance().cfg
         try:
             yield ConfigFolder(GlobalHydra.instance().config_loader())
         finally:
             HydraConfig.instance().cfg = previous
+            sources["file"] = unbounded  # Hydra refuses to register its own a second time beside it
 
 
 LARGEST_SWEEP = 100_000  # values of one setting in a grid
