@@ -117,9 +117,14 @@ def read_json(
         raise DataError(f"{path} is not JSON ({error}): {remedy}") from error
     if not isinstance(content, dict):
         raise DataError(f"{path} is corrupt (it contains no JSON object): {remedy}")
-    if (key := differing_key(content, shape or {})) is not None:
-        raise DataError(f"{path} is corrupt ({key} is missing or has the wrong type): {remedy}")
+    check_shape(path, content, shape or {}, remedy=remedy)
     return content
+
+
+def check_shape(path: Path, content: Any, shape: Shape, *, remedy: str = "restore it") -> None:
+    """Raise DataError, ending in the remedy, for the content of a file that lacks a shape."""
+    if (key := differing_key(content, shape)) is not None:
+        raise DataError(f"{path} is corrupt ({key} is missing or has the wrong type): {remedy}")
 
 
 def differing_key(content: Any, shape: Shape) -> str | None:

@@ -9,10 +9,10 @@ import numpy as np
 
 from offline_cql.audit.block_reader import BlockReader
 from offline_cql.audit.distribution import Array, Distribution, entropy, summarize
+from offline_cql.readers.writer import FEW_VALUES, few_values
 from offline_cql.transitions import Transitions
 
 BINS = 20  # over [-1, 1]
-MAX_DISTINCT = 20  # values of a dimension that are counted
 SATURATION = 0.999  # of the bound
 MAX_PAIRS = 66  # pairs of dimensions: those of the first 12
 PAIR_ROWS = 50_000
@@ -24,7 +24,7 @@ class ActionDimension:
 
     at_bounds: share of the steps within 0.1 % of a bound. counts [20]: histogram over [-1, 1].
     normalized_entropy: entropy of counts relative to a uniform histogram, 0 to 1. distinct: number
-    of different values, None above MAX_DISTINCT.
+    of different values, None above FEW_VALUES.
     """
 
     name: str
@@ -95,9 +95,7 @@ def _compute_dimensions(reader: BlockReader) -> list[ActionDimension]:
     distinct: list[Array] = [np.empty(0)] * width
     for rows in reader.blocks():
         actions = data.rows[rows, data.columns.action].astype(np.float64)
-        for k, values in enumerate(distinct):
-            if len(values) <= MAX_DISTINCT:
-                distinct[k] = np.union1d(values, actions[:, k])[: MAX_DISTINCT + 1]
+        distinct = [few_values(*pair) for pair in zip(distinct, actions.T, strict=True)]
         for k, bins in enumerate(_bin_indices(actions).T):
             counts[k] += np.bincount(bins, minlength=BINS)
         at_bounds += (np.abs(actions) > SATURATION).sum(axis=0)
@@ -116,7 +114,7 @@ def _compute_dimensions(reader: BlockReader) -> list[ActionDimension]:
             at_bounds=float(at_bounds[k] / size),
             normalized_entropy=entropy(counts[k]) / float(np.log(BINS)),
             counts=counts[k].tolist(),
-            distinct=len(distinct[k]) if len(distinct[k]) <= MAX_DISTINCT else None,
+            distinct=len(distinct[k]) if len(distinct[k]) <= FEW_VALUES else None,
         )
         for k, name in enumerate(data.action_names or map(str, range(width)))
     ]

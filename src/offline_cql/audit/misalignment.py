@@ -53,15 +53,20 @@ def compute_misalignment(reader: BlockReader) -> Misalignment | None:
     state = _features(observations)
     change = _standardize(next_observations.astype(np.float64) - observations)
     actions = [_encode_actions(reader, rows + lag) for lag in LAGS]
+    next_state = _features(next_observations)
     previous = np.hstack([state, _features(reader.observations(rows - 1)[:, :MAX_WIDTH])])
+    state_only = _explained_variance(state, change)
+    without_action = (_explained_variance(previous, change), state_only, state_only)
     gains = [
-        _explained_variance(np.hstack([known, action]), change) - _explained_variance(known, change)
-        for known, action in zip((previous, state, state), actions, strict=True)
+        _explained_variance(np.hstack([known, action]), change) - explained
+        for known, action, explained in zip(
+            (previous, state, state), actions, without_action, strict=True
+        )
     ]
-    if _only_reacts(actions[2], state, _features(next_observations)):
+    if _only_reacts(actions[2], state, next_state):
         gains[2] = np.zeros_like(gains[2])
     # The squared action: many rewards hold a quadratic control cost.
-    features = np.hstack([state, _features(next_observations), actions[1], actions[1] ** 2])
+    features = np.hstack([state, next_state, actions[1], actions[1] ** 2])
     rewards = [_standardize(data.rewards[rows + lag][:, None]) for lag in LAGS]
     scores = [_explained_variance(features, reward) for reward in rewards]
     return Misalignment(

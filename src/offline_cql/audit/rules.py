@@ -11,7 +11,7 @@ from collections.abc import Callable
 from offline_cql.audit.episodes import value_scale
 from offline_cql.audit.finding import LEVELS, Finding, join_names
 from offline_cql.audit.statistics import DatasetStatistics
-from offline_cql.readers.writer import DROPPED
+from offline_cql.readers.writer import DROPPED, FEW_VALUES
 from offline_cql.render.numbers import format_count, format_number, format_share
 
 MIN_R2 = 0.05  # of an action in another row; below, the fit cannot tell
@@ -21,7 +21,6 @@ FAR_OUTLIER_STD = 50.0  # standard deviations that make outliers a warning
 FLOAT32_ROUNDING = 1e-6  # std / |mean|
 SPARSE_REWARD = 0.05  # share of steps with a reward
 MIN_VALUE, MAX_VALUE, SUGGESTED_VALUE = 0.3, 3_000.0, 100.0  # order of magnitude of critic values
-MANY_CHOICES = 20  # of whole numbers, which may be amounts
 NARROW = 0.1  # of the bounds of an action
 SATURATED = 0.5  # share of the steps at the bounds of an action
 LONGEST_SHARE = 0.05  # of the episodes have the largest length if there is a time limit
@@ -335,7 +334,7 @@ def action_kind(statistics: DatasetStatistics) -> Result:
         return None
     if identity.discrete:
         names = [action.name for action in actions.discrete_actions]
-        if len(names) <= MANY_CHOICES or not all(map(_is_whole, names)):
+        if len(names) <= FEW_VALUES or not all(map(_is_whole, names)):
             return None
         return {
             "message": f"{len(names)} whole numbers, {names[0]} … {names[-1]}, are taken as "

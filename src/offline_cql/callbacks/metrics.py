@@ -43,9 +43,12 @@ class MetricsWriter(AgentCallback):
         self.last_update, self.last_seconds = agent.updates, self.timer.seconds
 
     def after_block(self, trainer: pl.Trainer, agent: Agent) -> None:
-        if not agent.last_metrics:
-            self.check_largest(trainer, agent)
-            return
+        values = self.write(trainer, agent) if agent.last_metrics else {}
+        self.check_largest(trainer, agent)
+        self.check_mean(trainer, agent, values)
+
+    def write(self, trainer: pl.Trainer, agent: Agent) -> dict[str, float]:
+        """Write, send and return the metrics of a logging point. Raises DivergedError."""
         values = reduce_over_ranks(agent.last_metrics, trainer)
         agent.last_metrics = {}
         self.latest = values | {"time/updates_per_second": self.measure_speed(agent.updates)}
@@ -55,8 +58,7 @@ class MetricsWriter(AgentCallback):
         not_finite = [name for name, value in values.items() if not math.isfinite(value)]
         if not_finite:
             raise DivergedError(agent.updates, f"{', '.join(not_finite)} is not finite")
-        self.check_largest(trainer, agent)
-        self.check_mean(trainer, agent, values)
+        return values
 
     def check_largest(self, trainer: pl.Trainer, agent: Agent) -> None:
         """Warn of, or stop at, a Q of a logged action or a target that no policy can have."""

@@ -40,7 +40,6 @@ from offline_cql.transitions import Spaces, Transitions
 ONNX, JSON = "policy.onnx", "policy.json"
 FORMAT = 1
 N_CHECKED = 1_000  # observations
-N_CHUNK = 65_536  # observations read at a time
 VERSIONS = ("offline-cql", "torch", "onnxscript", "onnxruntime")
 
 
@@ -146,10 +145,8 @@ def describe_interface(
 
 def observation_range(transitions: Transitions) -> tuple[list[float], list[float]]:
     """Return the smallest and the largest value of each observation column in the data."""
-    starts = range(0, len(transitions), N_CHUNK)
-    parts = [transitions.observations[start : start + N_CHUNK] for start in starts]
-    low = np.min([part.min(axis=0) for part in parts], axis=0)
-    high = np.max([part.max(axis=0) for part in parts], axis=0)
+    observations = transitions.observations  # a view: nothing is copied
+    low, high = observations.min(axis=0), observations.max(axis=0)
     return low.astype(float).tolist(), high.astype(float).tolist()
 
 

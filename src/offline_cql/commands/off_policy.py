@@ -14,7 +14,7 @@ from offline_cql.agents import Agent
 from offline_cql.commands.load_data import load_transitions
 from offline_cql.config import OpeConfig, TrainConfig
 from offline_cql.errors import ConfigError, DataError
-from offline_cql.io import NUMBER, differing_key, read_json, write_json
+from offline_cql.io import NUMBER, check_shape, differing_key, read_json, write_json
 from offline_cql.ope.behavior import fit_behavior_probabilities
 from offline_cql.ope.estimate import FRACTION, Estimate
 from offline_cql.ope.fqe import BEYOND, DeterministicPolicy, FittedQEvaluation, actions_at
@@ -123,7 +123,7 @@ def read_estimates(folder: Path) -> dict[str, Any]:
     content = read_json(path) if path.exists() else {}
     if "validation_episodes" not in content:
         return {}
-    content = read_json(path, ESTIMATES)
+    check_shape(path, content, ESTIMATES)
     for updates, estimates in content["checkpoints"].items():
         valid = updates.isdecimal() and isinstance(estimates, list)
         if not valid or any(differing_key(estimate, ESTIMATE) for estimate in estimates):

@@ -44,6 +44,7 @@ DROPPED = (
     "steps_dropped_at_timeouts",
     "last_step_dropped",
 )
+FEW_VALUES = 20  # as many different whole numbers may be choices, or amounts
 LARGEST_INDEX = 2**24  # of a discrete action: float32 represents every integer up to it
 
 
@@ -101,6 +102,14 @@ def file_signature(path: Path) -> list[str | int]:
     """Return path, size and modification time of a file: a change of the file changes them."""
     status = path.stat()
     return [str(path.resolve()), status.st_size, status.st_mtime_ns]
+
+
+def few_values(known: Array, values: Array) -> Array:
+    """Return the different numbers of both, sorted; more than FEW_VALUES are not counted further.
+
+    known: of earlier chunks, [0] at first. Returns at most FEW_VALUES + 1 numbers.
+    """
+    return known if len(known) > FEW_VALUES else np.union1d(known, values)[: FEW_VALUES + 1]
 
 
 @contextmanager

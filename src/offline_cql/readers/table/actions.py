@@ -24,10 +24,10 @@ from offline_cql.readers.table.values import (
     non_null,
     plain_type,
 )
+from offline_cql.readers.writer import FEW_VALUES, few_values
 from offline_cql.transitions import Spaces
 
 MAX_CATEGORIES = 1_000
-FEW_VALUES = 20  # as many different whole numbers may be choices
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,9 +135,7 @@ def continuous_actions(
         values = matrix(chunk, names)
         if len(values):
             low, high = np.minimum(low, values.min(axis=0)), np.maximum(high, values.max(axis=0))
-        for k, known in enumerate(distinct):
-            if len(known) <= FEW_VALUES:
-                distinct[k] = np.union1d(known, values[:, k])[: FEW_VALUES + 1]
+        distinct = [few_values(*pair) for pair in zip(distinct, values.T, strict=True)]
     if columns.discrete is None:
         _refuse_choices(names, distinct, path)
     for name, smallest, largest in zip(names, low, high, strict=True):
