@@ -96,8 +96,7 @@ def summarize(description: dict) -> str:
     """Return one line on the policy for the log."""
     estimate, text = description["estimate"], "no estimate of its return"
     if estimate is not None:
-        low, high = estimate["low"], estimate["high"]
-        text = f"estimated discounted return {estimate['value']:.1f} [{low:.1f}, {high:.1f}]"
+        text = f"estimated discounted return {estimate.get('text', estimate['value'])}"
     return (
         f"{description['env']['name']}, {description['algorithm']} after "
         f"{description['updates']:,} updates on {description['dataset']['id']}; {text}"

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from stable_baselines3 import SAC
 
+from offline_cql.render.numbers import format_spread
 from offline_cql.simulation.behavior import LOG_STD_RANGE, SHIPPED, Network
 from offline_cql.simulation.environments import make_environments, spaces_of
 from offline_cql.simulation.rollouts import roll_out
@@ -106,7 +107,7 @@ def main() -> None:
         path = arguments.to / f"{arguments.env.split('-')[0].lower()}-{level}.npz"
         np.savez(path, **arrays)
         path.with_suffix(".json").write_text(json.dumps(record, indent=2) + "\n")
-        print(f"{path}: {record['return_mean']:.1f} ± {record['return_std']:.1f}")
+        print(f"{path}: {format_spread(record['return_mean'], record['return_std'])}")
 
 
 if __name__ == "__main__":

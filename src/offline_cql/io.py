@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from offline_cql.errors import ConfigError, DataError
 from offline_cql.render.message import print_message
+from offline_cql.render.numbers import format_size
 
 LARGEST_JSON, LARGEST_CONFIG = 2**26, 2**20  # bytes of a file
 DEEPEST_YAML, MOST_NODES = 50, 10_000  # nested lists and mappings; values, aliases expanded
@@ -97,7 +98,10 @@ def read_bytes(path: Path, *, limit: int | None = None) -> bytes:
         if not stat.S_ISREG(status.st_mode):
             raise DataError(f"{path} is not a regular file: replace it by one")
         if limit is not None and status.st_size > limit:
-            raise DataError(f"{path} has {status.st_size:,} bytes, more than {limit:,}: restore it")
+            raise DataError(
+                f"{path} has {format_size(status.st_size)}, more than {format_size(limit)}: "
+                "restore it"
+            )
         with located(path), open(descriptor, "rb", closefd=False) as file:
             return file.read()
     finally:

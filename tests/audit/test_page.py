@@ -98,7 +98,7 @@ def test_plots_are_described_in_words_for_screen_readers():
     rows[:, data.columns.reward] = [1, 2, 6]
     data = dataclasses.replace(data, rows=rows, ends=np.array([1, 2, 3]))
     text = audit_page(statistics_of(data), [])
-    quantiles = "Minimum 1, 5% quantile 1.1, median 2, 95% quantile 5.6, maximum 6."
+    quantiles = "Minimum 1.0, 5% quantile 1.1, median 2.0, 95% quantile 5.6, maximum 6.0."
     assert f'<desc id="returns-desc">Histogram. {quantiles} Horizontal axis: return' in text
     assert text.count('role="img"') == text.count("</desc>") == 6
 

@@ -52,6 +52,13 @@ def test_a_line_holds_the_latest_value_of_each_labelled_metric(trainer: Any):
     assert line.split("  ") == ["update 1/10", "123 updates/s", "td 0.0123", "alpha 5"]
 
 
+def test_a_small_return_is_not_printed_as_0(trainer: Any):
+    progress = bar(10)
+    progress.evaluation = SimpleNamespace(latest=SimpleNamespace(return_mean=0.0046))
+    (line,) = run(progress, trainer, 1)
+    assert line.split("  ") == ["update 1/10", "return 0.0046"]
+
+
 def test_a_resumed_run_prints_its_next_tenth(trainer: Any):
     lines = run(bar(100), trainer, 35, 39, 40, start=34)
     assert [line.split()[1] for line in lines] == ["40/100"]

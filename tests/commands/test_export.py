@@ -292,9 +292,9 @@ def test_the_estimate_belongs_to_the_exported_weights(tmp_path: Path):
     content = {"gamma": 0.9, "validation_episodes": 30, "behavior": estimate(1.0)}
     content["checkpoints"] = checkpoints
     write_json(tmp_path / "ope.json", content)
-    behavior = estimate(1.0) | {"gamma": 0.9}
+    behavior = estimate(1.0) | {"gamma": 0.9, "text": "1 [0, 9]"}
     assert command.describe_estimates(tmp_path, 20, sampled=False) == {
-        "estimate": estimate(2.0) | {"gamma": 0.9},
+        "estimate": estimate(2.0) | {"gamma": 0.9, "text": "2 [0, 9]"},
         "behavior_estimate": behavior,
     }
     # Other weights, and a sampled policy: ope.json estimates deterministic ones.

@@ -51,7 +51,7 @@ def test_the_description_states_the_ends_of_labeled_lines_only():
     axes.plot([1, 2, 3], [0.5, 9, 2000], label="a")
     axes.plot([1], [7], label="b")
     axes.plot([1, 2], [7, 8])
-    assert describe_lines(figure) == "a: 0.5 at 1 to 2,000 at 3. b: 7 at 1."
+    assert describe_lines(figure) == "a: 0.5 at 1 to 2000 at 3. b: 7 at 1."
 
 
 def test_a_plot_without_data_is_described_by_its_caption():

@@ -66,8 +66,12 @@ def selection(*points: GridPoint, **values: object) -> Selection:
     ("low", "verdict", "reason"),
     [
         (60.0, "Ship alpha=5", "Its lower bound 60 is above the return of the data, 50 (+10)."),
-        (50.0, "Do not ship; ", "Its lower bound 50 is not above the return of the data, 50 (+0)."),
-        (42.5, "Do not ship; ", "Its lower bound 42.5 is not above the return of the data, 50 "),
+        (50.0, "Do not ship; ", "Its lower bound 50 is not above the return of the data, 50 (0)."),
+        (
+            42.5,
+            "Do not ship; ",
+            "Its lower bound 42.5 is not above the return of the data, 50.0 (-7.5).",
+        ),
     ],
 )
 def test_the_verdict_compares_the_lower_bound_with_the_data(low: float, verdict: str, reason: str):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from offline_cql.audit.distribution import Distribution
 from offline_cql.audit.episodes import value_scale
 from offline_cql.audit.statistics import DatasetStatistics
-from offline_cql.render.numbers import format_count, format_number, format_share, format_spread
+from offline_cql.render.numbers import format_count, format_number, format_share, format_values
 
 Lines = dict[str, str]  # value by label
 
@@ -34,8 +34,9 @@ def format_range(low: float | None, high: float | None) -> str:
 
 def format_distribution(distribution: Distribution) -> str:
     """Return mean ± standard deviation, and the interval of the middle 90%."""
-    spread = format_spread(distribution.mean, distribution.std)
-    return f"{spread}, 90% in {format_range(distribution.q05, distribution.q95)}"
+    numbers = (distribution.mean, distribution.std, distribution.q05, distribution.q95)
+    mean, std, low, high = format_values(*numbers, width=distribution.std)
+    return f"{mean} ± {std}, 90% in {low} … {high}"
 
 
 def describe_spaces(statistics: DatasetStatistics) -> str:

@@ -10,7 +10,7 @@ from offline_cql.audit.finding import Finding
 from offline_cql.audit.plots import audit_plots
 from offline_cql.audit.statistics import DatasetStatistics
 from offline_cql.render.html import render_page
-from offline_cql.render.numbers import format_number
+from offline_cql.render.numbers import format_values
 from offline_cql.render.svg import render_plot
 from offline_cql.render.table import Table
 
@@ -37,9 +37,11 @@ def column_table(statistics: DatasetStatistics) -> Table:
     one_hot = {name for group in statistics.observations.one_hot_groups for name in group}
     rows = []
     for column in statistics.observations.columns[:MAX_ROWS]:
-        numbers = (column.mean, column.std, column.min, column.quantiles[2], column.max)
+        numbers = format_values(column.mean, column.std, width=column.std)
+        for value in (column.min, column.quantiles[2], column.max):
+            numbers += format_values(value, width=column.std)
         kinds = ", ".join(column_kinds(column, one_hot=column.name in one_hot))
-        rows.append((column.name, *map(format_number, numbers), f"{column.outliers:,}", kinds))
+        rows.append((column.name, *numbers, f"{column.outliers:,}", kinds))
     return Table(
         title="Observation columns",
         columns=("column", "mean", "std", "min", "median", "max", "> 20 std", "kind"),

@@ -13,7 +13,7 @@ from offline_cql.audit.distribution import Distribution
 from offline_cql.audit.neighbors import NeighborStatistics
 from offline_cql.audit.statistics import DatasetStatistics
 from offline_cql.render.colors import FILL, INK, SOFT_FILL
-from offline_cql.render.numbers import format_number, format_share
+from offline_cql.render.numbers import format_number, format_share, format_spread, format_values
 from offline_cql.render.svg import WIDTH, Plot, set_log_scale
 
 MAX_DIMENSIONS = 12
@@ -44,14 +44,16 @@ def histogram(
     stem: str, title: str, values: Distribution, label: str, *, of: str = "episodes"
 ) -> Plot:
     """Return the histogram of a distribution of episodes or steps, with its median."""
-    low, median, high = map(format_number, (values.q05, values.median, values.q95))
+    smallest, low, median, high, largest = format_values(
+        *(values.min, values.q05, values.median, values.q95, values.max), width=values.std
+    )
     return Plot(
         stem=stem,
         title=title,
         caption="Dashed: the median.",
         draw=lambda figure: _draw_histogram(figure, values, values.median, xlabel=label, ylabel=of),
-        description=f"Histogram. Minimum {format_number(values.min)}, 5% quantile {low}, median "
-        f"{median}, 95% quantile {high}, maximum {format_number(values.max)}.",
+        description=f"Histogram. Minimum {smallest}, 5% quantile {low}, median {median}, "
+        f"95% quantile {high}, maximum {largest}.",
     )
 
 
@@ -146,8 +148,8 @@ def action_dimensions(statistics: DatasetStatistics) -> Plot:
     if len(shown) < len(dimensions):
         caption += f" The first {len(shown)} of {len(dimensions)} dimensions."
     numbers = "; ".join(
-        f"action {d.name}: mean {format_number(d.mean)}, standard deviation "
-        f"{format_number(d.std)}, {format_share(d.at_bounds)} at the bounds"
+        f"action {d.name}: mean ± standard deviation {format_spread(d.mean, d.std)}, "
+        f"{format_share(d.at_bounds)} at the bounds"
         for d in shown
     )
     return Plot(

@@ -17,6 +17,7 @@ from offline_cql.agents import Agent
 from offline_cql.callbacks.agent_callback import AgentCallback
 from offline_cql.callbacks.evaluation import EvaluationCallback
 from offline_cql.callbacks.metrics import MetricsWriter
+from offline_cql.render.numbers import format_number
 
 SPEED = "time/updates_per_second"
 
@@ -76,10 +77,12 @@ class ProgressBar(AgentCallback):
         latest = self.metrics.latest
         parts = [f"{latest[SPEED]:.0f} updates/s"] if SPEED in latest else []
         parts += [
-            f"{label} {latest[name]:.3g}" for name, label in self.labels.items() if name in latest
+            f"{label} {format_number(latest[name])}"
+            for name, label in self.labels.items()
+            if name in latest
         ]
         if self.evaluation is not None and self.evaluation.latest is not None:
-            parts.append(f"return {self.evaluation.latest.return_mean:.1f}")
+            parts.append(f"return {format_number(self.evaluation.latest.return_mean)}")
         return "  ".join(parts)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:

@@ -26,7 +26,7 @@ from offline_cql.ope.behavior import behavior_value, discounted_returns
 from offline_cql.ope.episodes import validation_episodes
 from offline_cql.ope.estimate import Estimate
 from offline_cql.render.message import print_message
-from offline_cql.render.numbers import format_interval, format_number, format_spread
+from offline_cql.render.numbers import format_interval, format_number, format_spread, format_values
 from offline_cql.render.progress import ProgressBar
 from offline_cql.render.terminal import Terminal
 from offline_cql.runs.checkpoint import load_state
@@ -169,5 +169,7 @@ def add_estimate(table: Table, name: str, estimate: Estimate) -> None:
     """Add a row with the interval and, where a part was extrapolated, one for each part."""
     table.add_row(name, format_interval(estimate.value, estimate.low, estimate.high))
     if estimate.extrapolated:
-        table.add_row("  up to the ends of the logs", format_number(estimate.observed))
-        table.add_row("  extrapolated beyond them", format_number(estimate.extrapolated))
+        parts = (estimate.observed, estimate.extrapolated)
+        observed, extrapolated = format_values(*parts, width=estimate.width)
+        table.add_row("  up to the ends of the logs", observed)
+        table.add_row("  extrapolated beyond them", extrapolated)

@@ -30,7 +30,7 @@ from offline_cql.export.policy import ExportablePolicy, exportable_policy
 from offline_cql.io import write_atomically, write_json
 from offline_cql.render.command import command, path_word
 from offline_cql.render.message import print_message
-from offline_cql.render.numbers import format_interval
+from offline_cql.render.numbers import format_interval, format_number, format_size
 from offline_cql.render.terminal import Terminal
 from offline_cql.runs.checkpoint import load_state
 from offline_cql.runs.folder import read_metadata
@@ -181,12 +181,17 @@ def describe_estimates(folder: Path, updates: int, *, sampled: bool) -> dict[str
     gamma = {"gamma": content["gamma"]}
     estimates = [] if sampled else content["checkpoints"].get(str(updates), [])
     return {
-        "estimate": estimates[0] | gamma if estimates else None,
-        "behavior_estimate": content["behavior"] | gamma,
+        "estimate": estimates[0] | gamma | _text(estimates[0]) if estimates else None,
+        "behavior_estimate": content["behavior"] | gamma | _text(content["behavior"]),
     }
 
 
 # --- The table -------------------------------------------------------------------------------
+
+
+def _text(estimate: dict[str, Any]) -> dict[str, str]:
+    """Return value and interval as they are printed, also by a server without this package."""
+    return {"text": format_interval(estimate["value"], estimate["low"], estimate["high"])}
 
 
 def print_export(folder: Path, description: dict[str, Any], *, n_bytes: int) -> None:
@@ -201,13 +206,12 @@ def print_export(folder: Path, description: dict[str, Any], *, n_bytes: int) -> 
     table.add_row("action", f"{action['size']} {kind}")
     table.add_row("updates", f"{description['updates']:,}")
     table.add_row("checked on", f"{check['observations']:,} observations, {check['from']}")
-    table.add_row("largest difference from torch", f"{check['largest_difference']:.2g}")
+    table.add_row("largest difference from torch", format_number(check["largest_difference"]))
     for label, key in (("policy", "estimate"), ("behavior policy", "behavior_estimate")):
         estimate = description[key]
         if estimate is not None:
-            interval = format_interval(*(estimate[name] for name in ("value", "low", "high")))
-            table.add_row(f"discounted return, {label}", interval)
-    table.add_row("size", f"{n_bytes / 1000:,.0f} kB")
+            table.add_row(f"discounted return, {label}", estimate["text"])
+    table.add_row("size", format_size(n_bytes))
     terminal = Terminal()
     terminal.print(table)
     terminal.print_field("file", str(folder / ONNX))

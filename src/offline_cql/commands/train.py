@@ -40,6 +40,7 @@ from offline_cql.errors import ConfigError, DataError, PreemptedError, WorkerErr
 from offline_cql.io import expand_home, locked, write_atomically, write_json
 from offline_cql.render.command import command
 from offline_cql.render.message import print_message, printable
+from offline_cql.render.numbers import format_size
 from offline_cql.runs.checkpoint import newest_checkpoint
 from offline_cql.runs.folder import (
     CONFIG,
@@ -257,8 +258,8 @@ def check_memory(network: NetworkConfig, spaces: Spaces) -> None:
         weights = members * sum(a * b for a, b in pairwise([inputs, *getattr(network, name)]))
         needed = 16 * weights  # bytes: the weight, its gradient, two moments
         complaint = (
-            f"with {network.setting('n_critics')} needs {needed // 10**9:,} GB for weights and "
-            f"optimizer, the machine has {memory // 10**9:,} GB; choose narrower layers"
+            f"with {network.setting('n_critics')} needs {format_size(needed)} for weights and "
+            f"optimizer, the machine has {format_size(memory)}; choose narrower layers"
         )
         network.require(needed <= memory, name, complaint)
 

@@ -37,6 +37,11 @@ class Estimate:
         """The part of value up to the ends of the logged episodes."""
         return self.value - self.extrapolated
 
+    @property
+    def width(self) -> float:
+        """The width of the interval."""
+        return self.high - self.low
+
 
 def bootstrap_counts(
     n_episodes: int, n_replicates: int, generator: np.random.Generator

@@ -26,7 +26,7 @@ from offline_cql.readers.row_files import (
     RowFiles,
     load_rows,
 )
-from offline_cql.render.numbers import format_share
+from offline_cql.render.numbers import format_share, format_size
 from offline_cql.transitions import (
     BOUND_TOLERANCE,
     ActionMap,
@@ -180,8 +180,8 @@ class TransitionWriter:
         needed, free = size * row_bytes, shutil.disk_usage(self.folder).free
         if needed > free:
             raise DataError(
-                f"{self.dataset_id} has {size:,} steps, which need {needed / 1e9:,.1f} GB in the "
-                f"cache {self.folder.parent.parent}; {free / 1e9:,.1f} GB are free: set "
+                f"{self.dataset_id} has {size:,} steps, which need {format_size(needed)} in the "
+                f"cache {self.folder.parent.parent}; {format_size(free)} are free: set "
                 "OFFLINE_CQL_CACHE to a folder on a larger disk"
             )
 

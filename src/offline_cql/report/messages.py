@@ -6,7 +6,11 @@ from pathlib import PurePath
 
 from offline_cql.ope.estimate import FRACTION, Estimate
 from offline_cql.render.command import command
-from offline_cql.render.numbers import format_interval, format_number
+from offline_cql.render.numbers import (
+    format_difference,
+    format_number,
+    format_values,
+)
 from offline_cql.report.model_selection import Candidate, GridPoint, Selection, TdErrorMinimum
 
 
@@ -33,10 +37,12 @@ def _bound(chosen: Candidate, behavior: Estimate) -> str:
     estimate = chosen.estimate
     distance = estimate.low - behavior.value
     relation = "above" if distance > 0 else "not above"
-    interval = format_interval(estimate.value, estimate.low, estimate.high)
+    value, low, high, data = format_values(
+        *(estimate.value, estimate.low, estimate.high, behavior.value), width=estimate.width
+    )
     return (
-        f"Its lower bound {format_number(estimate.low)} is {relation} the return of the data, "
-        f"{format_number(behavior.value)} ({distance:+,.3g}). The estimate is {interval} "
+        f"Its lower bound {low} is {relation} the return of the data, {data} "
+        f"({format_difference(distance)}). The estimate is {value} [{low}, {high}] "
         f"({estimate.method})."
     )
 
@@ -45,11 +51,13 @@ def _extrapolated(estimate: Estimate, behavior: Estimate) -> list[str]:
     """Return what of both values no row shows; nothing where every episode terminated."""
     if not (estimate.extrapolated or behavior.extrapolated):
         return []
+    policy, data, *beyond = format_values(
+        *(estimate.observed, behavior.observed, estimate.extrapolated, behavior.extrapolated),
+        width=estimate.width,
+    )
     return [
-        f"Up to the ends of the logged episodes the policy earns {format_number(estimate.observed)}"
-        f" and the data {format_number(behavior.observed)}; beyond them "
-        f"{format_number(estimate.extrapolated)} and {format_number(behavior.extrapolated)} are "
-        "extrapolated."
+        f"Up to the ends of the logged episodes the policy earns {policy} and the data {data}; "
+        f"beyond them {' and '.join(beyond)} are extrapolated."
     ]
 
 

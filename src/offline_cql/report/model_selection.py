@@ -288,7 +288,7 @@ def close_to_behavior_cloning(
         reference, name = distances[largest], f"alpha={largest:g}"
     limit = (1.0 + limits.bc_margin) * reference
     near = {
-        alpha: f"action distance {value:.3g}, that of {name} {reference:.3g}"
+        alpha: f"action distance {format_number(value)}, that of {name} {format_number(reference)}"
         for alpha, value in distances.items()
         if value <= limit
     }

@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from offline_cql.ope.estimate import Estimate
-from offline_cql.render.numbers import MISSING, format_interval, format_number, format_share
+from offline_cql.render.numbers import (
+    MISSING,
+    format_interval,
+    format_number,
+    format_share,
+    format_spread,
+    format_values,
+)
 from offline_cql.render.table import Table
 from offline_cql.report.aggregate import Aggregate
 from offline_cql.report.model_selection import GridPoint, Selection
@@ -28,7 +35,8 @@ def recommendations(selections: Mapping[str, Selection]) -> Table:
             (
                 *(name, "ship" if selection.ship else "do not ship", f"{chosen.alpha:g}"),
                 *(f"{chosen.updates:,}", str(chosen.seed)),
-                *(estimate_text(chosen.estimate), format_number(behavior.value)),
+                estimate_text(chosen.estimate),
+                *format_values(behavior.value, width=chosen.estimate.width),
             )
         )
     return Table(
@@ -45,7 +53,8 @@ def grid_points(selection: Selection, name: str) -> Table:
     rows = [
         (
             *(f"{point.alpha:g}", f"{point.updates:,}", str(len(point.candidates))),
-            *(format_number(point.value), format_number(point.low), _above_best(point)),
+            *format_values(point.value, point.low, width=2 * (point.value - point.low)),
+            _above_best(point),
             _result(selection, point),
         )
         for point in selection.points
@@ -99,15 +108,12 @@ def _mean_and_std(values: Array | None) -> str:
     if values is None or not len(values):
         return MISSING
     if len(values) == 1:
-        return f"{values[0]:.1f}"
-    return f"{values.mean():.1f} ± {values.std(ddof=1):.1f}"
+        return format_number(values[0])
+    return format_spread(values.mean(), values.std(ddof=1))
 
 
 def _interval(interval: tuple[float, float, float] | None) -> str:
-    if interval is None:
-        return MISSING
-    value, low, high = interval
-    return f"{value:.1f} [{low:.1f}, {high:.1f}]"
+    return MISSING if interval is None else format_interval(*interval)
 
 
 def settings_by_run(runs: Sequence[Run]) -> dict[str, str]:

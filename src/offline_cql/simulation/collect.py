@@ -32,6 +32,7 @@ from offline_cql.readers.minari.store import (
     is_stored,
     store_root,
 )
+from offline_cql.render.numbers import format_size, format_spread
 from offline_cql.render.progress import ProgressBar
 from offline_cql.simulation.behavior import Behavior, Component, mixture
 from offline_cql.simulation.environments import Environment, make_environments, spaces_of
@@ -113,7 +114,7 @@ def _check_disk_space(environment: Environment, size: int, name: str) -> None:
     needed, free = 4 * width * size, shutil.disk_usage(store_root()).free
     if needed > free:
         raise DataError(
-            f"{name} would need {needed / 1e9:,.1f} GB in {store_root()}, {free / 1e9:,.1f} GB are "
+            f"{name} would need {format_size(needed)} in {store_root()}, {format_size(free)} are "
             f"free: choose a smaller dataset.size, or {STORE_REMEDY}"
         )
 
@@ -161,7 +162,7 @@ def _describe(part: dict[str, Any]) -> str:
     text = f"{part['name']}: {part['steps']:,} steps"
     if part["return_mean"] is None:
         return text
-    return f"{text}, return {part['return_mean']:.1f} ± {part['return_std']:.1f}"
+    return f"{text}, return {format_spread(part['return_mean'], part['return_std'])}"
 
 
 def _metadata(
