@@ -251,7 +251,7 @@ def test_a_truncated_file_is_refused_with_a_remedy(data_format, share):
     file = data_file(write([episode(0, 30), episode(1, 30)], data_format), data_format)
     content = file.read_bytes()
     file.write_bytes(content[: int(share * len(content))])
-    with pytest.raises(DataError, match=r"cannot be read .* record or download it again"):
+    with pytest.raises(DataError, match=r"cannot be read .* record it again"):
         read()
 
 

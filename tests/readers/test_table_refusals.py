@@ -223,7 +223,7 @@ TIMES = [datetime.datetime(2026, 5, day) for day in range(1, 7)]
     [
         (["warm"] * 6, "holds text: encode it as numbers"),
         (TIMES, "holds times (timestamp[us]): convert it to numbers"),
-        ([[1.0, 2.0]] * 6, "split it into one column per number"),
+        ([[[1.0, 2.0]]] * 6, "split it into one column per number"),
         (pa.array([{"a": 1}] * 6), "split it into one column per number"),
         ([b"x"] * 6, "holds binary, expected numbers"),
         *(([0, 0, 0, value, 0, 0], "row 3, column") for value in (np.nan, np.inf, -np.inf)),
@@ -242,7 +242,7 @@ def test_values_that_are_not_numbers_are_refused_with_a_remedy(
         ({"terminated": [0, 0, 1, 0, 0, 2]}, "row 5, column terminated: 2 must be 0 or 1"),
         ({"step": TIMES}, "column step holds timestamp[us], expected int"),
         ({"step": [0, 1, 1.5, 0, 1, 2]}, "not all are integers"),
-        ({"episode": [[1]] * 6}, "episodes are identified by integers, text or dates"),
+        ({"episode": [[[1]]] * 6}, "episodes are identified by integers, text or dates"),
         ({"obs_0": [0, 0, 1e39, 0, 0, 0]}, "too large for float32"),
         (
             single_action([0, 1] * 3, propensity=[0.5, 0.5, 1.5, 0.5, 0.0, 0.5]),

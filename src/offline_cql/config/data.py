@@ -70,6 +70,7 @@ class EnvConfig(SimulatorConfig):
             self.require(high > low, "reference_max", f"must be > {self.setting('reference_min')}")
 
 
+LISTS = ("observation", "action", "next_observation")  # roles of several columns
 OPTIONAL = "?"  # at the end of a column's name: used if the column exists
 # Columns that say how rows follow each other.
 SEQUENCE = ("episode", "step", "terminated", "truncated", "next_observation")

@@ -24,7 +24,8 @@ import numpy as np
 
 from offline_cql.errors import DataError
 from offline_cql.io import expand_home
-from offline_cql.readers.download import download, verify
+from offline_cql.readers.download import download, is_downloaded, verify
+from offline_cql.readers.foreign_files import refuse_foreign_content, tianshou_conversion
 from offline_cql.readers.hdf5 import refuse_foreign_links
 from offline_cql.readers.row_files import Array
 from offline_cql.readers.writer import (
@@ -190,6 +191,7 @@ def _open(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the validated arrays of a file by name."""
     with ExitStack() as stack:
         with translate_errors(path, _repair(path)):
+            refuse_foreign_content(path, ".hdf5", again=_repair(path))
             arrays = _validate(path, stack.enter_context(h5py.File(path, "r")))
         yield arrays
 
@@ -217,7 +219,10 @@ def _validate(path: Path, file: h5py.File) -> dict[str, Any]:
     """Return the arrays of an open file by name. Raises DataError for another layout."""
     refuse_foreign_links(file, path)
     if missing := [name for name in REQUIRED if name not in file]:
-        raise DataError(f"{path} has no {', '.join(missing)}; the file has {_names(file)}")
+        remedy = tianshou_conversion(path, file) or "choose a file in D4RL's layout"
+        raise DataError(
+            f"{path} has no {', '.join(missing)}; the file has {_names(file)}: {remedy}"
+        )
     arrays = {name: file[name] for name in [*REQUIRED, *({"timeouts"} & set(file))]}
     for name, array in arrays.items():
         if fault := _find_fault(name, array):
@@ -259,5 +264,8 @@ def _names(file: h5py.File) -> str:
 
 
 def _repair(path: Path | str) -> str:
+    """Return the remedy for a broken file; only a file that was downloaded here is deleted."""
+    if not is_downloaded(Path(path)):
+        return "put an intact copy there"
     remove = command("rm", path_word(path))
     return f"delete it ({remove}) and run the same command again, or put an intact copy there"

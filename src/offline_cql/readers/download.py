@@ -64,15 +64,20 @@ def verify(path: Path, *, repair: str) -> None:
 
     A file without a recorded sha256 is accepted.
     """
-    record = _with_suffix(path, ".sha256")
-    if not record.is_file():
+    if not is_downloaded(path):
         return
+    record = _record(path)
     expected, actual = record.read_text().partition(" ")[0], file_sha256(path)
     if actual != expected:
         raise DataError(
             f"{path} is not the file that was downloaded (sha256 {actual[:12]}…, expected "
             f"{expected[:12]}…): {repair}"
         )
+
+
+def is_downloaded(path: Path) -> bool:
+    """Return whether `download` wrote the file: its sha256 is recorded."""
+    return _record(path).is_file()
 
 
 def file_sha256(path: Path) -> str:
@@ -83,6 +88,10 @@ def file_sha256(path: Path) -> str:
 
 class _DownloadError(Exception):
     """The reason why there is no file, for the message."""
+
+
+def _record(path: Path) -> Path:
+    return _with_suffix(path, ".sha256")
 
 
 def _with_suffix(path: Path, suffix: str) -> Path:
@@ -141,6 +150,6 @@ def _publish(file: Path, path: Path) -> None:
     """Record the file's sha256 beside `path`, then rename it to `path`, durably."""
     flush(file)
     line = f"{file_sha256(file)}  {path.name}\n"
-    write_atomically(_with_suffix(path, ".sha256"), line.encode())
+    write_atomically(_record(path), line.encode())
     file.rename(path)
     flush(path.parent)

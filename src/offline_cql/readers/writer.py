@@ -339,6 +339,7 @@ class TransitionWriter:
         self._refuse_infinite("propensities", values)
         largest, interval = (1.0, "(0, 1]") if self.spaces.discrete else (np.inf, "(0, ∞)")
         outside = (values <= 0) | (values > largest)
-        self._refuse(outside, f"propensities are not within {interval}")
+        hint = " (if they are logarithms, take exp)" if (values < 0).all() else ""
+        self._refuse(outside, f"propensities are not within {interval}{hint}")
         with np.errstate(over="ignore"):
             return values.astype(np.float32)

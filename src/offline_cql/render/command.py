@@ -27,11 +27,14 @@ KEYWORDS = ("null", "true", "false", "inf", "nan")
 def command(program: str, *parts: str | Setting) -> str:
     """Return a command line for the shell.
 
-    program: an entry point (`train.py`, found beside the one that runs) or a program's name. parts:
+    program: an entry point (`train.py`, found beside the one that runs), `python` (this
+    interpreter) or another program's name. parts:
     words as they are typed, and settings as (key, value): text or a path; a list, written [a,b];
     a tuple, the values of a grid, written a,b.
     """
-    start = [_interpreter(), _script(program)] if program.endswith(".py") else [program]
+    start = [_interpreter() if program == "python" else program]
+    if program.endswith(".py"):
+        start = [_interpreter(), _script(program)]
     words = [part if isinstance(part, str) else _override(*part) for part in parts]
     return " ".join(map(shell_word, [*start, *words]))
 

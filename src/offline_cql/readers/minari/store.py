@@ -21,7 +21,7 @@ from minari.serialization import deserialize_space
 
 from offline_cql.errors import DataError
 from offline_cql.io import expand_home, read_json, remedied
-from offline_cql.readers.checksums import verify_manifest
+from offline_cql.readers.checksums import MANIFEST, verify_manifest
 from offline_cql.readers.minari import arrow, hdf5
 from offline_cql.readers.minari.episodes import Episode, StoredDataset, write_episodes
 from offline_cql.readers.writer import TransitionWriter, translate_errors
@@ -92,7 +92,7 @@ class MinariReader:
         self.dataset_id = dataset_id
         self.folder = dataset_path(dataset_id) / "data"
         self.keys = None if observation_keys is None else list(observation_keys)
-        self.remedy = f"delete {self.folder.parent} and record or download it again"
+        self.remedy = _remedy(dataset_id, self.folder.parent)
 
     def fingerprint(self) -> dict[str, Any]:
         stored = self.stored
@@ -140,6 +140,13 @@ class MinariReader:
                 f"{self.dataset_id} holds {writer.size} steps, metadata.json states "
                 f"{stored.steps}: {self.remedy}"
             )
+
+
+def _remedy(dataset_id: str, folder: Path) -> str:
+    """Return the remedy for broken files; only what was recorded here is deleted."""
+    if dataset_id.startswith(RECORDED) or (folder / MANIFEST).is_file():
+        return f"delete {folder} and record it again"
+    return f"put an intact copy there, or if it was downloaded, delete {folder} and do so again"
 
 
 def _metadata(dataset_id: str, folder: Path) -> dict[str, Any]:

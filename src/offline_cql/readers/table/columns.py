@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from typing import Any
 
 from offline_cql.config import ColumnsConfig
-from offline_cql.config.data import OPTIONAL, SEQUENCE
+from offline_cql.config.data import LISTS, OPTIONAL, SEQUENCE
 from offline_cql.errors import DataError
-from offline_cql.readers.table.files import natural_key
-from offline_cql.render.command import command
+from offline_cql.readers.table.files import match_columns
+from offline_cql.readers.table.inference import Inference
+from offline_cql.render.command import command, shell_word
 
-LISTS = ("observation", "action", "next_observation")  # roles of several columns
 REQUIRED = ("observation", "action", "reward")
 MAX_LISTED = 30  # columns in a message
 
@@ -41,20 +40,24 @@ class Mapping:
 
 
 def map_columns(
-    columns: ColumnsConfig, names: Sequence[str], path: str, *, one_step: bool = False
+    columns: ColumnsConfig, schema: Any, path: str, *, one_step: bool = False
 ) -> Mapping:
-    """Return the columns that dataset.columns selects among `names`. Raises DataError.
+    """Return the columns that dataset.columns selects in an Arrow schema. Raises DataError.
 
     one_step: every row is an episode, so that no column says how rows follow each other.
     """
+    names: list[str] = schema.names
     parts: dict[str, Any] = {}
     for role in (field.name for field in fields(Mapping)):
         setting = None if one_step and role in SEQUENCE else getattr(columns, role)
         patterns = setting if isinstance(setting, list) else [setting] if setting else []
-        matches = [name for pattern in patterns for name in _search(role, pattern, names, path)]
-        if not matches and role in REQUIRED:
-            requested = ", ".join(pattern.rstrip(OPTIONAL) for pattern in patterns)
-            raise _missing(role, requested, names, path)
+        found = [_search(pattern, names) for pattern in patterns]
+        missing = [each for each, m in zip(patterns, found, strict=True) if m is None]
+        matches = [name for m in found if m is not None for name in m]
+        if missing or (not matches and role in REQUIRED):
+            requested = missing[0] if missing else ", ".join(p.rstrip(OPTIONAL) for p in patterns)
+            suggestion = Inference.of(path, schema).settings(one_step=one_step)
+            raise _missing(role, requested, names, path, suggestion)
         if role in LISTS:
             parts[role] = tuple(dict.fromkeys(matches))
         elif len(matches) > 1:
@@ -81,14 +84,6 @@ def map_columns(
     return mapping
 
 
-def match_columns(pattern: str, names: Sequence[str]) -> list[str]:
-    """Return the columns that match a name or a pattern with `*`, in natural order."""
-    if pattern in names:  # an exact match, even if the name contains a `*`
-        return [pattern]
-    expression = re.compile(".*".join(map(re.escape, pattern.split("*"))), re.DOTALL)
-    return sorted((name for name in names if expression.fullmatch(name)), key=natural_key)
-
-
 def list_columns(names: Sequence[str]) -> str:
     """Return `columns: a, b, c` for a message."""
     more = f" and {len(names) - MAX_LISTED:,} more" if len(names) > MAX_LISTED else ""
@@ -100,24 +95,29 @@ def inference_command(path: str) -> str:
     return command("audit.py", "env=logged", "dataset=table", ("dataset.path", path), "infer=true")
 
 
-def _search(role: str, pattern: str, names: Sequence[str], path: str) -> list[str]:
-    """Return the matching columns; only a pattern that ends in `?` may have none."""
+def _search(pattern: str, names: Sequence[str]) -> list[str] | None:
+    """Return the matching columns; None if there are none and the pattern does not end in `?`."""
     matches = match_columns(pattern, names)
     if not matches and pattern.endswith(OPTIONAL):
         return match_columns(pattern.removesuffix(OPTIONAL), names)
-    if not matches:
-        raise _missing(role, pattern, names, path)
-    return matches
+    return matches or None
 
 
-def _missing(role: str, requested: str, names: Sequence[str], path: str) -> DataError:
+def _missing(
+    role: str, requested: str, names: Sequence[str], path: str, suggestion: list[str] | None
+) -> DataError:
+    """Return the error. suggestion: settings by the names of other libraries, None: no guess."""
     folded = {name.lower(): name for name in names}
     close = get_close_matches(requested.lower(), list(folded), n=1)
     close = close or [name for name in folded if requested.lower() in name]
     hint = f"did you mean {folded[close[0]]}? " if close else ""
+    settings = " ".join(map(shell_word, suggestion or ()))
+    mapping = (
+        f"by their names, set {settings}; to see why" if settings else "for a suggested mapping"
+    )
     return DataError(
         f"{path} has no column {requested} (dataset.columns.{role}); {hint}{list_columns(names)}; "
-        f"for a suggested mapping: {inference_command(path)}"
+        f"{mapping}: {inference_command(path)}"
     )
 
 

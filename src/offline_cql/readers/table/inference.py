@@ -5,6 +5,7 @@ No values are read: someone who knows the data has to review the suggestion.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,8 +13,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from offline_cql.readers.table.columns import LISTS, match_columns
-from offline_cql.readers.table.files import find_files, natural_key, open_table
+from offline_cql.config.data import LISTS, SEQUENCE
+from offline_cql.readers.table.files import find_files, match_columns, natural_key, open_table
 from offline_cql.readers.table.values import (
     is_category,
     is_integer_or_float,
@@ -27,16 +28,21 @@ from offline_cql.render.message import printable
 # In the order in which they claim columns: action_probability is a propensity, not an action.
 WORDS = {
     "reward": "reward rewards rew r payoff profit",
-    "terminated": "terminated terminal terminals termination terminations done dones absorbing",
-    "truncated": "truncated truncation truncations timeout timeouts",
+    "terminated": "terminated terminateds terminal terminals termination terminations done dones "
+    "absorbing",
+    "truncated": "truncated truncateds truncation truncations timeout timeouts",
     "step": "step t timestep tick stage",
-    "episode": "episode ep traj trajectory session rollout run trip day date game visit",
+    "episode": "episode ep traj trajectory session rollout run trip day date game visit eps unroll",
     "propensity": "propensity prob probability pscore density likelihood",
-    "action": "action act a u control command decision treatment dose setpoint choice arm",
-    "observation": "observation obs ob state feature feat features f s x context",
+    "action": "action actions act a u control command decision treatment dose setpoint choice arm",
+    "observation": "observation observations obs ob state states feature feat features f s x "
+    "context",
 }
 SUFFIXES = {"id", "no", "nr", "number", "idx", "index", "key", "time"}
+NEXT = ("next", "new")  # RLlib's new_obs
+NO_ACTION = {"logp", "log", "dist", "prev", "previous", "mask"}  # action_logp, prev_actions
 PLACEHOLDER = "FILL_IN"
+LONGEST_SETTINGS = 600  # characters in a message
 MIN_LENGTH = 4  # of words that count inside a longer name: total_reward, is_done
 
 
@@ -74,6 +80,25 @@ class Inference:
         unused = [role for role in WORDS if role in self.types and role not in used]
         return settings + [f"dataset.columns.{role}=null" for role in unused]
 
+    @classmethod
+    def of(cls, path: str, schema: Any) -> Inference:
+        """Return the suggestions for an Arrow schema."""
+        types = {field.name: plain_type(field.type) for field in schema}
+        return cls(path, {name: str(kind) for name, kind in types.items()}, _guesses(types))
+
+    def settings(self, *, one_step: bool) -> list[str] | None:
+        """Return the settings for a message; None if they are incomplete or too long.
+
+        one_step: without those of columns that say how rows follow each other.
+        """
+        settings = [
+            setting
+            for setting in self.overrides()
+            if not (one_step and setting.partition("=")[0].rpartition(".")[2] in SEQUENCE)
+        ]
+        text = " ".join(settings)
+        return None if PLACEHOLDER in text or len(text) > LONGEST_SETTINGS else settings
+
     def text(self) -> str:
         """Return the suggestions with their reasons, and the command with the settings."""
         used = {name for guess in self.guesses for name in guess.names}
@@ -107,13 +132,16 @@ class Inference:
 
 def infer_columns(path: str) -> Inference:
     """Suggest a mapping for the first of the files. Raises DataError if it is unreadable."""
-    schema = open_table(find_files(path)[0]).schema
-    types = {field.name: plain_type(field.type) for field in schema}
-    return Inference(path, {name: str(kind) for name, kind in types.items()}, _guesses(types))
+    return Inference.of(path, open_table(find_files(path)[0]).schema)
 
 
 def _guesses(types: dict[str, Any]) -> tuple[Guess, ...]:
-    unclaimed = {name: kind for name, kind in types.items() if "next" not in _tokens(name)}
+    later = set(_next_columns(types).values())
+    unclaimed = {
+        name: kind
+        for name, kind in types.items()
+        if name not in later and NEXT[0] not in _tokens(name)
+    }
     guesses: dict[str, Guess] = {}
 
     def claim(guess: Guess | None) -> None:
@@ -151,7 +179,11 @@ def _guess_one(role: str, candidates: dict[str, Any]) -> Guess | None:
 
 
 def _guess_actions(unclaimed: dict[str, Any]) -> Guess:
-    candidates = {n: kind for n, kind in unclaimed.items() if is_number(kind) or is_text(kind)}
+    candidates = {
+        name: kind
+        for name, kind in unclaimed.items()
+        if (is_number(kind) or is_text(kind)) and NO_ACTION.isdisjoint(_tokens(name))
+    }
     names = _select("action", candidates)
     texts = [name for name, kind in unclaimed.items() if is_text(kind)]
     if names:
@@ -178,15 +210,22 @@ def _guess_observations(unclaimed: dict[str, Any]) -> Guess:
 
 def _guess_next_observations(observation: tuple[str, ...], types: dict[str, Any]) -> Guess | None:
     """Suggest the columns named next + an observation's name, if each observation has one."""
-    next_columns = {}
-    for name in types:
-        tokens = _tokens(name)
-        if "next" in tokens:
-            next_columns[tuple(token for token in tokens if token != "next")] = name
-    names = tuple(next_columns.get(tuple(_tokens(name)), "") for name in observation)
+    next_columns = _next_columns(types)
+    names = tuple(next_columns.get(name, "") for name in observation)
     if not names or "" in names:
         return None
     return Guess("next_observation", names, "next + an observation's name")
+
+
+def _next_columns(types: dict[str, Any]) -> dict[str, str]:
+    """Return the columns named next or new + another column's name, by that name."""
+    by_tokens = {_tokens(name): name for name in types}
+    result = {}
+    for tokens, name in by_tokens.items():
+        current = by_tokens.get(tuple(token for token in tokens if token not in NEXT))
+        if current not in (None, name):
+            result[current] = name
+    return result
 
 
 def _select(role: str, candidates: dict[str, Any]) -> tuple[str, ...]:
@@ -203,10 +242,11 @@ def _select(role: str, candidates: dict[str, Any]) -> tuple[str, ...]:
     return tuple(sorted(names, key=natural_key))
 
 
-def _tokens(name: str) -> list[str]:
+@functools.cache  # every role looks at every name: tables may have 100,000 columns
+def _tokens(name: str) -> tuple[str, ...]:
     """Split nextObs_3 into next, obs, 3."""
     spread = re.sub(r"([a-z0-9])([A-Z])", r"\1_\2", name).lower()
-    return [token for token in re.split(r"[^a-z0-9]+", spread) if token]
+    return tuple(token for token in re.split(r"[^a-z0-9]+", spread) if token)
 
 
 def _core(name: str, words: list[str]) -> str:

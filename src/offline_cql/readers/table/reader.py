@@ -101,10 +101,11 @@ class TableReader:
     @cached_property
     def mapping(self) -> Mapping:
         """The mapping of columns by the first file; the others must have the same columns."""
-        names = self.files[0].schema.names
-        mapping = map_columns(self.columns, names, self.path, one_step=self.one_step)
+        schema = self.files[0].schema
+        mapping = map_columns(self.columns, schema, self.path, one_step=self.one_step)
         for file in self.files[1:]:
-            if missing := [name for name in mapping.names() if name not in file.schema.names]:
+            existing = set(file.schema.names)
+            if missing := [name for name in mapping.names() if name not in existing]:
                 raise DataError(
                     f"{file.path} has no column {missing[0]}, unlike {self.files[0].path}"
                 )
