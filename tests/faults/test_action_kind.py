@@ -25,6 +25,7 @@ from offline_cql.audit.rules import apply_rules
 from offline_cql.audit.statistics import compute_statistics
 from offline_cql.commands.export import observation_range
 from offline_cql.errors import DataError
+from offline_cql.readers.table.inference import infer_columns
 from offline_cql.transitions import Spaces, Transitions
 
 Array = npt.NDArray[Any]
@@ -79,6 +80,25 @@ def test_numbers_that_may_be_choices_need_a_setting(
     message = str(caught.value)
     assert "dataset.columns.discrete=true for choices" in message
     assert "dataset.columns.discrete=false for amounts" in message
+
+
+@pytest.mark.parametrize(
+    ("actions", "ambiguous"),
+    [
+        ({"action_0": draw(0, 1, 2), "action_1": draw(*range(101))}, ("action_0",)),
+        ({"action": np.where(np.arange(1_000) == 3, np.nan, draw(0.0, 2.0, 3.0))}, ("action",)),
+        ({"action": draw(0, 1)}, ()),  # choices by the type
+        ({"action_0": draw(0.5, 1.0), "action_1": draw(*range(101))}, ()),
+        ({"action_0": np.where(draw(0, 1), "a", "b"), "action_1": draw(0, 1)}, ()),
+    ],
+)
+def test_a_suggested_mapping_asks_for_the_kind(
+    actions: Columns, ambiguous: tuple[str, ...], tmp_path: Path
+):
+    inference = infer_columns(str(write(tmp_path / "logs.parquet", log(**actions))))
+    assert inference.ambiguous == ambiguous
+    asked = "dataset.columns.discrete=FILL_IN" in inference.overrides()
+    assert asked == ("true for choices, false for amounts" in inference.text()) == bool(ambiguous)
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet", "npz"])

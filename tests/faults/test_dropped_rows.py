@@ -52,6 +52,7 @@ def test_single_decisions_without_an_end_are_refused_with_the_remedy(tmp_path: P
     assert message.startswith(f"{path}: 600 of 600 rows (100%) would be dropped: ")
     assert "has no next observation" in message
     assert "dataset.columns.terminated" in message
+    assert "dataset.columns.truncated" in message
     assert "dataset.one_step=true" in message
 
 

@@ -148,10 +148,16 @@ def continuous_actions(
     return Actions(names, False, None, tuple(low.tolist()), tuple(high.tolist()))
 
 
+def may_be_choices(distinct: Array) -> bool:
+    """Return whether a column has few different values, all whole numbers."""
+    whole = (distinct == np.rint(distinct)).all()
+    return 2 <= len(distinct) <= FEW_VALUES and bool(whole)
+
+
 def _refuse_choices(names: tuple[str, ...], distinct: list[Array], path: str) -> None:
     """Raise DataError for a column of few whole numbers; distinct: values of each column."""
     for name, values in zip(names, distinct, strict=True):
-        if 2 <= len(values) <= FEW_VALUES and (values == np.rint(values)).all():
+        if may_be_choices(values):
             raise DataError(
                 f"{path}: column {name} holds {len(values)} whole numbers "
                 f"({', '.join(f'{value:g}' for value in values[:5])}"

@@ -172,8 +172,9 @@ class TransitionBuilder:
             largest_share=MAX_UNMARKED,
             reason="each is the last of its episode, has no next observation and no mark of an end",
             remedy="set dataset.columns.terminated to a column that marks where the task ended, "
-            "or dataset.one_step=true if every row is a decision of its own, or check "
-            "dataset.columns.episode",
+            "dataset.columns.truncated to one that marks where only the recording did (up to half "
+            "of the rows may then be dropped), or dataset.one_step=true if every row is a decision "
+            "of its own, or check dataset.columns.episode",
         )
         self.writer.check_loss(
             self.dropped_truncated,

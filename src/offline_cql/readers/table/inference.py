@@ -1,6 +1,7 @@
 """Suggested mapping of a new file's columns, from their names and types, to review and paste.
 
-No values are read: someone who knows the data has to review the suggestion.
+Of the values only the first actions are read, which may be choices or amounts: someone who knows
+the data has to review the suggestion.
 """
 
 from __future__ import annotations
@@ -8,20 +9,31 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from offline_cql.config.data import LISTS, SEQUENCE
-from offline_cql.readers.table.files import find_files, match_columns, natural_key, open_table
+from offline_cql.readers.table.actions import may_be_choices
+from offline_cql.readers.table.files import (
+    TableFile,
+    find_files,
+    match_columns,
+    natural_key,
+    open_table,
+    read_chunks,
+)
 from offline_cql.readers.table.values import (
     is_category,
     is_integer_or_float,
     is_number,
     is_text,
+    nullable_numbers,
     plain_type,
 )
+from offline_cql.readers.writer import CHUNK, few_values
 from offline_cql.render.command import command, hydra_value, shell_word
 from offline_cql.render.message import printable
 
@@ -57,11 +69,15 @@ class Guess:
 
 @dataclass(frozen=True)
 class Inference:
-    """The suggestions for a file; types: those of its columns by name."""
+    """The suggestions for a file; types: those of its columns by name.
+
+    ambiguous: action columns of few whole numbers, which need dataset.columns.discrete.
+    """
 
     path: str
     types: dict[str, str]
     guesses: tuple[Guess, ...]
+    ambiguous: tuple[str, ...] = ()
 
     @property
     def mapping(self) -> dict[str, tuple[str, ...]]:
@@ -75,6 +91,8 @@ class Inference:
             value = ",".join(map(hydra_value, self._short(guess.names))) or PLACEHOLDER
             value = f"[{value}]" if guess.role in LISTS else value
             settings.append(f"dataset.columns.{guess.role}={value}")
+        if self.ambiguous:
+            settings.append(f"dataset.columns.discrete={PLACEHOLDER}")
         used = {guess.role for guess in self.guesses}
         # An unused column with the default name of a role would otherwise be used by default.
         unused = [role for role in WORDS if role in self.types and role not in used]
@@ -106,6 +124,9 @@ class Inference:
             guess.role: f"{', '.join(self._short(guess.names)) or '?'}: {guess.reason}"
             for guess in self.guesses
         }
+        if self.ambiguous:
+            few = ", ".join(self._short(self.ambiguous))
+            rows["discrete"] = f"?: true for choices, false for amounts; few whole numbers in {few}"
         if unused := [f"{name} ({kind})" for name, kind in self.types.items() if name not in used]:
             rows["unused"] = ", ".join(unused)
         head = command("audit.py", "env=logged", "dataset=table")
@@ -132,7 +153,23 @@ class Inference:
 
 def infer_columns(path: str) -> Inference:
     """Suggest a mapping for the first of the files. Raises DataError if it is unreadable."""
-    return Inference.of(path, open_table(find_files(path)[0]).schema)
+    file = open_table(find_files(path)[0])
+    inference = Inference.of(path, file.schema)
+    actions = inference.mapping.get("action", ())
+    types = [plain_type(file.schema.field(name).type) for name in actions]
+    if not all(map(is_number, types)) or (len(types) == 1 and is_category(types[0])):
+        return inference  # text, or choices by the type
+    return replace(inference, ambiguous=_ambiguous(file, actions))
+
+
+def _ambiguous(file: TableFile, names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the columns that hold few whole numbers in the first rows."""
+    chunk = next(read_chunks(file, list(names), numeric=names, size=CHUNK), None)
+    if chunk is None:
+        return ()
+    columns = {name: nullable_numbers(chunk, name) for name in names}
+    distinct = {n: few_values(np.empty(0), v[~np.isnan(v)]) for n, v in columns.items()}
+    return tuple(name for name, values in distinct.items() if may_be_choices(values))
 
 
 def _guesses(types: dict[str, Any]) -> tuple[Guess, ...]:
@@ -193,6 +230,8 @@ def _guess_actions(unclaimed: dict[str, Any]) -> Guess:
     else:
         hint = "choose one and remove it from the observations"
         return Guess("action", (), f"no name suggests it: {hint}")
+    if len(names) > 1 and all(is_text(unclaimed[name]) for name in names):
+        return Guess("action", names, f"{reason}; discrete, one action per combination")
     if len(names) > 1 or not is_category(unclaimed[names[0]]):
         return Guess("action", names, f"{reason}; continuous")
     hint = "" if is_text(unclaimed[names[0]]) else "; continuous: dataset.columns.discrete=false"
