@@ -342,7 +342,7 @@ TABLES: dict[str, tuple[bytes | str, str]] = {
     "utf16.csv": (TEXT.encode("utf-16"), "cannot be read"),
     "sjis.csv": ("観測,action\n1,2\n".encode("shift-jis"), "cannot be read"),
     "noise.csv": (bytes(range(256)) * 20, "cannot be read"),
-    "empty.csv": ("", "cannot be read"),
+    "empty.csv": ("", "is empty"),
     "text.csv.gz": (TEXT, "cannot be read"),
     "text.parquet": (TEXT, "cannot be read"),
     "text.npz": (TEXT, "cannot be read"),

@@ -65,7 +65,7 @@ def refuse_other_separators(path: Path) -> None:
     with gzip.open(path) if compressed else path.open("rb") as file:
         header, *rows = file.read(BEGIN).decode("utf-8", "replace").splitlines() or [""]
     separator = max(SEPARATORS, key=header.count)
-    if "," in header or separator not in header:
+    if "," in header or separator not in header or not header.replace("\t", "").isprintable():
         return
     cells = [cell for row in rows for cell in row.split(separator)]
     comma = any(re.fullmatch(r"\s*-?\d+,\d+\s*", cell) for cell in cells)
