@@ -17,7 +17,7 @@ from typing import Any
 from offline_cql.errors import DataError
 from offline_cql.render.command import command, hydra_value, shell_word
 
-BEGIN = 2**16  # bytes of a file that show what it is
+SHORT, BEGIN = 2**9, 2**16  # bytes that show what a file is, and how a CSV is written
 LARGEST_ROW = 2**20  # bytes of JSON
 LFS = b"version https://git-lfs.github.com/spec/"
 MARKUP = re.compile(rb"\s*<(!doctype|html|\?xml)", re.IGNORECASE)
@@ -41,7 +41,7 @@ def refuse_foreign_content(path: Path, suffix: str, *, again: str = AGAIN) -> No
     for an empty file.
     """
     with path.open("rb") as file:
-        begin = file.read(BEGIN)
+        begin = file.read(SHORT)
     if not begin:
         raise DataError(f"{path} is empty (0 bytes): {again}")
     if begin.startswith(LFS):

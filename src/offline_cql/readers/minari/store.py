@@ -22,6 +22,7 @@ from minari.serialization import deserialize_space
 from offline_cql.errors import DataError
 from offline_cql.io import expand_home, read_json, remedied
 from offline_cql.readers.checksums import MANIFEST, verify_manifest
+from offline_cql.readers.foreign_files import refuse_foreign_content
 from offline_cql.readers.minari import arrow, hdf5
 from offline_cql.readers.minari.episodes import Episode, StoredDataset, write_episodes
 from offline_cql.readers.writer import TransitionWriter, translate_errors
@@ -33,6 +34,7 @@ FORMATS: dict[str, Callable[[StoredDataset], Iterator[Episode]]] = {
     "arrow": arrow.episodes,
     "parquet": arrow.episodes,
 }
+DATA_SUFFIXES = (".hdf5", ".arrow", ".parquet")
 RECORDED = "sim/"  # namespace of the data sets that this project simulates; no server has them
 
 
@@ -133,6 +135,9 @@ class MinariReader:
         writer.observation_names = stored.layout.names
         refuse_links_outside(self.folder)
         verify_manifest(self.folder, self.remedy)
+        for path in self.folder.rglob("*"):  # a clone of a repository may hold pointers
+            if path.suffix in DATA_SUFFIXES and path.is_file():
+                refuse_foreign_content(path, path.suffix, again=self.remedy)
         with translate_errors(self.dataset_id, self.remedy):
             write_episodes(stored, FORMATS[stored.format](stored), writer)
         if writer.size != stored.steps or not stored.steps:
