@@ -99,12 +99,16 @@ class DivergedError(Exception):
         self.batch = batch
 
 
-class PreemptedError(Exception):
-    """A signal asked the process to stop; the run is saved and can be resumed."""
+class PreemptedError(BaseException):
+    """A signal asked the process to stop; no `except Exception` of a library may hide that.
+
+    The exit code is the shell's for a process that the signal ended: 128 + number.
+    """
 
     def __init__(self, signal_number: int) -> None:
-        super().__init__(f"stopped by {signal.Signals(signal_number).name}; the run is saved")
+        super().__init__(f"stopped by {signal.Signals(signal_number).name}")
         self.signal_number = signal_number
+        self.exit_code = 128 + signal_number
 
 
 class UnreadableRunError(Exception):

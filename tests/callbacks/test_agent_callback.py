@@ -1,39 +1,55 @@
-"""Guarantee: the checkpoint is written after the CSV files whose lengths it contains."""
+"""Guarantee: at an update with everything due, the weights are on the disk before anything else.
+
+Metrics, checkpoint, validation, evaluation, progress, stop: in this order.
+"""
 
 from pathlib import Path
 from typing import Any
 
 import pytest
-from pytorch_lightning import Trainer
-from support.builders import settings
 from support.train import TINY, train_run
 
 from offline_cql.callbacks.agent_callback import AgentCallback
 from offline_cql.callbacks.checkpoints import CheckpointCallback
-from offline_cql.callbacks.timer import Timer
-from offline_cql.commands.fit import make_trainer
+from offline_cql.callbacks.evaluation import EvaluationCallback
+from offline_cql.callbacks.metrics import MetricsWriter
+from offline_cql.callbacks.progress import ProgressBar
+from offline_cql.callbacks.stop import StopCallback
+from offline_cql.callbacks.validation import ValidationCallback
 from offline_cql.runs.checkpoint import newest_checkpoint
 
-
-def test_the_checkpoint_callback_runs_last_in_any_order_of_the_list(tmp_path: Path):
-    checkpoints = CheckpointCallback(
-        tmp_path, Timer(), every=1, keep_every=1, updates=1, identity={}
-    )
-    other = AgentCallback()
-    trainer: Trainer = make_trainer(settings().hardware, [checkpoints, other])
-    assert trainer.callbacks[-1] is checkpoints
-    assert other in trainer.callbacks[:-1]
+ALL = (
+    *(key for key in TINY if key != "evaluation=none"),
+    *("evaluation=default", "evaluation.episodes=2", "evaluation.environments=2"),
+    *("dataset.validation_fraction=0.2", "updates=10"),
+)
 
 
 @pytest.mark.usefixtures("recorded")
-def test_a_checkpoint_has_the_final_length_of_every_csv_file(tmp_path: Path):
-    """At the last update a row is due in all three files; the checkpoint has them all."""
-    evaluation = ("evaluation=default", "evaluation.episodes=2", "evaluation.environments=2")
-    base: tuple[Any, ...] = tuple(key for key in TINY if key != "evaluation=none")
-    folder = train_run(
-        tmp_path / "run", *base, *evaluation, "dataset.validation_fraction=0.2", "updates=10"
-    )
-    lengths = newest_checkpoint(folder)["lengths"]
-    assert sorted(lengths) == ["evaluation.csv", "metrics.csv", "validation.csv"]
-    assert lengths == {name: (folder / name).stat().st_size for name in lengths}
-    assert all(lengths.values())
+def test_callbacks_run_in_the_stated_order(tmp_path: Path, monkeypatch: Any):
+    """One block of 10 updates: each callback runs once, in the order of the docstring."""
+    order: list[type] = []
+    run_hook = AgentCallback.on_train_batch_end
+
+    def note(callback: AgentCallback, *arguments: Any) -> None:
+        order.append(type(callback))
+        run_hook(callback, *arguments)
+
+    monkeypatch.setattr(AgentCallback, "on_train_batch_end", note)
+    train_run(tmp_path / "run", *ALL)
+    assert order == [
+        *(MetricsWriter, CheckpointCallback, ValidationCallback, EvaluationCallback),
+        *(ProgressBar, StopCallback),
+    ]
+
+
+@pytest.mark.usefixtures("recorded")
+def test_a_checkpoint_has_the_length_of_the_metrics_but_not_of_its_evaluation(tmp_path: Path):
+    """At the last update a row is due in three files; those of the evaluation come later."""
+    folder = train_run(tmp_path / "run", *ALL)
+    assert newest_checkpoint(folder)["lengths"] == {
+        "metrics.csv": (folder / "metrics.csv").stat().st_size,
+        **{"evaluation.csv": 0, "validation.csv": 0, "evaluation_failures.csv": 0},
+    }
+    assert (folder / "evaluation.csv").stat().st_size > 0
+    assert (folder / "validation.csv").stat().st_size > 0

@@ -165,5 +165,5 @@ def rank_processes(folder: Path) -> list[int]:
         except (FileNotFoundError, ProcessLookupError):
             continue
         if "offline_cql.commands.distributed" in words and str(folder) in words:
-            processes.append((int(path.parent.name), "torch.distributed.run" in words))
+            processes.append((int(path.parent.name), "torchrun" in words))
     return sorted(number for number, is_torchrun in processes if not is_torchrun)

@@ -1,5 +1,10 @@
 """Register small environments with predictable observations and rewards."""
 
+import ctypes
+import os
+import signal
+import sys
+import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -118,3 +123,60 @@ def env_config(name: str, env_id: str) -> Any:
 def dataset_config(name: str, size: int, quality: str = "mixed") -> Any:
     """Return the part of a DatasetConfig that recording reads."""
     return SimpleNamespace(id=f"sim/{name}/{quality}-v0", quality=quality, size=size)
+
+
+class Faulty(gym.Env[Any, Any]):
+    """An environment with Pendulum's spaces and episodes of 3 steps, whose step 2 has a fault.
+
+    raise, exit: an exception; crash: the process ends by SIGKILL; hang: a C function that holds
+    the interpreter and never returns; slow: steps of a minute; observation, reward: NaN; large:
+    an observation beyond float32; shape: of another size; garbage: a reward of None.
+    """
+
+    observation_space = gym.spaces.Box(-np.inf, np.inf, (3,), np.float64)
+    action_space = gym.spaces.Box(-2.0, 2.0, (1,), np.float32)
+
+    def __init__(self, fault: str | None = None):
+        self.fault = fault
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        self.time = 0
+        return np.zeros(3), {}
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        self.time += 1
+        observation, reward = np.full(3, self.time, np.float64), 1.0
+        if self.time == 2:
+            observation, reward = self.break_down(observation, reward)
+        return observation, reward, False, self.time == 3, {}
+
+    def break_down(self, observation: Any, reward: Any) -> tuple[Any, Any]:
+        """Do what the fault is, or return its observation and reward."""
+        if self.fault == "raise":
+            raise RuntimeError("the simulator broke")
+        if self.fault == "exit":
+            sys.exit(3)
+        if self.fault == "crash":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self.fault == "hang":
+            ctypes.PyDLL(None).pause()
+        if self.fault == "slow":
+            time.sleep(60)
+        values = {"observation": np.nan, "large": 1e39}
+        return {
+            "shape": (np.zeros(2), reward),
+            "reward": (observation, np.nan),
+            "garbage": (observation, None),
+        }.get(str(self.fault), (observation + values.get(str(self.fault), 0.0), reward))
+
+
+if "Faulty-v0" not in gym.registry:
+    gym.register("Faulty-v0", entry_point="support.envs:Faulty")
+
+
+def with_fault(fault: str | None) -> tuple[str, ...]:
+    """Return the settings of a run on Pendulum's data that is evaluated in Faulty."""
+    return (
+        *("env.id=Faulty-v0", f"+env.arguments={{fault:{fault or 'null'}}}", "evaluation=default"),
+        *("evaluation.episodes=2", "evaluation.environments=2"),
+    )

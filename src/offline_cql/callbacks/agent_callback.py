@@ -13,15 +13,27 @@ class AgentCallback(Callback):
     """Lightning's training hooks with the module typed as an `Agent`.
 
     One Lightning step is a block of updates; a block ends at every update at which a callback has
-    something to do. The order of callbacks does not matter, except that Lightning runs the
-    `CheckpointCallback` last.
+    something to do. The callbacks run in this order, which `commands.fit` gives them:
+
+    1. `MetricsWriter`: the row of metrics.csv, whose length a checkpoint contains;
+    2. `CheckpointCallback`: the weights are on the disk before anything else can fail;
+    3. `ValidationCallback`, then `EvaluationCallback`, which runs a simulator;
+    4. `ProgressBar`;
+    5. `StopCallback`: ends the training when a signal arrived, also during 1 to 4.
     """
 
+    def before_fit(self, trainer: pl.Trainer, agent: Agent) -> None:
+        """Run once, also when no update is left; the agent is on its device."""
+
     def before_training(self, trainer: pl.Trainer, agent: Agent) -> None:
-        """Run once, before the first update."""
+        """Run once, before the first update; not when no update is left."""
 
     def after_block(self, trainer: pl.Trainer, agent: Agent) -> None:
         """Run after each block of updates, on every rank."""
+
+    @final
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.before_fit(trainer, cast(Agent, pl_module))
 
     @final
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -1,6 +1,6 @@
 """Rollouts during training: evaluation.csv, and the score of the last evaluation."""
 
-import csv
+from contextlib import suppress
 from dataclasses import asdict, astuple
 from pathlib import Path
 from typing import Any
@@ -11,13 +11,19 @@ from offline_cql.agents import Agent
 from offline_cql.callbacks.agent_callback import AgentCallback, log_metrics
 from offline_cql.callbacks.timer import Timer
 from offline_cql.config import EnvConfig, EvaluationConfig
-from offline_cql.errors import DataError
-from offline_cql.runs.folder import EVALUATION, CsvFile
+from offline_cql.errors import DataError, PolicyError, PreemptedError, SimulatorError
+from offline_cql.render.message import print_message
+from offline_cql.runs.folder import EVALUATION, EVALUATION_FAILURES, CsvFile
 from offline_cql.simulation.evaluation import EpisodeResult, Score, evaluate, score
+from offline_cql.stop_signals import deferred, interruptible
 
 
 class EvaluationCallback(AgentCallback):
-    """Evaluate at every multiple of `evaluation.every` and after the last update, on rank 0."""
+    """Evaluate at every multiple of `evaluation.every` and after the last update, on rank 0.
+
+    An evaluation that fails is recorded in evaluation_failures.csv, and the training goes on.
+    One that a stop request ended is made when the run is resumed.
+    """
 
     def __init__(
         self,
@@ -29,42 +35,59 @@ class EvaluationCallback(AgentCallback):
         updates: int,
     ) -> None:
         self.file = CsvFile(folder / EVALUATION)
+        self.failures = CsvFile(folder / EVALUATION_FAILURES)
         self.timer, self.env, self.evaluation = timer, env, evaluation
         self.updates = updates
-        self.latest = last_score(folder / EVALUATION, env)
+        self.latest = last_score(self.file, env)
+        self.error: str | None = None  # of the last evaluation, if it failed
+
+    def before_fit(self, trainer: pl.Trainer, agent: Agent) -> None:
+        if agent.updates and self.file.last_update() != agent.updates:
+            self.after_block(trainer, agent)
 
     def after_block(self, trainer: pl.Trainer, agent: Agent) -> None:
         if agent.updates % self.evaluation.every and agent.updates != self.updates:
             return
         with self.timer.pause():
+            # The StopCallback ends the training, on every rank.
             if trainer.is_global_zero:
-                self.evaluate(trainer, agent)
+                with suppress(PreemptedError), interruptible():
+                    self.evaluate(trainer, agent)
             trainer.strategy.barrier("evaluation")
 
     def evaluate(self, trainer: pl.Trainer, agent: Agent) -> None:
         """Roll the policy out, append one row per episode and log the summary."""
-        results = evaluate(agent, self.env, self.evaluation)
-        self.latest = score(results, self.env)
-        self.file.append(evaluation_rows(agent.updates, results))
-        log_metrics(trainer, evaluation_metrics(self.latest), update=agent.updates)
+        limit = self.evaluation.time_limit
+        try:
+            results = evaluate(agent, self.env, self.evaluation, time_limit=limit)
+        except (SimulatorError, PolicyError) as error:
+            self.record_failure(agent.updates, str(error))
+            return
+        with deferred():
+            self.latest, self.error = score(results, self.env), None
+            self.file.append(evaluation_rows(agent.updates, results))
+            log_metrics(trainer, evaluation_metrics(self.latest), update=agent.updates)
+
+    def record_failure(self, update: int, error: str) -> None:
+        """Note and print why there is no score after `update` updates."""
+        self.latest, self.error = None, f"update {update}: {error}"
+        self.failures.append([{"update": update, "error": error}])
+        print_message(f"warning: the evaluation after {update} updates failed: {error}")
 
 
-def last_score(path: Path, env: EnvConfig) -> Score | None:
+def last_score(file: CsvFile, env: EnvConfig) -> Score | None:
     """Return the score of the last evaluation in evaluation.csv; None before the first one."""
-    if not path.exists() or not path.stat().st_size:
-        return None
     try:
-        with path.open(newline="") as file:
-            rows = list(csv.DictReader(file))
         results = [
             EpisodeResult(
                 int(row["episode"]), int(row["seed"]), float(row["return"]), int(row["length"])
             )
-            for row in rows
-            if row["update"] == rows[-1]["update"]
+            for row in file.last_rows()
         ]
-    except (ValueError, KeyError, TypeError, csv.Error) as error:
-        raise DataError(f"{path} has rows that are no episodes ({error}): restore it") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{file.path} has rows that are no episodes ({error}): restore it"
+        ) from error
     return score(results, env) if results else None
 
 

@@ -30,6 +30,7 @@ from offline_cql.render.message import print_message
 WANDB_INIT_TIMEOUT = 20.0  # seconds until W&B logs offline instead
 WANDB_FINISH_TIMEOUT = 30.0  # seconds that W&B may upload at the end of a run
 CLOSE_TIMEOUT = 90.0  # seconds that a run waits for one logger at its end
+STOP_TIMEOUT = 5.0  # seconds that a run waits for all loggers after a stop signal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,13 +98,16 @@ class GuardedLogger(Logger):
     def finalize(self, status: str) -> None:
         """Ignore Lightning's own call: the result of the run is not known yet."""
 
-    def finish(self, result: Mapping[str, Any], *, succeeded: bool) -> None:
-        """Send the result, close the run and wait for both up to CLOSE_TIMEOUT."""
+    def finish(
+        self, result: Mapping[str, Any], *, succeeded: bool, timeout: float | None = None
+    ) -> None:
+        """Send the result, close the run and wait for both; timeout: seconds, or CLOSE_TIMEOUT."""
+        timeout = CLOSE_TIMEOUT if timeout is None else timeout
         self._calls.put(lambda logger: self.service.end(logger, result, succeeded))
         self._calls.put(None)
-        self._thread.join(CLOSE_TIMEOUT)
+        self._thread.join(timeout)
         if self._thread.is_alive():
-            self._report(f"no answer within {CLOSE_TIMEOUT:.0f} s")
+            self._report(f"no answer within {timeout:.0f} s")
 
     def _work(self) -> None:
         logger: Logger | None = None

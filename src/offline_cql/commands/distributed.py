@@ -4,56 +4,57 @@ Lightning's own launcher would start the whole command line again in each rank, 
 `python -m offline_cql.commands.distributed FOLDER` is one rank: it reads the run folder and trains.
 """
 
+import logging
 import os
-import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
-from types import FrameType
 
-from offline_cql.callbacks.checkpoints import STOP_SIGNALS
+from torch.distributed.elastic.multiprocessing import SignalException
+from torch.distributed.run import main as torchrun
+
 from offline_cql.commands.launchers import torchrun_environment
 from offline_cql.config import HardwareConfig
-from offline_cql.errors import WorkerError
+from offline_cql.errors import PreemptedError, WorkerError
 from offline_cql.io import locked
+from offline_cql.stop_signals import STOP_SIGNALS, deferred, end_with, handle_stop_signals
+
+TORCHRUN = "torchrun"  # the argument of the process that runs torchrun
+PARENT = "OFFLINE_CQL_PARENT"  # variable with the process id of the parent, which to end with
 
 
 def launch(folder: Path, hardware: HardwareConfig, *, resume: bool) -> None:
-    """Train in `hardware.devices` processes over the folder. Raises WorkerError when one fails."""
+    """Train in `hardware.devices` processes over the folder. Raises WorkerError when one fails.
+
+    A stop signal is forwarded to the ranks, which save, and raises PreemptedError after they ended.
+    """
     cores = len(os.sched_getaffinity(0))
     threads = max(1, cores // hardware.devices)
     command = [
-        *(sys.executable, "-m", "torch.distributed.run"),
+        *(sys.executable, "-m", __name__, TORCHRUN),
         *("--standalone", f"--nproc-per-node={hardware.devices}"),
         f"--signals-to-handle={','.join(number.name for number in STOP_SIGNALS)},SIGHUP,SIGQUIT",
-        *("-m", "offline_cql.commands.distributed", str(folder)),
+        *("-m", __name__, str(folder)),
         *(["--resume"] if resume else []),
     ]
-    process = subprocess.Popen(command, env=torchrun_environment(threads))
-    with forward_signals(process):
+    # In a session of its own: Ctrl-C reaches this process alone, and the ranks once, through it.
+    environment = torchrun_environment(threads) | {PARENT: str(os.getpid())}
+    process = subprocess.Popen(command, env=environment, start_new_session=True)
+    try:
         code = process.wait()
+    except PreemptedError as stop:
+        with deferred():
+            process.send_signal(stop.signal_number)
+            code = process.wait()
+        if code:
+            raise
     if code:
         raise WorkerError(f"{folder}: a rank failed (exit code {code}); its error is above")
 
 
-@contextmanager
-def forward_signals(process: "subprocess.Popen[bytes]") -> Iterator[None]:
-    """Forward the signals that stop a run to the ranks, which save first."""
-
-    def forward(number: int, _frame: FrameType | None) -> None:
-        process.send_signal(number)
-
-    handlers = {n: signal.signal(n, forward) for n in STOP_SIGNALS}
-    try:
-        yield
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-
-
-def main() -> None:
+def train_rank() -> None:
+    """Train as one rank that torchrun started: FOLDER [--resume]."""
     import torch
 
     from offline_cql.commands.fit import fit
@@ -70,6 +71,24 @@ def main() -> None:
         fit(config, folder, transitions, state=state, rank=rank)
     # Its threads would abort the process if they still ran when Python ends: exit code -6.
     torch.distributed.destroy_process_group()
+
+
+def main() -> None:
+    """Run torchrun with the arguments after `torchrun`, or train as a rank of it."""
+    end_with(int(os.environ[PARENT]))
+    if sys.argv[1] == TORCHRUN:
+        os.environ[PARENT] = str(os.getpid())
+        logging.disable(logging.WARNING)  # torchrun warns of each signal that it forwards
+        try:
+            torchrun(sys.argv[2:])
+        except SignalException as stop:
+            sys.exit(128 + stop.sigval)
+        return
+    try:
+        with handle_stop_signals():
+            train_rank()
+    except PreemptedError as stop:
+        sys.exit(stop.exit_code)
 
 
 if __name__ == "__main__":

@@ -10,45 +10,47 @@ import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback, Checkpoint
+from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.strategies import DDPStrategy, Strategy
 
 from offline_cql.agents import Agent
 from offline_cql.callbacks.checkpoints import CheckpointCallback
 from offline_cql.callbacks.evaluation import EvaluationCallback
-from offline_cql.callbacks.loggers import GuardedLogger, RunInfo, make_loggers
+from offline_cql.callbacks.loggers import STOP_TIMEOUT, GuardedLogger, RunInfo, make_loggers
 from offline_cql.callbacks.metrics import MetricsWriter
 from offline_cql.callbacks.progress import ProgressBar
+from offline_cql.callbacks.stop import StopCallback
 from offline_cql.callbacks.timer import Timer
 from offline_cql.callbacks.validation import ValidationCallback
 from offline_cql.commands.launchers import choose_environment, set_lightning_rank
 from offline_cql.commands.load_data import simulator_settings
 from offline_cql.commands.load_run import restore_training
 from offline_cql.commands.make_agent import make_agent
+from offline_cql.commands.resume_settings import fixed_settings
 from offline_cql.config import ALGORITHMS, HardwareConfig, TrainConfig
 from offline_cql.config.keys import without_secrets
 from offline_cql.data.dataset import TransitionDataset, make_dataset
 from offline_cql.data.module import TransitionDataModule
+from offline_cql.data.returns import ValueRange
 from offline_cql.data.split import Split, split_episodes
 from offline_cql.data.statistics import observation_statistics, return_scale
-from offline_cql.data.validation import validation_steps
-from offline_cql.errors import DivergedError
+from offline_cql.data.validation import ValidationSteps, validation_steps
+from offline_cql.errors import DivergedError, PreemptedError
 from offline_cql.io import write_json
 from offline_cql.runs.checkpoint import check_complete
 from offline_cql.runs.folder import METADATA, RESULT, diverged_batch, read_metadata
 from offline_cql.runs.result import describe_stop
-from offline_cql.simulation.evaluation import Score, behavior_return
+from offline_cql.simulation.evaluation import behavior_return
+from offline_cql.stop_signals import deferred
 from offline_cql.transitions import Transitions
-
-# Settings that may differ when a run is resumed.
-FREE_ON_RESUME = ("updates", "run_dir", "resume")
 
 
 def fit(
@@ -62,13 +64,11 @@ def fit(
     """Train until `config.updates`, from the start or from a checkpoint's state.
 
     Rank 0 writes result.json, also when training stops early. Raises what stopped it:
-    DivergedError, PreemptedError, PolicyError, SimulatorError, IncompleteRunError.
+    DivergedError, PreemptedError, IncompleteRunError.
     """
     silence_lightning()
     set_lightning_rank(rank)
     keep_freed_memory()
-    updates, every = config.updates, config.evaluation.every
-
     split = split_episodes(transitions, config.dataset)
     scale = unit_scale(config, transitions, split)
     dataset = make_dataset(
@@ -90,8 +90,57 @@ def fit(
     data = make_data_module(config, dataset, start=agent.updates)
 
     timer = Timer()
-    metrics = MetricsWriter(folder, timer, dataset.value_range)
     evaluation = make_evaluation(config, folder, timer)
+    callbacks = make_callbacks(
+        config, folder, timer, evaluation, validation, transitions, dataset.value_range
+    )
+    start_update, start = agent.updates, time.perf_counter()
+    stop: BaseException | None = None
+    with deferred():  # the StopCallback ends the training
+        loggers = start_loggers(config, folder) if rank == 0 else []
+        trainer = make_trainer(config.hardware, callbacks, loggers)
+        try:
+            trainer.fit(agent, data)
+            if rank == 0:
+                check_complete(folder, done=agent.updates, updates=config.updates)
+        except BaseException as reason:
+            stop = reason
+            if isinstance(reason, DivergedError) and reason.batch is not None:
+                np.savez(folder / diverged_batch(rank), **reason.batch)
+            raise
+        finally:
+            if rank == 0:
+                speed = (agent.updates - start_update) / max(timer.seconds, 1e-9)
+                status, error, signal_number = describe_stop(stop)
+                result = {
+                    "status": status,
+                    "updates": agent.updates,
+                    "updates_per_second": round(speed, 2),
+                    "wall_seconds": round(time.perf_counter() - start, 2),
+                    **describe_evaluation(evaluation),
+                    "behavior_return": behavior_return(transitions),
+                    "error": error,
+                    "signal": signal_number,
+                }
+                write_json(folder / RESULT, result)
+                stopped = isinstance(stop, PreemptedError)
+                timeout = STOP_TIMEOUT / max(len(loggers), 1) if stopped else None
+                for logger in loggers:
+                    logger.finish(result, succeeded=stop is None, timeout=timeout)
+
+
+def make_callbacks(
+    config: TrainConfig,
+    folder: Path,
+    timer: Timer,
+    evaluation: EvaluationCallback | None,
+    validation: ValidationSteps | None,
+    transitions: Transitions,
+    value_range: ValueRange,
+) -> list[Callback]:
+    """Return the callbacks of a training in the order that `AgentCallback` states."""
+    updates, every = config.updates, config.evaluation.every
+    metrics = MetricsWriter(folder, timer, value_range)
     checkpoints = CheckpointCallback(
         folder,
         timer,
@@ -100,54 +149,28 @@ def fit(
         updates=updates,
         identity=identity(config, transitions),
     )
-    labels = ALGORITHMS[config.algorithm].progress
-    progress = ProgressBar(updates, labels, metrics, evaluation)
-    callbacks: list[Callback] = [metrics, checkpoints, progress]
-    if evaluation is not None:
-        callbacks.append(evaluation)
+    callbacks: list[Callback] = [metrics, checkpoints]
     if validation is not None:
         callbacks.append(
             ValidationCallback(folder, timer, validation, every=every, updates=updates)
         )
-
-    loggers = start_loggers(config, folder) if rank == 0 else []
-    trainer = make_trainer(config.hardware, callbacks, loggers)
-
-    start_update, start = agent.updates, time.perf_counter()
-    stop: BaseException | None = None
-    try:
-        trainer.fit(agent, data)
-        if rank == 0:
-            check_complete(folder, done=agent.updates, updates=updates)
-    except BaseException as reason:
-        stop = reason
-        if isinstance(reason, DivergedError) and reason.batch is not None:
-            np.savez(folder / diverged_batch(rank), **reason.batch)
-        raise
-    finally:
-        if rank == 0:
-            speed = (agent.updates - start_update) / max(timer.seconds, 1e-9)
-            status, error, signal_number = describe_stop(stop)
-            result = {
-                "status": status,
-                "updates": agent.updates,
-                "updates_per_second": round(speed, 2),
-                "wall_seconds": round(time.perf_counter() - start, 2),
-                **describe_score(evaluation.latest if evaluation else None),
-                "behavior_return": behavior_return(transitions),
-                "error": error,
-                "signal": signal_number,
-            }
-            write_json(folder / RESULT, result)
-            for logger in loggers:
-                logger.finish(result, succeeded=stop is None)
+    if evaluation is not None:
+        callbacks.append(evaluation)
+    labels = ALGORITHMS[config.algorithm].progress
+    return [
+        *callbacks,
+        ProgressBar(updates, labels, metrics, evaluation),
+        StopCallback(checkpoints),
+    ]
 
 
-def describe_score(score: Score | None) -> dict[str, Any]:
+def describe_evaluation(evaluation: EvaluationCallback | None) -> dict[str, Any]:
     """Return the last evaluation's part of result.json; None without an evaluation."""
+    score = evaluation.latest if evaluation else None
     names = ("return_mean", "return_std", "normalized_score")
     values = {name: getattr(score, name, None) for name in names}
-    return values | {"episodes": score.episodes if score else 0}
+    error = evaluation.error if evaluation else None
+    return values | {"episodes": score.episodes if score else 0, "evaluation_error": error}
 
 
 def unit_scale(config: TrainConfig, transitions: Transitions, split: Split) -> float:
@@ -207,6 +230,7 @@ def make_trainer(
             process_group_backend="nccl" if accelerator == "gpu" else "gloo",
             broadcast_buffers=False,  # no buffer differs between ranks
             gradient_as_bucket_view=True,
+            timeout=timedelta(seconds=hardware.rank_timeout),
         )
     parameters = inspect.signature(pl.Trainer).parameters
     defaults = {name: parameter.default for name, parameter in parameters.items()}
@@ -218,7 +242,7 @@ def make_trainer(
         "max_epochs": 1,
         "callbacks": callbacks,
         "logger": loggers or False,
-        "enable_checkpointing": any(isinstance(callback, Checkpoint) for callback in callbacks),
+        "enable_checkpointing": False,
         "enable_progress_bar": False,
         "enable_model_summary": False,
         "enable_autolog_hparams": False,
@@ -248,10 +272,8 @@ def choose_precision(hardware: HardwareConfig) -> Literal["32", "bf16"]:
 
 def identity(config: TrainConfig, transitions: Transitions) -> dict[str, Any]:
     """Return what a resumed run must share with its checkpoint: settings, data and spaces."""
-    values = without_secrets(config.model_dump())
-    settings = {k: value for k, value in values.items() if k not in FREE_ON_RESUME}
     return {
-        "config": settings,
+        "config": fixed_settings(without_secrets(config.model_dump())),
         "dataset": {"id": transitions.dataset_id, "sha256": transitions.sha256},
         "spaces": asdict(transitions.spaces),
     }

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from offline_cql.agents import Agent
-from offline_cql.callbacks.checkpoints import LOGS
 from offline_cql.commands.make_agent import make_agent
 from offline_cql.config import TrainConfig, validate_config
-from offline_cql.errors import CheckpointError, ConfigError, explain
+from offline_cql.errors import CheckpointError, ConfigError, DataError, explain
 from offline_cql.io import NUMBER, Shape, differing_key, read_config
 from offline_cql.runs.checkpoint import load_state
-from offline_cql.runs.folder import CONFIG, METADATA, read_metadata
+from offline_cql.runs.folder import CONFIG, LOGS, METADATA, RESUMED_WITH, read_metadata
 from offline_cql.runs.result import record_killed
 from offline_cql.transitions import Spaces
 
@@ -31,21 +32,43 @@ LENGTHS = {name: int for name in LOGS}
 TRAINING = POLICY | {"config": dict, "optimizer": dict, "noise": torch.Tensor, "lengths": LENGTHS}
 
 
-def load_config(folder: Path, *, setting: str = "run") -> TrainConfig:
-    """Return the settings of a run, with the updates that it was last resumed to.
+def load_config(
+    folder: Path, *, setting: str = "run", changes: Mapping[str, Any] | None = None
+) -> TrainConfig:
+    """Return the settings of a run, with those that changed when it was resumed.
 
-    Raises ConfigError `setting=FOLDER is not a run folder` when it has no config.yaml.
+    changes: further settings, nested. Raises ConfigError `setting=FOLDER is not a run folder` when
+    it has no config.yaml.
     """
     if not (folder / CONFIG).exists():
         raise ConfigError(f"{setting}={folder} is not a run folder: {CONFIG} is missing")
     config = read_config(folder / CONFIG)
     if (folder / METADATA).exists():
-        updates = read_metadata(folder).get("updates")
-        config.updates = config.get("updates") if updates is None else updates
+        config = merge(config, recorded_changes(folder), folder / METADATA)
+    if changes:
+        return validate_config(TrainConfig, merge(config, changes, folder / CONFIG))
     try:
         return validate_config(TrainConfig, config)
     except ConfigError as error:
         raise ConfigError(f"{folder / CONFIG}: {error}") from error
+
+
+def recorded_changes(folder: Path) -> dict[str, Any]:
+    """Return the settings, nested, that changed when a run was resumed."""
+    changes: dict[str, Any] = read_metadata(folder).get(RESUMED_WITH) or {}
+    if "${" in str(changes):  # they were resolved when they were written
+        raise DataError(f"{folder / METADATA} has interpolations in {RESUMED_WITH}: restore it")
+    return changes
+
+
+def merge(config: DictConfig, changes: Mapping[str, Any], path: Path) -> DictConfig:
+    """Return a config with the values of changes. Raises DataError, with the path, if none fit."""
+    try:
+        merged = OmegaConf.merge(config, changes)
+    except (OmegaConfBaseException, ValueError) as error:
+        raise DataError(f"{path} does not fit its run ({error}): restore it") from error
+    assert isinstance(merged, DictConfig)
+    return merged
 
 
 def open_run(folder: Path) -> TrainConfig:

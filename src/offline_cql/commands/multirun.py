@@ -10,6 +10,7 @@ from hydra.conf import HydraConf
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
+from offline_cql.config.hydra_internals import sweep_jobs
 from offline_cql.errors import DataError
 from offline_cql.io import read_json, write_json
 from offline_cql.runs.folder import RESULT
@@ -44,10 +45,13 @@ class Job:
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:
-    """Return one row per job, in order: overrides, run folder, and result ({} without one)."""
+    """Return one row per started job, in order: number, overrides, run folder, error, result.
+
+    The result is {} without one.
+    """
     jobs = []
     for path in sorted((folder / JOBS).glob("*.json")):
-        job = read_json(path, JOB)
+        job = read_json(path, JOB) | {"number": int(path.stem)}
         run = Path(job["run"]) if job["run"] else None
         job["result"] = _result(run) if run else {}
         jobs.append(job)
@@ -63,15 +67,18 @@ def _result(run: Path) -> dict[str, Any]:
 
 
 class GridSummary(Callback):
-    """Print the summary when the process ends, also after a job failed, which Hydra raises."""
+    """Print the summary when the process ends: after the last job, a failed one, or a signal."""
 
     def on_multirun_start(self, config: DictConfig, **_kwargs: Any) -> None:
-        folder = Path(config.hydra.sweep.dir)
+        folder, planned = Path(config.hydra.sweep.dir), sweep_jobs(config)
 
         def show() -> None:
-            from offline_cql.commands.summary import print_grid
+            from offline_cql.commands.summary import print_grid, print_not_started
 
-            if jobs := rows(folder):
+            jobs = rows(folder)
+            if jobs:
                 print_grid(folder, jobs)
+                numbers = {job["number"] for job in jobs}
+                print_not_started([job for k, job in enumerate(planned) if k not in numbers])
 
         atexit.register(show)

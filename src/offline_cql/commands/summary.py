@@ -69,3 +69,13 @@ def print_grid(folder: Path, jobs: list[dict[str, Any]]) -> None:
         reason = job["result"].get("error") or job["error"] or "killed"
         settings = " ".join(text for text in job["overrides"] if text not in shared)
         terminal.print_line(f"{settings}: {status}: {reason}")
+
+
+def print_not_started(jobs: list[list[str]]) -> None:
+    """Print the overrides of the jobs that a stopped grid did not start."""
+    if not jobs:
+        return
+    terminal = Terminal()
+    terminal.print_line(f"{len(jobs)} jobs were not started", "red")
+    for overrides in jobs:
+        terminal.print_line(command("train.py", *overrides))

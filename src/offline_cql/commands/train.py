@@ -25,8 +25,15 @@ from offline_cql.commands.fit import (
 )
 from offline_cql.commands.launchers import check_launcher
 from offline_cql.commands.load_data import load_transitions
-from offline_cql.commands.load_run import TRAINING, check_state, load_config
+from offline_cql.commands.load_run import (
+    TRAINING,
+    check_state,
+    load_config,
+    merge,
+    recorded_changes,
+)
 from offline_cql.commands.output import accept_any_encoding, optional_output
+from offline_cql.commands.resume_settings import changed_settings, fixed_settings, to_dict
 from offline_cql.config import (
     HardwareConfig,
     NetworkConfig,
@@ -44,18 +51,19 @@ from offline_cql.render.numbers import format_size
 from offline_cql.runs.checkpoint import newest_checkpoint
 from offline_cql.runs.folder import (
     CONFIG,
+    EVALUATION,
     METADATA,
+    RESUMED_WITH,
+    VALIDATION,
     create_run_dir,
     read_metadata,
     remove_temp_files,
+    saved_updates,
     truncate_logs,
 )
-from offline_cql.runs.provenance import provenance
+from offline_cql.runs.provenance import new_wandb_id, provenance
 from offline_cql.runs.result import is_finished, read_result, recorded_failure
 from offline_cql.transitions import Spaces, Transitions
-
-# Settings that may be typed with `resume=RUN`.
-WITH_RESUME = ("resume", "updates")
 
 
 def train(config: DictConfig) -> float | None:
@@ -69,6 +77,8 @@ def train(config: DictConfig) -> float | None:
     job = multirun.Job.of(hydra) if hydra.mode == RunMode.MULTIRUN else None
     folder: Path | None = None
     failure: str | None = None
+    if job is not None:
+        job.write(overrides, None, None)  # it has started, whatever follows
     try:
         if config.resume is None:
             settings, transitions = validate(config, overrides)
@@ -83,9 +93,8 @@ def train(config: DictConfig) -> float | None:
             resume(folder, config, overrides)
     except PreemptedError as stop:
         # SystemExit also ends Hydra's sweeper: a signal stops the whole grid.
-        resume_command = command("train.py", ("resume", str(folder)))
-        print_message(f"{stop}; continue with: {resume_command}")
-        raise SystemExit(128 + stop.signal_number) from stop
+        print_message(f"{stop}; {what_is_saved(folder)}")
+        raise SystemExit(stop.exit_code) from stop
     except Exception as error:
         failure = str(error)
         raise
@@ -97,6 +106,15 @@ def train(config: DictConfig) -> float | None:
         summary.print_run(folder, load_config(folder), result)
     return_mean: float | None = result["return_mean"]
     return return_mean
+
+
+def what_is_saved(folder: Path | None) -> str:
+    """Return what a stopped run left, and how to continue it."""
+    if folder is None:
+        return "nothing was trained"
+    if not saved_updates(folder):
+        return f"{folder} has no checkpoint yet: start the run again"
+    return f"the run is saved; continue with: {command('train.py', ('resume', folder))}"
 
 
 def audit_data(
@@ -168,36 +186,39 @@ def write_settings(
 
 def resume(folder: Path, config: DictConfig, overrides: list[str]) -> None:
     """Continue a run bit for bit, until `updates=` if that was raised."""
-    names = {override.partition("=")[0] for override in overrides}
-    if others := sorted(names.difference(WITH_RESUME)):
-        raise ConfigError(
-            f"{others[0]} cannot be changed with resume=; a run continues with its own settings "
-            "(only updates may be raised)"
-        )
-    settings = load_config(folder, setting="resume")
+    changes = changed_settings(config, overrides)
+    before = load_config(folder, setting="resume")
+    settings = load_config(folder, changes=changes)
     check_launcher(settings.hardware)
     check_devices(settings.hardware)
+    import_packages(settings.logger.names)
     transitions = prepare_data(settings)
     with locked(folder):
         state = newest_checkpoint(folder)
         check_state(state, TRAINING)
         check_identity(folder, state, identity(settings, transitions))
-        updates = settings.updates
-        if "updates" in names:
-            updates = validate_config(TrainConfig, config).updates
         # A run can be killed, or fail, between its last checkpoint and its end.
-        if updates <= state["updates"] and is_finished(folder):
-            print(
-                printable(
-                    f"nothing to do: {folder} has {state['updates']} updates, updates={updates}"
-                )
-            )
+        if settings.updates <= state["updates"] and is_finished(folder):
+            done = f"{folder} has {state['updates']} updates, updates={settings.updates}"
+            print(printable(f"nothing to do: {done}"))
             return
-        if updates != settings.updates:
-            write_json(folder / METADATA, read_metadata(folder) | {"updates": updates})
-        truncate_logs(folder, state["lengths"])
+        record_changes(folder, changes, settings)
+        rows = {VALIDATION: 1, EVALUATION: before.evaluation.episodes}
+        truncate_logs(folder, state["lengths"], update=state["updates"], rows=rows)
         remove_temp_files(folder)
-    run_training(folder, load_config(folder), transitions, state=state)
+    run_training(folder, settings, transitions, state=state)
+
+
+def record_changes(folder: Path, changes: dict[str, Any], settings: TrainConfig) -> None:
+    """Add the settings typed with resume= to metadata.json, and an id for W&B if it is new."""
+    if not changes:
+        return
+    metadata = read_metadata(folder)
+    recorded = OmegaConf.create(recorded_changes(folder))
+    metadata[RESUMED_WITH] = to_dict(merge(recorded, changes, folder / METADATA))
+    if "wandb" in settings.logger.names and metadata["wandb_id"] is None:
+        metadata["wandb_id"] = new_wandb_id()
+    write_json(folder / METADATA, metadata)
 
 
 def run_training(
@@ -212,6 +233,7 @@ def run_training(
         with recorded_failure(folder):
             launch(folder, settings.hardware, resume=state is not None)
     except WorkerError:
+        # Someone may have sent the signal to the ranks, not to this process.
         with suppress(FileNotFoundError):
             result = read_result(folder)
             if result["status"] == "preempted":
@@ -272,8 +294,9 @@ def check_identity(folder: Path, state: dict[str, Any], current: dict[str, Any])
             f"(sha256 {state['dataset']['sha256'][:12]}… then, "
             f"{current['dataset']['sha256'][:12]}… now)"
         )
+    saved = fixed_settings(state["config"])
     for section, settings in current["config"].items():
-        if state["config"].get(section) != settings:
+        if saved.get(section) != settings:
             raise ConfigError(
                 f"{folder}/{CONFIG}: {section} differs from the checkpoint's; "
                 "undo the edit or start a new run"

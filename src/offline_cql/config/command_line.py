@@ -8,13 +8,11 @@ import argparse
 import inspect
 import itertools
 import os
-import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
@@ -38,9 +36,10 @@ from offline_cql.config.keys import closest, holds_secret, key_exists, setting_k
 from offline_cql.config.section import Section, format_value
 from offline_cql.config.unused import reject_unused_overrides
 from offline_cql.config.validation import validate_config
-from offline_cql.errors import ConfigError, explain
+from offline_cql.errors import ConfigError, PreemptedError, explain
 from offline_cql.io import located
 from offline_cql.render.message import discard_unwritable_output, print_message
+from offline_cql.stop_signals import handle_stop_signals, stop_requested
 
 MOST_LISTED = 12  # options of a group in a message
 LARGEST_CHECK = 64  # combinations of a grid that are composed beforehand, 20 ms each
@@ -70,34 +69,49 @@ def run(main: Callable[[], Any]) -> None:
     entry_point = Path(inspect.getfile(inspect.unwrap(main)))
     failure: BaseException
     try:
-        check(sys.argv[1:], schema=ENTRY_POINTS[entry_point.stem], entry_point=entry_point)
-        try:
-            with _raising_hydra():
-                main()
-        except SystemExit as stop:  # Hydra's, after --help
-            if stop.code:
-                raise
-        except Exception as error:
-            if explain(error) or _passed_own_code(error, main):
-                raise
-            raise ConfigError(_one_line(error)) from error  # of Hydra: a wrong hydra.launcher
-        with located(Path("stdout")):
-            sys.stdout.flush()
-        return
-    except _JobError as stop:
-        failure = stop.error
+        with handle_stop_signals(), _stop_remembered():
+            check(sys.argv[1:], schema=ENTRY_POINTS[entry_point.stem], entry_point=entry_point)
+            _call(main)
+            return
+    except _JobError as carrier:
+        failure = carrier.error
     except BaseException as error:
         failure = error
-    if _interrupts and isinstance(failure, Exception):
-        failure = KeyboardInterrupt()
     if (explanation := explain(failure)) is not None:
         if show_traceback:
             traceback.print_exception(failure)
         line, exit_code = explanation
-        print_message(f"error: {line}")
+        print_message(line if isinstance(failure, PreemptedError) else f"error: {line}")
         discard_unwritable_output()
         sys.exit(exit_code)
     raise failure
+
+
+def _call(main: Callable[[], Any]) -> None:
+    """Call Hydra's main function, and write what it printed. Raises what a job raised."""
+    try:
+        with _raising_hydra():
+            main()
+    except SystemExit as stop:  # Hydra's, after --help
+        if stop.code:
+            raise
+    except Exception as error:
+        if explain(error) or _passed_own_code(error, main):
+            raise
+        raise ConfigError(_one_line(error)) from error  # of Hydra: a wrong hydra.launcher
+    with located(Path("stdout")):
+        sys.stdout.flush()
+
+
+@contextmanager
+def _stop_remembered() -> Iterator[None]:
+    """Raise PreemptedError for what compiled modules, or libraries, made of it."""
+    try:
+        yield
+    except (Exception, _JobError) as error:
+        if (number := stop_requested()) is not None:
+            raise PreemptedError(number) from error
+        raise
 
 
 @contextmanager
@@ -114,15 +128,6 @@ def _raising_hydra() -> Iterator[None]:
             os.environ[FULL_ERROR] = before
 
 
-_interrupts: list[int] = []
-
-
-def _interrupt(number: int, _frame: FrameType | None) -> None:
-    """Raise KeyboardInterrupt, and remember it: compiled modules turn it into other exceptions."""
-    _interrupts.append(number)
-    raise KeyboardInterrupt
-
-
 class _JobError(BaseException):
     """Carries the error of a single run through Hydra, which prints a line about an Exception."""
 
@@ -132,10 +137,9 @@ class _JobError(BaseException):
 
 def job(function: Callable[[DictConfig], Any], config: DictConfig) -> Any:
     """Run one job; in a grid its exception passes through Hydra: the other jobs go on."""
-    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # the imports are done
-        signal.signal(signal.SIGINT, _interrupt)
     try:
-        return function(config)
+        with handle_stop_signals():  # here too, for the processes of hydra/launcher=joblib
+            return function(config)
     except Exception as error:
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             raise
@@ -241,6 +245,8 @@ def _surplus_word(word: str) -> str:
 
 
 def _check_job(schema: type[Section], config: DictConfig, overrides: list[str]) -> list[str]:
+    if schema is TrainConfig and config.resume is not None:
+        return []  # its settings are those of the run, which is not read here
     settings = validate_config(schema, config)
     if not isinstance(settings, TrainConfig):
         return []

@@ -47,6 +47,10 @@ class TrainConfig(AlgorithmSections):
         possible = simulator is not None or self.evaluation.episodes == 0
         none = f"must be 0 with env={self.env.name}: there is no simulator; try evaluation=none"
         self.evaluation.require(possible, "episodes", none)
+        evaluates = self.hardware.strategy == "ddp" and self.evaluation.episodes > 0
+        waits = not evaluates or self.hardware.rank_timeout > self.evaluation.time_limit
+        limit = f"must be > {self.evaluation.setting('time_limit')}: the others wait for rank 0"
+        self.hardware.require(waits, "rank_timeout", limit)
         count = self.cql.target_critics
         enough = count is None or count <= self.network.n_critics
         critics = f"must be <= {self.network.setting('n_critics')}"

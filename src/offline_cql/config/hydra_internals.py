@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from hydra import compose, initialize_config_dir
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra._internal.hydra import Hydra
 from hydra._internal.sources_registry import SourcesRegistry
@@ -184,3 +185,17 @@ def sweep_values(override: Override) -> Iterator[str]:
     interval = override.value()
     assert isinstance(interval, IntervalSweep)
     yield from (f"{key}={end}" for end in (interval.start, interval.end))
+
+
+def sweep_jobs(config: DictConfig) -> list[list[str]]:
+    """Return the overrides of every job of a grid, in order; config: with its section hydra.
+
+    [] with a sweeper other than Hydra's own, which may choose a job by the results of others.
+    """
+    sweeper = config.hydra.sweeper
+    if not sweeper._target_.endswith(f".{BasicSweeper.__name__}"):
+        return []
+    params = [f"{key}={value}" for key, value in (sweeper.params or {}).items()]
+    overrides = [*params, *config.hydra.overrides.task]
+    parsed = OverridesParser.create().parse_overrides(overrides)
+    return [job for batch in BasicSweeper.split_arguments(parsed, None) for job in batch]

@@ -91,6 +91,7 @@ class HardwareConfig(Section):
     precision: Annotated[Literal["auto", "32", "bf16"], BeforeValidator(to_text)]  # hidden layers
     updates_per_step: Count  # updates per Lightning step
     capture: Flag  # record an update as a CUDA graph and replay it
+    rank_timeout: Positive  # seconds that a process of strategy=ddp waits for another
 
     def check(self) -> None:
         """Raise ConfigError for several devices without a strategy, or a graph without a GPU."""
@@ -134,6 +135,7 @@ class EvaluationConfig(RolloutConfig):
     """Rollouts during training."""
 
     every: Count  # updates
+    time_limit: Positive  # seconds per evaluation, then it counts as failed
 
 
 class OpeConfig(Section):

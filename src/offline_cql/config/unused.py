@@ -19,7 +19,7 @@ LOGGERS = {
     "mlflow": ("project", "group", "tags"),
     "comet": ("project", "entity", "group", "tags"),
 }
-ROLLOUTS = ("evaluation.environments", "evaluation.seed")
+ROLLOUTS = ("evaluation.environments", "evaluation.seed", "evaluation.time_limit")
 
 
 def unused_settings(config: TrainConfig, *, discrete: bool) -> dict[str, str]:
@@ -41,6 +41,9 @@ def unused_settings(config: TrainConfig, *, discrete: bool) -> dict[str, str]:
     used = {"names", *(setting for name in logger.names for setting in LOGGERS[name])}
     unused = [logger.key(name) for name in type(logger).model_fields if name not in used]
     reasons |= dict.fromkeys(unused, f"{logger.setting('names')} does not use it")
+    if config.hardware.strategy == "single":
+        alone = config.hardware.setting("strategy")
+        reasons["hardware.rank_timeout"] = f"{alone} has one process"
     if config.evaluation.episodes == 0:
         reasons |= dict.fromkeys(ROLLOUTS, "evaluation.episodes=0 runs no rollouts")
     return reasons

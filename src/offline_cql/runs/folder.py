@@ -12,10 +12,13 @@ from offline_cql.io import located, read_json, remedied
 
 CONFIG, METADATA, RESULT = "config.yaml", "metadata.json", "result.json"
 METRICS, EVALUATION, VALIDATION = "metrics.csv", "evaluation.csv", "validation.csv"
+EVALUATION_FAILURES = "evaluation_failures.csv"
+LOGS = (METRICS, EVALUATION, VALIDATION, EVALUATION_FAILURES)
 OPE = "ope.json"
+RESUMED_WITH = "resumed_with"  # key of metadata.json: settings typed with resume=, nested
 METADATA_SHAPE = {
     **dict.fromkeys(("commit", "grid", "wandb_id"), (str, NoneType)),
-    **{"updates": (int, NoneType), "dataset": {"id": str, "sha256": str}},
+    **{RESUMED_WITH: (dict, NoneType), "dataset": {"id": str, "sha256": str}},
 }
 CHECKPOINTS = "checkpoints"
 RESUME = f"{CHECKPOINTS}/resume"
@@ -98,6 +101,19 @@ class CsvFile:
                 csv.writer(file).writerow(self.columns)
             csv.DictWriter(file, self.columns).writerows(rows)
 
+    def last_rows(self) -> list[dict[str, str]]:
+        """Return the rows of the last update in the file; [] without rows."""
+        if not self.size():
+            return []
+        with self.path.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        return [row for row in rows if row["update"] == rows[-1]["update"]]
+
+    def last_update(self) -> int | None:
+        """Return the number of updates in the last row; None without rows."""
+        rows = self.last_rows()
+        return int(rows[-1]["update"]) if rows else None
+
     def size(self) -> int:
         """Return the bytes written so far; 0 if the file does not exist."""
         return self.path.stat().st_size if self.path.exists() else 0
@@ -110,17 +126,35 @@ def remove_temp_files(folder: Path) -> None:
         temporary.unlink()
 
 
-def truncate_logs(folder: Path, lengths: Mapping[str, int]) -> None:
-    """Remove the rows appended after a checkpoint.
+def truncate_logs(
+    folder: Path, lengths: Mapping[str, int], *, update: int, rows: Mapping[str, int]
+) -> None:
+    """Remove the rows appended after the checkpoint of an update, except its own evaluation.
 
-    lengths: bytes per file at the checkpoint. Raises ConfigError when a file is shorter.
+    lengths: bytes per file at the checkpoint. rows: per file, the number of rows that the
+    evaluation of a checkpoint has; fewer were cut off and are removed. Raises ConfigError when a
+    file is shorter than its length.
     """
     for name, size in lengths.items():
         path = folder / name
-        current = path.stat().st_size if path.exists() else 0
-        if current < size:
+        content = path.read_bytes() if path.exists() else b""
+        if len(content) < size:
             raise ConfigError(
-                f"restore {path}: it has {current} bytes, fewer than the {size} at the checkpoint"
+                f"restore {path}: it has {len(content)} bytes, fewer than the {size} at the "
+                "checkpoint"
             )
-        if current:
-            os.truncate(path, size)
+        if content:
+            kept = _rows_of(content[size:], update, rows.get(name, 0))
+            os.truncate(path, size + kept)
+
+
+def _rows_of(added: bytes, update: int, count: int) -> int:
+    """Return the bytes of `count` whole rows of an update, after a header if there is one.
+
+    0 when there are fewer.
+    """
+    lines = added.splitlines(keepends=True)
+    header = [line for line in lines[:1] if line.startswith(b"update,")]
+    block = lines[len(header) :][:count]
+    whole = [line for line in block if line.startswith(b"%d," % update) and line.endswith(b"\n")]
+    return sum(map(len, header + whole)) if whole and len(whole) == count else 0

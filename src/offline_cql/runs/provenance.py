@@ -58,8 +58,13 @@ def provenance(
             "precision": precision,
         },
         "dataset": dict(dataset),
-        "wandb_id": secrets.token_hex(4) if wandb else None,
+        "wandb_id": new_wandb_id() if wandb else None,
     }
+
+
+def new_wandb_id() -> str:
+    """Return a new id of a run at W&B."""
+    return secrets.token_hex(4)
 
 
 def commit() -> str | None:

@@ -9,6 +9,7 @@ from typing import Any
 from offline_cql.errors import ConfigError, DivergedError, PreemptedError
 from offline_cql.io import NUMBER, locked, read_json, write_json
 from offline_cql.runs.folder import METADATA, RESULT, saved_updates
+from offline_cql.stop_signals import deferred
 
 NUMBERS = ("return_mean", "return_std", "normalized_score", "updates_per_second", "wall_seconds")
 RESULT_SHAPE = {
@@ -49,8 +50,9 @@ def recorded_failure(folder: Path) -> Iterator[None]:
         yield
     except BaseException as error:
         status, reason, signal_number = describe_stop(error)
-        if not (folder / RESULT).exists():
-            write_json(folder / RESULT, _result(folder, status, reason, signal_number))
+        with deferred():
+            if not (folder / RESULT).exists():
+                write_json(folder / RESULT, _result(folder, status, reason, signal_number))
         raise
 
 
@@ -81,6 +83,7 @@ def _result(
         "return_std": None,
         "normalized_score": None,
         "episodes": 0,
+        "evaluation_error": None,
         "behavior_return": None,
         "error": error,
         "signal": signal_number,

@@ -5,6 +5,7 @@ The seeds are its own, so that evaluating more often changes no weight.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ import torch
 from offline_cql.agents import Agent
 from offline_cql.config import EnvConfig, RolloutConfig
 from offline_cql.simulation.environments import make_simulators
+from offline_cql.simulation.isolation import run_isolated
 from offline_cql.simulation.rollouts import Array, BatchPolicy, roll_out
 from offline_cql.transitions import Transitions
 
@@ -61,20 +63,43 @@ def evaluate(
     env: EnvConfig,
     evaluation: RolloutConfig,
     *,
+    time_limit: float | None = None,
     on_step: Callable[[int, int], None] | None = None,
 ) -> list[EpisodeResult]:
     """Run the episodes, the same number in each environment, so that short ones are not favored.
 
+    The simulators are in a process of their own. time_limit: seconds for all episodes together.
     on_step receives the number of steps just made and the number of episodes that they ended.
+    Raises SimulatorError and PolicyError.
     """
+    policy, running = greedy_policy(agent), 0  # environments that make the current step
+
+    def report(ended: int) -> None:
+        if on_step is not None and running:
+            on_step(running, ended)
+
+    def act(observations: Array, indices: Array, starts: Array) -> Array:
+        nonlocal running
+        report(running - len(indices) + int(starts.sum()))  # those with no episode left, or a new
+        running = len(indices)
+        return policy(observations, indices, starts)
+
+    results = run_isolated(partial(play_episodes, env, evaluation), act, time_limit=time_limit)
+    report(running)
+    return results
+
+
+def play_episodes(
+    env: EnvConfig, evaluation: RolloutConfig, policy: BatchPolicy
+) -> list[EpisodeResult]:
+    """Return the results of the episodes, in order of environment, then of time."""
     environments = make_simulators(env, evaluation.environments)
     try:
         episodes = roll_out(
             environments,
-            greedy_policy(agent),
+            policy,
             episodes_each=evaluation.episodes // evaluation.environments,
             seed=evaluation.seed,
-            on_step=on_step,
         )
     finally:
         for environment in environments:

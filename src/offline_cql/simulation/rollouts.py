@@ -93,7 +93,8 @@ def roll_out(
     for run in active:
         run.reset()
     while active:
-        observations = np.array([run.observation for run in active], dtype=np.float32)
+        with np.errstate(over="ignore"):  # beyond float32: infinity, which is refused
+            observations = np.array([run.observation for run in active], dtype=np.float32)
         _require_finite(observations, active)
         indices = np.array([run.index for run in active])
         starts = np.array([not run.rewards for run in active])
@@ -134,23 +135,33 @@ class _EnvironmentRollout:
         self.actions: list[Array] = []
         self.rewards: list[float] = []
         try:
-            self.observation, _ = self.env.reset(seed=self.reset_seed)
+            observation, _ = self.env.reset(seed=self.reset_seed)
         except Exception as error:  # third-party code: say where it happened
             raise SimulatorError(f"{self.position} raised in reset: {error!r}") from error
-        self.observations.append(np.array(self.observation))
+        self.observe(observation)
+
+    def observe(self, observation: Any) -> None:
+        """Keep a copy of an observation. Raises SimulatorError for another shape."""
+        space, shape = self.env.observation_space, np.shape(observation)
+        if shape != space.shape:
+            raise SimulatorError(
+                f"{self.position} returned an observation of shape {shape}, expected {space.shape}"
+            )
+        self.observation = observation
+        self.observations.append(np.array(observation))
 
     def step(self, action: Array) -> bool:
         """Make one step; return True if it ended an episode (the next one has then begun)."""
         try:
             # A copy, because some environments keep or change their argument.
             result = self.env.step(action.copy() if action.ndim else action)
+            observation, reward, terminated, truncated, _ = result
         except Exception as error:  # third-party code, as above
             raise SimulatorError(f"{self.position} raised in step: {error!r}") from error
-        self.observation, reward, terminated, truncated, _ = result
+        if not is_finite_number(reward):
+            raise SimulatorError(f"{self.position} returned the reward {reward}")
         value = float(reward)
-        if not math.isfinite(value):
-            raise SimulatorError(f"{self.position} returned the reward {value}")
-        self.observations.append(np.array(self.observation))
+        self.observe(observation)
         self.actions.append(action)
         self.rewards.append(value)
         if self.steps_left is not None:
@@ -183,6 +194,14 @@ class _EnvironmentRollout:
                 cut=cut,
             )
         )
+
+
+def is_finite_number(value: Any) -> bool:
+    """Return whether a reward is a finite number, of Python's types or NumPy's."""
+    try:
+        return math.isfinite(value)
+    except (TypeError, ValueError, OverflowError):
+        return False
 
 
 def _require_finite(observations: Array, runs: list[_EnvironmentRollout]) -> None:
