@@ -123,7 +123,7 @@ def test_rows_after_the_checkpoint_are_removed(tmp_path: Path):
     assert lengths["evaluation.csv"] == 0
     metrics.append([{"update": 2}])
     evaluation.append([{"update": 2, "return": 1.0}])
-    truncate_logs(tmp_path, lengths)
+    truncate_logs(tmp_path, lengths, update=0, rows={})
     assert read_rows(metrics.path) == [["update"], ["1"]]
     # An empty file gets its header again.
     CsvFile(evaluation.path).append([{"update": 2, "return": 1.0}])
@@ -132,7 +132,7 @@ def test_rows_after_the_checkpoint_are_removed(tmp_path: Path):
 
 def test_a_file_with_missing_rows_is_refused(tmp_path: Path):
     with pytest.raises(ConfigError, match=r"metrics.csv: it has 0 bytes, fewer than the 10"):
-        truncate_logs(tmp_path, {"metrics.csv": 10})
+        truncate_logs(tmp_path, {"metrics.csv": 10}, update=0, rows={})
 
 
 def test_temporary_files_of_a_killed_process_are_removed(tmp_path: Path):
