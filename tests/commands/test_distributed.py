@@ -3,8 +3,6 @@
 Ranks start and end equal; only rank 0 writes; each job of a grid is a run of its own.
 """
 
-import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -15,12 +13,11 @@ import torch
 import yaml
 from support.builders import OPTIONS, differences
 from support.config import compose_config, run_entry_point
-from support.train import DISCRETE, LAGRANGE, entry_point, rows, train_run, wait_for
+from support.train import DISCRETE, LAGRANGE, rows, train_run
 
 from offline_cql.commands.train import create_run, validate
 from offline_cql.io import read_json
 from offline_cql.runs.checkpoint import newest_checkpoint
-from offline_cql.runs.folder import saved_updates
 
 pytestmark = pytest.mark.usefixtures("recorded")
 
@@ -127,43 +124,3 @@ def test_a_grid_of_distributed_runs_is_separate_runs(tmp_path: Path):
         assert [row["update"] for row in rows(run / "metrics.csv")] == ["10", "20"]
     one, other = (newest_checkpoint(run)["agent"] for run in runs)
     assert differences(one, other) != []
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGUSR1])
-def test_a_run_whose_rank_is_killed_ends(number: signal.Signals, tmp_path: Path):
-    """It ends in bounded time with an exit code and its last checkpoint, and leaves no process."""
-    folder = tmp_path / "run"
-    arguments = (
-        *with_two_processes(SETTINGS["discrete"]),
-        "updates=1_000_000",
-        "checkpoint_every=10",
-    )
-    with entry_point(*arguments, f"run_dir={folder}") as process:
-        wait_for(lambda: bool(saved_updates(folder)), process)
-        ranks = rank_processes(folder)
-        assert len(ranks) == 2
-        if number == signal.SIGKILL:
-            os.kill(ranks[1], number)
-        else:
-            process.send_signal(number)
-        process.communicate(timeout=120)
-    code = process.returncode
-    assert code == (1 if number == signal.SIGKILL else 128 + number)
-    assert rank_processes(folder) == []
-    assert newest_checkpoint(folder)["updates"] >= 10
-    if number != signal.SIGKILL:
-        assert read_json(folder / "result.json")["status"] == "preempted"
-
-
-def rank_processes(folder: Path) -> list[int]:
-    """Return the process ids of the ranks that train in this folder, without torchrun's."""
-    processes = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            words = path.read_text().split("\0")
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if "offline_cql.commands.distributed" in words and str(folder) in words:
-            processes.append((int(path.parent.name), "torchrun" in words))
-    return sorted(number for number, is_torchrun in processes if not is_torchrun)

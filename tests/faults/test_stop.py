@@ -6,6 +6,7 @@ code is 128 + number, and a stopped grid names the jobs that it did not start.
 
 import multiprocessing
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -163,6 +164,21 @@ def test_the_command_exits_with_the_code_of_the_signal(
     last = errors.strip().splitlines()[-1]
     assert last.startswith(f"stopped by {number.name}; the run is saved; continue with: ")
     assert "Traceback" not in errors
+
+
+@pytest.mark.slow
+def test_a_stopped_grid_names_the_jobs_that_it_did_not_start(tmp_path: Path):
+    """The first of three jobs is stopped: the other two are listed by their overrides."""
+    folder = tmp_path / "run"
+    grid = ("-m", *BASE, *MILLION, "seed=1,2,3", f"run_dir={folder}", f"hydra.sweep.dir={tmp_path}")
+    with entry_point(*grid, stdout=subprocess.PIPE) as process:
+        wait_for(lambda: (folder / "checkpoints/resume/10.ckpt").exists(), process)
+        process.send_signal(signal.SIGTERM)
+        output, errors = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert "Traceback" not in errors
+    listed = output[output.index("not started") :]
+    assert [f"seed={seed}" in listed for seed in (1, 2, 3)] == [False, True, True]
 
 
 # --- Everything else ----------------------------------------------------------------------------

@@ -54,10 +54,12 @@ def resume_run(folder: Path, *overrides: str) -> Path:
 
 
 @contextmanager
-def entry_point(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+def entry_point(*arguments: str, stdout: int | None = None) -> Iterator[subprocess.Popen[str]]:
     """Start `python train.py <arguments>` as a process that does not outlive the test."""
     command = [sys.executable, "train.py", *arguments]
-    with subprocess.Popen(command, cwd=CONF.parent, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, cwd=CONF.parent, stdout=stdout, stderr=subprocess.PIPE, text=True
+    ) as process:
         try:
             yield process
         finally:

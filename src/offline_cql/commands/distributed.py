@@ -6,18 +6,21 @@ Lightning's own launcher would start the whole command line again in each rank, 
 
 import logging
 import os
+import signal
 import subprocess
 import sys
 from contextlib import nullcontext
 from pathlib import Path
 
 from torch.distributed.elastic.multiprocessing import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import main as torchrun
 
 from offline_cql.commands.launchers import torchrun_environment
 from offline_cql.config import HardwareConfig
-from offline_cql.errors import PreemptedError, WorkerError
+from offline_cql.errors import PreemptedError, WorkerError, explain
 from offline_cql.io import locked
+from offline_cql.render.message import print_message
 from offline_cql.stop_signals import STOP_SIGNALS, deferred, end_with, handle_stop_signals
 
 TORCHRUN = "torchrun"  # the argument of the process that runs torchrun
@@ -49,8 +52,10 @@ def launch(folder: Path, hardware: HardwareConfig, *, resume: bool) -> None:
             code = process.wait()
         if code:
             raise
+    if code < 0:
+        raise WorkerError(f"{folder}: torchrun {ended_by(-code)}")
     if code:
-        raise WorkerError(f"{folder}: a rank failed (exit code {code}); its error is above")
+        raise WorkerError(f"{folder}: a rank failed; its error is above")
 
 
 def train_rank() -> None:
@@ -78,17 +83,32 @@ def main() -> None:
     end_with(int(os.environ[PARENT]))
     if sys.argv[1] == TORCHRUN:
         os.environ[PARENT] = str(os.getpid())
-        logging.disable(logging.WARNING)  # torchrun warns of each signal that it forwards
+        logging.disable(logging.ERROR)  # torchrun tells each signal, and what `ended_by` tells
         try:
             torchrun(sys.argv[2:])
         except SignalException as stop:
             sys.exit(128 + stop.sigval)
+        except ChildFailedError as error:
+            rank, failure = error.get_first_failure()
+            if failure.exitcode < 0:
+                print_message(f"rank {rank} {ended_by(-failure.exitcode)}")
+            sys.exit(1)
         return
     try:
         with handle_stop_signals():
             train_rank()
-    except PreemptedError as stop:
-        sys.exit(stop.exit_code)
+    except BaseException as error:
+        if (explanation := explain(error)) is None:
+            raise
+        line, exit_code = explanation
+        if not isinstance(error, PreemptedError):  # train.py says that
+            print_message(f"rank {os.environ['RANK']}: {line}")
+        sys.exit(exit_code)
+
+
+def ended_by(number: int) -> str:
+    """Say which signal ended a process; of a rank, most often the system's without memory."""
+    return f"was ended by {signal.Signals(number).name}"
 
 
 if __name__ == "__main__":

@@ -8,7 +8,8 @@ import inspect
 import logging
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
@@ -43,7 +44,7 @@ from offline_cql.data.returns import ValueRange
 from offline_cql.data.split import Split, split_episodes
 from offline_cql.data.statistics import observation_statistics, return_scale
 from offline_cql.data.validation import ValidationSteps, validation_steps
-from offline_cql.errors import DivergedError, PreemptedError
+from offline_cql.errors import DivergedError, PreemptedError, WorkerError
 from offline_cql.io import write_json
 from offline_cql.runs.checkpoint import check_complete
 from offline_cql.runs.folder import METADATA, RESULT, diverged_batch, read_metadata
@@ -100,7 +101,8 @@ def fit(
         loggers = start_loggers(config, folder) if rank == 0 else []
         trainer = make_trainer(config.hardware, callbacks, loggers)
         try:
-            trainer.fit(agent, data)
+            with lost_ranks_named(config.hardware):
+                trainer.fit(agent, data)
             if rank == 0:
                 check_complete(folder, done=agent.updates, updates=config.updates)
         except BaseException as reason:
@@ -249,6 +251,18 @@ def make_trainer(
         "use_distributed_sampler": False,
     }
     return pl.Trainer(**defaults | arguments)
+
+
+@contextmanager
+def lost_ranks_named(hardware: HardwareConfig) -> Iterator[None]:
+    """Turn an error of gloo or NCCL about another rank into a WorkerError."""
+    try:
+        yield
+    except RuntimeError as error:
+        if isinstance(error, torch.distributed.DistError) or "gloo/transport" in str(error):
+            limit = f"hardware.rank_timeout={hardware.rank_timeout:g} s"
+            raise WorkerError(f"another rank has ended, or gave no answer for {limit}") from error
+        raise
 
 
 def choose_accelerator(hardware: HardwareConfig) -> str:

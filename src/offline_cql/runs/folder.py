@@ -8,7 +8,7 @@ from types import NoneType
 from typing import Any
 
 from offline_cql.errors import ConfigError, DataError
-from offline_cql.io import located, read_json, remedied
+from offline_cql.io import located, read_bytes, read_json, remedied
 
 CONFIG, METADATA, RESULT = "config.yaml", "metadata.json", "result.json"
 METRICS, EVALUATION, VALIDATION = "metrics.csv", "evaluation.csv", "validation.csv"
@@ -137,7 +137,7 @@ def truncate_logs(
     """
     for name, size in lengths.items():
         path = folder / name
-        content = path.read_bytes() if path.exists() else b""
+        content = read_bytes(path) if path.exists() else b""
         if len(content) < size:
             raise ConfigError(
                 f"restore {path}: it has {len(content)} bytes, fewer than the {size} at the "
