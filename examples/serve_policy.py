@@ -4,8 +4,9 @@
 
 Reads one observation per line from stdin, a JSON list of numbers in the environment's units, and
 writes one answer per line to stdout: {"action": [0.3]}, {"action": 1, "name": "right"}, or
-{"error": "..."} for an invalid observation. An answer to an observation far outside the training
-data has a "warning". The random numbers of a sampled policy are drawn here.
+{"error": "..."} for an invalid observation, or one that the policy has no action for. An answer to
+an observation far outside the training data has a "warning". The random numbers of a sampled policy
+are drawn here.
 """
 
 import argparse
@@ -18,34 +19,46 @@ import numpy as np
 import onnxruntime
 
 FORMAT = 1
+LONGEST_LINE = 2**20  # bytes
 
 
 class ServedPolicy:
     """policy.onnx with the policy.json beside it. Raises ValueError when they do not match."""
 
     def __init__(self, path: Path, seed: int | None = None):
-        self.description = json.loads(path.with_suffix(".json").read_text())
-        if self.description["format"] > FORMAT:
-            raise ValueError(
-                f"policy.json has format {self.description['format']}; this script reads {FORMAT}"
-            )
+        self.description = read_description(path.with_suffix(".json"))
         content = path.read_bytes()
         if hashlib.sha256(content).hexdigest() != self.description["sha256"]:
             raise ValueError(f"{path} is not the file that policy.json describes; export it again")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1  # faster for a small network
-        self.session = onnxruntime.InferenceSession(
-            content, options, providers=["CPUExecutionProvider"]
-        )
+        try:
+            self.session = onnxruntime.InferenceSession(
+                content, options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # onnxruntime's own have no common class
+            reason = str(error).partition("\n")[0]
+            raise ValueError(f"{path} cannot be loaded ({reason}); export it again") from error
         self.generator = np.random.default_rng(seed)
+        widths = {"observation": (self.description["observation"]["size"],)}
+        widths |= {name: values.shape[1:] for name, values in self.draw_random_input().items()}
+        inputs = {node.name: tuple(node.shape[1:]) for node in self.session.get_inputs()}
+        if inputs != widths or [node.name for node in self.session.get_outputs()] != ["action"]:
+            raise ValueError(f"{path} is not the policy of policy.json; export it again")
 
     def act(self, observation: object) -> dict[str, object]:
-        """Return the action for one observation. Raises ValueError for an invalid one."""
+        """Return the action for one observation. Raises ValueError for an invalid one.
+
+        The file answers with NaN, or the index -1, where its numbers overflow.
+        """
         row = self.validate(observation)
         inputs = {"observation": row[None], **self.draw_random_input()}
         action = self.session.run(["action"], inputs)[0][0]
+        size, discrete = (self.description["action"][key] for key in ("size", "discrete"))
+        if not (0 <= action < size if discrete else np.isfinite(action).all()):
+            raise ValueError("the policy has no action: its numbers overflow at this observation")
         names, warning = self.description["action"]["names"], self.far_outside(row)
-        if self.description["action"]["discrete"]:
+        if discrete:
             answer = {"action": int(action)} | ({"name": names[action]} if names else {})
         else:
             answer = {"action": action.tolist()} | ({"names": names} if names else {})
@@ -92,6 +105,36 @@ class ServedPolicy:
         return {"noise": self.generator.standard_normal((1, size), dtype=np.float32)}
 
 
+def read_description(path: Path) -> dict:
+    """Return policy.json. Raises ValueError for anything else."""
+    try:
+        description = json.loads(path.read_bytes())
+        is_valid = is_description(description) and summarize(description)
+    except (ValueError, KeyError, TypeError, RecursionError):
+        is_valid = False
+    if not is_valid:
+        raise ValueError(f"{path} is not a description of a policy; export it again")
+    if description["format"] > FORMAT:
+        raise ValueError(f"{path} has format {description['format']}; this script reads {FORMAT}")
+    return description
+
+
+def is_description(content: dict) -> bool:
+    """Return whether what is read of policy.json fits together; may raise for other content."""
+    observation, action = content["observation"], content["action"]
+    size = observation["size"]
+    ranges = np.array([observation.get(key, []) for key in ("low", "high")], np.float64)
+    return (
+        isinstance(content["format"], int)
+        and {type(content["sampled"]), type(action["discrete"])} == {bool}
+        and {type(size), type(action["size"])} == {int}
+        and len(observation["names"]) in (0, size)
+        and len(action["names"]) in (0, action["size"])
+        and ranges.shape in ((2, 0), (2, size))
+        and bool(np.isfinite(ranges).all())
+    )
+
+
 def summarize(description: dict) -> str:
     """Return one line on the policy for the log."""
     estimate, text = description["estimate"], "no estimate of its return"
@@ -113,12 +156,24 @@ def main() -> None:
     except (OSError, ValueError) as error:
         sys.exit(f"error: {error}")
     print(summarize(policy.description), file=sys.stderr)
-    for line in filter(str.strip, sys.stdin):
+    try:
+        answer_lines(policy)
+    except BrokenPipeError:  # the reader has ended
+        sys.stdout = None
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def answer_lines(policy: ServedPolicy) -> None:
+    """Write an answer for each line of stdin."""
+    while line := sys.stdin.buffer.readline(LONGEST_LINE):
+        if not line.strip():
+            continue
         try:
             answer = policy.act(json.loads(line))
         except (ValueError, OverflowError, RecursionError) as error:  # json.loads raises them too
             answer = {"error": str(error)}
-        print(json.dumps(answer), flush=True)
+        print(json.dumps(answer, allow_nan=False), flush=True)
 
 
 if __name__ == "__main__":

@@ -109,6 +109,9 @@ def check_state(state: dict[str, Any], shape: Shape) -> None:
         key = None if set(lengths) <= set(LOGS) and min(lengths.values()) >= 0 else "lengths"
     if key is not None:
         raise CheckpointError(f"{FOREIGN}: {key} is missing or has the wrong type")
+    for name, value in state["agent"].items():
+        if isinstance(value, torch.Tensor) and not bool(value.isfinite().all()):
+            raise CheckpointError(f"{FOREIGN}: {name} is not finite")
 
 
 def restore_training(agent: Agent, state: dict[str, Any]) -> None:

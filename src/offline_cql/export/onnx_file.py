@@ -10,13 +10,17 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from offline_cql.errors import ConfigError, ExportError
 from offline_cql.export.policy import ExportablePolicy
 
+Array = npt.NDArray[Any]
 OBSERVATION, ACTION = "observation", "action"
 # Largest difference between onnxruntime and torch, in the units of `ExportablePolicy.distance`.
 # float32 rounding reaches 6e-4 where observations are in the ten thousands and not normalized.
@@ -72,13 +76,19 @@ def onnx_bytes(policy: ExportablePolicy, observation_dim: int) -> bytes:
 def check_onnx(content: bytes, policy: ExportablePolicy, observation: Tensor) -> float:
     """Return the largest difference between onnxruntime's and torch's actions at observations.
 
-    observation [N, D] in the environment's units. Raises ExportError above TOLERANCE, or for NaN.
+    observation [N, D] in the environment's units. Raises ExportError above TOLERANCE, and where the
+    policy has no action.
     """
     onnxruntime = import_module("onnxruntime")
     inputs = (observation, *policy.random(len(observation), torch.Generator().manual_seed(1)))
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     arrays = (tensor.numpy() for tensor in inputs)
     (action,) = session.run([ACTION], dict(zip(input_names(policy), arrays, strict=True)))
+    if n_missing := int((~valid_actions(action)).sum()):
+        raise ExportError(
+            f"the policy has no action at {n_missing} of {len(observation)} observations: their "
+            "numbers, or the weights, are beyond float32; no file was written"
+        )
     difference = float(policy.distance(inputs, torch.from_numpy(action)).amax())
     if not difference <= TOLERANCE:
         raise ExportError(
@@ -86,6 +96,11 @@ def check_onnx(content: bytes, policy: ExportablePolicy, observation: Tensor) ->
             f"{TOLERANCE:g}; no file was written"
         )
     return difference
+
+
+def valid_actions(action: Array) -> Array:
+    """Return whether each action is one, [N]: finite numbers [N, A], or an index [N] from 0 on."""
+    return np.asarray(action >= 0 if action.ndim == 1 else np.isfinite(action).all(axis=1))
 
 
 @contextmanager

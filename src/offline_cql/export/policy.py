@@ -1,7 +1,8 @@
 """Policies for export: the part of an agent that acts, in float32.
 
 They map observations [B, D] float32 to actions, both in the environment's units: [B, A] float32, or
-an int64 index [B]. A sampled policy takes its random numbers as a second input.
+an int64 index [B]; NaN, or NO_ACTION, for an observation whose numbers overflow on the way. A
+sampled policy takes its random numbers as a second input.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from offline_cql import losses
 from offline_cql.agents import Agent
 from offline_cql.errors import ConfigError
 from offline_cql.networks import StackedMLP
+
+NO_ACTION = -1  # in place of the index of an action
 
 
 class ExportablePolicy(nn.Module):
@@ -57,7 +60,8 @@ class TanhGaussianMode(ExportablePolicy):
         action: Tensor = self.bounds(torch.tanh(pre_tanh))
         low, high = self.bounds.low, self.bounds.high
         # float32 rounding can exceed the bound by one ulp; clamp, because consumers may reject it.
-        return torch.minimum(torch.maximum(action, low), high)
+        clamped = torch.minimum(torch.maximum(action, low), high)
+        return clamped.where(pre_tanh.isfinite(), torch.nan)
 
     def distance(self, inputs: tuple[Tensor, ...], action: Tensor) -> Tensor:
         """Return the largest difference over dimensions, in units of half the range."""
@@ -83,7 +87,8 @@ class GreedyPolicy(ExportablePolicy):
     """The action with the largest score: the minimum over critics, or the logit."""
 
     def forward(self, observation: Tensor) -> Tensor:
-        return self.scores(observation).argmax(dim=-1)
+        scores = self.scores(observation)
+        return scores.argmax(dim=-1).where(scores.isfinite().all(dim=-1), NO_ACTION)
 
     def scores(self, observation: Tensor) -> Tensor:
         """Return scores [B, K]: the minimum over the members of an ensemble."""
@@ -106,7 +111,9 @@ class CategoricalSample(GreedyPolicy):
     random_input = ("uniform", "uniform in [0, 1)")
 
     def forward(self, observation: Tensor, uniform: Tensor) -> Tensor:  # type: ignore[override]
-        return (self.cumulative(observation)[:, :-1] <= uniform.unsqueeze(1)).sum(dim=1)
+        cumulative = self.cumulative(observation)
+        index = (cumulative[:, :-1] <= uniform.unsqueeze(1)).sum(dim=1)
+        return index.where(cumulative.isfinite().all(dim=1), NO_ACTION)
 
     def cumulative(self, observation: Tensor) -> Tensor:
         """Return the cumulative probabilities of the actions, [B, K]."""
