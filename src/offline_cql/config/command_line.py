@@ -71,7 +71,10 @@ def run(main: Callable[[], Any]) -> None:
     try:
         with handle_stop_signals(), _stop_remembered():
             check(sys.argv[1:], schema=ENTRY_POINTS[entry_point.stem], entry_point=entry_point)
-            _call(main)
+            with _hydra_ends(main), _raising_hydra():
+                main()
+            with located(Path("stdout")):
+                sys.stdout.flush()
             return
     except _JobError as carrier:
         failure = carrier.error
@@ -87,20 +90,18 @@ def run(main: Callable[[], Any]) -> None:
     raise failure
 
 
-def _call(main: Callable[[], Any]) -> None:
-    """Call Hydra's main function, and write what it printed. Raises what a job raised."""
+@contextmanager
+def _hydra_ends(main: Callable[[], Any]) -> Iterator[None]:
+    """Return after --help, where Hydra exits; raise its errors as ConfigError, a job's as it is."""
     try:
-        with _raising_hydra():
-            main()
-    except SystemExit as stop:  # Hydra's, after --help
+        yield
+    except SystemExit as stop:
         if stop.code:
             raise
     except Exception as error:
         if explain(error) or _passed_own_code(error, main):
             raise
         raise ConfigError(_one_line(error)) from error  # of Hydra: a wrong hydra.launcher
-    with located(Path("stdout")):
-        sys.stdout.flush()
 
 
 @contextmanager
@@ -147,11 +148,11 @@ def job(function: Callable[[DictConfig], Any], config: DictConfig) -> Any:
 
 
 def _passed_own_code(error: Exception, main: Callable[[], Any]) -> bool:
-    """Return whether an exception of `main` was raised in it or in this package."""
-    codes = [frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)][1:]
-    package = str(Path(__file__).parents[1])
-    own = inspect.unwrap(main).__code__
-    return any(code is own or code.co_filename.startswith(package) for code in codes)
+    """Return whether an exception was raised in `main`, or in this package but this module."""
+    codes = [frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)]
+    package, own = str(Path(__file__).parents[1]), inspect.unwrap(main).__code__
+    others = [code for code in codes if code.co_filename != __file__]
+    return any(code is own or code.co_filename.startswith(package) for code in others)
 
 
 def check(arguments: list[str], *, schema: type[Section], entry_point: Path) -> None:
