@@ -20,14 +20,13 @@ from support.config import settings
 from support.train import TINY, train_run
 
 from offline_cql.callbacks import loggers
-from offline_cql.callbacks.loggers import GuardedLogger, RunInfo, Service, make_loggers, wandb_mode
+from offline_cql.callbacks.loggers import GuardedLogger, RunInfo, Service, make_loggers
 from offline_cql.commands.fit import start_loggers
 from offline_cql.config.unused import LOGGERS
 from offline_cql.errors import ConfigError
 from offline_cql.io import write_json
 
 DATASET = {"dataset": {"id": "sim/a-v0", "sha256": "0"}}
-NETRC = "machine api.wandb.ai login user password {key}\n".format(key="0" * 40)
 
 
 def info(folder: Path, **changes: Any) -> RunInfo:
@@ -35,39 +34,12 @@ def info(folder: Path, **changes: Any) -> RunInfo:
     return RunInfo(**(values | {"entity": None, "group": None, "tags": ["a", "b"]} | changes))
 
 
-# --- Online or offline ----------------------------------------------------------------------------
+@pytest.fixture(autouse=True)
+def fresh_settings() -> None:
+    """Let W&B read variables and settings files again, which it does once per process."""
+    import wandb
 
-
-@pytest.mark.parametrize(
-    ("environment", "netrc", "mode"),
-    [
-        ({}, None, "offline"),
-        ({"WANDB_MODE": "disabled", "WANDB_API_KEY": "k"}, None, "disabled"),
-        ({"WANDB_MODE": "offline", "WANDB_API_KEY": "k"}, None, "offline"),
-        ({"WANDB_API_KEY": "k"}, None, "online"),
-        ({}, NETRC, "online"),
-        ({}, NETRC.replace("api.wandb.ai", "other.host"), "offline"),
-        ({"WANDB_BASE_URL": "https://other.host"}, NETRC, "offline"),
-        ({}, "not a netrc file", "offline"),
-    ],
-)
-def test_wandb_is_online_only_with_a_key(
-    environment: dict[str, str], netrc: str | None, mode: str, tmp_path: Path, monkeypatch: Any
-):
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    if netrc is not None:
-        (tmp_path / "netrc").write_text(netrc)
-    assert wandb_mode() == mode
-
-
-def test_the_home_folder_is_searched_for_a_key(tmp_path: Path, monkeypatch: Any):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert wandb_mode() == "offline"
-    (tmp_path / ".netrc").write_text(NETRC)
-    (tmp_path / ".netrc").chmod(0o600)
-    assert wandb_mode() == "online"
+    wandb.teardown()
 
 
 # --- W&B ------------------------------------------------------------------------------------------

@@ -21,7 +21,6 @@ from pytorch_lightning.loggers import (
     TensorBoardLogger,
     WandbLogger,
 )
-from requests.utils import get_netrc_auth
 
 from offline_cql.errors import ConfigError
 from offline_cql.render.command import path_word, shell_word
@@ -29,6 +28,7 @@ from offline_cql.render.message import print_message
 
 WANDB_INIT_TIMEOUT = 20.0  # seconds until W&B logs offline instead
 WANDB_FINISH_TIMEOUT = 30.0  # seconds that W&B may upload at the end of a run
+WANDB_ONLINE = ("online", "run", "shared")  # modes that need a key
 CLOSE_TIMEOUT = 90.0  # seconds that a run waits for one logger at its end
 STOP_TIMEOUT = 5.0  # seconds that a run waits for all loggers after a stop signal
 
@@ -162,8 +162,13 @@ class WandbUpdateLogger(WandbLogger):
 
 
 def start_wandb(info: RunInfo) -> WandbLogger:
-    """Start a W&B run: online when a key is configured and W&B answers, else offline."""
+    """Start a W&B run: online when W&B would, a key is configured, and W&B answers.
+
+    In a sweep the run is the agent's.
+    """
     import wandb
+
+    in_sweep = wandb.setup().settings.sweep_id is not None
 
     def start(mode: Any) -> Any:
         return wandb.init(
@@ -173,8 +178,8 @@ def start_wandb(info: RunInfo) -> WandbLogger:
             tags=info.tags,
             name=info.folder.name,
             dir=info.folder,
-            id=info.run_id,
-            resume="allow" if mode == "online" else None,
+            id=None if in_sweep else info.run_id,
+            resume="allow" if mode in WANDB_ONLINE else None,
             config=dict(info.config),
             mode=mode,
             settings=wandb.Settings(
@@ -190,7 +195,7 @@ def start_wandb(info: RunInfo) -> WandbLogger:
     try:
         run = start(mode)
     except Exception as error:  # third-party code: any failure means offline
-        if mode != "online":
+        if mode not in WANDB_ONLINE:
             raise
         reason = str(error).partition("\n")[0]
         runs = f"{shell_word(path_word(info.folder))}/wandb/offline-*"
@@ -216,12 +221,20 @@ def end_wandb(logger: WandbLogger, result: Mapping[str, Any], succeeded: bool) -
 
 
 def wandb_mode() -> str:
-    """Return $WANDB_MODE, else online when a key is configured, else offline."""
-    if mode := os.environ.get("WANDB_MODE"):
+    """Return the mode that W&B has by its variables and settings files; offline without a key.
+
+    `wandb offline` and `wandb disabled` write such a file.
+    """
+    import wandb
+    from wandb.sdk.lib.wbauth import read_netrc_auth
+
+    settings = wandb.setup().settings
+    if os.environ.get("WANDB_DISABLED", "").lower() in ("1", "true", "yes", "on"):
+        return "disabled"
+    mode: str = settings.mode
+    if mode not in WANDB_ONLINE or settings.api_key or settings.identity_token_file:
         return mode
-    url = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")
-    has_key = os.environ.get("WANDB_API_KEY") or get_netrc_auth(url)
-    return "online" if has_key else "offline"
+    return mode if read_netrc_auth(host=settings.base_url) else "offline"
 
 
 # --- TensorBoard, MLflow, Comet -------------------------------------------------------------------

@@ -217,7 +217,7 @@ def record_changes(folder: Path, changes: dict[str, Any], settings: TrainConfig)
     recorded = OmegaConf.create(recorded_changes(folder))
     metadata[RESUMED_WITH] = to_dict(merge(recorded, changes, folder / METADATA))
     if "wandb" in settings.logger.names and metadata["wandb_id"] is None:
-        metadata["wandb_id"] = new_wandb_id()
+        metadata["wandb_id"] = new_wandb_id(metadata["grid"])
     write_json(folder / METADATA, metadata)
 
 

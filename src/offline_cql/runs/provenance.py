@@ -58,13 +58,17 @@ def provenance(
             "precision": precision,
         },
         "dataset": dict(dataset),
-        "wandb_id": new_wandb_id() if wandb else None,
+        "wandb_id": new_wandb_id(grid) if wandb else None,
     }
 
 
-def new_wandb_id() -> str:
-    """Return a new id of a run at W&B."""
-    return secrets.token_hex(4)
+def new_wandb_id(grid: str | None) -> str:
+    """Return the id of a run at W&B: a new one, or that which the shell gives to a single run.
+
+    The agent of a sweep sets WANDB_RUN_ID.
+    """
+    given = os.environ.get("WANDB_RUN_ID") if grid is None else None
+    return given or secrets.token_hex(4)
 
 
 def commit() -> str | None:
