@@ -194,7 +194,9 @@ def test_the_end_of_the_example_is_no_traceback(how: str, exported: Callable[[st
     """Its reader closes the pipe, or the user stops it: exit code 0 or 130."""
     words = [sys.executable, str(EXAMPLE), str(exported("continuous") / "policy.onnx")]
     pipes: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-    with subprocess.Popen(words, **pipes) as process:
+    # A shell starts what runs in the background with Ctrl-C ignored, tests included.
+    heed = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(words, preexec_fn=heed, **pipes) as process:
         process.stdin.write(b"[0, 0, 0]\n")
         process.stdin.flush()
         assert b"action" in process.stdout.readline()
