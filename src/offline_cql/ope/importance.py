@@ -19,12 +19,17 @@ from offline_cql.random_streams import RandomStream
 
 Array = npt.NDArray[Any]
 N_REPLICATES = 100
+FEWEST = 10  # effective episodes; a bootstrap of fewer gives intervals that are too narrow
 SMALLEST_WEIGHT = 1e-300  # avoids 0 / 0 where no episode of a replicate has weight
 ASSUMPTIONS = (
     UNSEEN,
     "the behavior policy takes every action of the policy with a probability above 0",
     "the behavior probabilities are right",
     "the policy will start where the logged episodes start",
+)
+BOUNDED = (
+    f"from step {{step}} on fewer than {FEWEST} episodes follow the policy: rewards there are "
+    "between the lowest and the highest logged one"
 )
 
 
@@ -49,19 +54,42 @@ def weighted_importance_sampling(
 
     Precup, Sutton & Singh 2000. Consistent; biased towards the behavior policy while few episodes
     carry weight. An episode that has ended keeps its last weight and has reward 0. The interval
-    bootstraps episodes.
+    bootstraps episodes. From the first step t on at which fewer than FEWEST episodes carry weight,
+    the estimate takes the mean reward of all episodes, and the interval the lowest and the highest.
     """
     rho = _by_episode(cumulative_ratios(policy, behavior, ends), ends, repeat_last=True)
     reward = _by_episode(rewards.astype(np.float64), ends)
     discount = gamma ** np.arange(reward.shape[1])
+    few = effective_episodes(rho) < FEWEST
+    known = int(few.argmax()) if few.any() else len(few)
 
     def value(counts: Array) -> float:
-        weight = counts[:, None] * rho
-        total = weight.sum(axis=0)
-        mean = np.divide((weight * reward).sum(axis=0), total, where=total > 0, out=0 * total)
-        return float((discount * mean).sum())
+        weight = _normalize(counts[:, None] * rho[:, :known])
+        mean = (weight * reward[:, :known]).sum(axis=0)
+        return float((discount[:known] * mean).sum())
 
-    return _bootstrap("wis", value, len(ends), seed)
+    estimate = _bootstrap("wis", value, len(ends), seed)
+    if known == len(few):
+        return estimate
+    later = float((discount[known:] * reward[:, known:].mean(axis=0)).sum())
+    low, high = (float(bound * discount[known:].sum()) for bound in (reward.min(), reward.max()))
+    return replace(
+        estimate,
+        value=estimate.value + later,
+        low=estimate.low + low,
+        high=estimate.high + high,
+        assumptions=(*estimate.assumptions, BOUNDED.format(step=known)),
+    )
+
+
+def effective_episodes(rho: Array) -> Array:
+    """Return the number of episodes that carry the weight at each step: (Σ_e rho)² / Σ_e rho², [T].
+
+    Kish 1965. rho [E, T]; 0 where no episode has weight.
+    """
+    squares = np.maximum((rho**2).sum(axis=0), SMALLEST_WEIGHT)
+    number: Array = rho.sum(axis=0) ** 2 / squares
+    return number
 
 
 def doubly_robust(
