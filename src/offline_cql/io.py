@@ -53,11 +53,14 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def expand_home(path: str, remedy: str) -> Path:
-    """Return a path with ~ replaced; raise ConfigError `…; remedy` for a user without a home."""
+    """Return a path with ~ replaced; raise ConfigError `…: remedy` for a user without a home."""
+    home = os.environ.get("HOME")
+    if path.startswith("~") and home is not None and not os.path.isabs(home):
+        raise ConfigError(f"{path} cannot be found (HOME={home} is not an absolute path): {remedy}")
     try:
         return Path(path).expanduser()
     except RuntimeError as error:
-        raise ConfigError(f"{path} cannot be found: {error} {remedy}") from error
+        raise ConfigError(f"{path} cannot be found (there is no home folder): {remedy}") from error
 
 
 @contextlib.contextmanager

@@ -23,6 +23,7 @@ from pytorch_lightning.loggers import (
 )
 
 from offline_cql.errors import ConfigError
+from offline_cql.readers.cache import cache_root
 from offline_cql.render.command import path_word, shell_word
 from offline_cql.render.message import print_message
 
@@ -168,6 +169,7 @@ def start_wandb(info: RunInfo) -> WandbLogger:
     """
     import wandb
 
+    place_wandb()
     in_sweep = wandb.setup().settings.sweep_id is not None
 
     def start(mode: Any) -> Any:
@@ -208,6 +210,25 @@ def start_wandb(info: RunInfo) -> WandbLogger:
     run.define_metric("update")
     run.define_metric("*", step_metric="update")
     return WandbUpdateLogger(experiment=run)
+
+
+def place_wandb() -> None:
+    """Set W&B's folders to one in the cache, where those in the home folder cannot be written.
+
+    Before W&B reads its settings: it has no other way of saying where its logs and artifacts go.
+    """
+    try:
+        home: Path | None = Path.home()
+    except RuntimeError:  # a user without one
+        home = None
+    folder = cache_root() / "wandb"
+    if home is None or not os.access(home, os.W_OK):
+        os.environ.setdefault("WANDB_CACHE_DIR", str(folder))
+        os.environ.setdefault("WANDB_DATA_DIR", str(folder))
+    if home is None:  # else its files are read, which may switch W&B off
+        os.environ.setdefault("WANDB_CONFIG_DIR", str(folder))
+        os.environ.setdefault("XDG_DATA_HOME", str(folder))
+        os.environ.setdefault("NETRC", str(folder / "netrc"))
 
 
 def end_wandb(logger: WandbLogger, result: Mapping[str, Any], succeeded: bool) -> None:
