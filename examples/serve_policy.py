@@ -122,7 +122,7 @@ def read_description(path: Path) -> dict:
 def is_description(content: dict) -> bool:
     """Return whether what is read of policy.json fits together; may raise for other content."""
     observation, action = content["observation"], content["action"]
-    size = observation["size"]
+    size, estimate = observation["size"], content["estimate"]
     ranges = np.array([observation.get(key, []) for key in ("low", "high")], np.float64)
     return (
         isinstance(content["format"], int)
@@ -132,6 +132,7 @@ def is_description(content: dict) -> bool:
         and len(action["names"]) in (0, action["size"])
         and ranges.shape in ((2, 0), (2, size))
         and bool(np.isfinite(ranges).all())
+        and (estimate is None or isinstance(estimate["value"], int | float))
     )
 
 
@@ -140,10 +141,11 @@ def summarize(description: dict) -> str:
     estimate, text = description["estimate"], "no estimate of its return"
     if estimate is not None:
         text = f"estimated discounted return {estimate.get('text', estimate['value'])}"
-    return (
+    line = (
         f"{description['env']['name']}, {description['algorithm']} after "
         f"{description['updates']:,} updates on {description['dataset']['id']}; {text}"
     )
+    return "".join(c if c.isprintable() else "?" for c in line)  # names of others, on a terminal
 
 
 def main() -> None:
