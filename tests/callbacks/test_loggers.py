@@ -266,6 +266,7 @@ def test_a_logger_reads_the_settings_that_config_names_for_it(
 ):
     for package in ("wandb", "comet_ml"):
         monkeypatch.setitem(sys.modules, package, MagicMock())
+    sys.modules["wandb"].init.return_value.id = info(tmp_path).run_id
     for logger in ("WandbUpdateLogger", "TensorBoardLogger", "MLFlowLogger", "CometLogger"):
         monkeypatch.setattr(loggers, logger, MagicMock())
     monkeypatch.setenv("WANDB_MODE", "offline")

@@ -17,11 +17,13 @@ import wandb
 from support.train import TINY, resume_run, train_run
 
 from offline_cql.callbacks.loggers import RunInfo, start_wandb, wandb_mode
-from offline_cql.runs.folder import read_metadata
+from offline_cql.io import write_json
+from offline_cql.runs.folder import METADATA, read_metadata
 from offline_cql.runs.provenance import new_wandb_id
 
 KEY = "0" * 40
 ONLINE = {"WANDB_API_KEY": KEY}
+DATASET = {"dataset": {"id": "sim/a-v0", "sha256": "0"}}
 HOST = f"machine api.wandb.ai login user password {KEY}\n"
 
 
@@ -136,8 +138,11 @@ def test_no_data_leave_after_wandb_was_switched_off(word: str, folder: Path, ser
     assert server == []
 
 
-def test_data_are_sent_without_a_switch(folder: Path, server: list[bytes]):
-    """So that the test above can fail."""
+def test_data_are_sent_without_a_switch(
+    folder: Path, server: list[bytes], monkeypatch: pytest.MonkeyPatch
+):
+    """So that the test above can fail. The server does not answer."""
+    monkeypatch.setattr("offline_cql.callbacks.loggers.WANDB_INIT_TIMEOUT", 2.0)
     logger = start_wandb(info(folder))
     logger.experiment.finish()
     assert server != []
@@ -149,6 +154,37 @@ def info(folder: Path, run_id: str = "00000001") -> RunInfo:
     )
 
 
+@pytest.mark.parametrize(
+    ("environment", "line"),
+    [
+        (ONLINE | {"WANDB_MODE": "offline"}, "note: W&B is offline: WANDB_MODE=offline\n"),
+        (ONLINE | {"WANDB_MODE": "dryrun"}, "note: W&B is offline: WANDB_MODE=dryrun\n"),
+        (ONLINE | {"WANDB_DISABLED": "true"}, "note: W&B logs nothing: WANDB_DISABLED=true\n"),
+        (
+            {"WANDB_MODE": "online"},
+            "note: W&B is offline: WANDB_MODE=online needs a key: run `wandb login`\n",
+        ),
+        ({}, ""),  # documented: offline without a key
+    ],
+)
+def test_the_switch_that_won_is_said_in_one_line(
+    environment: dict[str, str], line: str, folder: Path, monkeypatch: Any, capsys: Any
+):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    start_wandb(info(folder)).experiment.finish()
+    assert capsys.readouterr().err == line
+
+
+def test_the_settings_file_that_switches_wandb_off_is_named(folder: Path, capsys: Any):
+    path = folder / "config" / "settings"
+    path.parent.mkdir()
+    path.write_text("[default]\nmode = disabled\n")
+    start_wandb(info(folder))
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line == f"note: W&B logs nothing: mode = disabled in {path}"
+
+
 # --- The id -----------------------------------------------------------------------------------
 
 
@@ -158,6 +194,8 @@ def test_the_id_is_that_of_the_shell_for_a_single_run(monkeypatch: pytest.Monkey
     monkeypatch.setenv("WANDB_RUN_ID", "given")
     assert new_wandb_id(None) == "given"
     assert new_wandb_id("grid") != "given"
+    monkeypatch.setenv("WANDB_SWEEP_ID", "sweep")  # W&B takes no other id in a sweep
+    assert new_wandb_id("grid") == "given"
 
 
 def test_a_run_of_a_sweep_has_the_id_of_its_agent(folder: Path, monkeypatch: pytest.MonkeyPatch):
@@ -167,6 +205,15 @@ def test_a_run_of_a_sweep_has_the_id_of_its_agent(folder: Path, monkeypatch: pyt
     logger = start_wandb(info(folder, run_id="agents"))
     assert logger.experiment.id == "agents"
     logger.experiment.finish()
+
+
+def test_the_recorded_id_is_the_one_that_wandb_gave(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    """A run resumed by the agent of a sweep: W&B takes the agent's id, and no other."""
+    for name, value in {"MODE": "offline", "SWEEP_ID": "sweep", "RUN_ID": "agents"}.items():
+        monkeypatch.setenv(f"WANDB_{name}", value)
+    write_json(folder / METADATA, DATASET | {"wandb_id": "before"})
+    start_wandb(info(folder, run_id="before")).experiment.finish()
+    assert read_metadata(folder)["wandb_id"] == "agents"
 
 
 @pytest.mark.usefixtures("recorded")

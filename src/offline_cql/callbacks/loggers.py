@@ -23,9 +23,11 @@ from pytorch_lightning.loggers import (
 )
 
 from offline_cql.errors import ConfigError
+from offline_cql.io import write_json
 from offline_cql.readers.cache import cache_root
 from offline_cql.render.command import path_word, shell_word
 from offline_cql.render.message import print_message
+from offline_cql.runs.folder import METADATA, read_metadata
 
 WANDB_INIT_TIMEOUT = 20.0  # seconds until W&B logs offline instead
 WANDB_FINISH_TIMEOUT = 30.0  # seconds that W&B may upload at the end of a run
@@ -194,6 +196,10 @@ def start_wandb(info: RunInfo) -> WandbLogger:
         )
 
     mode = wandb_mode()
+    if (switch := off_switch()) is not None:
+        print_message(
+            f"note: W&B {'logs nothing' if mode == 'disabled' else 'is offline'}: {switch}"
+        )
     try:
         run = start(mode)
     except Exception as error:  # third-party code: any failure means offline
@@ -207,6 +213,8 @@ def start_wandb(info: RunInfo) -> WandbLogger:
         )
         wandb.teardown(exit_code=1)  # its service would go on and hold the run's id
         run = start("offline")
+    if mode != "disabled" and info.run_id not in (None, run.id):
+        record_wandb_id(info.folder, run.id)
     run.define_metric("update")
     run.define_metric("*", step_metric="update")
     return WandbUpdateLogger(experiment=run)
@@ -231,6 +239,12 @@ def place_wandb() -> None:
         os.environ.setdefault("NETRC", str(folder / "netrc"))
 
 
+def record_wandb_id(folder: Path, run_id: str) -> None:
+    """Write the id that W&B gave a run into metadata.json: a sweep and SageMaker choose it."""
+    write_json(folder / METADATA, read_metadata(folder) | {"wandb_id": run_id})
+    print_message(f"note: W&B logs {folder} as {run_id}")
+
+
 def end_wandb(logger: WandbLogger, result: Mapping[str, Any], succeeded: bool) -> None:
     import wandb
 
@@ -250,12 +264,37 @@ def wandb_mode() -> str:
     from wandb.sdk.lib.wbauth import read_netrc_auth
 
     settings = wandb.setup().settings
-    if os.environ.get("WANDB_DISABLED", "").lower() in ("1", "true", "yes", "on"):
+    if is_disabled():
         return "disabled"
     mode: str = settings.mode
     if mode not in WANDB_ONLINE or settings.api_key or settings.identity_token_file:
         return mode
     return mode if read_netrc_auth(host=settings.base_url) else "offline"
+
+
+def is_disabled() -> bool:
+    """Return whether $WANDB_DISABLED says so: older W&B and Transformers know it, W&B no more."""
+    return os.environ.get("WANDB_DISABLED", "").lower() in ("1", "true", "yes", "on")
+
+
+def off_switch() -> str | None:
+    """Return what makes W&B less than online, as the user set it; None without a switch.
+
+    A key that is missing counts where the user set WANDB_MODE to an online mode.
+    """
+    import wandb
+
+    settings = wandb.setup().settings
+    if is_disabled():
+        return f"WANDB_DISABLED={os.environ['WANDB_DISABLED']}"
+    typed = os.environ.get("WANDB_MODE")
+    if settings.mode in WANDB_ONLINE:
+        missing = typed is not None and wandb_mode() == "offline"
+        return f"WANDB_MODE={typed} needs a key: run `wandb login`" if missing else None
+    if typed is not None:
+        return f"WANDB_MODE={typed}"
+    files = " and ".join(str(path) for path in settings.read_system_settings().sources)
+    return f"mode = {settings.mode} in {files}"
 
 
 # --- TensorBoard, MLflow, Comet -------------------------------------------------------------------

@@ -65,10 +65,10 @@ def provenance(
 def new_wandb_id(grid: str | None) -> str:
     """Return the id of a run at W&B: a new one, or that which the shell gives to a single run.
 
-    The agent of a sweep sets WANDB_RUN_ID.
+    The agent of a sweep sets WANDB_RUN_ID; W&B gives it to all runs of that agent's command.
     """
-    given = os.environ.get("WANDB_RUN_ID") if grid is None else None
-    return given or secrets.token_hex(4)
+    shared = grid is None or os.environ.get("WANDB_SWEEP_ID")
+    return (os.environ.get("WANDB_RUN_ID") if shared else None) or secrets.token_hex(4)
 
 
 def commit() -> str | None:
