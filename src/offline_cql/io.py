@@ -52,10 +52,20 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())
 
 
+def home_folder() -> Path | None:
+    """Return the user's home; None without one, or with a HOME that is not an absolute path."""
+    if not os.path.isabs(os.environ.get("HOME", "/")):  # Python takes "" as /
+        return None
+    try:
+        return Path.home()
+    except RuntimeError:
+        return None
+
+
 def expand_home(path: str, remedy: str) -> Path:
     """Return a path with ~ replaced; raise ConfigError `…: remedy` for a user without a home."""
-    home = os.environ.get("HOME")
-    if path.startswith("~") and home is not None and not os.path.isabs(home):
+    if path.startswith("~") and "HOME" in os.environ and home_folder() is None:
+        home = os.environ["HOME"]
         raise ConfigError(f"{path} cannot be found (HOME={home} is not an absolute path): {remedy}")
     try:
         return Path(path).expanduser()

@@ -16,6 +16,8 @@ from support.config import ROOT
 from support.forked import Forks
 from support.train import TINY
 
+from offline_cql.runs.provenance import commit
+
 TRAINING = (
     *(key for key in TINY if key not in ("evaluation=none", "logger=csv")),
     *("updates=10", "checkpoint_every=10", "evaluation.every=10", "evaluation.episodes=1"),
@@ -40,6 +42,14 @@ def test_a_home_that_is_no_path_is_named(home: str, forks: Forks, tmp_path: Path
         "set MINARI_DATASETS_PATH to a folder that you can write, on a disk with space"
     )
     assert list(tmp_path.iterdir()) == []
+
+
+def test_code_of_another_user_has_a_commit(monkeypatch: pytest.MonkeyPatch):
+    """Git refuses repositories of others (a container, a shared installation); not this one."""
+    if not (ROOT / ".git").exists() or (expected := commit()) is None:
+        pytest.skip("this copy of the code is not a git repository")
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    assert commit() == expected
 
 
 # --- Users of the system ----------------------------------------------------------------------
@@ -158,3 +168,21 @@ def test_with_the_variables_everything_works(kind: str, unwritable: Path, tmp_pa
     finally:
         for path in folders:
             path.chmod(path.stat().st_mode | 0o200)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("home", ["", "home"])
+def test_wandb_works_where_the_home_is_no_path(home: str, tmp_path: Path):
+    """The settings, log and artifacts of W&B lie in our cache; nothing warns."""
+    if not works(*UNKNOWN):
+        pytest.skip("this machine allows no user namespaces")
+    env = {"HOME": home, "OFFLINE_CQL_CACHE": str(tmp_path / "cache")}
+    env["MINARI_DATASETS_PATH"] = str(tmp_path / "store")
+    words = (*(key for key in TINY if key != "logger=csv"), "updates=10", "run_dir=run")
+    ended = start(
+        str(ROOT / "train.py"), "env=pendulum", *words, prefix=UNKNOWN, cwd=tmp_path, env=env
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert "warning" not in ended.stderr, ended.stderr
+    assert list((tmp_path / "run" / "wandb").glob("offline-run-*"))
+    assert not list(tmp_path.glob("home/**/wandb"))

@@ -23,7 +23,7 @@ from pytorch_lightning.loggers import (
 )
 
 from offline_cql.errors import ConfigError
-from offline_cql.io import write_json
+from offline_cql.io import home_folder, write_json
 from offline_cql.readers.cache import cache_root
 from offline_cql.render.command import path_word, shell_word
 from offline_cql.render.message import print_message
@@ -225,11 +225,7 @@ def place_wandb() -> None:
 
     Before W&B reads its settings: it has no other way of saying where its logs and artifacts go.
     """
-    try:
-        home: Path | None = Path.home()
-    except RuntimeError:  # a user without one
-        home = None
-    folder = cache_root() / "wandb"
+    home, folder = home_folder(), cache_root() / "wandb"
     if home is None or not os.access(home, os.W_OK):
         os.environ.setdefault("WANDB_CACHE_DIR", str(folder))
         os.environ.setdefault("WANDB_DATA_DIR", str(folder))

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+ROOT = Path(__file__).resolve().parents[3]  # of the repository
 PACKAGES = (
     "offline-cql",
     "torch",
@@ -72,11 +73,17 @@ def new_wandb_id(grid: str | None) -> str:
 
 
 def commit() -> str | None:
-    """Return the commit of this code, with + if it was edited since; None without git."""
+    """Return the commit of this code, with + if it was edited since; None without git.
+
+    Also where another user owns the code (a container, a shared installation): git refuses such a
+    repository, because its settings can run programs. This one's code is running already; a
+    repository further up stays refused.
+    """
     if shutil.which("git") is None:
         return None
+    describe = ("describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*")
     process = subprocess.run(
-        ["git", "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"],
+        ["git", "-c", f"safe.directory={ROOT}", *describe],
         cwd=Path(__file__).parent,
         capture_output=True,
         text=True,
