@@ -68,13 +68,16 @@ def count_table(tried: Counter[str], held: Counter[str]) -> str:
 
 def attack_table(minutes: float, seed: int) -> tuple[str, bool]:
     """Run the random attacks; return the table of their last lines, and whether all held."""
-    lines, held = ["| attack | what it did |", "|---|---|"], True
-    for name in ATTACKS:
-        arguments = [f"--minutes={minutes:g}", f"--seed={seed}"]
+    arguments = [f"--minutes={minutes:g}", f"--seed={seed}"]
+    processes = {}
+    for name in ATTACKS:  # at the same time
         command = [sys.executable, f"benchmarks/{name}.py", *arguments]
-        process = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
-        print(process.stdout, flush=True)
-        last = (process.stdout.strip().splitlines() or ["it ended without a line"])[-1]
+        processes[name] = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    lines, held = ["| attack | what it did |", "|---|---|"], True
+    for name, process in processes.items():
+        output, _ = process.communicate()
+        print(output, flush=True)
+        last = (output.strip().splitlines() or ["it ended without a line"])[-1]
         lines.append(f"| `python benchmarks/{name}.py {' '.join(arguments)}` | {last} |")
         held = held and process.returncode == 0
     return "\n".join(lines), held
