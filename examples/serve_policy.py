@@ -27,7 +27,7 @@ class ServedPolicy:
 
     def __init__(self, path: Path, seed: int | None = None):
         self.description = read_description(path.with_suffix(".json"))
-        content = path.read_bytes()
+        content = read_file(path)
         if hashlib.sha256(content).hexdigest() != self.description["sha256"]:
             raise ValueError(f"{path} is not the file that policy.json describes; export it again")
         options = onnxruntime.SessionOptions()
@@ -37,11 +37,11 @@ class ServedPolicy:
                 content, options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # onnxruntime's own have no common class
-            reason = str(error).partition("\n")[0]
+            reason = printable(str(error).partition("\n")[0])
             raise ValueError(f"{path} cannot be loaded ({reason}); export it again") from error
         self.generator = np.random.default_rng(seed)
         widths = {"observation": (self.description["observation"]["size"],)}
-        widths |= {name: values.shape[1:] for name, values in self.draw_random_input().items()}
+        widths |= self.random_input()
         inputs = {node.name: tuple(node.shape[1:]) for node in self.session.get_inputs()}
         if inputs != widths or [node.name for node in self.session.get_outputs()] != ["action"]:
             raise ValueError(f"{path} is not the policy of policy.json; export it again")
@@ -95,20 +95,32 @@ class ServedPolicy:
             raise ValueError(f"{self.name(int(np.isfinite(row).argmin()))} is not finite")
         return row
 
-    def draw_random_input(self) -> dict[str, np.ndarray]:
-        """Draw the second input of a sampled policy; empty for a deterministic one."""
+    def random_input(self) -> dict[str, tuple[int, ...]]:
+        """Return name and width of the second input of a sampled policy; empty for another."""
         if not self.description["sampled"]:
             return {}
-        if self.description["action"]["discrete"]:
-            return {"uniform": self.generator.random(1, dtype=np.float32)}
-        size = self.description["action"]["size"]
-        return {"noise": self.generator.standard_normal((1, size), dtype=np.float32)}
+        action = self.description["action"]
+        return {"uniform": ()} if action["discrete"] else {"noise": (action["size"],)}
+
+    def draw_random_input(self) -> dict[str, np.ndarray]:
+        """Draw the second input of a sampled policy; empty for a deterministic one."""
+        draw = {"uniform": self.generator.random, "noise": self.generator.standard_normal}
+        inputs = self.random_input().items()
+        return {name: draw[name]((1, *width), dtype=np.float32) for name, width in inputs}
+
+
+def read_file(path: Path) -> bytes:
+    """Return the content of a regular file: a pipe could be waited for without end."""
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path} is not a regular file; export it again")
+    return path.read_bytes()
 
 
 def read_description(path: Path) -> dict:
     """Return policy.json. Raises ValueError for anything else."""
+    content = read_file(path)
     try:
-        description = json.loads(path.read_bytes())
+        description = json.loads(content)
         is_valid = is_description(description) and summarize(description)
     except (ValueError, KeyError, TypeError, RecursionError):
         is_valid = False
@@ -141,11 +153,15 @@ def summarize(description: dict) -> str:
     estimate, text = description["estimate"], "no estimate of its return"
     if estimate is not None:
         text = f"estimated discounted return {estimate.get('text', estimate['value'])}"
-    line = (
+    return printable(
         f"{description['env']['name']}, {description['algorithm']} after "
         f"{description['updates']:,} updates on {description['dataset']['id']}; {text}"
     )
-    return "".join(c if c.isprintable() else "?" for c in line)  # names of others, on a terminal
+
+
+def printable(text: str) -> str:
+    """Return text of others for a terminal, which obeys escape sequences."""
+    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def main() -> None:
@@ -169,9 +185,12 @@ def main() -> None:
 def answer_lines(policy: ServedPolicy) -> None:
     """Write an answer for each line of stdin."""
     while line := sys.stdin.buffer.readline(LONGEST_LINE):
-        if not line.strip():
-            continue
+        rest = line
+        while len(rest) == LONGEST_LINE and not rest.endswith(b"\n"):
+            rest = sys.stdin.buffer.readline(LONGEST_LINE)
         try:
+            if rest is not line:
+                raise ValueError(f"the line is longer than {LONGEST_LINE:,} bytes")
             answer = policy.act(json.loads(line))
         except (ValueError, OverflowError, RecursionError) as error:  # json.loads raises them too
             answer = {"error": str(error)}

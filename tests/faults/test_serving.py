@@ -132,6 +132,14 @@ def test_each_line_has_an_answer_of_json(exported: Callable[[str], Path]):
     assert b"NaN" not in b"".join(process.stdout.splitlines()[-1:])
 
 
+@pytest.mark.parametrize("line", [b"[0,0,0]" + b" " * (2**20 - 7) + b"[1,1,1]", b"", b"0" * 2**22])
+def test_a_line_has_one_answer(line: bytes, exported: Callable[[str], Path]):
+    """Also one without text, or longer than is read at once: answers are told apart by order."""
+    process = serve(exported("continuous") / "policy.onnx", line + b"\n[0, 0, 0]\n")
+    answers = [json.loads(line) for line in process.stdout.splitlines()]
+    assert [list(answer) for answer in answers] == [["error"], ["action"]]
+
+
 DAMAGED = {
     "no JSON": b"{",
     "no text": b"\xff\xfe",
@@ -187,6 +195,35 @@ def test_another_model_of_the_right_checksum_is_refused(
         write_json(tmp_path / "policy.json", description | {"sha256": digest})
         with pytest.raises(ValueError, match=r"export it again"):
             example().ServedPolicy(tmp_path / "policy.onnx")
+
+
+def test_numbers_and_names_of_a_stranger_are_refused_without_effect(
+    exported: Callable[[str], Path], tmp_path: Path
+):
+    """A noise of 4 TB is not drawn; a pipe is not waited for; a terminal gets no escape."""
+    onnx = pytest.importorskip("onnx")
+    shutil.copy(exported("continuous, sampled") / "policy.onnx", tmp_path)
+    path, description_path = tmp_path / "policy.onnx", tmp_path / "policy.json"
+    description = read_json(exported("continuous, sampled") / "policy.json")
+    action = description["action"] | {"size": 10**12, "names": []}
+    write_json(description_path, description | {"action": action})
+    assert b"is not the policy of policy.json" in one_line(serve(path, b""))
+    model = onnx.load(path)
+    model.graph.node[0].op_type = "\x1b]0;owned\x07"
+    path.write_bytes(model.SerializeToString())
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    write_json(description_path, description | {"sha256": digest})
+    assert b"\x1b" not in one_line(serve(path, b""))
+    description_path.unlink()
+    os.mkfifo(description_path)
+    assert b"is not a regular file" in one_line(serve(path, b""))
+
+
+def one_line(process: "subprocess.CompletedProcess[bytes]") -> bytes:
+    """Return the only line of an error."""
+    assert process.returncode == 1
+    (line,) = process.stderr.splitlines()
+    return line
 
 
 @pytest.mark.parametrize("how", ["the reader ends", "Ctrl-C"])
