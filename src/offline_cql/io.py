@@ -216,6 +216,14 @@ def _node_fault(text: bytes) -> str | None:
     return None
 
 
+def refuse_link(path: str, flags: int) -> int:
+    """Open a file of a run that is changed in place; its link could lead to any other file.
+
+    An `opener` of `open`. Raises OSError for a link.
+    """
+    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
+
+
 @contextlib.contextmanager
 def exclusive(path: Path, doing: str) -> Iterator[None]:
     """Hold the lock file `path`; wait for another process, and print that it is `doing`.
@@ -235,7 +243,7 @@ def exclusive(path: Path, doing: str) -> Iterator[None]:
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Hold `folder` for this process. Raises ConfigError if another process holds it."""
-    with (folder / ".lock").open("a+") as lock:
+    with open(folder / ".lock", "a+", opener=refuse_link) as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

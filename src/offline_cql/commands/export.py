@@ -17,6 +17,7 @@ from offline_cql.commands.load_run import open_run, restore_agent
 from offline_cql.commands.off_policy import load_run_data, read_estimates
 from offline_cql.commands.tables import key_value_table
 from offline_cql.config import ALGORITHMS, ExportConfig, TrainConfig, validate_config
+from offline_cql.config.keys import without_secrets
 from offline_cql.errors import DataError, SimulatorError
 from offline_cql.export.onnx_file import (
     ACTION,
@@ -156,7 +157,7 @@ def describe_origin(
     """Return the environment, data, settings and code that the policy comes from."""
     env = simulator_settings(run.env, run.dataset)
     return {
-        "env": {"name": env.name, "id": env.id, "arguments": env.arguments},
+        "env": {"name": env.name, "id": env.id, "arguments": without_secrets(env.arguments)},
         "dataset": state["dataset"],
         "algorithm": run.algorithm,
         "alpha": run.cql.alpha if ALGORITHMS[run.algorithm].has_alpha else None,

@@ -14,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from offline_cql.agents import Agent
 from offline_cql.commands.make_agent import make_agent
 from offline_cql.config import TrainConfig, validate_config
+from offline_cql.config.keys import without_secrets
 from offline_cql.errors import CheckpointError, ConfigError, DataError, explain
 from offline_cql.io import NUMBER, Shape, differing_key, read_config
 from offline_cql.runs.checkpoint import load_state
@@ -43,6 +44,10 @@ def load_config(
     if not (folder / CONFIG).exists():
         raise ConfigError(f"{setting}={folder} is not a run folder: {CONFIG} is missing")
     config = read_config(folder / CONFIG)
+    if "${" in str(without_secrets(OmegaConf.to_container(config, resolve=False))):
+        raise DataError(  # a variable of this shell could be written where others read it
+            f"{folder / CONFIG} has interpolations: replace them by the values trained with"
+        )
     if (folder / METADATA).exists():
         config = merge(config, recorded_changes(folder), folder / METADATA)
     if changes:
@@ -110,7 +115,9 @@ def check_state(state: dict[str, Any], shape: Shape) -> None:
     if key is not None:
         raise CheckpointError(f"{FOREIGN}: {key} is missing or has the wrong type")
     for name, value in state["agent"].items():
-        if isinstance(value, torch.Tensor) and not bool(value.isfinite().all()):
+        with refused_state():  # sparse, quantized or of a type that torch cannot compare
+            finite = not isinstance(value, torch.Tensor) or bool(value.isfinite().all())
+        if not finite:
             raise CheckpointError(f"{FOREIGN}: {name} is not finite")
 
 

@@ -1,14 +1,13 @@
 """The run folder: its creation, the paths of its files, and its CSV files."""
 
 import csv
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import NoneType
 from typing import Any
 
 from offline_cql.errors import ConfigError, DataError
-from offline_cql.io import located, read_bytes, read_json, remedied
+from offline_cql.io import located, read_bytes, read_json, refuse_link, remedied
 
 CONFIG, METADATA, RESULT = "config.yaml", "metadata.json", "result.json"
 METRICS, EVALUATION, VALIDATION = "metrics.csv", "evaluation.csv", "validation.csv"
@@ -95,7 +94,7 @@ class CsvFile:
 
     def append(self, rows: list[dict[str, Any]]) -> None:
         """Append rows in one write. Raises ValueError for a row with other columns."""
-        with located(self.path), self.path.open("a", newline="") as file:
+        with located(self.path), open(self.path, "a", newline="", opener=refuse_link) as file:
             if self.columns is None:
                 self.columns = list(rows[0])
                 csv.writer(file).writerow(self.columns)
@@ -145,7 +144,8 @@ def truncate_logs(
             )
         if content:
             kept = _rows_of(content[size:], update, rows.get(name, 0))
-            os.truncate(path, size + kept)
+            with open(path, "r+b", opener=refuse_link) as file:
+                file.truncate(size + kept)
 
 
 def _rows_of(added: bytes, update: int, count: int) -> int:
