@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import pytest
 from support.builders import differences
 from support.config import compose_config
@@ -25,6 +26,7 @@ from offline_cql.commands.evaluate import evaluate
 from offline_cql.commands.train import what_is_saved
 from offline_cql.errors import PreemptedError
 from offline_cql.io import read_json
+from offline_cql.simulation.environments import make_environments
 from offline_cql.stop_signals import (
     STOP_SIGNALS,
     deferred,
@@ -99,6 +101,22 @@ def test_the_handlers_are_the_previous_ones_afterwards():
         assert stop_requested() is None
         assert signal.getsignal(signal.SIGTERM) not in before
     assert [signal.getsignal(number) for number in STOP_SIGNALS] == before
+
+
+def test_a_signal_waits_for_the_import_of_a_simulator(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, handled: None
+):
+    """A package may start processes then, which would print errors when they lose their parent."""
+    begun, done = tmp_path / "begun", tmp_path / "done"
+    text = f"import pathlib, time\npathlib.Path({str(begun)!r}).touch()\ntime.sleep(0.3)\n"
+    (tmp_path / "slow_simulator.py").write_text(
+        f"{text}pathlib.Path({str(done)!r}).touch()\nmake = None\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    gym.register("Slow-v0", entry_point="slow_simulator:make")
+    with signal_when(begun.exists, signal.SIGTERM), pytest.raises(PreemptedError):
+        make_environments("Slow-v0", 1)
+    assert done.exists()
 
 
 # --- A training ---------------------------------------------------------------------------------

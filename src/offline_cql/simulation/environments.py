@@ -7,10 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 import gymnasium as gym
+from gymnasium.envs.registration import load_env_creator
 
 from offline_cql.config import EnvConfig
 from offline_cql.errors import SimulatorError, explain
 from offline_cql.spaces import FlatObservation, PartObservation, flat_spaces
+from offline_cql.stop_signals import deferred
 from offline_cql.transitions import Spaces
 
 Environment: TypeAlias = "gym.Env[Any, Any]"
@@ -36,6 +38,10 @@ def make_environments(
     """
     _register(env_id)
     try:
+        entry_point = gym.spec(env_id).entry_point
+        if isinstance(entry_point, str):
+            with deferred():  # glfw, of MuJoCo, starts a process when imported: it must end first
+                load_env_creator(entry_point)
         environments = [
             gym.make(env_id, disable_env_checker=True, **(arguments or {})) for _ in range(count)
         ]
