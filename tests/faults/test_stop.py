@@ -108,10 +108,14 @@ def test_a_signal_waits_for_the_import_of_a_simulator(
 ):
     """A package may start processes then, which would print errors when they lose their parent."""
     begun, done = tmp_path / "begun", tmp_path / "done"
-    text = f"import pathlib, time\npathlib.Path({str(begun)!r}).touch()\ntime.sleep(0.3)\n"
-    (tmp_path / "slow_simulator.py").write_text(
-        f"{text}pathlib.Path({str(done)!r}).touch()\nmake = None\n"
-    )
+    lines = [
+        "import pathlib, time",
+        f"pathlib.Path({str(begun)!r}).touch()",
+        "time.sleep(0.3)",
+        f"pathlib.Path({str(done)!r}).touch()",
+        "make = None",
+    ]
+    (tmp_path / "slow_simulator.py").write_text("\n".join(lines))
     monkeypatch.syspath_prepend(str(tmp_path))
     gym.register("Slow-v0", entry_point="slow_simulator:make")
     with signal_when(begun.exists, signal.SIGTERM), pytest.raises(PreemptedError):
