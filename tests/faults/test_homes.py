@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeAlias
 
 import pytest
 from support.config import ROOT
@@ -57,6 +58,7 @@ def test_code_of_another_user_has_a_commit(monkeypatch: pytest.MonkeyPatch):
 # Root without its privileges is bound by the permissions of files, as every user is.
 UNPRIVILEGED = ("setpriv", "--bounding-set=-all", "--inh-caps=-all")
 # A user whose number the system does not know, as with `docker run --user 12345`.
+User: TypeAlias = tuple[tuple[str, ...], dict[str, str]]
 UNKNOWN = ("unshare", "--user", "--map-user=12345", "--map-group=12345")
 
 
@@ -88,6 +90,16 @@ def unwritable(tmp_path: Path) -> Iterator[Path]:
     folder.chmod(0o755)
 
 
+@pytest.fixture(params=["an unwritable home", "an unknown user without a home"])
+def user(request: pytest.FixtureRequest, unwritable: Path) -> User:
+    """Return the prefix of a process of a user without a home to write to, and its variables."""
+    if request.param == "an unwritable home":
+        return bound(), {"HOME": str(unwritable)}
+    if not works(*UNKNOWN):
+        pytest.skip("this machine allows no user namespaces")
+    return UNKNOWN, {}
+
+
 def start(
     *words: str, prefix: tuple[str, ...], cwd: Path, env: dict[str, str]
 ) -> "subprocess.CompletedProcess[str]":
@@ -105,17 +117,9 @@ def start(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["an unwritable home", "an unknown user without a home"])
-def test_without_the_variables_one_line_names_the_first(
-    kind: str, unwritable: Path, tmp_path: Path
-):
+def test_without_the_variables_one_line_names_the_first(user: User, tmp_path: Path):
     """Exit code 2, no traceback, no folder."""
-    if kind == "an unwritable home":
-        prefix, env = bound(), {"HOME": str(unwritable)}
-    elif works(*UNKNOWN):
-        prefix, env = UNKNOWN, {}
-    else:
-        pytest.skip("this machine allows no user namespaces")
+    prefix, env = user
     (tmp_path / "cwd").mkdir()
     words = (str(ROOT / "train.py"), *TRAINING)
     ended = start(*words, prefix=prefix, cwd=tmp_path / "cwd", env=env)
@@ -127,15 +131,9 @@ def test_without_the_variables_one_line_names_the_first(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["an unwritable home", "an unknown user without a home"])
-def test_with_the_variables_everything_works(kind: str, unwritable: Path, tmp_path: Path):
+def test_with_the_variables_everything_works(user: User, tmp_path: Path):
     """From an installation that cannot be written; W&B is offline and prints nothing."""
-    if kind == "an unwritable home":
-        prefix, env = bound(), {"HOME": str(unwritable)}
-    elif works(*UNKNOWN):
-        prefix, env = UNKNOWN, {}
-    else:
-        pytest.skip("this machine allows no user namespaces")
+    prefix, env = user
     code, cwd = tmp_path / "code", tmp_path / "cwd"
     cwd.mkdir()
     code.mkdir()

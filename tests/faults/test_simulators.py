@@ -76,13 +76,13 @@ def test_a_sound_simulator_has_no_failures(sound: Path):
 def test_the_checkpoint_is_on_the_disk_before_the_rollouts(tmp_path: Path, monkeypatch: Any):
     """Also where checkpoint_every says nothing: at 10, with checkpoints every 100."""
     folder, saved = tmp_path / "run", []
-    play = EvaluationCallback.evaluate
+    play = EvaluationCallback.assess
 
     def note(callback: EvaluationCallback, *arguments: Any) -> None:
         saved.append(saved_updates(folder))
         play(callback, *arguments)
 
-    monkeypatch.setattr(EvaluationCallback, "evaluate", note)
+    monkeypatch.setattr(EvaluationCallback, "assess", note)
     train_run(folder, *RUN, *with_fault(None))
     assert saved == [[10], [10, 20]]
 

@@ -1,12 +1,18 @@
 """The base class of callbacks that work on an agent, and the logging of their metrics."""
 
+from abc import abstractmethod
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, cast, final
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 
 from offline_cql.agents import Agent
+from offline_cql.callbacks.timer import Timer
+from offline_cql.errors import PreemptedError
+from offline_cql.runs.folder import CsvFile
+from offline_cql.stop_signals import interruptible
 
 
 class AgentCallback(Callback):
@@ -44,6 +50,34 @@ class AgentCallback(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_args: Any
     ) -> None:
         self.after_block(trainer, cast(Agent, pl_module))
+
+
+class AssessmentCallback(AgentCallback):
+    """Assess the agent at every multiple of `every` and after the last update, on rank 0.
+
+    file: gets the rows. An assessment that a stop request ended is made when the run is resumed.
+    """
+
+    def __init__(self, file: CsvFile, timer: Timer, *, every: int, updates: int) -> None:
+        self.file, self.timer, self.every, self.updates = file, timer, every, updates
+
+    @abstractmethod
+    def assess(self, trainer: pl.Trainer, agent: Agent) -> None:
+        """Compute the numbers, append their rows and log them."""
+
+    def before_fit(self, trainer: pl.Trainer, agent: Agent) -> None:
+        if agent.updates and self.file.last_update() != agent.updates:
+            self.after_block(trainer, agent)
+
+    def after_block(self, trainer: pl.Trainer, agent: Agent) -> None:
+        if agent.updates % self.every and agent.updates != self.updates:
+            return
+        with self.timer.pause():
+            # The StopCallback ends the training, on every rank.
+            if trainer.is_global_zero:
+                with suppress(PreemptedError), interruptible():
+                    self.assess(trainer, agent)
+            trainer.strategy.barrier(type(self).__name__)
 
 
 def log_metrics(trainer: pl.Trainer, metrics: Mapping[str, float], *, update: int) -> None:

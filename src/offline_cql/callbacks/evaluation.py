@@ -1,6 +1,5 @@
 """Rollouts during training: evaluation.csv, and the score of the last evaluation."""
 
-from contextlib import suppress
 from dataclasses import asdict, astuple
 from pathlib import Path
 from typing import Any
@@ -8,22 +7,18 @@ from typing import Any
 import pytorch_lightning as pl
 
 from offline_cql.agents import Agent
-from offline_cql.callbacks.agent_callback import AgentCallback, log_metrics
+from offline_cql.callbacks.agent_callback import AssessmentCallback, log_metrics
 from offline_cql.callbacks.timer import Timer
 from offline_cql.config import EnvConfig, EvaluationConfig
-from offline_cql.errors import DataError, PolicyError, PreemptedError, SimulatorError
+from offline_cql.errors import DataError, PolicyError, SimulatorError
 from offline_cql.render.message import print_message
 from offline_cql.runs.folder import EVALUATION, EVALUATION_FAILURES, CsvFile
 from offline_cql.simulation.evaluation import EpisodeResult, Score, evaluate, score
-from offline_cql.stop_signals import deferred, interruptible
+from offline_cql.stop_signals import deferred
 
 
-class EvaluationCallback(AgentCallback):
-    """Evaluate at every multiple of `evaluation.every` and after the last update, on rank 0.
-
-    An evaluation that fails is recorded in evaluation_failures.csv, and the training goes on.
-    One that a stop request ended is made when the run is resumed.
-    """
+class EvaluationCallback(AssessmentCallback):
+    """Writes evaluation.csv; an evaluation that fails is recorded in evaluation_failures.csv."""
 
     def __init__(
         self,
@@ -34,29 +29,14 @@ class EvaluationCallback(AgentCallback):
         *,
         updates: int,
     ) -> None:
-        self.file = CsvFile(folder / EVALUATION)
+        file = CsvFile(folder / EVALUATION)
+        super().__init__(file, timer, every=evaluation.every, updates=updates)
         self.failures = CsvFile(folder / EVALUATION_FAILURES)
-        self.timer, self.env, self.evaluation = timer, env, evaluation
-        self.updates = updates
+        self.env, self.evaluation = env, evaluation
         self.latest = last_score(self.file, env)
         self.error: str | None = None  # of the last evaluation, if it failed
 
-    def before_fit(self, trainer: pl.Trainer, agent: Agent) -> None:
-        if agent.updates and self.file.last_update() != agent.updates:
-            self.after_block(trainer, agent)
-
-    def after_block(self, trainer: pl.Trainer, agent: Agent) -> None:
-        if agent.updates % self.evaluation.every and agent.updates != self.updates:
-            return
-        with self.timer.pause():
-            # The StopCallback ends the training, on every rank.
-            if trainer.is_global_zero:
-                with suppress(PreemptedError), interruptible():
-                    self.evaluate(trainer, agent)
-            trainer.strategy.barrier("evaluation")
-
-    def evaluate(self, trainer: pl.Trainer, agent: Agent) -> None:
-        """Roll the policy out, append one row per episode and log the summary."""
+    def assess(self, trainer: pl.Trainer, agent: Agent) -> None:
         limit = self.evaluation.time_limit
         try:
             results = evaluate(agent, self.env, self.evaluation, time_limit=limit)

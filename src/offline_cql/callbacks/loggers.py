@@ -196,7 +196,7 @@ def start_wandb(info: RunInfo) -> WandbLogger:
         )
 
     mode = wandb_mode()
-    if (switch := off_switch()) is not None:
+    if (switch := off_switch(mode)) is not None:
         print_message(
             f"note: W&B {'logs nothing' if mode == 'disabled' else 'is offline'}: {switch}"
         )
@@ -273,10 +273,10 @@ def is_disabled() -> bool:
     return os.environ.get("WANDB_DISABLED", "").lower() in ("1", "true", "yes", "on")
 
 
-def off_switch() -> str | None:
+def off_switch(mode: str) -> str | None:
     """Return what makes W&B less than online, as the user set it; None without a switch.
 
-    A key that is missing counts where the user set WANDB_MODE to an online mode.
+    mode: of `wandb_mode`. A key that is missing counts where WANDB_MODE is an online mode.
     """
     import wandb
 
@@ -285,7 +285,7 @@ def off_switch() -> str | None:
         return f"WANDB_DISABLED={os.environ['WANDB_DISABLED']}"
     typed = os.environ.get("WANDB_MODE")
     if settings.mode in WANDB_ONLINE:
-        missing = typed is not None and wandb_mode() == "offline"
+        missing = typed is not None and mode == "offline"
         return f"WANDB_MODE={typed} needs a key: run `wandb login`" if missing else None
     if typed is not None:
         return f"WANDB_MODE={typed}"

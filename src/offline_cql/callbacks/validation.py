@@ -5,52 +5,31 @@ is used.
 """
 
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
 
 from offline_cql.agents import Agent
-from offline_cql.callbacks.agent_callback import AgentCallback, log_metrics
+from offline_cql.callbacks.agent_callback import AssessmentCallback, log_metrics
 from offline_cql.callbacks.timer import Timer
 from offline_cql.data.validation import ValidationSteps
-from offline_cql.errors import PreemptedError
 from offline_cql.ope.validation import validation_metrics
 from offline_cql.runs.folder import VALIDATION, CsvFile
-from offline_cql.stop_signals import deferred, interruptible
+from offline_cql.stop_signals import deferred
 from offline_cql.transitions import Batch
 
 
-class ValidationCallback(AgentCallback):
-    """Validate at every multiple of `every` and after the last update, on rank 0.
-
-    A validation that a stop request ended is made when the run is resumed.
-    """
+class ValidationCallback(AssessmentCallback):
+    """Writes validation.csv."""
 
     def __init__(
         self, folder: Path, timer: Timer, steps: ValidationSteps, *, every: int, updates: int
     ) -> None:
-        self.file = CsvFile(folder / VALIDATION)
-        self.timer, self.steps = timer, steps
-        self.every, self.updates = every, updates
+        super().__init__(CsvFile(folder / VALIDATION), timer, every=every, updates=updates)
+        self.steps = steps
 
-    def before_fit(self, trainer: pl.Trainer, agent: Agent) -> None:
-        if agent.updates and self.file.last_update() != agent.updates:
-            self.after_block(trainer, agent)
-
-    def after_block(self, trainer: pl.Trainer, agent: Agent) -> None:
-        if agent.updates % self.every and agent.updates != self.updates:
-            return
-        with self.timer.pause():
-            # The StopCallback ends the training, on every rank.
-            if trainer.is_global_zero:
-                with suppress(PreemptedError), interruptible():
-                    self.validate(trainer, agent)
-            trainer.strategy.barrier("validation")
-
-    def validate(self, trainer: pl.Trainer, agent: Agent) -> None:
-        """Compute the metrics, append their row and log them."""
+    def assess(self, trainer: pl.Trainer, agent: Agent) -> None:
         metrics = validate(agent, self.steps, best=self.steps.best_return)
         with deferred():
             self.file.append([{"update": agent.updates, **metrics}])

@@ -104,8 +104,11 @@ class CsvFile:
         """Return the rows of the last update in the file; [] without rows."""
         if not self.size():
             return []
-        with self.path.open(newline="") as file:
-            rows = list(csv.DictReader(file))
+        try:
+            with self.path.open(newline="") as file:
+                rows = list(csv.DictReader(file))
+        except (ValueError, csv.Error) as error:
+            raise DataError(f"{self.path} is not a CSV file ({error}): restore it") from error
         return [row for row in rows if row["update"] == rows[-1]["update"]]
 
     def last_update(self) -> int | None:
