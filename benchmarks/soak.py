@@ -10,7 +10,6 @@ temporary file or a process is left. The last line counts; the exit code is 1 wh
 """
 
 import argparse
-import csv
 import os
 import random
 import resource
@@ -24,9 +23,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+from support.builders import differences
+from support.train import load_learned, processes, rows
 
-from offline_cql.runs.checkpoint import newest_checkpoint
 from offline_cql.runs.folder import EVALUATION, METRICS, VALIDATION, saved_updates
 from offline_cql.runs.result import read_result
 
@@ -46,7 +46,6 @@ KINDS = {
 }
 FAULTS = (*["SIGKILL"] * 4, *["SIGTERM", "SIGINT", "SIGUSR1", "file size"] * 2, "none")
 LONGEST = 120  # seconds of one process
-CLOCK = "time/updates_per_second"
 
 
 class EscapedError(Exception):
@@ -96,25 +95,8 @@ def run_with_fault(words: list[str], name: str, draw: random.Random, seconds: fl
 
 def learned(folder: Path) -> dict[str, Any]:
     """Return what a finished run has learned and written, without the columns of time."""
-    state = newest_checkpoint(folder)
-    content = {key: state[key] for key in ("agent", "optimizer", "noise", "updates")}
-    for name in (METRICS, EVALUATION, VALIDATION):
-        if (folder / name).exists():
-            with (folder / name).open(newline="") as file:
-                content[name] = [
-                    {k: v for k, v in row.items() if k != CLOCK} for row in csv.DictReader(file)
-                ]
-    return content
-
-
-def difference(one: Any, other: Any, place: str = "") -> str | None:
-    """Return the first place where two trees of tensors and values differ, bit for bit."""
-    if isinstance(one, dict) and isinstance(other, dict) and set(one) == set(other):
-        parts = (difference(one[key], other[key], f"{place}/{key}") for key in one)
-        return next((part for part in parts if part is not None), None)
-    if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
-        return None if torch.equal(one, other) else place
-    return None if one == other else place
+    files = (folder / name for name in (METRICS, EVALUATION, VALIDATION))
+    return load_learned(folder) | {path.name: rows(path) for path in files if path.exists()}
 
 
 def run_chain(folder: Path, kind: str, draw: random.Random, whole: dict[str, Any]) -> int:
@@ -135,24 +117,13 @@ def run_chain(folder: Path, kind: str, draw: random.Random, whole: dict[str, Any
         faults += code != 0
         if code == 0 and read_result(folder)["status"] == "finished":
             break
-    if (place := difference(learned(folder), whole["learned"])) is not None:
-        raise EscapedError(f"{place} differs after {faults} interruptions")
+    if places := differences(learned(folder), whole["learned"]):
+        raise EscapedError(f"{places} differ after {faults} interruptions")
     if left := [str(path) for path in folder.rglob(".*.tmp")]:
         raise EscapedError(f"left over: {left}")
-    if left := processes(folder):
-        raise EscapedError(f"processes left over: {left}")
+    if processes(folder):
+        raise EscapedError(f"processes left over: {processes(folder)}")
     return faults
-
-
-def processes(folder: Path) -> list[int]:
-    """Return the ids of the processes that have the folder in their command line."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            found += [int(path.parent.name)] if str(folder) in path.read_text() else []
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-    return found
 
 
 def train_whole(folder: Path, kind: str) -> dict[str, Any]:

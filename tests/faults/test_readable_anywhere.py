@@ -74,18 +74,28 @@ def test_a_run_is_resumed_in_another_shell(run: Path, tmp_path: Path):
 def test_a_secret_is_written_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """A key named like a secret keeps its variable, in the run folder and in the checkpoint."""
 
-    def make(auth_token: str, **arguments: Any) -> PendulumEnv:
-        assert auth_token
+    def make(auth_token: str, servers: list[dict[str, str]], **arguments: Any) -> PendulumEnv:
+        assert auth_token == servers[0]["password"]
         return PendulumEnv(**arguments)
 
     guarded = replace(gym.spec("Pendulum-v1"), entry_point=make)
     monkeypatch.setitem(gym.registry, "Pendulum-v1", guarded)
     monkeypatch.setenv("SIMULATOR_TOKEN", "hunter2hunter2")
-    secret = "+env.arguments.auth_token=${oc.env:SIMULATOR_TOKEN}"
-    folder = train_run(tmp_path / "run", *TINY, secret, "updates=2")
-    assert "auth_token: ${oc.env:SIMULATOR_TOKEN}" in (folder / CONFIG).read_text()
-    assert load_config(folder).env.arguments == {"auth_token": "hunter2hunter2"}
-    assert "auth_token" not in str(newest_checkpoint(folder)["config"])
+    secrets = (
+        "+env.arguments.auth_token=${oc.env:SIMULATOR_TOKEN}",
+        "+env.arguments.servers=[{host:a,password:${oc.env:SIMULATOR_TOKEN}}]",
+    )
+    folder = train_run(tmp_path / "run", *TINY, *secrets, "updates=2")
+    written = OmegaConf.to_container(OmegaConf.load(folder / CONFIG), resolve=False)
+    assert isinstance(written, dict)
+    variable = "${oc.env:SIMULATOR_TOKEN}"
+    servers = [{"host": "a", "password": variable}]
+    assert written["env"]["arguments"] == {"auth_token": variable, "servers": servers}
+    servers = [{"host": "a", "password": "hunter2hunter2"}]
+    read = load_config(folder).env.arguments
+    assert read == {"auth_token": "hunter2hunter2", "servers": servers}
+    stored = newest_checkpoint(folder)["config"]["env"]["arguments"]
+    assert stored == {"servers": [{"host": "a"}]}
     for path in folder.rglob("*"):
         assert not path.is_file() or b"hunter2" not in path.read_bytes(), path
     # A new token is no other run.

@@ -86,3 +86,16 @@ def load_learned(folder: Path) -> dict[str, Any]:
     """Return agent, optimizer, noise generator and number of updates of the last checkpoint."""
     state = newest_checkpoint(folder)
     return {key: state[key] for key in ("agent", "optimizer", "noise", "updates")}
+
+
+def processes(folder: Path) -> dict[int, list[str]]:
+    """Return the command lines that name the folder, by process id."""
+    found = {}
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = path.read_text().split("\0")
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if any(str(folder) in word for word in words):
+            found[int(path.parent.name)] = words
+    return found

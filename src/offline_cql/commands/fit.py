@@ -53,6 +53,9 @@ from offline_cql.simulation.evaluation import behavior_return
 from offline_cql.stop_signals import deferred
 from offline_cql.transitions import Transitions
 
+# What gloo's errors about another rank contain; some come without the place in its code.
+LOST_RANK = ("gloo/transport", "Application timeout caused pair closure")
+
 
 def fit(
     config: TrainConfig,
@@ -259,7 +262,9 @@ def lost_ranks_named(hardware: HardwareConfig) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if isinstance(error, torch.distributed.DistError) or "gloo/transport" in str(error):
+        if isinstance(error, torch.distributed.DistError) or any(
+            text in str(error) for text in LOST_RANK
+        ):
             limit = f"hardware.rank_timeout={hardware.rank_timeout:g} s"
             raise WorkerError(f"another rank has ended, or gave no answer for {limit}") from error
         raise

@@ -314,6 +314,10 @@ def resolve(config: DictConfig, settings: TrainConfig) -> dict[str, Any]:
         if isinstance(raw, dict):
             known = typed if isinstance(typed, dict) else {}
             return {k: merge(raw[k], value[k], known.get(k, value[k]), str(k)) for k in raw}
+        if isinstance(raw, list):
+            alike = isinstance(typed, list) and len(typed) == len(raw)
+            parts = zip(raw, value, typed if alike else value, strict=True)
+            return [merge(*part, key) for part in parts]
         if "${" not in str(raw):
             return value
         if holds_secret(key):

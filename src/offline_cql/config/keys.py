@@ -50,6 +50,8 @@ def holds_secret(key: str) -> bool:
 
 def without_secrets(tree: Any) -> Any:
     """Return plain values without the keys that hold secrets, at any depth."""
+    if isinstance(tree, list | tuple):
+        return type(tree)(without_secrets(item) for item in tree)
     if not isinstance(tree, dict):
         return tree
     return {k: without_secrets(v) for k, v in tree.items() if not holds_secret(str(k))}

@@ -42,9 +42,10 @@ def split_episodes(transitions: Transitions, dataset: DatasetConfig) -> Split:
         training = training[ranking[: _at_least_one(len(training), dataset.top_fraction)]]
     if not len(training) or (dataset.validation_fraction and not len(validation)):
         raise DataError(
-            f"{transitions.dataset_id} has {count} episodes; {dataset.setting('fraction')} and "
+            f"{transitions.dataset_id} (episodes: {count}): {dataset.setting('fraction')} and "
             f"{dataset.setting('validation_fraction')} leave {len(training)} for training and "
-            f"{len(validation)} for validation"
+            f"{len(validation)} for validation; log more episodes, or set "
+            "dataset.validation_fraction=0"
         )
     training, validation = np.sort(training), np.sort(validation)
     rows = None if len(training) == count else episode_rows(transitions, training)
