@@ -138,7 +138,7 @@ def test_summary_is_at_most_six_lines_and_leaves_out_notes():
         "error    problem 0",
         "warning  problem 1",
         "warning  problem 2",
-        "         and 2 more in audit.json; python audit.py shows all",
+        "         and 2 more in audit.json; audit.py shows all",
     ]
     assert len(print_to_text(print_summary, statistics, []).splitlines()) == 2
     assert "more" not in print_to_text(print_summary, statistics, findings[:3])

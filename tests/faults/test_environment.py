@@ -155,7 +155,7 @@ def test_torchrun_trains_nothing_twice(hardware: str, tmp_path: Path):
         check=False,
     )
     assert process.returncode != 0
-    assert "error: start `python train.py` without torchrun" in process.stderr
+    assert "error: start train.py without torchrun" in process.stderr
     assert list(tmp_path.iterdir()) == []
 
 

@@ -67,18 +67,51 @@ def test_a_grid_of_odd_names_has_one_job_per_name():
     assert jobs == list(ODD)
 
 
-def test_a_command_starts_the_entry_point_beside_the_running_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    """In its own folder the name is enough; elsewhere the path is printed as it was typed."""
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the folder of a checkout; the current folder is its parent."""
     project = tmp_path / "my project"
     project.mkdir()
     (project / "evaluate.py").touch()
-    monkeypatch.setattr(sys, "argv", [str(project / "train.py")])
+    monkeypatch.setattr("offline_cql.render.command.ROOT", project)
     monkeypatch.chdir(tmp_path)
-    assert read_by_shell(command("evaluate.py")) == ["python", str(project / "evaluate.py")]
+    return project
+
+
+def test_a_command_starts_the_entry_point_beside_the_running_one(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """In its own folder the name is enough; elsewhere the path is printed as it was typed."""
+    monkeypatch.setattr(sys, "argv", ["my project/train.py"])
+    assert read_by_shell(command("evaluate.py")) == ["python", "my project/evaluate.py"]
     monkeypatch.chdir(project)
     assert command("evaluate.py") == "python evaluate.py"
+
+
+def test_a_command_of_a_program_of_the_users_names_a_script_of_this_project(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A file evaluate.py beside a notebook is something else."""
+    (tmp_path / "evaluate.py").touch()
+    monkeypatch.setattr(sys, "argv", [str(tmp_path / "notebook.py")])
+    assert read_by_shell(command("evaluate.py")) == ["python", str(project / "evaluate.py")]
+
+
+@pytest.mark.parametrize(
+    ("running", "line"),
+    [
+        ("/opt/bin/offline-cql", "/opt/bin/offline-cql evaluate run=x"),
+        ("/lib/offline_cql/__main__.py", "python -m offline_cql evaluate run=x"),
+        ("/home/notebook.py", "python -m offline_cql evaluate run=x"),
+    ],
+)
+def test_a_command_of_an_installation_has_the_form_that_was_typed(
+    running: str, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("offline_cql.render.command.ROOT", tmp_path)
+    monkeypatch.setattr(sys, "argv", [running])
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent))
+    assert command("evaluate.py", ("run", "x")) == line
 
 
 def test_the_interpreter_is_printed_as_typed_where_python_is_another_one(

@@ -269,7 +269,7 @@ def observation_constant_per_episode(statistics: DatasetStatistics) -> Result:
 # --- Rewards -------------------------------------------------------------------------------------
 
 
-@rule("error", "check the reward column; python train.py algorithm=bc … learns without rewards")
+@rule("error", "check the reward column; algorithm=bc learns without rewards")
 def reward_constant(statistics: DatasetStatistics) -> Result:
     """Detect rewards that are all equal; a note where the length of an episode still counts."""
     step = statistics.rewards.step
@@ -546,7 +546,7 @@ def neighbors_far(statistics: DatasetStatistics) -> Result:
 
 @rule(
     "note",
-    "expect little gain over behavior cloning: compare with python train.py algorithm=bc …",
+    "expect little gain over behavior cloning: compare with algorithm=bc",
 )
 def behavior_deterministic(statistics: DatasetStatistics) -> Result:
     """Detect a behavior policy whose action follows from the state."""

@@ -57,7 +57,7 @@ def print_summary(
     problems = [finding for finding in findings if finding.level != "note"]
     texts += [format_finding(finding) for finding in problems[:MAX_FINDINGS]]
     if (others := len(problems) - MAX_FINDINGS) > 0:
-        texts.append(Text(f"         and {others} more in audit.json; python audit.py shows all"))
+        texts.append(Text(f"         and {others} more in audit.json; audit.py shows all"))
     for text in texts:
         terminal.print(text, soft_wrap=True)
 

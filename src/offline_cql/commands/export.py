@@ -29,7 +29,7 @@ from offline_cql.export.onnx_file import (
 )
 from offline_cql.export.policy import ExportablePolicy, exportable_policy
 from offline_cql.io import write_atomically, write_json
-from offline_cql.render.command import command, path_word
+from offline_cql.render.command import ROOT, command, path_word, script_path
 from offline_cql.render.message import print_message
 from offline_cql.render.numbers import format_interval, format_number, format_size
 from offline_cql.render.terminal import Terminal
@@ -39,6 +39,7 @@ from offline_cql.runs.provenance import commit
 from offline_cql.transitions import Spaces, Transitions
 
 ONNX, JSON = "policy.onnx", "policy.json"
+SERVER = "examples/serve_policy.py"  # of a checkout
 FORMAT = 1
 N_CHECKED = 1_000  # observations
 VERSIONS = ("offline-cql", "torch", "onnxscript", "onnxruntime")
@@ -217,7 +218,10 @@ def print_export(folder: Path, description: dict[str, Any], *, n_bytes: int) -> 
     terminal.print(table)
     terminal.print_field("file", str(folder / ONNX))
     terminal.print_field("file", str(folder / JSON))
-    terminal.print_field("next", command("examples/serve_policy.py", path_word(folder / ONNX)))
+    if (ROOT / SERVER).is_file():
+        terminal.print_field(
+            "next", command("python", script_path(SERVER), path_word(folder / ONNX))
+        )
 
 
 def format_input(description: dict[str, Any]) -> str:

@@ -60,7 +60,7 @@ def check_launcher(hardware: HardwareConfig) -> None:
         return
     if hardware.strategy == "ddp" or "TORCHELASTIC_RUN_ID" in os.environ:
         raise ConfigError(
-            f"start `python train.py` without {launch.launcher}: hardware=ddp starts the "
+            f"start train.py without {launch.launcher}: hardware=ddp starts the "
             f"processes itself, and this is {launch}; "
             f"if it is not, unset {' '.join(launch.variables)}"
         )

@@ -174,7 +174,7 @@ def write_settings(
     text = OmegaConf.to_yaml(OmegaConf.create(values))
     write_atomically(folder / CONFIG, text.encode())
     metadata = provenance(
-        command=sys.argv,
+        command=command("train.py", *sys.argv[1:]),
         grid=grid_name,
         dataset={"id": transitions.dataset_id, "sha256": transitions.sha256},
         devices=settings.hardware.devices,

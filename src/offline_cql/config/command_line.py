@@ -12,6 +12,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -58,12 +59,22 @@ WITHOUT_EFFECT = {
 WITH_EFFECT = ("hydra.job.env_set", "hydra.job.env_copy")
 
 
+def conf_folder() -> Path:
+    """Return the folder of configs: the installed package's, in a checkout that of train.py."""
+    package = Path(__file__).resolve().parents[1]
+    inside = package / "conf"
+    return inside if inside.is_dir() else package.parents[1] / "conf"
+
+
 def run(main: Callable[[], Any]) -> None:
     """Check sys.argv, then call an entry point's @hydra.main function.
 
     What a user can cause (`errors.explain`) becomes one line on stderr and an exit code, with its
     traceback above when HYDRA_FULL_ERROR=1; a mistake in the code stays a traceback.
     """
+    if sys.argv[1:] == ["--version"]:  # Hydra would print its own
+        print(f"offline-cql {version('offline-cql')}")
+        return
     OmegaConf.register_new_resolver("options", format_options, replace=True)  # for --help
     show_traceback = os.environ.get(FULL_ERROR) == "1"
     entry_point = Path(inspect.getfile(inspect.unwrap(main)))

@@ -22,19 +22,21 @@ Setting: TypeAlias = tuple[str, Value]
 PLAIN = re.compile(r"[A-Za-z0-9_./][A-Za-z0-9_./-]*[*]?", re.ASCII)
 NUMBER = re.compile(r"[0-9_.eE-]*", re.ASCII)
 KEYWORDS = ("null", "true", "false", "inf", "nan")
+PROGRAM, MODULE = "offline-cql", "offline_cql"  # what starts an entry point of an installation
+ROOT = Path(__file__).resolve().parents[3]  # of a checkout, which has train.py
 
 
 def command(program: str, *parts: str | Setting) -> str:
     """Return a command line for the shell.
 
-    program: an entry point (`train.py`, found beside the one that runs), `python` (this
-    interpreter) or another program's name. parts:
+    program: an entry point (`train.py`; an installation has `offline-cql train` instead), `python`
+    (this interpreter) or another program's name. parts:
     words as they are typed, and settings as (key, value): text or a path; a list, written [a,b];
     a tuple, the values of a grid, written a,b.
     """
     start = [_interpreter() if program == "python" else program]
     if program.endswith(".py"):
-        start = [_interpreter(), _script(program)]
+        start = _entry_point(program)
     words = [part if isinstance(part, str) else _override(*part) for part in parts]
     return " ".join(map(shell_word, [*start, *words]))
 
@@ -93,9 +95,23 @@ def _interpreter() -> str:
     return "python" if same else sys.orig_argv[0]
 
 
-def _script(name: str) -> str:
-    """Return the path of an entry point: beside the running one, unless that is this folder."""
-    path = Path(sys.argv[0]).parent / name
-    if not path.exists() or (Path(name).exists() and path.samefile(name)):
-        return name
-    return path_word(path)
+def _entry_point(script: str) -> list[str]:
+    """Return the words that start an entry point, in the form of the one that runs."""
+    running, name = Path(sys.argv[0]), Path(script).stem
+    if running.name == PROGRAM:
+        return [PROGRAM if shutil.which(PROGRAM) else str(running), name]
+    as_module = [_interpreter(), "-m", MODULE, name]
+    if running.parts[-2:] == (MODULE, "__main__.py"):
+        return as_module
+    if (ROOT / script).is_file():
+        return [_interpreter(), script_path(script)]
+    return [PROGRAM, name] if shutil.which(PROGRAM) else as_module  # a program of the user's
+
+
+def script_path(script: str) -> str:
+    """Return the path of a checkout's script as the running one was typed; from here, its name."""
+    if Path(script).exists() and Path(script).samefile(ROOT / script):
+        return script
+    beside = Path(sys.argv[0]).parent / script
+    typed = beside.exists() and beside.samefile(ROOT / script)
+    return path_word(beside if typed else ROOT / script)

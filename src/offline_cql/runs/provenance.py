@@ -3,7 +3,6 @@
 import os
 import platform
 import secrets
-import shlex
 import shutil
 import subprocess
 import sys
@@ -32,7 +31,7 @@ PACKAGES = (
 
 def provenance(
     *,
-    command: list[str],
+    command: str,
     grid: str | None,
     dataset: Mapping[str, Any],
     devices: int,
@@ -41,11 +40,11 @@ def provenance(
 ) -> dict[str, Any]:
     """Return versions, commit, command, hardware, data set and W&B id as plain values.
 
-    command: the arguments after `python`. dataset: id and sha256. wandb: True if W&B logs the run.
+    command: as it is typed in a shell. dataset: id and sha256. wandb: True if W&B logs the run.
     """
     return {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": shlex.join(["python", *command]),
+        "command": command,
         "grid": grid,
         "commit": commit(),
         "versions": {"python": platform.python_version()} | {p: version(p) for p in PACKAGES},

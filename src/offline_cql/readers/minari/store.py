@@ -26,6 +26,7 @@ from offline_cql.readers.foreign_files import refuse_foreign_content
 from offline_cql.readers.minari import arrow, hdf5
 from offline_cql.readers.minari.episodes import Episode, StoredDataset, write_episodes
 from offline_cql.readers.writer import TransitionWriter, translate_errors
+from offline_cql.render.command import command
 from offline_cql.spaces import flat_spaces, layout
 from offline_cql.transitions import Spaces
 
@@ -162,7 +163,7 @@ def _metadata(dataset_id: str, folder: Path) -> dict[str, Any]:
     if not is_stored(dataset_id):
         raise DataError(
             f"data set {dataset_id} is not in the local store {store_root()}: record it with "
-            "python collect.py env=… dataset.quality=… (see python collect.py --help)"
+            f"{command('collect.py', '--help')} says how"
         )
     metadata = read_json(folder / "metadata.json")
     for key in ("observation_space", "action_space"):
