@@ -326,12 +326,13 @@ def test_a_schedule_that_ends_after_the_run_is_a_warning():
 
 
 def test_a_run_that_only_clones_is_a_warning():
+    """A policy with discrete actions has no cloning updates."""
     short = ("cql.bc_updates=100", "cql.bc_weight=1", "cql.bc_weight_final=0")
-    assert settings(*short, "updates=100").warnings() == [
-        "cql.bc_updates=100 with updates=100: "
-        "a policy with continuous actions clones the data in all of them"
+    assert settings(*short, "updates=100").warnings_for(discrete=False) == [
+        "cql.bc_updates=100 with updates=100: the policy clones the data in all of them"
     ]
-    assert settings(*short, "updates=101").warnings() == []
+    assert settings(*short, "updates=100").warnings_for(discrete=True) == []
+    assert settings(*short, "updates=101").warnings_for(discrete=False) == []
 
 
 # --- Unused settings -------------------------------------------------------------------------

@@ -141,6 +141,8 @@ def validate(config: DictConfig, overrides: list[str]) -> tuple[TrainConfig, Tra
     transitions = prepare_data(settings)
     reject_unused_overrides(settings, overrides, discrete=transitions.spaces.discrete)
     check_memory(settings.network, transitions.spaces)
+    for line in settings.warnings_for(discrete=transitions.spaces.discrete):
+        print_message(f"warning: {line}")
     return settings, transitions
 
 

@@ -65,17 +65,20 @@ class TrainConfig(AlgorithmSections):
             (self.algorithm_section(), "decay_until", "the decay"),
         ]
         after = f"is after the last update ({self.updates})"
-        warnings = [
+        return [
             f"{section.setting(name)} {after}: {what} does not reach its end"
             for section, name, what in ends
             if (until := getattr(section, name, None)) is not None and until > self.updates
         ]
-        if self.algorithm == "cql" and self.cql.bc_updates >= self.updates:
-            clones = "a policy with continuous actions clones the data in all of them"
-            warnings.append(
-                f"{self.cql.setting('bc_updates')} with updates={self.updates}: {clones}"
-            )
-        return warnings
+
+    def warnings_for(self, *, discrete: bool) -> list[str]:
+        """Return the warnings that depend on the kind of the data's actions."""
+        if discrete or self.algorithm != "cql" or self.cql.bc_updates < self.updates:
+            return []
+        return [
+            f"{self.cql.setting('bc_updates')} with updates={self.updates}: "
+            "the policy clones the data in all of them"
+        ]
 
 
 class CollectConfig(Section):
