@@ -24,6 +24,10 @@ Array = npt.NDArray[Any]
 Space: TypeAlias = "gym.Space[Any]"
 
 MOST_NAMES = 1_000  # columns; with more the names are left out
+ACTION_SPACES = (
+    "a flat Box [A] of floats and a Discrete from 0 are: wrap the environment, as with "
+    "gymnasium.wrappers.TransformAction"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,13 +191,11 @@ def flat_spaces(observation: Space, action: Space, keys: Sequence[str] | None = 
     size = layout(observation, keys).size
     if isinstance(action, Discrete):
         if action.start != 0:
-            raise DataError(f"action space {action} is not supported; Discrete must start at 0")
+            raise DataError(f"action space {action} is not supported; {ACTION_SPACES}")
         return Spaces(size, int(action.n), True, (), ())
     floating = isinstance(action, Box) and np.issubdtype(action.dtype, np.floating)
     if not isinstance(action, Box) or not floating or len(action.shape) != 1:
-        raise DataError(
-            f"action space {action} is not supported; a flat Box [A] of floats and Discrete are"
-        )
+        raise DataError(f"action space {action} is not supported; {ACTION_SPACES}")
     bounds = ActionMap(tuple(action.low.tolist()), tuple(action.high.tolist()))
     return Spaces(size, action.shape[0], False, bounds.low, bounds.high)
 

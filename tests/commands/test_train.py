@@ -195,7 +195,7 @@ def test_collecting_with_a_finished_run(finished: Any, tmp_path: Path, monkeypat
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
     folder = finished[0]
     collect(compose_config(f"policy=run:{folder}", "dataset.size=250", entry_point="collect"))
-    data = load(MinariReader(f"sim/pendulum/{folder.name}-v0"))
+    data = load(MinariReader(f"sim/pendulum/{folder.name}_250-v0"))
     assert len(data) == 250
     assert float(abs(data.actions).max()) <= 1.0
 

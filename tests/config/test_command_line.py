@@ -67,7 +67,6 @@ def refusal(*arguments: str) -> str:
         ("--alpha=5", "--alpha=5 is unknown; settings are typed as KEY=VALUE"),
         ("--cfg=all_of_it", "argument --cfg/-c: invalid choice: 'all_of_it'"),
         ("--config-dir=/nowhere", "--config-dir /nowhere is not a folder"),
-        ("env.id=os:Bad-v0", "env.id=os:Bad-v0 must be a plain id"),
         ("hydra.nope=1", "Could not override 'hydra.nope'."),
         ("hydra/launcher=zzz", "hydra/launcher=zzz is unknown; available: basic"),
     ],

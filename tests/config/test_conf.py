@@ -17,7 +17,8 @@ from offline_cql.errors import ConfigError
 OPTIONS = sorted(f"{path.parent.name}={path.stem}" for path in CONF.glob("*/*.yaml"))
 OPTIONS.remove("env=base")
 PRESETS = ("default", "plain", "paper", "corl", "jaxcorl")
-ENVIRONMENTS = sorted(path.stem for path in CONF.glob("env/*.yaml") if path.stem != "base")
+# Of one task each: base is their parent, gymnasium any environment.
+ENVIRONMENTS = sorted({path.stem for path in CONF.glob("env/*.yaml")} - {"base", "gymnasium"})
 
 
 def content(path: Path) -> dict[str, Any]:
@@ -29,7 +30,12 @@ def content(path: Path) -> dict[str, Any]:
 # Settings that an option requires: data that exist.
 LOGS = ("dataset=table", "dataset.path=logs.csv")
 HOPPER = ("env=hopper",)
-NEEDED = {"dataset=table": LOGS[1:], "dataset=minari": HOPPER, "dataset=d4rl": HOPPER}
+NEEDED = {
+    "dataset=table": LOGS[1:],
+    "dataset=minari": HOPPER,
+    "dataset=d4rl": HOPPER,
+    "env=gymnasium": ("env.id=Acrobot-v1",),
+}
 
 
 def recordable(env: str) -> bool:

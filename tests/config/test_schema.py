@@ -259,7 +259,8 @@ INCONSISTENT = [
     ("dataset.size=100", "batch_size=256", "must be <= dataset.size=100"),
     ("", "evaluation.episodes=15", "must be a multiple of evaluation.environments=10"),
     ("", "env.quality=none", "must be one of mixed"),
-    ("", "env.id=os:Bad-v0", "must be a plain id: package:Id would import code"),
+    ("env.package=os", "env.id=sys:Bad-v0", "must be in env.package=os"),
+    ("env=hopper", "env.d4rl.id=os:Bad-v0", "must be a plain id; set env.package=PACKAGE"),
     (
         "env.reference_min=null",
         "env.reference_max=-150",

@@ -190,6 +190,7 @@ def test_settings_are_proposed_only_where_they_exist():
         ["--config-path=nowhere"],
         ["--config-path=pkg://nowhere"],
         ["--config-name=nope"],
+        ["--config-name=evaluate"],  # another entry point's
         ["-m", "seed=range(0,5,0)"],
         ["-m", "seed=range(0,1_000_000_000)"],
         ["cql=" + "[" * 40],

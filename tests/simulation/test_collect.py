@@ -210,17 +210,16 @@ def test_a_users_policy_is_recorded_under_its_own_id():
     def constant_policy(observations, indices, starts):
         return np.tile(np.array([0.5, 1], np.float32), (len(observations), 1))
 
-    config = dataset_config("marker", 30)
-    name = record(MARKER, config, behavior=constant_policy, identifier="sim/marker/run-1-v0")
+    config = dataset_config("marker", 30, quality="run-1")
+    name = record(MARKER, config, behavior=constant_policy)
+    assert name == "sim/marker/run-1_30-v0"
     np.testing.assert_allclose(load_transitions(name).actions, [[-0.25, 0]] * 30)
-    with pytest.raises(DataError, match="id of its own"):
-        record(MARKER, config, behavior=constant_policy)
 
 
 def test_a_nan_action_leaves_nothing_behind(store):
     config = dataset_config("marker", 100)
     with pytest.raises(PolicyError, match="nan"):
-        record(MARKER, config, behavior=nan_policy(5), identifier="sim/marker/bad-v0")
+        record(MARKER, config, behavior=nan_policy(5))
     assert stored_files(store) == set()
 
 
@@ -293,8 +292,8 @@ def test_two_threads_record_once(monkeypatch, capsys):
 
 def test_an_id_outside_the_store_is_refused(store):
     with pytest.raises(DataError, match="must look like"):
-        record(MARKER, dataset_config("marker", 50), identifier="../evil-v0")
-    assert not (store.parent / "evil-v0").exists()
+        record(MARKER, dataset_config("../../evil", 50))
+    assert not (store.parent / "evil").exists()
 
 
 def test_a_progress_bar_appears_for_long_recordings_only(monkeypatch, capsys):

@@ -11,6 +11,8 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from offline_cql.config import EnvConfig
+
 
 class Marker(gym.Env[Any, Any]):
     """An environment that observes (reset seed mod 1000, step) and rewards with the step.
@@ -116,8 +118,17 @@ if "Nested-v0" not in gym.registry:
 
 
 def env_config(name: str, env_id: str) -> Any:
-    """Return the part of an EnvConfig that recording reads."""
-    return SimpleNamespace(name=name, id=env_id, reference_min=0.0, reference_max=10.0)
+    """Return the settings of an environment whose data can be simulated."""
+    none = dict.fromkeys(("minari_id", "d4rl", "reference_source"))
+    return EnvConfig(
+        name=name,
+        id=env_id,
+        qualities=["mixed"],
+        quality="mixed",
+        reference_min=0.0,
+        reference_max=10.0,
+        **none,
+    )
 
 
 def dataset_config(name: str, size: int, quality: str = "mixed") -> Any:

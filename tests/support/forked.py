@@ -142,6 +142,7 @@ def _become(order: dict[str, Any], out: int, err: int) -> None:
         os.environ.pop(name, None)
         if value is not None:
             os.environ[name] = value
+    sys.path[1:1] = order["env"].get("PYTHONPATH", "").split(os.pathsep)
     for name, value in order["limits"].items():
         resource.setrlimit(getattr(resource, name), (value, value))
 

@@ -23,6 +23,7 @@ from offline_cql.render.numbers import format_count
 from offline_cql.render.progress import ProgressBar
 from offline_cql.render.terminal import Terminal
 from offline_cql.runs.folder import create_run_dir
+from offline_cql.simulation.environments import import_package
 from offline_cql.simulation.evaluation import behavior_return, normalized_score
 from offline_cql.transitions import Transitions
 
@@ -40,6 +41,7 @@ def audit(config: DictConfig) -> None:
     if settings.infer:
         print_inferred_columns(settings)
         return
+    import_package(settings.env.package)
     transitions = load_transitions(settings.env, settings.dataset)
     statistics = compute_with_progress(transitions, settings)
     findings = apply_rules(statistics)

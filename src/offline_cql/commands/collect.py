@@ -1,20 +1,30 @@
-"""`python collect.py`: record a data set with a shipped behavior policy or with a run's policy."""
+"""`python collect.py`: record a data set with the project's behavior policies or another one."""
 
+import importlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
 from omegaconf import DictConfig
 
 from offline_cql.commands.load_data import simulator_settings
 from offline_cql.commands.load_run import load_agent
 from offline_cql.commands.tables import key_value_table
-from offline_cql.config import CollectConfig, validate_config
-from offline_cql.errors import ConfigError
+from offline_cql.config import CollectConfig, DatasetConfig, validate_config
+from offline_cql.config.hydra_internals import parse_options
+from offline_cql.errors import ConfigError, PolicyError
 from offline_cql.io import expand_home
 from offline_cql.readers import load
-from offline_cql.readers.minari.store import MinariReader, dataset_path
+from offline_cql.readers.minari.store import MinariReader, dataset_path, is_stored
 from offline_cql.render.command import command
 from offline_cql.render.numbers import format_number
 from offline_cql.render.terminal import Terminal
-from offline_cql.simulation.collect import record
+from offline_cql.simulation.behavior import RANDOM, Behavior
+from offline_cql.simulation.collect import dataset_id, record
+from offline_cql.simulation.environments import import_package
 from offline_cql.simulation.evaluation import behavior_return, greedy_policy, normalized_score
+from offline_cql.simulation.rollouts import Array
 
 RUN_PREFIX = "run:"
 
@@ -22,15 +32,17 @@ RUN_PREFIX = "run:"
 def collect(config: DictConfig) -> None:
     """Record a data set in the local Minari store, load it and print a table of its contents."""
     settings = validate_config(CollectConfig, config)
-    if settings.policy is None:
-        dataset_id = record(
-            settings.env, settings.dataset, seed=settings.seed, overwrite=settings.overwrite
-        )
+    import_package(settings.env.package)
+    dataset, behavior = choose_behavior(settings)
+    identifier = dataset_id(dataset)
+    if is_stored(identifier) and not settings.overwrite:
+        print(f"{identifier} is already recorded; overwrite=true records it again")
     else:
-        dataset_id = record_run(settings, settings.policy)
-    transitions = load(MinariReader(dataset_id))
+        overwrite, seed = settings.overwrite, settings.seed
+        record(settings.env, dataset, seed=seed, behavior=behavior, overwrite=overwrite)
+    transitions = load(MinariReader(identifier))
     mean_return = behavior_return(transitions)
-    table = key_value_table(f"{dataset_id} · {settings.env.id}")
+    table = key_value_table(f"{identifier} · {settings.env.id}")
     table.add_row("transitions", f"{len(transitions):,}")
     table.add_row("episodes", f"{len(transitions.ends):,}")
     table.add_row("mean return", format_number(mean_return))
@@ -38,25 +50,71 @@ def collect(config: DictConfig) -> None:
     table.add_row("sha256", transitions.sha256[:16])
     terminal = Terminal()
     terminal.print(table)
-    terminal.print_field("stored", str(dataset_path(dataset_id)))
-    terminal.print_field("next", command("minari", "show", dataset_id))
+    terminal.print_field("stored", str(dataset_path(identifier)))
+    terminal.print_field("next", train_command(sys.argv[1:], identifier))
 
 
-def record_run(settings: CollectConfig, policy: str) -> str:
-    """Record the deterministic policy of `run:FOLDER` as data set sim/<env>/<folder name>-v0."""
-    if not policy.startswith(RUN_PREFIX):
-        raise ConfigError(f"policy={policy} must be run:FOLDER, for example policy=run:outputs/…")
-    folder = expand_home(policy.removeprefix(RUN_PREFIX), "write an absolute path")
+def train_command(arguments: Sequence[str], identifier: str) -> str:
+    """Return the command that trains on recorded data, in the environment of the arguments."""
+    options, _ = parse_options(list(arguments))
+    folder = ["--config-dir", options.config_dir] if options.config_dir else []
+    environment = [w for w in options.overrides if w.lstrip("+").startswith(("env=", "env."))]
+    data = ("dataset=minari", ("dataset.id", identifier))
+    return command("train.py", *folder, *environment, *data)
+
+
+def choose_behavior(settings: CollectConfig) -> tuple[DatasetConfig, Behavior | None]:
+    """Return the data set to record, with its id, and the policy that acts in it.
+
+    The policy is None where the project has it: random, or the mixture of dataset.quality.
+    """
+    dataset, policy = settings.dataset, settings.policy
+    if policy is None:
+        return dataset, None
+    if policy == RANDOM:
+        return named(settings, RANDOM), None
+    if policy.startswith(RUN_PREFIX):
+        folder = expand_home(policy.removeprefix(RUN_PREFIX), "write an absolute path")
+        return named(settings, folder.resolve().name), policy_of_run(settings, folder)
+    module, separator, name = policy.partition(":")
+    if not separator:
+        raise ConfigError(
+            f"policy={policy} must be random, run:FOLDER or module:function, for example "
+            "policy=run:outputs/…"
+        )
+    return named(settings, name), policy_of_function(policy, module, name)
+
+
+def named(settings: CollectConfig, quality: str) -> DatasetConfig:
+    """Return the section `dataset` with the id sim/<environment>/<quality>-v0."""
+    identifier = f"sim/{settings.env.name}/{quality}-v0"
+    return settings.dataset.model_copy(update={"quality": quality, "id": identifier})
+
+
+def policy_of_run(settings: CollectConfig, folder: Path) -> Behavior:
+    """Return the deterministic policy of a run in the same environment."""
     run, agent = load_agent(folder)
     if simulator_settings(run.env, run.dataset).id != settings.env.id:
         raise ConfigError(
-            f"policy={policy} was trained in env={run.env.name}; choose env={run.env.name}"
+            f"policy={settings.policy} was trained in env={run.env.name}; choose env={run.env.name}"
         )
-    return record(
-        settings.env,
-        settings.dataset,
-        seed=settings.seed,
-        behavior=greedy_policy(agent),
-        identifier=f"sim/{settings.env.name}/{folder.resolve().name}-v0",
-        overwrite=settings.overwrite,
-    )
+    return greedy_policy(agent)
+
+
+def policy_of_function(policy: str, module: str, name: str) -> Behavior:
+    """Return the policy that calls a function of the user's: a flat observation to an action."""
+    try:
+        function = getattr(importlib.import_module(module), name)
+    except Exception as error:  # of code that is not ours
+        raise ConfigError(
+            f"policy={policy} cannot be imported ({type(error).__name__}: {error}): install the "
+            "module, or add the folder that contains it to PYTHONPATH"
+        ) from error
+
+    def act(observations: Array, indices: Array, starts: Array) -> Array:
+        try:
+            return np.array([function(observation) for observation in observations])
+        except Exception as error:
+            raise PolicyError(f"policy={policy} raised {error!r}") from error
+
+    return act

@@ -27,9 +27,12 @@ TORCHRUN = "torchrun"  # the argument of the process that runs torchrun
 PARENT = "OFFLINE_CQL_PARENT"  # variable with the process id of the parent, which to end with
 
 
-def launch(folder: Path, hardware: HardwareConfig, *, resume: bool) -> None:
+def launch(
+    folder: Path, hardware: HardwareConfig, *, resume: bool, package: str | None = None
+) -> None:
     """Train in `hardware.devices` processes over the folder. Raises WorkerError when one fails.
 
+    package: of the simulator, which this process has imported.
     A stop signal is forwarded to the ranks, which save, and raises PreemptedError after they ended.
     """
     cores = len(os.sched_getaffinity(0))
@@ -40,6 +43,7 @@ def launch(folder: Path, hardware: HardwareConfig, *, resume: bool) -> None:
         f"--signals-to-handle={','.join(number.name for number in STOP_SIGNALS)},SIGHUP,SIGQUIT",
         *("-m", __name__, str(folder)),
         *(["--resume"] if resume else []),
+        *(["--package", package] if package is not None else []),
     ]
     # In a session of its own: Ctrl-C reaches this process alone, and the ranks once, through it.
     environment = torchrun_environment(threads) | {PARENT: str(os.getpid())}
@@ -59,16 +63,19 @@ def launch(folder: Path, hardware: HardwareConfig, *, resume: bool) -> None:
 
 
 def train_rank() -> None:
-    """Train as one rank that torchrun started: FOLDER [--resume]."""
+    """Train as one rank that torchrun started: FOLDER [--resume] [--package NAME]."""
     import torch
 
     from offline_cql.commands.fit import fit
     from offline_cql.commands.load_data import load_transitions
     from offline_cql.commands.load_run import load_config
     from offline_cql.runs.checkpoint import newest_checkpoint
+    from offline_cql.simulation.environments import import_package
 
     folder, resume, rank = Path(sys.argv[1]), "--resume" in sys.argv, int(os.environ["RANK"])
     config = load_config(folder)
+    if "--package" in sys.argv:
+        import_package(sys.argv[sys.argv.index("--package") + 1])
     transitions = load_transitions(config.env, config.dataset)
     state = newest_checkpoint(folder) if resume else None
     # Rank 0 locks the folder, because it may outlive the process that launched it.

@@ -31,6 +31,7 @@ from offline_cql.render.progress import ProgressBar
 from offline_cql.render.terminal import Terminal
 from offline_cql.runs.checkpoint import load_state
 from offline_cql.runs.folder import OPE, CsvFile, kept_updates
+from offline_cql.simulation.environments import import_package
 from offline_cql.simulation.evaluation import evaluate as play_episodes
 from offline_cql.simulation.evaluation import score
 
@@ -44,6 +45,7 @@ def evaluate(config: DictConfig) -> float | None:
     return of the rollouts, None without rollouts.
     """
     settings = validate_config(EvaluateConfig, config)
+    import_package(settings.env.package)
     folder = Path(settings.run)
     run = open_run(folder)
     rollouts = can_roll_out(run, settings)

@@ -36,6 +36,7 @@ from offline_cql.render.terminal import Terminal
 from offline_cql.runs.checkpoint import load_state
 from offline_cql.runs.folder import read_metadata
 from offline_cql.runs.provenance import commit
+from offline_cql.simulation.environments import import_package
 from offline_cql.transitions import Spaces, Transitions
 
 ONNX, JSON = "policy.onnx", "policy.json"
@@ -52,6 +53,7 @@ def export(config: DictConfig) -> None:
     does not compute the policy; then neither file is written.
     """
     settings = validate_config(ExportConfig, config)
+    import_package(settings.env.package)
     require_packages()
     folder = Path(settings.run)
     run = open_run(folder)

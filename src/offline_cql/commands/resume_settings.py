@@ -11,6 +11,7 @@ from offline_cql.errors import ConfigError
 FREE = ("updates", "log_every", "checkpoint_every", "evaluation", "logger")
 FREE_OF_HARDWARE = ("updates_per_step", "rank_timeout")
 OF_THE_FOLDER = ("run_dir", "resume")
+PACKAGE = "env.package"  # named again, so that it may be imported; it must be the run's
 
 
 def changed_settings(config: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
@@ -23,7 +24,7 @@ def changed_settings(config: DictConfig, overrides: Sequence[str]) -> dict[str, 
     for override in overrides:
         key = override.partition("=")[0]
         section, _, name = key.partition(".")
-        if key == "resume":
+        if key in ("resume", PACKAGE):
             continue
         if section not in FREE and (section != "hardware" or name not in FREE_OF_HARDWARE):
             free = ", ".join((*FREE, *(f"hardware.{name}" for name in FREE_OF_HARDWARE)))

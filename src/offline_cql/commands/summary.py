@@ -10,7 +10,7 @@ from offline_cql.config import TrainConfig
 from offline_cql.render.command import command, path_word
 from offline_cql.render.numbers import format_number, format_spread
 from offline_cql.render.terminal import Terminal
-from offline_cql.runs.folder import read_metadata
+from offline_cql.runs.folder import package_words, read_metadata
 
 
 def print_run(folder: Path, config: TrainConfig, result: dict[str, Any]) -> None:
@@ -33,7 +33,9 @@ def print_run(folder: Path, config: TrainConfig, result: dict[str, Any]) -> None
         terminal.print_field("curves", command("wandb", "sync", path_word(offline)))
     estimates = ("ope=fqe", "evaluation.episodes=0")
     how = ("evaluation.episodes=100",) if result["episodes"] else estimates
-    terminal.print_field("next", command("evaluate.py", ("run", folder), *how))
+    terminal.print_field(
+        "next", command("evaluate.py", ("run", folder), *package_words(folder), *how)
+    )
 
 
 def print_grid(folder: Path, jobs: list[dict[str, Any]]) -> None:

@@ -33,7 +33,12 @@ from offline_cql.commands.load_run import (
     recorded_changes,
 )
 from offline_cql.commands.output import accept_any_encoding, optional_output
-from offline_cql.commands.resume_settings import changed_settings, fixed_settings, to_dict
+from offline_cql.commands.resume_settings import (
+    PACKAGE,
+    changed_settings,
+    fixed_settings,
+    to_dict,
+)
 from offline_cql.config import (
     HardwareConfig,
     NetworkConfig,
@@ -56,6 +61,7 @@ from offline_cql.runs.folder import (
     RESUMED_WITH,
     VALIDATION,
     create_run_dir,
+    package_words,
     read_metadata,
     remove_temp_files,
     saved_updates,
@@ -63,6 +69,7 @@ from offline_cql.runs.folder import (
 )
 from offline_cql.runs.provenance import new_wandb_id, provenance
 from offline_cql.runs.result import is_finished, read_result, recorded_failure
+from offline_cql.simulation.environments import import_package
 from offline_cql.transitions import Spaces, Transitions
 
 
@@ -114,7 +121,8 @@ def what_is_saved(folder: Path | None) -> str:
         return "nothing was trained"
     if not saved_updates(folder):
         return f"{folder} has no checkpoint yet: start the run again"
-    return f"the run is saved; continue with: {command('train.py', ('resume', folder))}"
+    resume = command("train.py", ("resume", folder), *package_words(folder))
+    return f"the run is saved; continue with: {resume}"
 
 
 def audit_data(
@@ -138,6 +146,7 @@ def validate(config: DictConfig, overrides: list[str]) -> tuple[TrainConfig, Tra
     check_launcher(settings.hardware)
     check_devices(settings.hardware)
     import_packages(settings.logger.names)
+    import_package(settings.env.package)
     transitions = prepare_data(settings)
     reject_unused_overrides(settings, overrides, discrete=transitions.spaces.discrete)
     check_memory(settings.network, transitions.spaces)
@@ -194,6 +203,7 @@ def resume(folder: Path, config: DictConfig, overrides: list[str]) -> None:
     check_launcher(settings.hardware)
     check_devices(settings.hardware)
     import_packages(settings.logger.names)
+    import_package(OmegaConf.select(config, PACKAGE))  # typed, not the run folder's
     transitions = prepare_data(settings)
     with locked(folder):
         state = newest_checkpoint(folder)
@@ -233,7 +243,9 @@ def run_training(
         return
     try:
         with recorded_failure(folder):
-            launch(folder, settings.hardware, resume=state is not None)
+            launch(
+                folder, settings.hardware, resume=state is not None, package=settings.env.package
+            )
     except WorkerError:
         # Someone may have sent the signal to the ranks, not to this process.
         with suppress(FileNotFoundError):

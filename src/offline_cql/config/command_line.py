@@ -81,6 +81,7 @@ def run(main: Callable[[], Any]) -> None:
     failure: BaseException
     try:
         with handle_stop_signals(), _stop_remembered():
+            sys.argv[1:] = add_to_mappings(sys.argv[1:], ENTRY_POINTS[entry_point.stem])
             check(sys.argv[1:], schema=ENTRY_POINTS[entry_point.stem], entry_point=entry_point)
             with _hydra_ends(main), _raising_hydra():
                 main()
@@ -99,6 +100,18 @@ def run(main: Callable[[], Any]) -> None:
         discard_unwritable_output()
         sys.exit(exit_code)
     raise failure
+
+
+def add_to_mappings(arguments: list[str], schema: type[Section]) -> list[str]:
+    """Return the arguments with ++ before settings in a mapping of any keys, as env.arguments.
+
+    Hydra takes a key that its config lacks only with a sign.
+    """
+    mappings = [key.removesuffix(".*") for key in setting_keys(schema) if key.endswith(".*")]
+    return [
+        f"++{word}" if word.startswith(tuple(m + end for m in mappings for end in "=.")) else word
+        for word in arguments
+    ]
 
 
 @contextmanager
@@ -257,7 +270,7 @@ def _surplus_word(word: str) -> str:
 
 
 def _check_job(schema: type[Section], config: DictConfig, overrides: list[str]) -> list[str]:
-    if schema is TrainConfig and config.resume is not None:
+    if schema is TrainConfig and OmegaConf.select(config, "resume") is not None:
         return []  # its settings are those of the run, which is not read here
     settings = validate_config(schema, config)
     if not isinstance(settings, TrainConfig):

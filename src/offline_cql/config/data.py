@@ -1,8 +1,10 @@
 """The environment and the data set, with the columns of a user's table."""
 
+import re
 from typing import Annotated, Any, ClassVar
 
-from pydantic import Field
+from omegaconf import OmegaConf
+from pydantic import Field, model_validator
 
 from offline_cql.config.section import (
     Amount,
@@ -15,8 +17,23 @@ from offline_cql.config.section import (
     Share,
     Text,
 )
+from offline_cql.errors import ConfigError
 
 Fraction = Annotated[Number, Field(ge=0, lt=1)]
+SEPARATOR = ":"  # in package:Id, as Gymnasium writes it
+
+
+def slug(env_id: str | None) -> str:
+    """Return an environment's id as a name for paths: icu_sepsis:Sepsis/ICU-v2 is sepsis-icu-v2.
+
+    Of a missing id, which validation refuses, the empty name.
+    """
+    name = str(env_id or "").rpartition(SEPARATOR)[2]
+    return re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-.")
+
+
+# For the `name` of an environment that is given by its id: ${slug:${env.id}}.
+OmegaConf.register_new_resolver("slug", slug, replace=True)
 
 
 class SimulatorConfig(Section):
@@ -30,9 +47,9 @@ class SimulatorConfig(Section):
     observation_constants: list[Number] | None = None  # appended to the observation
 
     def check(self) -> None:
-        """Raise ConfigError for an id that would import code, or constants without columns."""
-        complaint = "must be a plain id: package:Id would import code"
-        self.require(":" not in (self.id or ""), "id", complaint)
+        """Raise ConfigError for an id with a package in it, or constants without columns."""
+        plain = SEPARATOR not in (self.id or "")
+        self.require(plain, "id", "must be a plain id; set env.package=PACKAGE")
         complaint = f"has no effect without {self.key('observation_columns')}; leave it null"
         complete = self.observation_constants is None or self.observation_columns is not None
         self.require(complete, "observation_constants", complaint)
@@ -50,6 +67,7 @@ class EnvConfig(SimulatorConfig):
 
     prefix: ClassVar[str] = "env"
     name: Text  # in paths and in the ids of simulated data
+    package: Text | None = None  # imported to register the id, if the user names it
     qualities: list[Text]  # of the simulated data sets
     quality: Text | None  # the default one
     minari_id: Text | None  # data set of dataset=minari
@@ -58,9 +76,23 @@ class EnvConfig(SimulatorConfig):
     reference_max: Number | None  # return with normalized score 100
     reference_source: Text | None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _split_id(cls, values: Any) -> Any:
+        """Read package:Id as Gymnasium does: as a package and an id in it."""
+        env_id = values.get("id") if isinstance(values, dict) else None
+        if not isinstance(env_id, str) or SEPARATOR not in env_id:
+            return values
+        package, _, name = env_id.partition(SEPARATOR)
+        if values.get("package") not in (None, package):
+            raise ConfigError(f"env.id={env_id} must be in env.package={values['package']}")
+        return values | {"package": package, "id": name}
+
     def check(self) -> None:
-        """Raise ConfigError for an unknown default quality or incomplete references."""
+        """Raise ConfigError without a name, for an unknown quality or incomplete references."""
         super().check()
+        if not self.name:
+            raise ConfigError("env.id is missing; set env.id=ID, and env.package=PACKAGE if needed")
         valid = not self.qualities or self.quality in self.qualities
         self.require(valid, "quality", f"must be one of {', '.join(self.qualities)}")
         low, high = self.reference_min, self.reference_max

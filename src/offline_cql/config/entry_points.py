@@ -1,5 +1,7 @@
 """The settings of each entry point, as one section of sections."""
 
+from typing import ClassVar
+
 from pydantic import Field
 
 from offline_cql.config.algorithms import AlgorithmSections
@@ -85,7 +87,7 @@ class CollectConfig(Section):
     """Settings of collect.py."""
 
     seed: Seed
-    policy: Text | None  # run:FOLDER; null is the shipped behavior policy
+    policy: Text | None  # random, run:FOLDER, module:function; null: that of dataset.quality
     overwrite: Flag  # replace a data set of this id
     env: EnvConfig
     dataset: DatasetConfig
@@ -94,7 +96,10 @@ class CollectConfig(Section):
         """Raise ConfigError for data that cannot be simulated."""
         complaint = "must be simulated: other data cannot be collected"
         self.dataset.require(self.dataset.source == "simulated", "source", complaint)
-        check_dataset(self.env, self.dataset)
+        if self.policy is None:
+            check_dataset(self.env, self.dataset)
+        none = f"must be the id of a simulator with env={self.env.name}, to act in"
+        self.env.require(self.env.id is not None, "id", none)
 
 
 class AuditConfig(Section):
@@ -114,10 +119,18 @@ class AuditConfig(Section):
         self.require(tables, "infer", "needs your own file: dataset=table dataset.path=FILE")
 
 
+class PackageConfig(Section):
+    """The package of a run's simulator, which is imported because the user names it."""
+
+    prefix: ClassVar[str] = "env"
+    package: Text | None
+
+
 class EvaluateConfig(Section):
     """Settings of evaluate.py."""
 
     run: Location  # a run folder
+    env: PackageConfig
     checkpoint: Text  # last, the number of updates of a kept policy, or all of them
     evaluation: RolloutConfig
     ope: OpeConfig
@@ -148,6 +161,7 @@ class ExportConfig(Section):
     """Settings of export.py."""
 
     run: Location  # a run folder
+    env: PackageConfig
     checkpoint: Text  # last, or the number of updates of a kept policy
     sampled: Flag  # the policy's distribution, from random numbers that come in
 

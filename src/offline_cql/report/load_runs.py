@@ -32,6 +32,7 @@ from offline_cql.runs.folder import (
     RESULT,
     VALIDATION,
     kept_updates,
+    package_words,
 )
 
 AUDIT = "audit.json"
@@ -128,7 +129,7 @@ def _result(folder: Path) -> dict[str, Any]:
     result = _json(path)
     status = result.get("status")
     if status == "preempted":
-        resume = command("train.py", ("resume", folder))
+        resume = command("train.py", ("resume", folder), *package_words(folder))
         raise UnreadableRunError(
             f"the run was preempted after {result.get('updates')} updates; continue it: {resume}"
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import PurePath
+from pathlib import Path, PurePath
 
 from offline_cql.ope.estimate import FRACTION, Estimate
 from offline_cql.render.command import command
@@ -12,6 +12,7 @@ from offline_cql.render.numbers import (
     format_values,
 )
 from offline_cql.report.model_selection import Candidate, GridPoint, Selection, TdErrorMinimum
+from offline_cql.runs.folder import package_words
 
 
 def sentences(selection: Selection) -> list[str]:
@@ -123,7 +124,8 @@ def commands(selection: Selection) -> list[str]:
         return []
     multirun = ["-m"] if len(runs) > 1 else []
     settings = ("ope=fqe", "evaluation.episodes=0", "checkpoint=all")
-    return [command("evaluate.py", *multirun, ("run", tuple(runs)), *settings)]
+    package = package_words(Path(runs[0]))
+    return [command("evaluate.py", *multirun, ("run", tuple(runs)), *package, *settings)]
 
 
 def checkpoint_file(selection: Selection) -> str | None:
@@ -138,4 +140,5 @@ def export_command(selection: Selection) -> str | None:
     if chosen is None or not selection.ship:
         return None
     name = PurePath(chosen.file).stem
-    return command("export.py", ("run", chosen.run), f"checkpoint={name}")
+    package = package_words(Path(chosen.run))
+    return command("export.py", ("run", chosen.run), *package, f"checkpoint={name}")

@@ -24,7 +24,14 @@ from offline_cql.errors import (
 from offline_cql.io import differing_key, read_bytes, write_atomically
 from offline_cql.render.command import command
 from offline_cql.render.message import print_message
-from offline_cql.runs.folder import RESUME, kept_updates, policy_path, saved_updates, state_path
+from offline_cql.runs.folder import (
+    RESUME,
+    kept_updates,
+    package_words,
+    policy_path,
+    saved_updates,
+    state_path,
+)
 
 FORMAT = 1
 LAST = "last"
@@ -183,7 +190,7 @@ def check_complete(folder: Path, *, done: int, updates: int) -> None:
     except CheckpointError:
         complete = False
     if not complete:
-        resume = command("train.py", ("resume", folder))
+        resume = command("train.py", ("resume", folder), *package_words(folder))
         raise IncompleteRunError(
             f"{folder}: the training ended after {done} of {updates} updates, the last intact "
             f"checkpoint has at most {saved}; continue with: {resume}"

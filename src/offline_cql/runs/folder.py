@@ -6,8 +6,11 @@ from pathlib import Path
 from types import NoneType
 from typing import Any
 
+from omegaconf import OmegaConf
+
 from offline_cql.errors import ConfigError, DataError
-from offline_cql.io import located, read_bytes, read_json, refuse_link, remedied
+from offline_cql.io import located, read_bytes, read_config, read_json, refuse_link, remedied
+from offline_cql.render.command import Setting
 
 CONFIG, METADATA, RESULT = "config.yaml", "metadata.json", "result.json"
 METRICS, EVALUATION, VALIDATION = "metrics.csv", "evaluation.csv", "validation.csv"
@@ -43,6 +46,16 @@ def create_run_dir(wanted: Path, *, setting: str = "run_dir") -> Path:
                 continue
             return folder
     raise ConfigError(f"choose another {setting}: {wanted} and the 9,998 names after it exist")
+
+
+def package_words(folder: Path) -> list[Setting]:
+    """Return env.package=NAME for commands on a run whose simulator is of a package, else [].
+
+    It is only imported where the command names it.
+    """
+    path = folder / CONFIG
+    package = OmegaConf.select(read_config(path), "env.package") if path.exists() else None
+    return [("env.package", str(package))] if package is not None else []
 
 
 def read_metadata(folder: Path) -> dict[str, Any]:

@@ -23,6 +23,7 @@ Array = npt.NDArray[Any]
 Behavior = BatchPolicy  # observations [K, D], indices [K], starts [K] -> environment actions
 
 SHIPPED = Path(__file__).parent / "behaviors"
+RANDOM = "random"  # the quality that every environment has
 # The range that the shipped networks were trained with.
 LOG_STD_RANGE = (-5.0, 2.0)
 
@@ -43,6 +44,8 @@ def mixture(env_name: str, quality: str) -> tuple[Component, ...]:
     """Return the policies of a quality of an environment's data. Raises DataError without any."""
     if (env_name, quality) in SCRIPTED:
         return SCRIPTED[env_name, quality]
+    if quality == RANDOM:
+        return (_trained_component(env_name, RANDOM, 1.0),)
     if quality not in TRAINED or not list(SHIPPED.glob(f"{env_name}-*.npz")):
         env_names = sorted({name for name, _ in SCRIPTED} | set(shipped_levels()))
         raise DataError(
@@ -164,7 +167,7 @@ def load_behavior(env_name: str, level: str, spaces: Spaces, rng: np.random.Gene
 
 
 def _trained_component(env_name: str, level: str, share: float) -> Component:
-    if level == "random":
+    if level == RANDOM:
         return Component(level, share, RandomActions)
     return Component(
         level, share, lambda spaces, _, rng: load_behavior(env_name, level, spaces, rng)
@@ -185,9 +188,8 @@ SCRIPTED: dict[tuple[str, str], tuple[Component, ...]] = {
     ),
 }
 TRAINED: dict[str, tuple[str, ...]] = {  # equal shares
-    "random": ("random",),
     "medium": ("medium",),
     "expert": ("expert",),
     "medium-expert": ("medium", "expert"),
-    "medium-replay": ("random", "replay-1", "replay-2", "replay-3", "replay-4", "medium"),
+    "medium-replay": (RANDOM, "replay-1", "replay-2", "replay-3", "replay-4", "medium"),
 }

@@ -6,6 +6,7 @@ the same store and renamed, under a lock that makes a second process wait and th
 
 from __future__ import annotations
 
+import copy
 import io
 import os
 import shutil
@@ -16,10 +17,12 @@ from typing import Any
 import gymnasium as gym
 import minari
 import numpy as np
+from gymnasium.envs.registration import EnvSpec
 from minari.data_collector import EpisodeBuffer
 from minari.dataset.minari_storage import MinariStorage
 
 from offline_cql.config import DatasetConfig, EnvConfig
+from offline_cql.config.keys import without_secrets
 from offline_cql.errors import DataError
 from offline_cql.io import exclusive, flush, located, remedied, write_atomically
 from offline_cql.random_streams import RandomStream
@@ -35,7 +38,7 @@ from offline_cql.readers.minari.store import (
 from offline_cql.render.numbers import format_size, format_spread
 from offline_cql.render.progress import ProgressBar
 from offline_cql.simulation.behavior import Behavior, Component, mixture
-from offline_cql.simulation.environments import Environment, make_environments, spaces_of
+from offline_cql.simulation.environments import Environment, make_simulators, spaces_of
 from offline_cql.simulation.rollouts import Episode, roll_out
 
 ENVIRONMENTS = 10  # stepped side by side; each makes a tenth of the steps
@@ -67,18 +70,15 @@ def record(
     *,
     seed: int = 0,
     behavior: Behavior | None = None,
-    identifier: str | None = None,
     overwrite: bool = False,
 ) -> str:
     """Record exactly dataset.size steps into the local store; return the id.
 
-    behavior: a custom policy, which needs an identifier (None: the mixture of dataset.quality).
+    behavior: the policy that acts; None: the mixture of dataset.quality.
     Raises DataError if the id exists and overwrite is False, PolicyError and SimulatorError from
     the rollouts; the store is then unchanged.
     """
-    if behavior is not None and identifier is None:
-        raise DataError("give an identifier: a custom policy needs a data set id of its own")
-    name = identifier or dataset_id(dataset)
+    name = dataset_id(dataset)
     with _exclusive(name):
         if is_stored(name) and not overwrite:
             raise DataError(f"data set {name} is already recorded; overwrite=true records it again")
@@ -97,11 +97,12 @@ def _record(
         if behavior is None
         else (Component("policy", 1.0, lambda *_: behavior),)
     )
-    environments = make_environments(env.id, min(ENVIRONMENTS, dataset.size))
+    environments = make_simulators(env, min(ENVIRONMENTS, dataset.size))
     try:
         _check_disk_space(environments[0], dataset.size, name)
         episodes, parts = _roll_out_mixture(environments, components, dataset.size, seed, name)
-        _store(name, environments[0], episodes, _metadata(env, name, seed, parts))
+        metadata = _metadata(env, name, seed, parts)
+        _store(name, environments[0], environment_spec(env), episodes, metadata)
     finally:
         for environment in environments:
             environment.close()
@@ -175,7 +176,7 @@ def _metadata(
         "algorithm_name": f"behavior policies: {', '.join(part['name'] for part in parts)}",
         "author": {"offline_cql"},
         "minari_version": minari.__version__,
-        "eval_env_spec": gym.spec(str(env.id)).to_json(),
+        "eval_env_spec": environment_spec(env).to_json(),
         "description": (
             f"{size:,} steps of {env.id}, recorded with seed {seed}. "
             f"Behavior (mean ± standard deviation over whole episodes): {behavior}."
@@ -188,8 +189,19 @@ def _metadata(
     return metadata
 
 
+def environment_spec(env: EnvConfig) -> EnvSpec:
+    """Return Gymnasium's description of the environment, with its arguments but secret ones."""
+    spec = copy.deepcopy(gym.spec(str(env.id)))
+    spec.kwargs |= without_secrets(env.arguments)
+    return spec
+
+
 def _store(
-    name: str, environment: Environment, episodes: Sequence[Episode], metadata: dict[str, Any]
+    name: str,
+    environment: Environment,
+    spec: EnvSpec,
+    episodes: Sequence[Episode],
+    metadata: dict[str, Any],
 ) -> None:
     """Write to a hidden folder, flush to the disk, rename.
 
@@ -204,7 +216,7 @@ def _store(
                 staging / "new" / "data",
                 observation_space=environment.observation_space,
                 action_space=environment.action_space,
-                env_spec=gym.spec(environment.spec.id) if environment.spec else None,
+                env_spec=spec,
             )
             storage._file_path, file = (content := io.BytesIO()), storage._file_path
             storage.update_metadata(metadata)

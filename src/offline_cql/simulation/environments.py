@@ -10,12 +10,14 @@ import gymnasium as gym
 from gymnasium.envs.registration import load_env_creator
 
 from offline_cql.config import EnvConfig
-from offline_cql.errors import SimulatorError, explain
+from offline_cql.errors import ConfigError, SimulatorError, explain
 from offline_cql.spaces import FlatObservation, PartObservation, flat_spaces
 from offline_cql.stop_signals import deferred
 from offline_cql.transitions import Spaces
 
 Environment: TypeAlias = "gym.Env[Any, Any]"
+
+_imported: set[str] = set()  # packages that the user named
 
 # Extra of this package, and the package of environments that it installs; the lighter one first.
 EXTRAS = {"minigrid": "minigrid", "robotics": "gymnasium_robotics"}
@@ -33,8 +35,8 @@ def make_environments(
 
     observation_keys: the keys used of a Dict observation, None for all; shift: added to the first
     elements of the flat observation (data in other coordinates); arguments: of gym.make.
-    Raises SimulatorError if there is no such environment, DataError for an observation that
-    cannot be flattened.
+    Raises ConfigError if there is no such environment, SimulatorError if it cannot be made, and
+    DataError for an observation that cannot be flattened.
     """
     _register(env_id)
     try:
@@ -49,10 +51,34 @@ def make_environments(
         if explain(error) is not None and not isinstance(error, OSError):
             raise
         reason = str(error).strip().rstrip(".") or type(error).__name__
-        raise SimulatorError(
+        unknown = isinstance(error, gym.error.UnregisteredEnv | gym.error.DeprecatedEnv)
+        raise (ConfigError if unknown else SimulatorError)(
             f"environment {env_id!r} cannot be made: {reason}; check env.id and env.arguments"
         ) from error
     return [_flat(environment, observation_keys, shift) for environment in environments]
+
+
+def import_package(name: str | None) -> None:
+    """Import a package that registers environments, because the user named it; None: do nothing.
+
+    Nothing else may call this: a run folder or a data set can name any package. Raises ConfigError.
+    """
+    if name is None or name in _imported:
+        return
+    try:
+        with deferred():
+            gym.register_envs(importlib.import_module(name))
+    except Exception as error:  # of code that is not ours
+        raise ConfigError(
+            f"env.package={name} cannot be imported ({type(error).__name__}: {error}): install it, "
+            "or add the folder that contains it to PYTHONPATH"
+        ) from error
+    _imported.add(name)
+
+
+def imported_packages() -> frozenset[str]:
+    """Return the packages that the user named, for another process of the same command."""
+    return frozenset(_imported)
 
 
 def _register(env_id: str) -> None:
@@ -73,7 +99,7 @@ def _register(env_id: str) -> None:
         except gym.error.Error as error:
             reason = str(error).rstrip(".")
             remedy = " or ".join(missing)
-            raise SimulatorError(f"{reason}; packages that may have it: {remedy}") from error
+            raise ConfigError(f"{reason}; packages that may have it: {remedy}") from error
 
 
 def _flat(
@@ -86,8 +112,16 @@ def _flat(
 
 
 def make_simulators(env: EnvConfig, count: int) -> list[Environment]:
-    """Make `count` of the simulators described by `env`. Raises as `make_environments` does."""
+    """Make `count` of the simulators described by `env`. Raises as `make_environments` does.
+
+    Raises ConfigError for one of a package that the user did not name.
+    """
     assert env.id is not None  # validation allows no rollouts without a simulator
+    if env.package is not None and env.package not in _imported:
+        raise ConfigError(
+            f"the simulator {env.id} needs the package {env.package}, which is only imported if "
+            f"you name it: add env.package={env.package}"
+        )
     keys, shift = env.observation_keys, env.observation_shift
     environments = make_environments(
         env.id, count, observation_keys=keys, shift=shift, arguments=env.arguments

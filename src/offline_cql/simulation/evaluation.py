@@ -3,7 +3,7 @@
 The seeds are its own, so that evaluating more often changes no weight.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 
@@ -12,7 +12,11 @@ import torch
 
 from offline_cql.agents import Agent
 from offline_cql.config import EnvConfig, RolloutConfig
-from offline_cql.simulation.environments import make_simulators
+from offline_cql.simulation.environments import (
+    import_package,
+    imported_packages,
+    make_simulators,
+)
 from offline_cql.simulation.isolation import run_isolated
 from offline_cql.simulation.rollouts import Array, BatchPolicy, roll_out
 from offline_cql.transitions import Transitions
@@ -84,15 +88,21 @@ def evaluate(
         running = len(indices)
         return policy(observations, indices, starts)
 
-    results = run_isolated(partial(play_episodes, env, evaluation), act, time_limit=time_limit)
+    play = partial(play_episodes, env, evaluation, imported_packages())
+    results = run_isolated(play, act, time_limit=time_limit)
     report(running)
     return results
 
 
 def play_episodes(
-    env: EnvConfig, evaluation: RolloutConfig, policy: BatchPolicy
+    env: EnvConfig, evaluation: RolloutConfig, packages: Iterable[str], policy: BatchPolicy
 ) -> list[EpisodeResult]:
-    """Return the results of the episodes, in order of environment, then of time."""
+    """Return the results of the episodes, in order of environment, then of time.
+
+    packages: those that the user named, for a process that is not a fork.
+    """
+    for package in packages:
+        import_package(package)
     environments = make_simulators(env, evaluation.environments)
     try:
         episodes = roll_out(

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
-from offline_cql.errors import DataError, PolicyError, SimulatorError
+from offline_cql.errors import ConfigError, DataError, PolicyError, SimulatorError
 from offline_cql.stop_signals import STOP_SIGNALS, deferred, end_with
 
 T = TypeVar("T")
@@ -90,6 +90,6 @@ def _work(
 
     try:
         message = (RESULT, work(call))
-    except (SimulatorError, PolicyError, DataError) as error:
+    except (SimulatorError, PolicyError, DataError, ConfigError) as error:
         message = (ERROR, error)
     own.send(message)
