@@ -92,8 +92,8 @@ def check(ended: Ended, code: int, *words: str) -> None:
 # --- Settings -----------------------------------------------------------------------------------
 
 SETTINGS: dict[str, tuple[tuple[str, ...], int, tuple[str, ...]]] = {
-    "environment": (("env.id=Nope-v0",), 1, ("'Nope-v0'", "check env.id and env.arguments")),
-    "version": (("env.id=Pendulum-v9",), 1, ("Pendulum-v9", "`v1`")),
+    "environment": (("env.id=Nope-v0",), 2, ("'Nope-v0'", "check env.id and env.arguments")),
+    "version": (("env.id=Pendulum-v9",), 2, ("Pendulum-v9", "`v1`")),
     "argument": (("+env.arguments.nope=1",), 1, ("'nope'", "check env.id and env.arguments")),
     "steps": (("+env.arguments.max_episode_steps=abc",), 1, ("max_episode_steps",)),
     "integer": ((f"dataset.n_step={10**30}",), 2, ("dataset.n_step=1", "below 2^63")),
