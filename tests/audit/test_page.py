@@ -134,7 +134,7 @@ def test_summary_is_at_most_six_lines_and_leaves_out_notes():
     assert print_to_text(print_summary, statistics, findings, width=200).splitlines() == [
         "data     test/cart-v0 · 1,770 transitions in 60 episodes · "
         "2 columns → 1 continuous dimension",
-        "         return 12.97 ± 4.89 (score 50) · length 29.5 · 50% terminated",
+        "         behavior return 0 (score 50) · length 29.5 · 50% terminated",
         "error    problem 0",
         "warning  problem 1",
         "warning  problem 2",

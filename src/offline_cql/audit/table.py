@@ -11,7 +11,7 @@ from offline_cql.audit.describe import describe, describe_spaces
 from offline_cql.audit.finding import Finding
 from offline_cql.audit.statistics import DatasetStatistics
 from offline_cql.render.message import printable
-from offline_cql.render.numbers import format_count, format_number, format_share, format_spread
+from offline_cql.render.numbers import format_count, format_number, format_share
 from offline_cql.render.terminal import Terminal
 
 COLORS = {"error": "bold red", "warning": "yellow", "note": "cyan"}
@@ -45,14 +45,14 @@ def print_summary(
     """Print two lines of statistics, then the first errors and warnings: at most six lines."""
     identity, episodes = statistics.identity, statistics.episodes
     size = f"{identity.transitions:,} transitions in {format_count(identity.episodes, 'episode')}"
-    returns, score = episodes.undiscounted, statistics.scores.normalized_score
-    spread = f"return {format_spread(returns.mean, returns.std)}"
+    score = statistics.scores.normalized_score
+    mean = f"behavior return {format_number(statistics.scores.behavior_return)}"
     normalized = f" (score {format_number(score)})" if score is not None else ""
     length = f"length {format_number(episodes.length.mean)}"
     ends = f"{format_share(episodes.terminated / episodes.count)} terminated"
     texts = [
         Text(printable(f"data     {identity.dataset_id} · {size} · {describe_spaces(statistics)}")),
-        Text(f"         {spread}{normalized} · {length} · {ends}"),
+        Text(f"         {mean}{normalized} · {length} · {ends}"),
     ]
     problems = [finding for finding in findings if finding.level != "note"]
     texts += [format_finding(finding) for finding in problems[:MAX_FINDINGS]]

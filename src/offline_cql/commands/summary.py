@@ -21,7 +21,7 @@ def print_run(folder: Path, config: TrainConfig, result: dict[str, Any]) -> None
     table.add_row("behavior return (data)", format_number(result["behavior_return"]))
     if result["episodes"]:
         spread = format_spread(result["return_mean"], result["return_std"])
-        table.add_row(f"policy return ({result['episodes']} episodes, last)", spread)
+        table.add_row(f"policy return (mean ± std of {result['episodes']} episodes)", spread)
         table.add_row("normalized score", format_number(result["normalized_score"]))
     table.add_row("updates", f"{result['updates']:,}")
     table.add_row("updates/s", format_number(result["updates_per_second"]))
