@@ -30,8 +30,9 @@ DATASET = {"dataset": {"id": "sim/a-v0", "sha256": "0"}}
 
 
 def info(folder: Path, **changes: Any) -> RunInfo:
-    values = {"folder": folder, "config": {}, "run_id": "00000001", "project": "tests"}
-    return RunInfo(**(values | {"entity": None, "group": None, "tags": ["a", "b"]} | changes))
+    values = dict.fromkeys(("grid", "entity", "group", "name", "job_type", "notes"))
+    values |= {"folder": folder, "config": {}, "run_id": "00000001", "project": "tests"}
+    return RunInfo(**(values | {"tags": ["a", "b"]} | changes))
 
 
 @pytest.fixture(autouse=True)
@@ -125,15 +126,45 @@ def test_wandb_gets_the_rows_of_metrics_csv_in_a_run(tmp_path: Path, monkeypatch
     assert metrics == set(rows[0])  # and nothing that Lightning added
 
 
-def test_a_configured_group_wins_over_the_name_of_the_grid(tmp_path: Path, monkeypatch: Any):
-    groups: list[str | None] = []
+def test_wandb_has_what_is_configured_then_what_its_variables_say(tmp_path: Path, monkeypatch: Any):
+    """Without either: the project offline-cql, the grid as group, the folder's name."""
+    import wandb
+
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    variables = ("PROJECT", "ENTITY", "RUN_GROUP", "NAME", "NOTES", "JOB_TYPE", "TAGS")
+    typed = dict(project="P", entity="E", group="G", name="N", notes="n", job_type="J")
+    keys = ("project", "entity", "run_group", "display_name", "notes", "job_type")
+
+    def logged(folder: Path, **values: Any) -> tuple[Any, ...]:
+        folder.mkdir()
+        wandb.teardown()  # it reads variables once per process
+        log_gaps("wandb", info(folder, grid="grid", tags=["a"], **values), 1.0)
+        (run,) = records(folder, "run")
+        return *(run.get(key) for key in keys), sorted(run["tags"])
+
+    first = logged(tmp_path / "first", project=None)
+    assert first == ("offline-cql", None, "grid", "first", None, None, ["a"])
+    for name in variables:
+        monkeypatch.setenv(f"WANDB_{name}", name.lower())
+    own = ("project", "entity", "run_group", "name", "notes", "job_type", ["a", "tags"])
+    assert logged(tmp_path / "second", project=None) == own
+    assert logged(tmp_path / "third", **typed) == ("P", "E", "G", "N", "n", "J", ["a", "tags"])
+
+
+def test_loggers_get_the_names_of_the_settings_and_the_hash_of_the_data(
+    tmp_path: Path, monkeypatch: Any
+):
+    infos: list[RunInfo] = []
     monkeypatch.setattr(
-        "offline_cql.commands.fit.make_loggers", lambda _names, info: groups.append(info.group)
+        "offline_cql.commands.fit.make_loggers", lambda _names, info: infos.append(info)
     )
     write_json(tmp_path / "metadata.json", DATASET | {"wandb_id": "00000001", "grid": "grid"})
-    for overrides in (["logger.group=mine"], []):
-        start_loggers(settings("hardware=cpu", "logger=wandb", *overrides), tmp_path)
-    assert groups == ["mine", "grid"]
+    typed = ("logger.group=mine", "logger.name=night", "logger.job_type=train", "logger.notes=hot")
+    start_loggers(settings("hardware=cpu", "logger=wandb", *typed), tmp_path)
+    (run,) = infos
+    assert (run.group, run.grid, run.name, run.job_type) == ("mine", "grid", "night", "train")
+    assert (run.notes, run.project) == ("hot", None)
+    assert run.config["data"] == DATASET["dataset"]
 
 
 def test_a_server_that_cannot_be_reached_means_offline(
@@ -278,7 +309,7 @@ def test_a_logger_reads_the_settings_that_config_names_for_it(
             return getattr(info(tmp_path), setting)
 
     loggers.SERVICES[name].start(RecordingInfo())  # type: ignore[arg-type]
-    assert read - {"folder", "config", "run_id"} == set(LOGGERS[name])
+    assert read - {"folder", "config", "run_id", "grid"} == set(LOGGERS[name])
 
 
 def test_two_loggers_receive_the_same_metrics(tmp_path: Path, monkeypatch: Any):

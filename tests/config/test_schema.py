@@ -384,7 +384,7 @@ BC_KEYS = keys(bc="learning_rate learning_rate_final decay_until")
             False,
             keys(
                 evaluation="environments seed time_limit",
-                logger="project entity group tags",
+                logger="project entity group name job_type notes tags",
                 cql="target",
             ),
             # Policies are saved and validated at these updates too.
@@ -405,12 +405,12 @@ def test_unused_settings_are_listed(
     ("names", "unused"),
     [
         ("wandb", set()),
-        ("tensorboard", {"project", "entity", "group", "tags"}),
-        ("mlflow", {"entity"}),
-        ("comet", set()),
-        ("tensorboard,mlflow", {"entity"}),
-        ("mlflow,comet", set()),
-        ("", {"project", "entity", "group", "tags"}),
+        ("tensorboard", {"project", "entity", "group", "name", "job_type", "notes", "tags"}),
+        ("mlflow", {"entity", "job_type", "notes"}),
+        ("comet", {"job_type", "notes"}),
+        ("tensorboard,mlflow", {"entity", "job_type", "notes"}),
+        ("mlflow,comet", {"job_type", "notes"}),
+        ("", {"project", "entity", "group", "name", "job_type", "notes", "tags"}),
     ],
 )
 def test_logger_settings_that_no_chosen_logger_reads_are_unused(names: str, unused: set[str]):

@@ -149,9 +149,8 @@ def test_data_are_sent_without_a_switch(
 
 
 def info(folder: Path, run_id: str = "00000001") -> RunInfo:
-    return RunInfo(
-        folder=folder, config={}, run_id=run_id, project="p", entity=None, group=None, tags=[]
-    )
+    none = dict.fromkeys(("grid", "entity", "group", "name", "job_type", "notes"))
+    return RunInfo(folder=folder, config={}, run_id=run_id, project="p", tags=[], **none)
 
 
 @pytest.mark.parametrize(

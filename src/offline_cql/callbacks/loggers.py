@@ -32,6 +32,7 @@ from offline_cql.runs.folder import METADATA, read_metadata
 WANDB_INIT_TIMEOUT = 20.0  # seconds until W&B logs offline instead
 WANDB_FINISH_TIMEOUT = 30.0  # seconds that W&B may upload at the end of a run
 WANDB_ONLINE = ("online", "run", "shared")  # modes that need a key
+PROJECT = "offline-cql"  # where neither the settings nor the service name one
 CLOSE_TIMEOUT = 90.0  # seconds that a run waits for one logger at its end
 STOP_TIMEOUT = 5.0  # seconds that a run waits for all loggers after a stop signal
 
@@ -40,15 +41,21 @@ STOP_TIMEOUT = 5.0  # seconds that a run waits for all loggers after a stop sign
 class RunInfo:
     """The facts about a run that its loggers show.
 
-    config: the settings as plain values; run_id: the run's id at W&B, kept when it is resumed.
+    config: the settings and the data as plain values; run_id: the run's id at W&B, kept when it is
+    resumed; grid: the group of a job of a grid, where none is set. None: what the service has set,
+    as WANDB_PROJECT does, then a default.
     """
 
     folder: Path
     config: Mapping[str, Any]
     run_id: str | None
+    grid: str | None
     project: str | None
     entity: str | None
     group: str | None
+    name: str | None
+    job_type: str | None
+    notes: str | None
     tags: Sequence[str]
 
 
@@ -85,7 +92,7 @@ class GuardedLogger(Logger):
 
     @property
     def name(self) -> str | None:
-        return self.info.project
+        return self.info.project or PROJECT
 
     @property
     def version(self) -> str:
@@ -172,17 +179,19 @@ def start_wandb(info: RunInfo) -> WandbLogger:
     import wandb
 
     place_wandb()
-    in_sweep = wandb.setup().settings.sweep_id is not None
+    user = wandb.setup().settings  # of variables and files of W&B: WANDB_PROJECT and the like
 
     def start(mode: Any) -> Any:
         return wandb.init(
-            project=info.project,
-            entity=info.entity,
-            group=info.group,
-            tags=info.tags,
-            name=info.folder.name,
+            project=info.project or user.project or PROJECT,
+            entity=info.entity or user.entity,
+            group=info.group or user.run_group or info.grid,
+            job_type=info.job_type or user.run_job_type,
+            notes=info.notes or user.run_notes,
+            tags=[*dict.fromkeys([*(user.run_tags or ()), *info.tags])],
+            name=info.name or user.run_name or info.folder.name,
             dir=info.folder,
-            id=None if in_sweep else info.run_id,
+            id=None if user.sweep_id is not None else info.run_id,
             resume="allow" if mode in WANDB_ONLINE else None,
             config=dict(info.config),
             mode=mode,
@@ -310,12 +319,12 @@ def end_tensorboard(logger: TensorBoardLogger, result: Mapping[str, Any], succee
 
 def start_mlflow(info: RunInfo) -> MLFlowLogger:
     """Start a run at $MLFLOW_TRACKING_URI, or in the run folder when that is not set."""
-    local = f"sqlite:///{info.folder.resolve()}/mlflow.db"
+    local, group = f"sqlite:///{info.folder.resolve()}/mlflow.db", info.group or info.grid
     logger = MLFlowLogger(
-        experiment_name=info.project or "offline-cql",
-        run_name=info.folder.name,
+        experiment_name=info.project or os.environ.get("MLFLOW_EXPERIMENT_NAME", PROJECT),
+        run_name=info.name or info.folder.name,
         tracking_uri=os.environ.get("MLFLOW_TRACKING_URI", local),
-        tags={tag: "" for tag in info.tags} | ({"group": info.group} if info.group else {}),
+        tags={tag: "" for tag in info.tags} | ({"group": group} if group else {}),
     )
     logger.log_hyperparams(dict(info.config))
     return logger
@@ -333,11 +342,12 @@ def start_comet(info: RunInfo) -> CometLogger:
 
     if comet_ml.get_config("comet.api_key") is None:
         raise RuntimeError("no API key is configured: set COMET_API_KEY")
+    group = info.group or info.grid
     logger = CometLogger(
-        project=info.project,
+        project=info.project or comet_ml.get_config("comet.project_name") or PROJECT,
         workspace=info.entity,
-        name=info.folder.name,
-        tags=[*info.tags, *([info.group] if info.group else [])],
+        name=info.name or info.folder.name,
+        tags=[*info.tags, *([group] if group else [])],
     )
     logger.log_hyperparams(dict(info.config))
     return logger

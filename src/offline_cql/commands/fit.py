@@ -303,11 +303,15 @@ def start_loggers(config: TrainConfig, folder: Path) -> list[GuardedLogger]:
     metadata, logger = read_metadata(folder), config.logger
     info = RunInfo(
         folder=folder,
-        config=without_secrets(config.model_dump()),
+        config=without_secrets(config.model_dump()) | {"data": metadata["dataset"]},
         run_id=metadata.get("wandb_id"),
+        grid=metadata.get("grid"),
         project=logger.project,
         entity=logger.entity,
-        group=logger.group or metadata.get("grid"),
+        group=logger.group,
+        name=logger.name,
+        job_type=logger.job_type,
+        notes=logger.notes,
         tags=[*logger.tags, config.env.name, config.dataset.name, config.algorithm],
     )
     return make_loggers(logger.names, info)

@@ -106,9 +106,12 @@ class LoggerConfig(Section):
 
     prefix: ClassVar[str] = "logger"
     names: list[Literal["wandb", "tensorboard", "mlflow", "comet"]]
-    project: Text | None
-    entity: Text | None
-    group: Text | None
+    project: Text | None  # null: the service's own setting, as WANDB_PROJECT, else offline-cql
+    entity: Text | None  # null: the account's default
+    group: Text | None  # null: the name of a grid
+    name: Text | None  # null: the name of the run folder
+    job_type: Text | None
+    notes: Text | None
     tags: list[Text]
 
     def check(self) -> None:

@@ -14,10 +14,10 @@ from offline_cql.errors import ConfigError
 LOG_STD = ("network.log_std_min", "network.log_std_max", "network.log_std_affine")
 # The settings that each logger reads.
 LOGGERS = {
-    "wandb": ("project", "entity", "group", "tags"),
+    "wandb": ("project", "entity", "group", "name", "job_type", "notes", "tags"),
     "tensorboard": (),
-    "mlflow": ("project", "group", "tags"),
-    "comet": ("project", "entity", "group", "tags"),
+    "mlflow": ("project", "group", "name", "tags"),
+    "comet": ("project", "entity", "group", "name", "tags"),
 }
 ROLLOUTS = ("evaluation.environments", "evaluation.seed", "evaluation.time_limit")
 
