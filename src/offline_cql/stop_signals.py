@@ -55,7 +55,12 @@ def handle_stop_signals() -> Iterator[None]:
 
 
 def install_handlers() -> dict[signal.Signals, Any]:
-    """Set the handlers of the stop signals again, after a library set its own; return those."""
+    """Set the handlers of the stop signals again, after a library set its own; return those.
+
+    Only the main thread can: others leave them as they are.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return {}
     return {number: signal.signal(number, _handle) for number in STOP_SIGNALS}
 
 

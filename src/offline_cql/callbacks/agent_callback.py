@@ -6,6 +6,7 @@ from contextlib import suppress
 from typing import Any, cast, final
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.callbacks import Callback
 
 from offline_cql.agents import Agent
@@ -25,7 +26,9 @@ class AgentCallback(Callback):
     2. `CheckpointCallback`: the weights are on the disk before anything else can fail;
     3. `ValidationCallback`, then `EvaluationCallback`, which runs a simulator;
     4. `ProgressBar`;
-    5. `StopCallback`: ends the training when a signal arrived, also during 1 to 4.
+    5. `ValidationHooks`, then the callbacks of a Python program, which see the numbers of 1 to 3;
+    6. `StopCallback`: ends the training when a signal arrived, also during 1 to 5, or when one of
+       5 has set `trainer.should_stop`.
     """
 
     def before_fit(self, trainer: pl.Trainer, agent: Agent) -> None:
@@ -81,6 +84,7 @@ class AssessmentCallback(AgentCallback):
 
 
 def log_metrics(trainer: pl.Trainer, metrics: Mapping[str, float], *, update: int) -> None:
-    """Send metrics to all loggers of the trainer; only rank 0 has any."""
+    """Send metrics to all loggers of the trainer, which only rank 0 has, and to its callbacks."""
+    trainer.callback_metrics.update({k: torch.tensor(value) for k, value in metrics.items()})
     for logger in trainer.loggers:
         logger.log_metrics(dict(metrics), step=update)

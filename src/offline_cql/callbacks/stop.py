@@ -29,6 +29,8 @@ class StopCallback(AgentCallback):
             if self.checkpoints.last_saved != agent.updates:
                 self.checkpoints.save(trainer, agent)
             raise PreemptedError(stop_requested() or signal.SIGTERM)
+        if trainer.should_stop:  # another callback ends the training: this is the last block
+            self.checkpoints.save(trainer, agent, keep=True)
 
     def is_requested(self, trainer: pl.Trainer) -> bool:
         """Return True, on every rank, if a signal has arrived on one of them."""

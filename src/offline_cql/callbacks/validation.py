@@ -4,14 +4,14 @@ The episodes are never trained on. No simulator is needed, and no random generat
 is used.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
 
 from offline_cql.agents import Agent
-from offline_cql.callbacks.agent_callback import AssessmentCallback, log_metrics
+from offline_cql.callbacks.agent_callback import AgentCallback, AssessmentCallback, log_metrics
 from offline_cql.callbacks.timer import Timer
 from offline_cql.data.validation import ValidationSteps
 from offline_cql.ope.validation import validation_metrics
@@ -34,6 +34,26 @@ class ValidationCallback(AssessmentCallback):
         with deferred():
             self.file.append([{"update": agent.updates, **metrics}])
             log_metrics(trainer, metrics, update=agent.updates)
+
+
+class ValidationHooks(AgentCallback):
+    """Calls the validation hooks of a Python program's callbacks after each assessment.
+
+    Lightning's validation loop, which would call them, is not used: EarlyStopping checks there.
+    """
+
+    def __init__(
+        self, callbacks: Sequence[pl.Callback], timer: Timer, *, every: int, updates: int
+    ) -> None:
+        self.callbacks, self.timer, self.every, self.updates = callbacks, timer, every, updates
+
+    def after_block(self, trainer: pl.Trainer, agent: Agent) -> None:
+        if agent.updates % self.every and agent.updates != self.updates:
+            return
+        with self.timer.pause():
+            for callback in self.callbacks:
+                callback.on_validation_start(trainer, agent)
+                callback.on_validation_end(trainer, agent)
 
 
 @torch.no_grad()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Collection, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -41,17 +41,33 @@ def audit(config: DictConfig) -> None:
     if settings.infer:
         print_inferred_columns(settings)
         return
+    result = audit_dataset(settings)
+    terminal = Terminal()
+    print_audit(terminal, result.statistics, result.findings)
+    terminal.print_field("page", str(result.folder / HTML))
+    terminal.print_field("json", str(result.folder / JSON))
+    raise_for_findings(result.findings, result.dataset_id, strict=settings.strict)
+    terminal.print_field("next", next_command(sys.argv[1:]))
+
+
+@dataclass(frozen=True)
+class Audit:
+    """The statistics of a data set, its problems, and the folder of audit.html and audit.json."""
+
+    dataset_id: str
+    folder: Path
+    statistics: DatasetStatistics
+    findings: list[Finding]
+
+
+def audit_dataset(settings: AuditConfig) -> Audit:
+    """Audit the data set and write the files."""
     import_package(settings.env.package)
     transitions = load_transitions(settings.env, settings.dataset)
     statistics = compute_with_progress(transitions, settings)
     findings = apply_rules(statistics)
     folder = write_audit(Path(settings.out), statistics, findings)
-    terminal = Terminal()
-    print_audit(terminal, statistics, findings)
-    terminal.print_field("page", str(folder / HTML))
-    terminal.print_field("json", str(folder / JSON))
-    raise_for_findings(findings, transitions.dataset_id, strict=settings.strict)
-    terminal.print_field("next", next_command(sys.argv[1:]))
+    return Audit(transitions.dataset_id, folder, statistics, findings)
 
 
 def print_inferred_columns(settings: AuditConfig) -> None:

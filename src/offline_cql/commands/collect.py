@@ -29,8 +29,8 @@ from offline_cql.simulation.rollouts import Array
 RUN_PREFIX = "run:"
 
 
-def collect(config: DictConfig) -> None:
-    """Record a data set in the local Minari store, load it and print a table of its contents."""
+def collect(config: DictConfig) -> str:
+    """Record a data set in the local Minari store, print a table of its contents, return its id."""
     settings = validate_config(CollectConfig, config)
     import_package(settings.env.package)
     dataset, behavior = choose_behavior(settings)
@@ -52,6 +52,7 @@ def collect(config: DictConfig) -> None:
     terminal.print(table)
     terminal.print_field("stored", str(dataset_path(identifier)))
     terminal.print_field("next", train_command(sys.argv[1:], identifier))
+    return identifier
 
 
 def train_command(arguments: Sequence[str], identifier: str) -> str:

@@ -1,7 +1,7 @@
 """`python evaluate.py run=…`: the return of a run's policy, by rollouts or off-policy estimates."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +32,8 @@ from offline_cql.render.terminal import Terminal
 from offline_cql.runs.checkpoint import load_state
 from offline_cql.runs.folder import OPE, CsvFile, kept_updates
 from offline_cql.simulation.environments import import_package
+from offline_cql.simulation.evaluation import Score, score
 from offline_cql.simulation.evaluation import evaluate as play_episodes
-from offline_cql.simulation.evaluation import score
 
 ROWS, SUMMARY = "evaluate.csv", "evaluate.json"
 
@@ -55,10 +55,12 @@ def evaluate(config: DictConfig) -> float | None:
     mean_return = None
     if settings.ope.method != "none":
         checkpoints = checkpoint_names(folder, settings.checkpoint)
-        assumptions = estimate_returns(folder, run, checkpoints, settings.ope, table)
+        assumptions = add_estimates(table, estimate_returns(folder, run, checkpoints, settings.ope))
         files.append(OPE)
     if rollouts:
-        mean_return = roll_out(folder, settings, table)
+        updates, summary = roll_out(folder, settings)
+        add_score(table, updates, summary)
+        mean_return = summary.return_mean
         files.append(ROWS)
     terminal = Terminal()
     terminal.print(table)
@@ -100,8 +102,11 @@ def checkpoint_names(folder: Path, checkpoint: str) -> list[str]:
 # --- Rollouts --------------------------------------------------------------------------------
 
 
-def roll_out(folder: Path, settings: EvaluateConfig, table: Table) -> float:
-    """Play episodes with one checkpoint's policy, write them, add rows to the table."""
+def roll_out(folder: Path, settings: EvaluateConfig) -> tuple[int, Score]:
+    """Play episodes with one checkpoint's policy and write them.
+
+    Returns the checkpoint's number of updates, and the score.
+    """
     run, agent = load_agent(folder, settings.checkpoint)
     env = simulator_settings(run.env, run.dataset)
     with ProgressBar(f"episodes of {env.name}", settings.evaluation.episodes) as bar:
@@ -113,27 +118,39 @@ def roll_out(folder: Path, settings: EvaluateConfig, table: Table) -> float:
     CsvFile(folder / ROWS).append(evaluation_rows(agent.updates, results))
     content: dict[str, Any] = {"checkpoint": settings.checkpoint, "updates": agent.updates}
     write_json(folder / SUMMARY, content | asdict(summary) | {"seed": settings.evaluation.seed})
-    table.add_row("updates", f"{agent.updates:,}")
+    return agent.updates, summary
+
+
+def add_score(table: Table, updates: int, summary: Score) -> None:
+    """Add the rows of a score."""
+    table.add_row("updates", f"{updates:,}")
     table.add_row(
         f"return (mean ± std of {summary.episodes} episodes)",
         format_spread(summary.return_mean, summary.return_std),
     )
     table.add_row("normalized score", format_number(summary.normalized_score))
     table.add_row("episode length", format_number(summary.length_mean))
-    return summary.return_mean
 
 
 # --- Off-policy estimates --------------------------------------------------------------------
 
 
-def estimate_returns(
-    folder: Path, run: TrainConfig, checkpoints: Sequence[str], ope: OpeConfig, table: Table
-) -> list[str]:
-    """Estimate the policies of checkpoints, write ope.json, add table rows.
+@dataclass(frozen=True, kw_only=True)
+class Estimates:
+    """The estimates of policies, by number of updates, beside the return of the behavior policy.
 
-    All values come from the run's validation episodes alone. Returns the assumptions of the
-    estimates.
+    All are discounted returns of so many validation episodes.
     """
+
+    policies: dict[int, list[Estimate]]
+    behavior: Estimate
+    validation_episodes: int
+
+
+def estimate_returns(
+    folder: Path, run: TrainConfig, checkpoints: Sequence[str], ope: OpeConfig
+) -> Estimates:
+    """Estimate the policies of checkpoints from the run's validation episodes; write ope.json."""
     require_validation_episodes(run, folder)
     states = [load_state(folder, name) for name in checkpoints]
     transitions = load_run_data(run, states[0])
@@ -156,11 +173,17 @@ def estimate_returns(
         best_return=float(discounted_returns(transitions, gamma=gamma).max()),
         gamma=gamma,
     )
-    table.add_row("validation episodes", f"{len(unseen.ends):,}")
+    return Estimates(policies=estimates, behavior=behavior, validation_episodes=len(unseen.ends))
+
+
+def add_estimates(table: Table, estimates: Estimates) -> list[str]:
+    """Add the rows of estimates; return their assumptions."""
+    behavior = estimates.behavior
+    table.add_row("validation episodes", f"{estimates.validation_episodes:,}")
     table.add_row("discounted return", "[95 % interval]")
     add_estimate(table, "behavior policy (data)", behavior)
     assumptions: dict[str, None] = {}  # ordered, each once
-    for updates, group in estimates.items():
+    for updates, group in estimates.policies.items():
         for estimate in group:
             add_estimate(table, f"{estimate.method}, {updates:,} updates", estimate)
             assumptions |= dict.fromkeys(estimate.assumptions)

@@ -53,6 +53,12 @@ def export(config: DictConfig) -> None:
     does not compute the policy; then neither file is written.
     """
     settings = validate_config(ExportConfig, config)
+    description = export_policy(settings)
+    print_export(Path(settings.run), description)
+
+
+def export_policy(settings: ExportConfig) -> dict[str, Any]:
+    """Write policy.onnx and policy.json; return the content of the second."""
     import_package(settings.env.package)
     require_packages()
     folder = Path(settings.run)
@@ -78,7 +84,7 @@ def export(config: DictConfig) -> None:
     }
     write_atomically(folder / ONNX, content)
     write_json(folder / JSON, description)
-    print_export(folder, description, n_bytes=len(content))
+    return description
 
 
 # --- The observations of the check -----------------------------------------------------------
@@ -198,7 +204,7 @@ def _text(estimate: dict[str, Any]) -> dict[str, str]:
     return {"text": format_interval(estimate["value"], estimate["low"], estimate["high"])}
 
 
-def print_export(folder: Path, description: dict[str, Any], *, n_bytes: int) -> None:
+def print_export(folder: Path, description: dict[str, Any]) -> None:
     """Print a table of what was written, and the next command."""
     action, check = description["action"], description["check"]
     table = key_value_table(
@@ -215,7 +221,7 @@ def print_export(folder: Path, description: dict[str, Any], *, n_bytes: int) -> 
         estimate = description[key]
         if estimate is not None:
             table.add_row(f"discounted return, {label}", estimate["text"])
-    table.add_row("size", format_size(n_bytes))
+    table.add_row("size", format_size((folder / ONNX).stat().st_size))
     terminal = Terminal()
     terminal.print(table)
     terminal.print_field("file", str(folder / ONNX))

@@ -10,7 +10,7 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +18,18 @@ from typing import Any, Literal
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.callbacks import (
+    BaseFinetuning,
+    BatchSizeFinder,
+    Callback,
+    Checkpoint,
+    GradientAccumulationScheduler,
+    LearningRateFinder,
+    ModelPruning,
+    StochasticWeightAveraging,
+    WeightAveraging,
+)
+from pytorch_lightning.callbacks import ProgressBar as LightningProgressBar
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.strategies import DDPStrategy, Strategy
 
@@ -30,7 +41,7 @@ from offline_cql.callbacks.metrics import MetricsWriter
 from offline_cql.callbacks.progress import ProgressBar
 from offline_cql.callbacks.stop import StopCallback
 from offline_cql.callbacks.timer import Timer
-from offline_cql.callbacks.validation import ValidationCallback
+from offline_cql.callbacks.validation import ValidationCallback, ValidationHooks
 from offline_cql.commands.launchers import choose_environment, set_lightning_rank
 from offline_cql.commands.load_data import simulator_settings
 from offline_cql.commands.load_run import restore_training
@@ -44,7 +55,7 @@ from offline_cql.data.returns import ValueRange
 from offline_cql.data.split import Split, split_episodes
 from offline_cql.data.statistics import observation_statistics, return_scale
 from offline_cql.data.validation import ValidationSteps, validation_steps
-from offline_cql.errors import DivergedError, PreemptedError, WorkerError
+from offline_cql.errors import ConfigError, DivergedError, PreemptedError, WorkerError
 from offline_cql.io import write_json
 from offline_cql.runs.checkpoint import check_complete
 from offline_cql.runs.folder import METADATA, RESULT, diverged_batch, read_metadata
@@ -53,8 +64,44 @@ from offline_cql.simulation.evaluation import behavior_return
 from offline_cql.stop_signals import deferred
 from offline_cql.transitions import Transitions
 
+LIGHTNING = ("pytorch_lightning", "lightning_fabric")
 # What gloo's errors about another rank contain; some come without the place in its code.
 LOST_RANK = ("gloo/transport", "Application timeout caused pair closure")
+
+
+# Lightning's callbacks that cannot work here, with the reason.
+REFUSED_CALLBACKS: dict[type[Callback], str] = {
+    Checkpoint: "a run has checkpoints of its own; set checkpoint_every and evaluation.every",
+    LightningProgressBar: "a run has a progress bar of its own",
+    **dict.fromkeys(
+        (BaseFinetuning, BatchSizeFinder, GradientAccumulationScheduler, LearningRateFinder),
+        "it needs Lightning's automatic optimization",
+    ),
+    **dict.fromkeys(
+        (ModelPruning, StochasticWeightAveraging, WeightAveraging),
+        "it changes weights that a checkpoint has to contain",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Extras:
+    """Lightning's callbacks and loggers that a Python program adds to those of a run.
+
+    Raises ConfigError for a callback that cannot work here.
+    """
+
+    callbacks: Sequence[Callback] = ()
+    loggers: Sequence[Logger] = ()
+
+    def __post_init__(self) -> None:
+        for callback in self.callbacks:
+            for kind, reason in REFUSED_CALLBACKS.items():
+                if isinstance(callback, kind):
+                    raise ConfigError(f"leave out {type(callback).__name__}: {reason}")
+
+
+NO_EXTRAS = Extras()
 
 
 def fit(
@@ -64,11 +111,13 @@ def fit(
     *,
     state: dict[str, Any] | None,
     rank: int = 0,
+    extras: Extras = NO_EXTRAS,
 ) -> None:
     """Train until `config.updates`, from the start or from a checkpoint's state.
 
-    Rank 0 writes result.json, also when training stops early. Raises what stopped it:
-    DivergedError, PreemptedError, IncompleteRunError.
+    One of `extras.callbacks` may stop it earlier (`trainer.should_stop`). Rank 0 writes
+    result.json, also when training stops early. Raises what stopped it: DivergedError,
+    PreemptedError, IncompleteRunError.
     """
     silence_lightning()
     set_lightning_rank(rank)
@@ -96,18 +145,22 @@ def fit(
     timer = Timer()
     evaluation = make_evaluation(config, folder, timer)
     callbacks = make_callbacks(
-        config, folder, timer, evaluation, validation, transitions, dataset.value_range
+        config, folder, timer, evaluation, validation, transitions, dataset.value_range, extras
     )
     start_update, start = agent.updates, time.perf_counter()
     stop: BaseException | None = None
     with deferred():  # the StopCallback ends the training
         loggers = start_loggers(config, folder) if rank == 0 else []
-        trainer = make_trainer(config.hardware, callbacks, loggers)
+        for logger in extras.loggers:
+            logger.log_hyperparams(without_secrets(config.model_dump()))
+        trainer = make_trainer(config.hardware, callbacks, [*loggers, *extras.loggers])
         try:
             with lost_ranks_named(config.hardware):
                 trainer.fit(agent, data)
             if rank == 0:
-                check_complete(folder, done=agent.updates, updates=config.updates)
+                stopped = bool(extras.callbacks) and trainer.should_stop
+                planned = agent.updates if stopped else config.updates
+                check_complete(folder, done=agent.updates, updates=planned)
         except BaseException as reason:
             stop = reason
             if isinstance(reason, DivergedError) and reason.batch is not None:
@@ -128,10 +181,10 @@ def fit(
                     "signal": signal_number,
                 }
                 write_json(folder / RESULT, result)
-                stopped = isinstance(stop, PreemptedError)
-                timeout = STOP_TIMEOUT / max(len(loggers), 1) if stopped else None
-                for logger in loggers:
-                    logger.finish(result, succeeded=stop is None, timeout=timeout)
+                preempted = isinstance(stop, PreemptedError)
+                timeout = STOP_TIMEOUT / max(len(loggers), 1) if preempted else None
+                for guarded in loggers:
+                    guarded.finish(result, succeeded=stop is None, timeout=timeout)
 
 
 def make_callbacks(
@@ -142,6 +195,7 @@ def make_callbacks(
     validation: ValidationSteps | None,
     transitions: Transitions,
     value_range: ValueRange,
+    extras: Extras,
 ) -> list[Callback]:
     """Return the callbacks of a training in the order that `AgentCallback` states."""
     updates, every = config.updates, config.evaluation.every
@@ -165,6 +219,8 @@ def make_callbacks(
     return [
         *callbacks,
         ProgressBar(updates, labels, metrics, evaluation),
+        ValidationHooks(extras.callbacks, timer, every=every, updates=updates),
+        *extras.callbacks,
         StopCallback(checkpoints),
     ]
 
@@ -245,6 +301,9 @@ def make_trainer(
         "strategy": strategy,
         "plugins": [choose_environment(hardware)],
         "max_epochs": 1,
+        # No loop of Lightning's validates: with these, EarlyStopping does not wait for an epoch.
+        "val_check_interval": 1,
+        "check_val_every_n_epoch": None,
         "callbacks": callbacks,
         "logger": loggers or False,
         "enable_checkpointing": False,
@@ -331,6 +390,19 @@ def keep_freed_memory() -> None:
 
 def silence_lightning() -> None:
     """Hide Lightning's start-up lines: our progress bar and table replace them."""
-    for name in ("pytorch_lightning", "lightning_fabric"):
+    for name in LIGHTNING:
         logging.getLogger(name).setLevel(logging.ERROR)
         warnings.filterwarnings("ignore", module=name)
+
+
+@contextmanager
+def lightning_as_before() -> Iterator[None]:
+    """Undo `silence_lightning` at the end of the block: a Python program may train more."""
+    loggers = {name: logging.getLogger(name) for name in LIGHTNING}
+    levels = {name: logger.level for name, logger in loggers.items()}
+    with warnings.catch_warnings():
+        try:
+            yield
+        finally:
+            for name, level in levels.items():
+                loggers[name].setLevel(level)

@@ -26,19 +26,30 @@ COLORS = {True: "bold green", False: "bold red", None: "bold yellow"}
 def report(config: DictConfig) -> None:
     """Print the recommendation and the runs, then write the page, the tables and the plots."""
     settings = validate_config(ReportConfig, config)
-    limits = Limits(above_best_share=settings.above_best_share, bc_margin=settings.bc_margin)
-    sampling = {"resamples": settings.resamples, "seed": settings.seed}
+    limits, sampling = rule(settings)
     summary = summarize(load_runs(settings.runs), limits, **sampling)
     terminal = Terminal()
     for name, selection in summary.selections.items():
         print_selection(terminal, name, selection)
     print_runs(terminal, summary)
+    for file in write_report(settings, summary):
+        terminal.print_field("file", str(file))
+
+
+def rule(settings: ReportConfig) -> tuple[Limits, dict[str, int]]:
+    """Return the limits of the selection rule, and the settings of the bootstrap."""
+    limits = Limits(above_best_share=settings.above_best_share, bc_margin=settings.bc_margin)
+    return limits, {"resamples": settings.resamples, "seed": settings.seed}
+
+
+def write_report(settings: ReportConfig, summary: Summary) -> list[Path]:
+    """Write the files of a report to a new folder; return them, the page first."""
     from offline_cql.report.write import HTML, JSON, LATEX, MARKDOWN, write  # late: matplotlib
 
+    limits, sampling = rule(settings)
     folder = create_run_dir(Path(settings.out), setting="out")
     write(folder, summary, limits, docs=DOCS if DOCS.is_dir() else None, **sampling)
-    for name in (HTML, MARKDOWN, LATEX, JSON):
-        terminal.print_field("file", str(folder / name))
+    return [folder / name for name in (HTML, MARKDOWN, LATEX, JSON)]
 
 
 def print_selection(terminal: Terminal, name: str, selection: Selection) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
@@ -17,6 +18,8 @@ from offline_cql.commands import multirun, summary
 from offline_cql.commands.audit import short_audit
 from offline_cql.commands.distributed import launch
 from offline_cql.commands.fit import (
+    NO_EXTRAS,
+    Extras,
     alpha_in_reward_units,
     choose_accelerator,
     choose_precision,
@@ -89,12 +92,12 @@ def train(config: DictConfig) -> float | None:
     try:
         if config.resume is None:
             settings, transitions = validate(config, overrides)
-            folder = create_run(config, settings, transitions, grid_name=job.grid if job else None)
+            grid_name = job.grid if job else None
+            folder = create_run(
+                config, settings, transitions, grid_name=grid_name, typed=sys.argv[1:]
+            )
             # In a grid the first job prints the audit; every run has its audit.json.
-            verbose = job is None or job.number == 0
-            with locked(folder), recorded_failure(folder):
-                audit_data(folder, settings, transitions, verbose=verbose)
-            run_training(folder, load_config(folder), transitions, state=None)
+            train_run(folder, transitions, verbose=job is None or job.number == 0)
         else:
             folder = expand_home(str(config.resume), "write an absolute path")
             resume(folder, config, overrides)
@@ -156,15 +159,21 @@ def validate(config: DictConfig, overrides: list[str]) -> tuple[TrainConfig, Tra
 
 
 def create_run(
-    config: DictConfig, settings: TrainConfig, transitions: Transitions, *, grid_name: str | None
+    config: DictConfig,
+    settings: TrainConfig,
+    transitions: Transitions,
+    *,
+    grid_name: str | None,
+    typed: Sequence[str] = (),
 ) -> Path:
     """Create the run folder with config.yaml and metadata.json, each written once.
 
-    config.yaml has what is settled now: the folder's name and the precision of this machine.
+    typed: the arguments of train.py. config.yaml has what is settled now: the folder's name and
+    the precision of this machine.
     """
     folder = create_run_dir(Path(settings.run_dir))
     with locked(folder), recorded_failure(folder):
-        write_settings(folder, config, settings, transitions, grid_name=grid_name)
+        write_settings(folder, config, settings, transitions, grid_name=grid_name, typed=typed)
     return folder
 
 
@@ -175,6 +184,7 @@ def write_settings(
     transitions: Transitions,
     *,
     grid_name: str | None,
+    typed: Sequence[str],
 ) -> None:
     """Write config.yaml and metadata.json of a new run."""
     precision = choose_precision(settings.hardware)
@@ -185,7 +195,7 @@ def write_settings(
     text = OmegaConf.to_yaml(OmegaConf.create(values))
     write_atomically(folder / CONFIG, text.encode())
     metadata = provenance(
-        command=command("train.py", *sys.argv[1:]),
+        command=command("train.py", *typed),
         grid=grid_name,
         dataset={"id": transitions.dataset_id, "sha256": transitions.sha256},
         devices=settings.hardware.devices,
@@ -195,7 +205,19 @@ def write_settings(
     write_json(folder / METADATA, metadata)
 
 
-def resume(folder: Path, config: DictConfig, overrides: list[str]) -> None:
+def train_run(
+    folder: Path, transitions: Transitions, *, verbose: bool, extras: Extras = NO_EXTRAS
+) -> None:
+    """Train a run that `create_run` made, after the audit of its data."""
+    settings = load_config(folder)
+    with locked(folder), recorded_failure(folder):
+        audit_data(folder, settings, transitions, verbose=verbose)
+    run_training(folder, settings, transitions, state=None, extras=extras)
+
+
+def resume(
+    folder: Path, config: DictConfig, overrides: list[str], *, extras: Extras = NO_EXTRAS
+) -> None:
     """Continue a run bit for bit, until `updates=` if that was raised."""
     changes = changed_settings(config, overrides)
     before = load_config(folder, setting="resume")
@@ -218,7 +240,7 @@ def resume(folder: Path, config: DictConfig, overrides: list[str]) -> None:
         rows = {VALIDATION: 1, EVALUATION: before.evaluation.episodes}
         truncate_logs(folder, state["lengths"], update=state["updates"], rows=rows)
         remove_temp_files(folder)
-    run_training(folder, settings, transitions, state=state)
+    run_training(folder, settings, transitions, state=state, extras=extras)
 
 
 def record_changes(folder: Path, changes: dict[str, Any], settings: TrainConfig) -> None:
@@ -234,12 +256,17 @@ def record_changes(folder: Path, changes: dict[str, Any], settings: TrainConfig)
 
 
 def run_training(
-    folder: Path, settings: TrainConfig, transitions: Transitions, *, state: dict[str, Any] | None
+    folder: Path,
+    settings: TrainConfig,
+    transitions: Transitions,
+    *,
+    state: dict[str, Any] | None,
+    extras: Extras = NO_EXTRAS,
 ) -> None:
     """Train over a run folder, in this process or in one process per device."""
     if settings.hardware.strategy != "ddp":
         with locked(folder), recorded_failure(folder):
-            fit(settings, folder, transitions, state=state)
+            fit(settings, folder, transitions, state=state, extras=extras)
         return
     try:
         with recorded_failure(folder):

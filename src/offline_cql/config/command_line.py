@@ -9,8 +9,9 @@ import inspect
 import itertools
 import os
 import sys
+import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -45,6 +46,7 @@ from offline_cql.stop_signals import handle_stop_signals, stop_requested
 MOST_LISTED = 12  # options of a group in a message
 LARGEST_CHECK = 64  # combinations of a grid that are composed beforehand, 20 ms each
 COMMANDS = ("run", "multirun", "cfg", "shell_completion", "info")  # Hydra's; one at a time
+COMPOSING = threading.Lock()  # Hydra's state is one per process
 FULL_ERROR = "HYDRA_FULL_ERROR"
 SEARCH_PATH = "hydra.searchpath"
 SEVERAL = ("experiment",)  # groups whose options are merged when a list names several
@@ -192,9 +194,7 @@ def check(arguments: list[str], *, schema: type[Section], entry_point: Path) -> 
         return
     only_shown = options.help or options.cfg or options.info
     with _open_folder(options, entry_point) as conf:
-        overrides = [_parse(text, conf) for text in options.overrides]
-        for override in overrides:
-            _check_key(override, conf, setting_keys(schema))
+        overrides = _overrides(options, schema, conf)
         grid = options.multirun or "hydra.mode=MULTIRUN" in options.overrides
         warnings: dict[str, None] = {}  # of all jobs, in order, each once
         for job in _jobs(overrides, conf, grid=grid):
@@ -203,6 +203,32 @@ def check(arguments: list[str], *, schema: type[Section], entry_point: Path) -> 
                 warnings.update(dict.fromkeys(_check_job(schema, config, job)))
         for line in warnings:
             print_message(f"warning: {line}")
+
+
+def compose_job(name: str, arguments: Sequence[str]) -> DictConfig:
+    """Return the config of one job of an entry point, checked as the command line's.
+
+    Raises ConfigError. Hydra's state stays as it is: the caller may be another Hydra application.
+    """
+    if strange := [text for text in arguments if str(text).startswith("-")]:
+        raise ConfigError(f"{strange[0]} is an option of the command line; write KEY=VALUE")
+    schema, options = ENTRY_POINTS[name], _options(list(map(str, arguments)))
+    with COMPOSING, _open_folder(options, conf_folder().parent / f"{name}.py") as conf:
+        (job,) = _jobs(_overrides(options, schema, conf), conf, grid=False)
+        config = _compose(name, job, conf, grid=False)
+        for line in _check_job(schema, config, job):
+            print_message(f"warning: {line}")
+    return config
+
+
+def _overrides(
+    options: argparse.Namespace, schema: type[Section], conf: ConfigFolder
+) -> list[Override]:
+    """Return the overrides. Raises ConfigError for a key that the entry point does not have."""
+    overrides = [_parse(text, conf) for text in options.overrides]
+    for override in overrides:
+        _check_key(override, conf, setting_keys(schema))
+    return overrides
 
 
 @contextmanager

@@ -31,7 +31,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override
-from hydra.core.utils import validate_config_path
+from hydra.core.utils import JobRuntime, validate_config_path
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.plugins.config_source import ConfigResult
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -81,22 +81,34 @@ def open_folder(folder: str | Path, further: Sequence[str] = ()) -> Iterator["Co
     """Give access to the configs of a folder (an absolute path or pkg://…); nothing runs.
 
     further: entries of Hydra's search path (file://FOLDER) after this folder, as --config-dir and
-    hydra.searchpath add them.
+    hydra.searchpath add them. At the end Hydra's state is that of before.
     """
-    with initialize_config_dir("/", version_base="1.3"):  # restores Hydra's state at the end
-        search_path = create_config_search_path(str(folder))
-        for entry in further:
-            search_path.prepend("further", entry, SearchPathQuery(provider="schema"))
-        GlobalHydra.instance().clear()
-        sources = SourcesRegistry.instance().types
-        unbounded, sources["file"] = sources["file"], BoundedSource
-        Hydra.create_main_hydra2("app", search_path)
-        previous = HydraConfig.instance().cfg
-        try:
-            yield ConfigFolder(GlobalHydra.instance().config_loader())
-        finally:
-            HydraConfig.instance().cfg = previous
-            sources["file"] = unbounded  # Hydra refuses to register its own a second time beside it
+    outer, previous = GlobalHydra.instance().hydra, HydraConfig.instance().cfg
+    runtime = JobRuntime.instance().conf.copy()  # its name is that of the application
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir("/", version_base="1.3"):  # sets Hydra up for `compose`
+            search_path = create_config_search_path(str(folder))
+            for entry in further:
+                search_path.prepend("further", entry, SearchPathQuery(provider="schema"))
+            GlobalHydra.instance().clear()
+            with _bounded_files():
+                Hydra.create_main_hydra2("app", search_path)
+                yield ConfigFolder(GlobalHydra.instance().config_loader())
+    finally:
+        GlobalHydra.instance().hydra, HydraConfig.instance().cfg = outer, previous
+        JobRuntime.instance().conf = runtime
+
+
+@contextmanager
+def _bounded_files() -> Iterator[None]:
+    """Let Hydra read files of configs as BoundedSource does."""
+    sources = SourcesRegistry.instance().types
+    unbounded, sources["file"] = sources["file"], BoundedSource
+    try:
+        yield
+    finally:
+        sources["file"] = unbounded  # Hydra refuses to register its own a second time beside it
 
 
 LARGEST_SWEEP = 100_000  # values of one setting in a grid

@@ -1,0 +1,149 @@
+"""A learned policy over NumPy arrays, from a run, a checkpoint or an ONNX file."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from offline_cql.errors import ConfigError, DataError, PolicyError
+from offline_cql.io import expand_home, read_bytes, read_json
+
+Array = npt.NDArray[Any]
+DESCRIPTION = {
+    **{"sha256": str, "sampled": bool, "observation": {"size": int}},
+    "action": {"discrete": bool, "size": int},
+}
+INPUT, OUTPUT = "observation", "action"  # of the ONNX file
+
+
+class Policy:
+    """A policy; observations and actions are in the environment's units.
+
+    observation_dim: D; action_dim: A, or the number of discrete actions.
+    """
+
+    def __init__(
+        self,
+        act: Callable[[Array], Array],
+        *,
+        observation_dim: int,
+        action_dim: int,
+        discrete: bool,
+    ) -> None:
+        self._act = act
+        self.observation_dim, self.action_dim, self.discrete = observation_dim, action_dim, discrete
+
+    def predict(self, observation: npt.ArrayLike) -> Array | np.int64:
+        """Return the action for one observation [D], or the actions for a batch [B, D].
+
+        [A] or [B, A]; of discrete actions an integer, or [B] of them. Raises DataError for an
+        observation of another shape or that is not finite, and PolicyError when the policy has no
+        action for it.
+        """
+        batch = np.asarray(observation)
+        single = batch.ndim == 1
+        if batch.ndim not in (1, 2) or batch.shape[-1] != self.observation_dim:
+            expected = f"[{self.observation_dim}] or [B, {self.observation_dim}]"
+            raise DataError(f"the observation has shape {batch.shape}, expected {expected}")
+        if batch.dtype.kind not in "biuf":
+            raise DataError(f"the observation has dtype {batch.dtype}, expected numbers")
+        with np.errstate(over="ignore"):  # overflow becomes infinity
+            rows = np.atleast_2d(batch).astype(np.float32)
+        if not np.isfinite(rows).all():
+            column = int(np.argwhere(~np.isfinite(rows))[0, 1])
+            raise DataError(f"number {column} of the observation is not finite")
+        actions = self._act(rows)
+        valid = (actions >= 0) & (actions < self.action_dim) if self.discrete else actions
+        if not (valid.all() if self.discrete else np.isfinite(actions).all()):
+            raise PolicyError("the policy has no action: its numbers overflow at this observation")
+        return actions[0] if single else actions
+
+
+def load_policy(
+    path: str | Path, *, checkpoint: int | str = "last", seed: int | None = None
+) -> Policy:
+    """Return a policy to act with.
+
+    path: a run folder, one of its checkpoints, or an ONNX file that `export` wrote, which needs no
+    torch. checkpoint: of a run folder, `last` or a number of updates. seed: of the random numbers
+    of an ONNX file with a sampled policy. Raises ConfigError and CheckpointError.
+    """
+    location = expand_home(str(path), "write an absolute path")
+    if location.suffix == ".onnx":
+        return _onnx_policy(location, seed)
+    from offline_cql.runs.checkpoint import load_state, read_checkpoint
+
+    if location.is_file():
+        state, folder = read_checkpoint(location), _run_of(location)
+    else:
+        folder, state = location, None
+    import torch
+
+    from offline_cql.commands.load_run import open_run, restore_agent
+
+    agent = restore_agent(open_run(folder), state or load_state(folder, str(checkpoint)))
+
+    @torch.no_grad()
+    def act(rows: Array) -> Array:
+        actions: Array = agent.act(torch.from_numpy(rows)).numpy()
+        return actions
+
+    return Policy(
+        act,
+        observation_dim=agent.spaces.observation_dim,
+        action_dim=agent.spaces.action_dim,
+        discrete=agent.spaces.discrete,
+    )
+
+
+def _run_of(checkpoint: Path) -> Path:
+    """Return the run folder of a checkpoint, whose settings build its networks."""
+    from offline_cql.runs.folder import CHECKPOINTS, CONFIG
+
+    for folder in checkpoint.absolute().parents:
+        if folder.name == CHECKPOINTS and (folder.parent / CONFIG).exists():
+            return folder.parent
+    raise ConfigError(f"{checkpoint} is in no run folder, which has its settings; keep it there")
+
+
+def _onnx_policy(path: Path, seed: int | None) -> Policy:
+    """Return the policy of an ONNX file. Raises ConfigError when it is not policy.json's."""
+    if not path.exists():
+        raise ConfigError(f"{path} does not exist; write it with Run.export or export.py")
+    description = read_json(path.with_suffix(".json"), DESCRIPTION, remedy="export it again")
+    content = read_bytes(path)
+    if hashlib.sha256(content).hexdigest() != description["sha256"]:
+        raise ConfigError(f"{path} is not the file that policy.json describes; export it again")
+    try:
+        import onnxruntime  # type: ignore[import-untyped]
+    except ImportError as error:
+        raise ConfigError(f"{path} needs an extra: pip install 'offline-cql[export]'") from error
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1  # faster for a small network
+    try:
+        session = onnxruntime.InferenceSession(content, options, ["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's own have no common class
+        reason = str(error).partition("\n")[0]
+        raise ConfigError(f"{path} cannot be loaded ({reason}); export it again") from error
+    action, generator = description["action"], np.random.default_rng(seed)
+
+    def act(rows: Array) -> Array:
+        inputs = {INPUT: rows}
+        if description["sampled"] and action["discrete"]:
+            inputs["uniform"] = generator.random(len(rows), np.float32)
+        elif description["sampled"]:
+            inputs["noise"] = generator.standard_normal((len(rows), action["size"]), np.float32)
+        actions: Array = session.run([OUTPUT], inputs)[0]
+        return actions
+
+    return Policy(
+        act,
+        observation_dim=description["observation"]["size"],
+        action_dim=action["size"],
+        discrete=action["discrete"],
+    )
