@@ -21,6 +21,20 @@ from offline_cql import __main__ as program
 from offline_cql import __version__
 from offline_cql.config import command_line
 
+# The first example of docs/python.md, small.
+API = """
+import numpy as np
+from offline_cql import Dataset, load_policy, train
+
+rng = np.random.default_rng(0)
+observations, actions = rng.normal(size=(200, 3)), rng.uniform(-1, 1, (200, 1))
+terminated = np.arange(200) % 20 == 19
+dataset = Dataset.from_arrays(observations, actions, rng.normal(size=200), terminated)
+small = ["network=small", "batch_size=16", "logger=csv", "hardware=cpu"]
+run = train(dataset, overrides=["cql.alpha=5", "updates=10", *small])
+policy = load_policy(run.folder)
+print(policy.predict(observations[0]).shape, policy.predict(observations[:5]).shape)
+"""
 TINY = ("experiment=smoke", "hardware=cpu", "logger=csv")
 
 
@@ -142,3 +156,4 @@ def test_a_wheel_works_in_an_empty_environment(recorded: Path, tmp_path: Path):
     output = run(start, "train", "env=pendulum", "updates=200", "logger=csv", "hardware=cpu")
     assert f"next    {start} evaluate run=outputs/pendulum" in output
     assert len(list(place.glob("outputs/pendulum/*/*/*/result.json"))) == 1
+    assert run(python, "-c", API).splitlines()[-1] == "(1,) (5, 1)"

@@ -1,6 +1,7 @@
 """The progress bar: updates, updates per second, the agent's metrics and the last return."""
 
 from collections.abc import Mapping
+from importlib.util import find_spec
 
 import pytorch_lightning as pl
 from rich.console import Console
@@ -23,7 +24,7 @@ SPEED = "time/updates_per_second"
 
 
 class ProgressBar(AgentCallback):
-    """One line on stderr; without a terminal, one line of text per tenth of the run.
+    """One line on stderr, or in a notebook; elsewhere one line of text per tenth of the run.
 
     labels: the metrics that it shows with their latest values, and the label of each.
     """
@@ -44,7 +45,9 @@ class ProgressBar(AgentCallback):
 
     def before_training(self, trainer: pl.Trainer, agent: Agent) -> None:
         self.last_tenth = agent.updates * 10 // self.updates
-        if not trainer.is_global_zero or not self.console.is_terminal:
+        # A notebook draws the bar as a widget; without ipywidgets rich would print a warning.
+        widgets = self.console.is_jupyter and find_spec("ipywidgets") is not None
+        if not trainer.is_global_zero or not (self.console.is_terminal or widgets):
             return
         self.bar = Progress(
             TextColumn("training"),
