@@ -216,10 +216,13 @@ def make_callbacks(
     if evaluation is not None:
         callbacks.append(evaluation)
     labels = ALGORITHMS[config.algorithm].progress
+    hooks: list[Callback] = []
+    if extras.callbacks:
+        hooks = [ValidationHooks(extras.callbacks, timer, every=every, updates=updates)]
     return [
         *callbacks,
         ProgressBar(updates, labels, metrics, evaluation),
-        ValidationHooks(extras.callbacks, timer, every=every, updates=updates),
+        *hooks,
         *extras.callbacks,
         StopCallback(checkpoints),
     ]
