@@ -109,9 +109,9 @@ class LoggerConfig(Section):
     project: Text | None  # null: the service's own setting, as WANDB_PROJECT, else offline-cql
     entity: Text | None  # null: the account's default
     group: Text | None  # null: the name of a grid
-    name: Text | None  # null: the name of the run folder
-    job_type: Text | None
-    notes: Text | None
+    name: Text | None = None  # null: the name of the run folder
+    job_type: Text | None = None
+    notes: Text | None = None
     tags: list[Text]
 
     def check(self) -> None:
