@@ -2,6 +2,7 @@
 
 import io
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -111,6 +112,8 @@ def test_a_command_of_an_installation_has_the_form_that_was_typed(
     monkeypatch.setattr("offline_cql.render.command.ROOT", tmp_path)
     monkeypatch.setattr(sys, "argv", [running])
     monkeypatch.setenv("PATH", str(Path(sys.executable).parent))
+    which = shutil.which  # this test is also run where offline-cql is on the PATH
+    monkeypatch.setattr(shutil, "which", lambda p: which(p) if p != "offline-cql" else None)
     assert command("evaluate.py", ("run", "x")) == line
 
 

@@ -6,7 +6,7 @@ from support.config import CONF, compose_config, settings
 from offline_cql.readers.minari.download import catalog
 from offline_cql.simulation.environments import make_environments, spaces_of
 
-ENVIRONMENTS = sorted(path.stem for path in CONF.glob("env/*.yaml") if path.stem != "base")
+ENVIRONMENTS = sorted({path.stem for path in CONF.glob("env/*.yaml")} - {"base", "gymnasium"})
 QUALITIES = (
     *("random", "simple", "medium", "expert", "human", "cloned"),
     *("complete", "partial", "mixed", "fourrooms", "fourrooms-random"),

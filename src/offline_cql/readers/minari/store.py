@@ -162,8 +162,8 @@ def _metadata(dataset_id: str, folder: Path) -> dict[str, Any]:
     """
     if not is_stored(dataset_id):
         raise DataError(
-            f"data set {dataset_id} is not in the local store {store_root()}: record it "
-            f"({command('collect.py', '--help')} says how)"
+            f"data set {dataset_id} is not in the local store {store_root()}: record it; "
+            f"{command('collect.py', '--help')} says how"
         )
     metadata = read_json(folder / "metadata.json")
     for key in ("observation_space", "action_space"):
