@@ -167,7 +167,7 @@ def test_run_prints_the_summary_and_keeps_the_short_audit(tmp_path: Path):
         "data     sim/pendulum/mixed_2000-v0 · 2,000 transitions in 30 episodes · "
         "3 columns → 1 continuous dimension"
     )
-    assert second.startswith("         return -")
+    assert second.startswith("         behavior return -")
     content = json.loads((tmp_path / "run" / "audit.json").read_text())
     assert content["short"]
     assert content["identity"]["transitions"] == SIZE

@@ -99,7 +99,9 @@ def _entry_point(script: str) -> list[str]:
     """Return the words that start an entry point, in the form of the one that runs."""
     running, name = Path(sys.argv[0]), Path(script).stem
     if running.name == PROGRAM:
-        return [PROGRAM if shutil.which(PROGRAM) else str(running), name]
+        found = shutil.which(PROGRAM)  # may be that of another installation
+        same = found is not None and Path(found).resolve() == running.resolve()
+        return [PROGRAM if same else str(running), name]
     as_module = [_interpreter(), "-m", MODULE, name]
     if running.parts[-2:] == (MODULE, "__main__.py"):
         return as_module
