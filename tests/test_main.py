@@ -3,7 +3,6 @@
 They need no checkout: the wheel has conf/.
 """
 
-import csv
 import os
 import re
 import shutil
@@ -15,11 +14,13 @@ from pathlib import Path
 
 import pytest
 import yaml
-from support.config import CONF, ROOT
+from support.config import CONF, ROOT, run_python
+from support.train import rows
 
 from offline_cql import __main__ as program
 from offline_cql import __version__
 from offline_cql.config import command_line
+from offline_cql.runs.folder import METRICS
 
 # The first example of docs/python.md, small.
 API = """
@@ -39,23 +40,7 @@ TINY = ("experiment=smoke", "hardware=cpu", "logger=csv")
 
 
 def run_program(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "offline_cql", *arguments],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=500,
-        check=False,
-    )
-
-
-def rows(folder: Path) -> list[dict[str, str]]:
-    """Return metrics.csv without the times."""
-    with (folder / "metrics.csv").open(newline="") as file:
-        return [
-            {name: value for name, value in row.items() if not name.startswith("time/")}
-            for row in csv.DictReader(file)
-        ]
+    return run_python("-m", "offline_cql", *arguments, cwd=cwd)
 
 
 def test_train_is_the_script_of_this_name(recorded: Path, tmp_path: Path):
@@ -64,7 +49,7 @@ def test_train_is_the_script_of_this_name(recorded: Path, tmp_path: Path):
     assert process.returncode == 0, process.stderr
     script = [sys.executable, str(ROOT / "train.py"), *TINY, "run_dir=two"]
     subprocess.run(script, cwd=tmp_path, capture_output=True, check=True)
-    assert rows(tmp_path / "one") == rows(tmp_path / "two") != []
+    assert rows(tmp_path / "one" / METRICS) == rows(tmp_path / "two" / METRICS) != []
     assert "next    python -m offline_cql evaluate run=one" in process.stdout
     recorded_command = yaml.safe_load((tmp_path / "one" / "metadata.json").read_text())["command"]
     assert recorded_command.startswith("python -m offline_cql train experiment=smoke")

@@ -25,7 +25,7 @@ Shape: TypeAlias = Mapping[str, Any]
 NUMBER = (int, float)
 
 
-def write_atomically(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes | memoryview) -> None:
     """Write a file so that it is complete or unchanged: temporary file, flush, rename."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

@@ -1,34 +1,24 @@
 """Guarantee: the examples of the Python API run, from any folder."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from support.config import ROOT
+from support.config import ROOT, run_python
 
 EXAMPLES = ROOT / "examples"
 
 
-def run_python(*arguments: str, cwd: Path) -> str:
-    process = subprocess.run(
-        [sys.executable, *arguments],
-        cwd=cwd,
-        env=os.environ | {"COLUMNS": "80"},
-        capture_output=True,
-        text=True,
-        timeout=500,
-        check=False,
-    )
+def output_of(*arguments: str, cwd: Path) -> str:
+    """Return what `python <arguments>` prints."""
+    process = run_python(*arguments, cwd=cwd)
     assert process.returncode == 0, process.stderr
     return process.stdout
 
 
 def test_an_agent_learns_in_a_trainer_of_ones_own(tmp_path: Path):
     """The best action is the first number of the observation."""
-    lines = run_python(str(EXAMPLES / "own_trainer.py"), cwd=tmp_path).splitlines()
+    lines = output_of(str(EXAMPLES / "own_trainer.py"), cwd=tmp_path).splitlines()
     assert [line.partition(":")[0] for line in lines[:4]] == [
         f"update {n}" for n in (100, 200, 300, 400)
     ]
@@ -42,7 +32,7 @@ def test_the_notebook_runs_from_top_to_bottom(tmp_path: Path):
     notebook = json.loads((EXAMPLES / "python_api.ipynb").read_text())
     cells = ["".join(c["source"]) for c in notebook["cells"] if c["cell_type"] == "code"]
     assert all(not c.get("outputs") for c in notebook["cells"])
-    output = run_python("-c", "\n".join([*cells, "print(run.result)"]), cwd=tmp_path)
+    output = output_of("-c", "\n".join([*cells, "print(run.result)"]), cwd=tmp_path)
     assert "'status': 'finished', 'updates': 500" in output
     assert "policy " in output
     assert "ship" in output.lower()

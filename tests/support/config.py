@@ -37,9 +37,14 @@ def settings(*overrides: str, entry_point: str = "train") -> Any:
 def run_entry_point(
     name: str, *arguments: str, cwd: Path = ROOT
 ) -> subprocess.CompletedProcess[str]:
-    """Run `python <name>.py <arguments>` in a terminal of 80 columns."""
+    """Run `python <name>.py <arguments>`."""
+    return run_python(str(ROOT / f"{name}.py"), *arguments, cwd=cwd)
+
+
+def run_python(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run `python <arguments>` in a terminal of 80 columns."""
     return subprocess.run(
-        [sys.executable, str(ROOT / f"{name}.py"), *arguments],
+        [sys.executable, *arguments],
         cwd=cwd,
         env=os.environ | {"COLUMNS": "80"},
         capture_output=True,

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from offline_cql.api.settings import setting, settings_of
 from offline_cql.errors import DataError
-from offline_cql.io import flush
+from offline_cql.io import write_atomically
 
 if TYPE_CHECKING:
     from offline_cql.commands.audit import Audit
@@ -184,15 +184,12 @@ def _write(table: Any, folder: Path) -> Path:
     """Write a table to a Parquet file that is named after its content, whole or not at all."""
     buffer = pa.BufferOutputStream()
     pq.write_table(table, buffer)
-    content = buffer.getvalue()
+    content = memoryview(buffer.getvalue())
     name = hashlib.sha256(content).hexdigest()[:16]
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.parquet"
     if not path.exists():
-        temporary = path.with_suffix(".tmp")
-        temporary.write_bytes(content)
-        flush(temporary)
-        temporary.replace(path)
+        write_atomically(path, content)
     return path
 
 

@@ -15,7 +15,7 @@ from offline_cql.audit.statistics import FULL_PASSES, DatasetStatistics, Scores,
 from offline_cql.audit.table import print_audit, print_summary
 from offline_cql.commands.load_data import load_transitions
 from offline_cql.config import AuditConfig, DatasetConfig, EnvConfig, validate_config
-from offline_cql.config.hydra_internals import parse_options
+from offline_cql.config.hydra_internals import split_arguments
 from offline_cql.errors import DataError
 from offline_cql.io import write_atomically, write_json
 from offline_cql.render.command import command
@@ -159,9 +159,6 @@ def scores(transitions: Transitions, env: EnvConfig) -> Scores:
 
 def next_command(arguments: Sequence[str]) -> str:
     """Return the training command for the audited data: the arguments without AUDIT_KEYS."""
-    options, _ = parse_options(list(arguments))
-    folder = ["--config-dir", options.config_dir] if options.config_dir else []
-    overrides = [
-        word for word in options.overrides if word.partition("=")[0].lstrip("+~") not in AUDIT_KEYS
-    ]
-    return command("train.py", *folder, *overrides)
+    folder, overrides = split_arguments(arguments)
+    kept = [word for word in overrides if word.partition("=")[0].lstrip("+~") not in AUDIT_KEYS]
+    return command("train.py", *folder, *kept)

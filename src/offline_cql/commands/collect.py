@@ -12,7 +12,7 @@ from offline_cql.commands.load_data import simulator_settings
 from offline_cql.commands.load_run import load_agent
 from offline_cql.commands.tables import key_value_table
 from offline_cql.config import CollectConfig, DatasetConfig, validate_config
-from offline_cql.config.hydra_internals import parse_options
+from offline_cql.config.hydra_internals import split_arguments
 from offline_cql.errors import ConfigError, PolicyError
 from offline_cql.io import expand_home
 from offline_cql.readers import load
@@ -57,9 +57,8 @@ def collect(config: DictConfig) -> str:
 
 def train_command(arguments: Sequence[str], identifier: str) -> str:
     """Return the command that trains on recorded data, in the environment of the arguments."""
-    options, _ = parse_options(list(arguments))
-    folder = ["--config-dir", options.config_dir] if options.config_dir else []
-    environment = [w for w in options.overrides if w.lstrip("+").startswith(("env=", "env."))]
+    folder, overrides = split_arguments(arguments)
+    environment = [word for word in overrides if word.lstrip("+").startswith(("env=", "env."))]
     data = ("dataset=minari", ("dataset.id", identifier))
     return command("train.py", *folder, *environment, *data)
 

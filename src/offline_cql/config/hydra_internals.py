@@ -57,6 +57,13 @@ def parse_options(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     return parser.parse_known_args(arguments)
 
 
+def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the words of --config-dir, [] without it, and the overrides of a command line."""
+    options, _ = parse_options(list(arguments))
+    folder = ["--config-dir", options.config_dir] if options.config_dir else []
+    return folder, list(options.overrides)
+
+
 def config_folder(entry_point: Path, path: str | None) -> str:
     """Return the folder of configs as @hydra.main finds it; path: --config-path, or None.
 

@@ -101,8 +101,8 @@ def _record(
     try:
         _check_disk_space(environments[0], dataset.size, name)
         episodes, parts = _roll_out_mixture(environments, components, dataset.size, seed, name)
-        metadata = _metadata(env, name, seed, parts)
-        _store(name, environments[0], environment_spec(env), episodes, metadata)
+        spec = environment_spec(env)
+        _store(name, environments[0], spec, episodes, _metadata(env, spec, name, seed, parts))
     finally:
         for environment in environments:
             environment.close()
@@ -167,7 +167,7 @@ def _describe(part: dict[str, Any]) -> str:
 
 
 def _metadata(
-    env: EnvConfig, name: str, seed: int, parts: Sequence[dict[str, Any]]
+    env: EnvConfig, spec: EnvSpec, name: str, seed: int, parts: Sequence[dict[str, Any]]
 ) -> dict[str, Any]:
     size = sum(part["steps"] for part in parts)
     behavior = "; ".join(map(_describe, parts))
@@ -176,7 +176,7 @@ def _metadata(
         "algorithm_name": f"behavior policies: {', '.join(part['name'] for part in parts)}",
         "author": {"offline_cql"},
         "minari_version": minari.__version__,
-        "eval_env_spec": environment_spec(env).to_json(),
+        "eval_env_spec": spec.to_json(),
         "description": (
             f"{size:,} steps of {env.id}, recorded with seed {seed}. "
             f"Behavior (mean ± standard deviation over whole episodes): {behavior}."
