@@ -305,3 +305,9 @@ def test_a_typo_is_answered_in_one_line():
     assert result.returncode == 2
     error = "error: evaluation.epizodes is unknown; did you mean evaluation.episodes?\n"
     assert result.stderr == error
+
+
+def test_a_mapping_of_any_keys_is_set_without_a_sign_from_python_too():
+    """As on the command line: Hydra itself wants ++env.arguments=…."""
+    config = command_line.compose_job("train", ["env.arguments={config: {last: 1}}"])
+    assert config.env.arguments == {"config": {"last": 1}}

@@ -212,7 +212,8 @@ def compose_job(name: str, arguments: Sequence[str]) -> DictConfig:
     """
     if strange := [text for text in arguments if str(text).startswith("-")]:
         raise ConfigError(f"{strange[0]} is an option of the command line; write KEY=VALUE")
-    schema, options = ENTRY_POINTS[name], _options(list(map(str, arguments)))
+    schema = ENTRY_POINTS[name]
+    options = _options(add_to_mappings(list(map(str, arguments)), schema))
     with COMPOSING, _open_folder(options, conf_folder().parent / f"{name}.py") as conf:
         (job,) = _jobs(_overrides(options, schema, conf), conf, grid=False)
         config = _compose(name, job, conf, grid=False)
