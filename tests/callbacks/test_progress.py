@@ -1,4 +1,4 @@
-"""Guarantee: progress is one line on a terminal, ten lines in a log file, nothing on stdout."""
+"""Guarantee: progress is a line on a terminal, up to ten in a log file, nothing on stdout."""
 
 import io
 from types import SimpleNamespace
@@ -18,17 +18,22 @@ def trainer() -> Any:
 
 
 def bar(updates: int, *, terminal: bool = False, latest: dict[str, float] | None = None) -> Any:
-    progress = ProgressBar(updates, LABELS, SimpleNamespace(latest=latest or {}), None)
+    metrics = SimpleNamespace(latest=latest or {}, last_update=0)
+    progress = ProgressBar(updates, LABELS, metrics, None)
     progress.console = Console(file=io.StringIO(), force_terminal=terminal, width=120)
     return progress
 
 
-def run(bar: ProgressBar, trainer: Any, *counts: int, start: int = 0) -> list[str]:
+def run(
+    bar: ProgressBar, trainer: Any, *counts: int, start: int = 0, log_every: int = 1
+) -> list[str]:
     """Return the lines printed while an agent reaches these counts of updates."""
     agent = SimpleNamespace(updates=start)
     bar.before_training(trainer, agent)
     for count in counts:
         agent.updates = count
+        if count % log_every == 0:
+            bar.metrics.last_update = count
         bar.after_block(trainer, agent)
     return bar.console.file.getvalue().splitlines()
 
@@ -38,6 +43,12 @@ def test_without_a_terminal_there_is_a_line_at_each_tenth(trainer: Any):
     assert [line.split()[1] for line in lines] == [f"{k}00/1000" for k in range(1, 10)] + [
         "1000/1000"
     ]
+
+
+def test_lines_are_printed_at_logging_points_only(trainer: Any):
+    """In between there are no new numbers, and none at all before the first one."""
+    lines = run(bar(300), trainer, *range(50, 301, 50), log_every=100)
+    assert [line.split()[1] for line in lines] == ["100/300", "200/300", "300/300"]
 
 
 def test_a_line_holds_the_latest_value_of_each_labelled_metric(trainer: Any):

@@ -50,7 +50,7 @@ def test_a_folder_without_config_is_refused(tmp_path: Path):
         resume_run(tmp_path)
 
 
-@pytest.mark.parametrize("other", ["cql.alpha=1", "seed=1", "network=small"])
+@pytest.mark.parametrize("other", ["cql.alpha=1", "seed=1", "network=small", "hardware.threads=2"])
 def test_other_settings_with_resume_are_refused(run: Path, other: str):
     with pytest.raises(ConfigError, match=re.escape(other.partition("=")[0])):
         resume_run(run, "updates=30", other)

@@ -105,7 +105,7 @@ def test_the_schema_states_no_number():
 def test_data_set_id_and_run_folder_contain_the_options():
     config = settings("env=hopper", "dataset.quality=medium-expert", "algorithm=bc", "seed=3")
     assert config.dataset.id == "sim/hopper/medium-expert-v0"
-    pattern = r"outputs/hopper/simulated-medium-expert/bc/\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d-seed3"
+    pattern = r"outputs/hopper/simulated-medium-expert/bc/\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d-seed_3"
     assert re.fullmatch(pattern, config.run_dir)
 
 

@@ -24,7 +24,7 @@ SPEED = "time/updates_per_second"
 
 
 class ProgressBar(AgentCallback):
-    """One line on stderr, or in a notebook; elsewhere one line of text per tenth of the run.
+    """One line on stderr, or in a notebook; elsewhere a line at a logging point per tenth.
 
     labels: the metrics that it shows with their latest values, and the label of each.
     """
@@ -70,7 +70,7 @@ class ProgressBar(AgentCallback):
             self.bar.update(self.task, completed=agent.updates, metrics=text)
             return
         tenth = agent.updates * 10 // self.updates
-        if tenth > self.last_tenth:
+        if tenth > self.last_tenth and self.metrics.last_update == agent.updates:
             self.last_tenth = tenth
             text = self.format_metrics()
             self.console.print(f"update {agent.updates}/{self.updates}  {text}")

@@ -35,8 +35,6 @@ def launch(
     package: of the simulator, which this process has imported.
     A stop signal is forwarded to the ranks, which save, and raises PreemptedError after they ended.
     """
-    cores = len(os.sched_getaffinity(0))
-    threads = max(1, cores // hardware.devices)
     command = [
         *(sys.executable, "-m", __name__, TORCHRUN),
         *("--standalone", f"--nproc-per-node={hardware.devices}"),
@@ -46,7 +44,7 @@ def launch(
         *(["--package", package] if package is not None else []),
     ]
     # In a session of its own: Ctrl-C reaches this process alone, and the ranks once, through it.
-    environment = torchrun_environment(threads) | {PARENT: str(os.getpid())}
+    environment = torchrun_environment(hardware.threads) | {PARENT: str(os.getpid())}
     process = subprocess.Popen(command, env=environment, start_new_session=True)
     try:
         code = process.wait()
@@ -69,6 +67,7 @@ def train_rank() -> None:
     from offline_cql.commands.fit import fit
     from offline_cql.commands.load_data import load_transitions
     from offline_cql.commands.load_run import load_config
+    from offline_cql.commands.threads import cpu_threads
     from offline_cql.runs.checkpoint import newest_checkpoint
     from offline_cql.simulation.environments import import_package
 
@@ -79,7 +78,8 @@ def train_rank() -> None:
     transitions = load_transitions(config.env, config.dataset)
     state = newest_checkpoint(folder) if resume else None
     # Rank 0 locks the folder, because it may outlive the process that launched it.
-    with locked(folder) if rank == 0 else nullcontext():
+    lock = locked(folder) if rank == 0 else nullcontext()
+    with lock, cpu_threads(config.hardware.threads):
         fit(config, folder, transitions, state=state, rank=rank)
     # Its threads would abort the process if they still ran when Python ends: exit code -6.
     torch.distributed.destroy_process_group()

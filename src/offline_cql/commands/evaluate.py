@@ -19,6 +19,7 @@ from offline_cql.commands.off_policy import (
     write_estimates,
 )
 from offline_cql.commands.tables import key_value_table
+from offline_cql.commands.threads import cpu_threads
 from offline_cql.config import EvaluateConfig, OpeConfig, TrainConfig, validate_config
 from offline_cql.errors import ConfigError
 from offline_cql.io import write_json
@@ -53,17 +54,19 @@ def evaluate(config: DictConfig) -> float | None:
     files: list[str] = []
     assumptions: list[str] = []
     mean_return = None
-    if settings.ope.method != "none":
-        checkpoints = checkpoint_names(folder, settings.checkpoint)
-        assumptions = add_estimates(table, estimate_returns(folder, run, checkpoints, settings.ope))
-        files.append(OPE)
-    if rollouts:
-        updates, summary = roll_out(folder, settings)
-        add_score(table, updates, summary)
-        mean_return = summary.return_mean
-        files.append(ROWS)
+    with cpu_threads(run.hardware.threads):
+        if settings.ope.method != "none":
+            checkpoints = checkpoint_names(folder, settings.checkpoint)
+            estimates = estimate_returns(folder, run, checkpoints, settings.ope)
+            assumptions = add_estimates(table, estimates)
+            files.append(OPE)
+        if rollouts:
+            updates, summary = roll_out(folder, settings)
+            add_score(table, updates, summary)
+            mean_return = summary.return_mean
+            files.append(ROWS)
     terminal = Terminal()
-    terminal.print(table)
+    terminal.print_table(table)
     for assumption in assumptions:
         terminal.print_field("assumes", assumption)
     for name in files:

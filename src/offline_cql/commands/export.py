@@ -223,7 +223,7 @@ def print_export(folder: Path, description: dict[str, Any]) -> None:
             table.add_row(f"discounted return, {label}", estimate["text"])
     table.add_row("size", format_size((folder / ONNX).stat().st_size))
     terminal = Terminal()
-    terminal.print(table)
+    terminal.print_table(table)
     terminal.print_field("file", str(folder / ONNX))
     terminal.print_field("file", str(folder / JSON))
     if (ROOT / SERVER).is_file():

@@ -27,7 +27,7 @@ def print_run(folder: Path, config: TrainConfig, result: dict[str, Any]) -> None
     table.add_row("updates/s", format_number(result["updates_per_second"]))
     table.add_row("wall time", f"{result['wall_seconds']:.0f} s")
     terminal = Terminal()
-    terminal.print(table)
+    terminal.print_table(table)
     terminal.print_field("run", str(folder))
     for offline in sorted(folder.glob("wandb/offline-run-*")):
         terminal.print_field("curves", command("wandb", "sync", path_word(offline)))

@@ -42,6 +42,7 @@ from offline_cql.commands.resume_settings import (
     fixed_settings,
     to_dict,
 )
+from offline_cql.commands.threads import allowed_cores, choose_threads, cpu_threads, run_cores
 from offline_cql.config import (
     HardwareConfig,
     NetworkConfig,
@@ -168,8 +169,8 @@ def create_run(
 ) -> Path:
     """Create the run folder with config.yaml and metadata.json, each written once.
 
-    typed: the arguments of train.py. config.yaml has what is settled now: the folder's name and
-    the precision of this machine.
+    typed: the arguments of train.py. config.yaml has what is settled now: the folder's name, the
+    precision of this machine and the number of threads.
     """
     folder = create_run_dir(Path(settings.run_dir))
     with locked(folder), recorded_failure(folder):
@@ -191,7 +192,13 @@ def write_settings(
     if settings.hardware.precision == "auto":
         print(f"precision {precision} (hardware.precision=auto)")
     values = resolve(config, settings) | {"run_dir": str(folder)}
-    values["hardware"]["precision"] = precision
+    gpu = choose_accelerator(settings.hardware) == "gpu"
+    threads = choose_threads(settings, transitions.spaces, gpu=gpu, cores=run_cores())
+    variable = os.environ.get("OMP_NUM_THREADS")
+    if variable not in (None, str(threads)) and grid_name is None:  # in a grid joblib sets it
+        ignored = f"OMP_NUM_THREADS={variable} has no effect on a run"
+        print_message(f"note: {ignored}: it has hardware.threads={threads}")
+    values["hardware"] |= {"precision": precision, "threads": threads}
     text = OmegaConf.to_yaml(OmegaConf.create(values))
     write_atomically(folder / CONFIG, text.encode())
     metadata = provenance(
@@ -200,6 +207,8 @@ def write_settings(
         dataset={"id": transitions.dataset_id, "sha256": transitions.sha256},
         devices=settings.hardware.devices,
         precision=precision,
+        cores=allowed_cores(),
+        threads=threads,
         wandb="wandb" in settings.logger.names,
     )
     write_json(folder / METADATA, metadata)
@@ -265,7 +274,7 @@ def run_training(
 ) -> None:
     """Train over a run folder, in this process or in one process per device."""
     if settings.hardware.strategy != "ddp":
-        with locked(folder), recorded_failure(folder):
+        with locked(folder), recorded_failure(folder), cpu_threads(settings.hardware.threads):
             fit(settings, folder, transitions, state=state, extras=extras)
         return
     try:

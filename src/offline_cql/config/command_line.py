@@ -68,6 +68,16 @@ def conf_folder() -> Path:
     return inside if inside.is_dir() else package.parents[1] / "conf"
 
 
+def bound_spinning() -> None:
+    """Let a waiting thread of OpenMP sleep after about a millisecond; its default is ten or more.
+
+    Where other processes take the cores, one that spins keeps the thread that it waits for from
+    running. libgomp, which torch's wheels contain, reads the variable when torch is imported.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "30000")
+
+
 def run(main: Callable[[], Any]) -> None:
     """Check sys.argv, then call an entry point's @hydra.main function.
 
@@ -77,6 +87,7 @@ def run(main: Callable[[], Any]) -> None:
     if sys.argv[1:] == ["--version"]:  # Hydra would print its own
         print(f"offline-cql {version('offline-cql')}")
         return
+    bound_spinning()
     OmegaConf.register_new_resolver("options", format_options, replace=True)  # for --help
     show_traceback = os.environ.get(FULL_ERROR) == "1"
     entry_point = Path(inspect.getfile(inspect.unwrap(main)))

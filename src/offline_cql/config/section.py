@@ -14,12 +14,13 @@ from pydantic import (
     StrictBool,
     model_validator,
 )
-from pydantic_core import PydanticKnownError
+from pydantic_core import PydanticCustomError, PydanticKnownError
 
 from offline_cql.errors import ConfigError
 from offline_cql.io import expand_home
 
 LARGEST_INTEGER = 2**63 - 1  # of torch and NumPy
+MOST_THREADS = 1024
 LARGEST_SEED = 2**32 - 1  # NumPy's legacy generator takes 32 bits
 
 
@@ -34,6 +35,14 @@ def _refuse_bool(kind: Literal["int_type", "float_type"]) -> BeforeValidator:
         return value
 
     return BeforeValidator(refuse)
+
+
+def _auto_or_count(value: Any) -> Any:
+    """Refuse what is neither auto nor a number of threads that a machine can have."""
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if value != "auto" and not (whole and 1 <= value <= MOST_THREADS):
+        raise PydanticCustomError("auto_or_count", "auto or a count")
+    return value
 
 
 def to_text(value: Any) -> Any:
@@ -56,6 +65,7 @@ Amount = Annotated[Integer, Field(ge=0)]
 Positive = Annotated[Number, Field(gt=0)]
 Factor = Annotated[Number, Field(ge=0)]
 Share = Annotated[Number, Field(gt=0, le=1)]
+Threads = Annotated[Literal["auto"] | int, BeforeValidator(_auto_or_count)]
 Seed = Annotated[Integer, Field(ge=0, le=LARGEST_SEED)]
 
 

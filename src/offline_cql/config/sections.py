@@ -16,6 +16,7 @@ from offline_cql.config.section import (
     Seed,
     Share,
     Text,
+    Threads,
     to_text,
 )
 
@@ -88,6 +89,7 @@ class HardwareConfig(Section):
     accelerator: Literal["auto", "cpu", "gpu"]
     devices: Count
     strategy: Literal["single", "ddp"]
+    threads: Threads  # of torch, in each process; auto is settled when the run starts
     precision: Annotated[Literal["auto", "32", "bf16"], BeforeValidator(to_text)]  # hidden layers
     updates_per_step: Count  # updates per Lightning step
     capture: Flag  # record an update as a CUDA graph and replay it

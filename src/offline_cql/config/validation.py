@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from offline_cql.config import run_name  # noqa: F401 - registers the resolvers of conf/
 from offline_cql.config.keys import key_exists, leaves, setting_keys, subsection, unknown_key
 from offline_cql.config.section import Section, format_value
 from offline_cql.errors import ConfigError
@@ -25,6 +26,7 @@ TYPES = {
     "int_parsing_size": "must be a whole number below 2^63",
     "float": "must be a number",
     "string": "must be text",
+    "auto_or_count": "must be auto or a whole number from 1 to 1024",
     "finite": "must be finite",
     "model": "must be a section, one of the options of {key}",
     "list": "must be a list, as in {key}=[1,2]",

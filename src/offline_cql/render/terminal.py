@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
+from rich.table import Table
 from rich.text import Text
 
 from offline_cql.render.message import printable
@@ -42,6 +43,12 @@ class Terminal(Console):
     def print_line(self, text: str, style: str = "") -> None:
         """Print one line that can be pasted: a narrow terminal does not break or cut it."""
         self.print(Text(printable(text), style=style), soft_wrap=True)
+
+    def print_table(self, table: Table) -> None:
+        """Print a table below its title, which a narrow table does not break."""
+        self.print_line(str(table.title), style="italic")
+        table.title = None
+        self.print(table)
 
     def print_field(self, label: str, text: str) -> None:
         """Print a path or a command below a table."""

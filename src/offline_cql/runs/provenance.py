@@ -36,11 +36,14 @@ def provenance(
     dataset: Mapping[str, Any],
     devices: int,
     precision: str,
+    cores: int,
+    threads: int,
     wandb: bool,
 ) -> dict[str, Any]:
     """Return versions, commit, command, hardware, data set and W&B id as plain values.
 
     command: as it is typed in a shell. dataset: id and sha256. wandb: True if W&B logs the run.
+    cores: that the process may use; threads: of torch, in each process.
     """
     return {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -51,8 +54,8 @@ def provenance(
         "hardware": {
             "machine": platform.machine(),
             "processor": processor(),
-            "cores": len(os.sched_getaffinity(0)),
-            "torch_threads": torch.get_num_threads(),
+            "cores": cores,
+            "torch_threads": threads,
             "gpus": [torch.cuda.get_device_name(k) for k in range(torch.cuda.device_count())],
             "devices": devices,
             "precision": precision,
