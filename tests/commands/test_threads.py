@@ -19,9 +19,11 @@ from support.config import CONF, settings
 from support.train import SIZE, TINY, load_learned, resume_run, train_run
 
 from offline_cql.commands.load_run import load_config
+from offline_cql.commands.resume_settings import fixed_settings
 from offline_cql.commands.threads import allowed_cores, choose_threads, run_cores
 from offline_cql.config.command_line import bound_spinning
 from offline_cql.io import read_json
+from offline_cql.runs.checkpoint import newest_checkpoint
 from offline_cql.transitions import Spaces
 
 HOPPER = Spaces(11, 3, False, (-1.0,) * 3, (1.0,) * 3)
@@ -86,6 +88,17 @@ def test_a_resumed_run_keeps_its_threads(tmp_path: Path):
     assert differences(load_learned(one_thread), load_learned(whole)) != []
     resume_run(part, "updates=4")
     assert differences(load_learned(whole), load_learned(part)) == []
+
+
+@pytest.mark.usefixtures("recorded")
+def test_a_run_from_before_this_setting_can_be_resumed(tmp_path: Path):
+    run = train_run(tmp_path / "run", *TINY, "updates=10")
+    path, text = run / "config.yaml", (run / "config.yaml").read_text()
+    path.write_text(text.replace("  threads: 1\n", ""))
+    assert load_config(run).hardware.threads is None
+    state = newest_checkpoint(run)
+    del state["config"]["hardware"]["threads"]
+    assert fixed_settings(state["config"]) == fixed_settings(load_config(run).model_dump())
 
 
 @pytest.mark.usefixtures("recorded")

@@ -67,10 +67,10 @@ def check_launcher(hardware: HardwareConfig) -> None:
     print_message(f"note: this is {launch}; each of them trains a run of its own")
 
 
-def torchrun_environment(threads: int | str) -> dict[str, str]:
+def torchrun_environment(threads: int | str | None) -> dict[str, str]:
     """Return the variables of the ranks, without those that torchrun reads its arguments from."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(TORCHRUN_PREFIXES)}
-    return kept | {"OMP_NUM_THREADS": str(threads)}
+    return kept | {"OMP_NUM_THREADS": str(threads or 1)}
 
 
 class OneProcess(LightningEnvironment):

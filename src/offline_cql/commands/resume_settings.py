@@ -49,4 +49,6 @@ def fixed_settings(settings: dict[str, Any]) -> dict[str, Any]:
     """Return the settings, as plain values, that a checkpoint and its run must share."""
     fixed = {k: value for k, value in settings.items() if k not in (*FREE, *OF_THE_FOLDER)}
     hardware = {k: v for k, v in fixed["hardware"].items() if k not in FREE_OF_HARDWARE}
+    if hardware.get("threads") is None:  # a run from before this setting
+        hardware.pop("threads", None)
     return fixed | {"hardware": hardware}

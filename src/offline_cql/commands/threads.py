@@ -29,7 +29,7 @@ def choose_threads(config: TrainConfig, spaces: Spaces, *, gpu: bool, cores: int
     auto: one per GFLOP of an update, at most half of the cores.
     """
     threads = config.hardware.threads
-    if threads != "auto":
+    if isinstance(threads, int):
         return threads
     if gpu:
         return 1
@@ -76,13 +76,13 @@ def run_cores() -> int:
 
 
 @contextmanager
-def cpu_threads(count: int | Literal["auto"]) -> Iterator[None]:
+def cpu_threads(count: int | Literal["auto"] | None) -> Iterator[None]:
     """Compute with so many threads inside the context, whatever OMP_NUM_THREADS says.
 
-    auto, which no run folder has, keeps torch's number.
+    auto, which no run folder has, and None keep torch's number.
     """
     before = torch.get_num_threads()
-    if count != "auto":
+    if isinstance(count, int):
         torch.set_num_threads(count)
     try:
         yield

@@ -40,7 +40,7 @@ def _refuse_bool(kind: Literal["int_type", "float_type"]) -> BeforeValidator:
 def _auto_or_count(value: Any) -> Any:
     """Refuse what is neither auto nor a number of threads that a machine can have."""
     whole = isinstance(value, int) and not isinstance(value, bool)
-    if value != "auto" and not (whole and 1 <= value <= MOST_THREADS):
+    if value not in ("auto", None) and not (whole and 1 <= value <= MOST_THREADS):
         raise PydanticCustomError("auto_or_count", "auto or a count")
     return value
 
@@ -65,7 +65,7 @@ Amount = Annotated[Integer, Field(ge=0)]
 Positive = Annotated[Number, Field(gt=0)]
 Factor = Annotated[Number, Field(ge=0)]
 Share = Annotated[Number, Field(gt=0, le=1)]
-Threads = Annotated[Literal["auto"] | int, BeforeValidator(_auto_or_count)]
+Threads = Annotated[Literal["auto"] | int | None, BeforeValidator(_auto_or_count)]
 Seed = Annotated[Integer, Field(ge=0, le=LARGEST_SEED)]
 
 

@@ -89,7 +89,7 @@ class HardwareConfig(Section):
     accelerator: Literal["auto", "cpu", "gpu"]
     devices: Count
     strategy: Literal["single", "ddp"]
-    threads: Threads  # of torch, in each process; auto is settled when the run starts
+    threads: Threads = None  # of torch, in each process; null: a run from before this setting
     precision: Annotated[Literal["auto", "32", "bf16"], BeforeValidator(to_text)]  # hidden layers
     updates_per_step: Count  # updates per Lightning step
     capture: Flag  # record an update as a CUDA graph and replay it
