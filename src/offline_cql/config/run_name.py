@@ -4,7 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import PurePath
-from typing import Any
+from typing import Any, cast
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
@@ -27,8 +27,10 @@ def label(*values: Any) -> str:
 
 def typed_name(seed: int) -> str:
     """Return `alpha_0.1-seed_0`: the overrides of this job, and the seed."""
-    overrides = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
-    return run_name(overrides, seed=seed)
+    if not HydraConfig.initialized():
+        return run_name([], seed=seed)
+    overrides = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
+    return run_name(cast("list[str]", overrides), seed=seed)
 
 
 def run_name(overrides: Sequence[str], *, seed: int) -> str:
