@@ -40,6 +40,7 @@ from offline_cql.config.unused import reject_unused_overrides
 from offline_cql.config.validation import validate_config
 from offline_cql.errors import ConfigError, PreemptedError, explain
 from offline_cql.io import located
+from offline_cql.render.command import command
 from offline_cql.render.message import discard_unwritable_output, print_message
 from offline_cql.stop_signals import handle_stop_signals, stop_requested
 
@@ -89,6 +90,7 @@ def run(main: Callable[[], Any]) -> None:
         return
     bound_spinning()
     OmegaConf.register_new_resolver("options", format_options, replace=True)  # for --help
+    OmegaConf.register_new_resolver("command", command, replace=True)
     show_traceback = os.environ.get(FULL_ERROR) == "1"
     entry_point = Path(inspect.getfile(inspect.unwrap(main)))
     failure: BaseException

@@ -168,7 +168,7 @@ class ConfigFolder:
 
 
 def format_options(*groups: str) -> str:
-    """Return a line `group: option, ...` per config group and group inside it.
+    """Return a line `group: option, ...` per config group and group inside it, indented by two.
 
     The help texts name their groups: Hydra's own list has those of every entry point and
     conf/tuned, whose files Hydra chooses by the names of other options.
@@ -179,7 +179,8 @@ def format_options(*groups: str) -> str:
         for group in groups
         for name in (group, *(f"{group}/{inner}" for inner in conf.groups(group)))
     ]
-    return "\n".join(textwrap.fill(line, width=100, subsequent_indent="  ") for line in lines)
+    filled = [textwrap.wrap(line, width=98, subsequent_indent="  ") for line in lines]
+    return "\n  ".join(itertools.chain.from_iterable(filled))
 
 
 class OverrideError(Exception):
