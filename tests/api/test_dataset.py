@@ -9,7 +9,8 @@ import pytest
 from support.config import settings
 from support.train import SIZE
 
-from offline_cql import ConfigError, DataError, Dataset
+from offline_cql import ConfigError, DataError, Dataset, collect
+from offline_cql.errors import PolicyError
 from offline_cql.simulation.collect import dataset_id
 
 N, D, A = 40, 11, 2  # eleven columns: obs_10 must not come before obs_2
@@ -104,6 +105,28 @@ def test_columns_of_a_data_frame_are_named(tmp_path: Path):
     (file,) = tmp_path.iterdir()
     same = Dataset.from_parquet(file, **names)
     np.testing.assert_array_equal(same.transitions.rows, dataset.transitions.rows)
+
+
+def down(observation: np.ndarray) -> int:
+    return 1
+
+
+def test_a_function_is_recorded_in_any_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+):
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "store"))
+    lake = ["env=gymnasium", "env.id=FrozenLake-v1", "dataset.size=60", "seed=1"]
+    dataset = collect(lake, policy=down)
+    assert dataset.transitions.dataset_id == "sim/frozenlake-v1/down_60-v0"
+    assert (dataset.transitions.actions == 1).all()
+    assert dataset.settings[:2] == lake[:2]  # its simulator, for training and evaluation
+    assert "is already recorded" not in capfd.readouterr().out
+    assert (collect(lake, policy=down).transitions.rows == dataset.transitions.rows).all()
+    assert "is already recorded" in capfd.readouterr().out
+    anonymous = collect(lake, policy=lambda observation: int(observation[0] == 1))
+    assert anonymous.transitions.dataset_id == "sim/frozenlake-v1/policy_60-v0"
+    with pytest.raises(PolicyError, match="policy=policy raised KeyError"):
+        collect([*lake, "overwrite=true"], policy=lambda observation: {}[0])
 
 
 def test_what_is_no_frame_or_no_column_is_refused(tmp_path: Path):

@@ -57,6 +57,7 @@ def test_discrete_actions_are_integers(recorded: Path, tmp_path: Path):
         (0.5, r"has shape \(\), expected"),
         (["a", "b", "c"], "expected numbers"),
         ([0, np.nan, 0], "number 1 of the observation is not finite"),
+        ({"angle": 1.0}, r"is a dictionary.*spaces\.flatten\(env\.observation_space"),
     ],
 )
 def test_other_observations_are_refused(run: Run, observation: object, message: str):

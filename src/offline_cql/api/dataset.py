@@ -8,7 +8,7 @@ written to a Parquet file for that.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -23,7 +23,7 @@ from offline_cql.io import write_atomically
 
 if TYPE_CHECKING:
     from offline_cql.commands.audit import Audit
-    from offline_cql.config import AuditConfig
+    from offline_cql.config import AuditConfig, CollectConfig
     from offline_cql.transitions import Transitions
 
 Array = npt.NDArray[Any]
@@ -166,13 +166,18 @@ class Dataset:
         return audit_dataset(cast("AuditConfig", settings_of("audit", self.settings, overrides)))
 
 
-def collect(overrides: Sequence[str]) -> Dataset:
-    """Record a data set in a simulator; overrides: settings of collect.py, env=hopper."""
-    from offline_cql.commands.collect import collect as record
-    from offline_cql.config.command_line import compose_job
+def collect(overrides: Sequence[str] = (), policy: Callable[[Array], Any] | None = None) -> Dataset:
+    """Record a data set in a simulator, unless it is recorded already.
 
-    config = compose_job("collect", overrides)
-    return Dataset.from_minari(record(config), env=str(config.env.name))
+    overrides: settings of collect.py, as in ["env=hopper", "dataset.size=100_000"]. policy: acts,
+    from a flat observation [D] to an action; None: that of the settings.
+    """
+    from offline_cql.commands.collect import record_once
+
+    settings = cast("CollectConfig", settings_of("collect", (), overrides))
+    identifier = record_once(settings, policy)
+    environment = [word for word in overrides if word.startswith(("env=", "env."))]
+    return Dataset([*environment, "dataset=minari", setting("dataset.id", identifier)])
 
 
 def _of_file(path: Path) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,11 @@ class Policy:
         observation of another shape or that is not finite, and PolicyError when the policy has no
         action for it.
         """
+        if isinstance(observation, Mapping):
+            raise DataError(
+                "the observation is a dictionary, expected its numbers in a row: "
+                "gymnasium.spaces.flatten(env.observation_space, observation)"
+            )
         batch = np.asarray(observation)
         single = batch.ndim == 1
         if batch.ndim not in (1, 2) or batch.shape[-1] != self.observation_dim:

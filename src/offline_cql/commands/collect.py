@@ -2,8 +2,9 @@
 
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
 from omegaconf import DictConfig
@@ -27,19 +28,13 @@ from offline_cql.simulation.evaluation import behavior_return, greedy_policy, no
 from offline_cql.simulation.rollouts import Array
 
 RUN_PREFIX = "run:"
+Policy: TypeAlias = Callable[[Array], Any]  # a flat observation [D] to an action
 
 
 def collect(config: DictConfig) -> str:
     """Record a data set in the local Minari store, print a table of its contents, return its id."""
     settings = validate_config(CollectConfig, config)
-    import_package(settings.env.package)
-    dataset, behavior = choose_behavior(settings)
-    identifier = dataset_id(dataset)
-    if is_stored(identifier) and not settings.overwrite:
-        print(f"{identifier} is already recorded; overwrite=true records it again")
-    else:
-        overwrite, seed = settings.overwrite, settings.seed
-        record(settings.env, dataset, seed=seed, behavior=behavior, overwrite=overwrite)
+    identifier = record_once(settings)
     transitions = load(MinariReader(identifier))
     mean_return = behavior_return(transitions)
     table = key_value_table(f"{identifier} · {settings.env.id}")
@@ -49,9 +44,30 @@ def collect(config: DictConfig) -> str:
     table.add_row("normalized score", format_number(normalized_score(mean_return, settings.env)))
     table.add_row("sha256", transitions.sha256[:16])
     terminal = Terminal()
-    terminal.print(table)
+    terminal.print_table(table)
     terminal.print_field("stored", str(dataset_path(identifier)))
     terminal.print_field("next", train_command(sys.argv[1:], identifier))
+    return identifier
+
+
+def record_once(settings: CollectConfig, policy: Policy | None = None) -> str:
+    """Record a data set unless it is stored already; return its id.
+
+    policy: acts instead of settings.policy.
+    """
+    import_package(settings.env.package)
+    if policy is None:
+        dataset, behavior = choose_behavior(settings)
+    else:
+        name = getattr(policy, "__name__", "")
+        name = name if name.isidentifier() else "policy"  # a lambda, an object
+        dataset, behavior = named(settings, name), behavior_of(policy, name)
+    identifier = dataset_id(dataset)
+    if is_stored(identifier) and not settings.overwrite:
+        print(f"{identifier} is already recorded; overwrite=true records it again")
+    else:
+        overwrite, seed = settings.overwrite, settings.seed
+        record(settings.env, dataset, seed=seed, behavior=behavior, overwrite=overwrite)
     return identifier
 
 
@@ -82,7 +98,7 @@ def choose_behavior(settings: CollectConfig) -> tuple[DatasetConfig, Behavior | 
             f"policy={policy} must be random, run:FOLDER or module:function, for example "
             "policy=run:outputs/…"
         )
-    return named(settings, name), policy_of_function(policy, module, name)
+    return named(settings, name), behavior_of(import_policy(policy, module, name), policy)
 
 
 def named(settings: CollectConfig, quality: str) -> DatasetConfig:
@@ -101,20 +117,25 @@ def policy_of_run(settings: CollectConfig, folder: Path) -> Behavior:
     return greedy_policy(agent)
 
 
-def policy_of_function(policy: str, module: str, name: str) -> Behavior:
-    """Return the policy that calls a function of the user's: a flat observation to an action."""
+def import_policy(policy: str, module: str, name: str) -> Policy:
+    """Return a function of the user's: a flat observation to an action."""
     try:
-        function = getattr(importlib.import_module(module), name)
+        function: Policy = getattr(importlib.import_module(module), name)
     except Exception as error:  # of code that is not ours
         raise ConfigError(
             f"policy={policy} cannot be imported ({type(error).__name__}: {error}): install the "
             "module, or add the folder that contains it to PYTHONPATH"
         ) from error
+    return function
+
+
+def behavior_of(policy: Policy, name: str) -> Behavior:
+    """Return the behavior that calls a policy for each observation."""
 
     def act(observations: Array, indices: Array, starts: Array) -> Array:
         try:
-            return np.array([function(observation) for observation in observations])
+            return np.array([policy(observation) for observation in observations])
         except Exception as error:
-            raise PolicyError(f"policy={policy} raised {error!r}") from error
+            raise PolicyError(f"policy={name} raised {error!r}") from error
 
     return act
