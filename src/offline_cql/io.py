@@ -52,6 +52,9 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())
 
 
+CACHE_REMEDY = "set OFFLINE_CQL_CACHE to a folder that you can write, on a disk with space"
+
+
 def home_folder() -> Path | None:
     """Return the user's home; None without one, or with a HOME that is not an absolute path."""
     if not os.path.isabs(os.environ.get("HOME", "/")):  # Python takes "" as /
@@ -71,6 +74,16 @@ def expand_home(path: str, remedy: str) -> Path:
         return Path(path).expanduser()
     except RuntimeError as error:
         raise ConfigError(f"{path} cannot be found (there is no home folder): {remedy}") from error
+
+
+def cache_root() -> Path:
+    """Return $OFFLINE_CQL_CACHE, or offline_cql in the user's cache folder.
+
+    Raises ConfigError for a user without a home.
+    """
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    root = os.environ.get("OFFLINE_CQL_CACHE") or f"{base}/offline_cql"
+    return expand_home(root, CACHE_REMEDY).absolute()
 
 
 @contextlib.contextmanager

@@ -6,7 +6,6 @@ W&B's runs are offline here and are read back with its own program.
 import csv
 import importlib
 import json
-import subprocess
 import sys
 import threading
 from collections.abc import Callable
@@ -17,14 +16,16 @@ from unittest.mock import MagicMock
 import pytest
 from pytorch_lightning.loggers import Logger
 from support.config import settings
+from support.offline_wandb import of_kind, offline_runs
 from support.train import TINY, train_run
 
 from offline_cql.callbacks import loggers
-from offline_cql.callbacks.loggers import GuardedLogger, RunInfo, Service, make_loggers
+from offline_cql.callbacks.loggers import GuardedLogger, Service, make_loggers
 from offline_cql.commands.fit import start_loggers
 from offline_cql.config.unused import LOGGERS
 from offline_cql.errors import ConfigError
 from offline_cql.io import write_json
+from offline_cql.runs.wandb_run import RunInfo
 
 DATASET = {"dataset": {"id": "sim/a-v0", "sha256": "0"}}
 
@@ -46,16 +47,6 @@ def fresh_settings() -> None:
 # --- W&B ------------------------------------------------------------------------------------------
 
 
-def read_offline_run(folder: Path) -> list[dict[str, Any]]:
-    """Return the records of the one offline W&B run in a run folder."""
-    (run,) = (folder / "wandb").glob("offline-run-*")
-    program = Path(sys.executable).with_name("wandb")
-    process = subprocess.run(
-        [program, "leet", "inspect", "--json", run], capture_output=True, text=True, check=True
-    )
-    return [json.loads(line) for line in process.stdout.splitlines()]
-
-
 def log_gaps(name: str, run: RunInfo, *gaps: float, status: str = "finished") -> None:
     """Log a gap at updates 100, 200, … and finish."""
     (logger,) = make_loggers([name], run)
@@ -65,7 +56,9 @@ def log_gaps(name: str, run: RunInfo, *gaps: float, status: str = "finished") ->
 
 
 def records(folder: Path, kind: str) -> list[dict[str, Any]]:
-    return [record[kind] for record in read_offline_run(folder) if record["type"] == kind]
+    """Return the records of the one offline W&B run in a run folder."""
+    (run,) = offline_runs(folder)
+    return of_kind(run, kind)
 
 
 def metric_values(folder: Path, metric: str) -> list[tuple[int, float]]:
@@ -173,7 +166,7 @@ def test_a_server_that_cannot_be_reached_means_offline(
     """W&B waits as long as configured, then the run is logged offline under the same id."""
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
-    monkeypatch.setattr(loggers, "WANDB_INIT_TIMEOUT", 1.0)
+    monkeypatch.setattr("offline_cql.runs.wandb_run.WANDB_INIT_TIMEOUT", 1.0)
     log_gaps("wandb", info(tmp_path, run_id="0000000a"), 1.0)
     error = capsys.readouterr().err
     assert "warning: W&B could not be reached" in error

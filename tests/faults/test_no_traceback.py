@@ -22,7 +22,7 @@ from support.forked import Ended, Forks
 from support.train import TINY, entry_point, train_run
 
 from offline_cql.errors import explain
-from offline_cql.readers.cache import cache_root
+from offline_cql.io import cache_root
 from offline_cql.readers.minari.store import store_root
 from offline_cql.runs.checkpoint import read_checkpoint
 from offline_cql.runs.folder import state_path

@@ -14,9 +14,8 @@ import pytest
 from support.config import run_entry_point, settings
 
 from offline_cql.errors import DataError
-from offline_cql.io import read_json
+from offline_cql.io import cache_root, read_json
 from offline_cql.readers import load
-from offline_cql.readers.cache import cache_root
 from offline_cql.readers.checksums import ChunkChecksums, file_checksums, verify
 from offline_cql.readers.minari.store import MinariReader, dataset_path
 from offline_cql.simulation.collect import record

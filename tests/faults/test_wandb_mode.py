@@ -16,10 +16,11 @@ import pytest
 import wandb
 from support.train import TINY, resume_run, train_run
 
-from offline_cql.callbacks.loggers import RunInfo, start_wandb, wandb_mode
+from offline_cql.callbacks.loggers import start_wandb
 from offline_cql.io import write_json
 from offline_cql.runs.folder import METADATA, read_metadata
 from offline_cql.runs.provenance import new_wandb_id
+from offline_cql.runs.wandb_run import RunInfo, wandb_mode
 
 KEY = "0" * 40
 ONLINE = {"WANDB_API_KEY": KEY}
@@ -142,7 +143,7 @@ def test_data_are_sent_without_a_switch(
     folder: Path, server: list[bytes], monkeypatch: pytest.MonkeyPatch
 ):
     """So that the test above can fail. The server does not answer."""
-    monkeypatch.setattr("offline_cql.callbacks.loggers.WANDB_INIT_TIMEOUT", 2.0)
+    monkeypatch.setattr("offline_cql.runs.wandb_run.WANDB_INIT_TIMEOUT", 2.0)
     logger = start_wandb(info(folder))
     logger.experiment.finish()
     assert server != []

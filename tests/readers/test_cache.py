@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 
 from offline_cql.errors import DataError
+from offline_cql.io import cache_root
 from offline_cql.readers import Steps, TransitionWriter, load
-from offline_cql.readers.cache import cache_root
 from offline_cql.readers.writer import file_signature
 from offline_cql.transitions import Spaces, Transitions
 

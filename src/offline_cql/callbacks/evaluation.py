@@ -8,6 +8,7 @@ import pytorch_lightning as pl
 
 from offline_cql.agents import Agent
 from offline_cql.callbacks.agent_callback import AssessmentCallback, log_metrics
+from offline_cql.callbacks.loggers import GuardedLogger
 from offline_cql.callbacks.timer import Timer
 from offline_cql.config import EnvConfig, EvaluationConfig
 from offline_cql.errors import DataError, PolicyError, SimulatorError
@@ -15,6 +16,8 @@ from offline_cql.render.message import print_message
 from offline_cql.runs.folder import EVALUATION, EVALUATION_FAILURES, CsvFile
 from offline_cql.simulation.evaluation import EpisodeResult, Score, evaluate, score
 from offline_cql.stop_signals import deferred
+
+RETURNS = "evaluation/returns"  # of each episode: a histogram in loggers that have one
 
 
 class EvaluationCallback(AssessmentCallback):
@@ -47,6 +50,10 @@ class EvaluationCallback(AssessmentCallback):
             self.latest, self.error = score(results, self.env), None
             self.file.append(evaluation_rows(agent.updates, results))
             log_metrics(trainer, evaluation_metrics(self.latest), update=agent.updates)
+            for logger in trainer.loggers:
+                if isinstance(logger, GuardedLogger):
+                    returns = [result.return_ for result in results]
+                    logger.log_histogram(RETURNS, returns, update=agent.updates)
 
     def record_failure(self, update: int, error: str) -> None:
         """Note and print why there is no score after `update` updates."""

@@ -22,12 +22,12 @@ from offline_cql.render.command import command
 from offline_cql.render.numbers import format_count
 from offline_cql.render.progress import ProgressBar
 from offline_cql.render.terminal import Terminal
-from offline_cql.runs.folder import create_run_dir
+from offline_cql.runs.folder import AUDIT, create_run_dir
 from offline_cql.simulation.environments import import_package
 from offline_cql.simulation.evaluation import behavior_return, normalized_score
 from offline_cql.transitions import Transitions
 
-JSON, HTML = "audit.json", "audit.html"
+JSON, HTML = AUDIT, "audit.html"
 AUDIT_KEYS = ("out", "infer", "strict")  # keys that train.py does not have
 
 

@@ -18,6 +18,7 @@ from offline_cql.commands.off_policy import (
     require_validation_episodes,
     write_estimates,
 )
+from offline_cql.commands.run_loggers import print_sync_command, send_results
 from offline_cql.commands.tables import key_value_table
 from offline_cql.commands.threads import cpu_threads
 from offline_cql.config import EvaluateConfig, OpeConfig, TrainConfig, validate_config
@@ -71,6 +72,7 @@ def evaluate(config: DictConfig) -> float | None:
         terminal.print_field("assumes", assumption)
     for name in files:
         terminal.print_field("file", str(folder / name))
+    print_sync_command(terminal, folder)
     return mean_return
 
 
@@ -121,6 +123,8 @@ def roll_out(folder: Path, settings: EvaluateConfig) -> tuple[int, Score]:
     CsvFile(folder / ROWS).append(evaluation_rows(agent.updates, results))
     content: dict[str, Any] = {"checkpoint": settings.checkpoint, "updates": agent.updates}
     write_json(folder / SUMMARY, content | asdict(summary) | {"seed": settings.evaluation.seed})
+    values = {f"evaluate/{name}": x for name, x in asdict(summary).items() if x is not None}
+    send_results(folder, run.logger, curves={agent.updates: values})
     return agent.updates, summary
 
 
@@ -176,7 +180,18 @@ def estimate_returns(
         best_return=float(discounted_returns(transitions, gamma=gamma).max()),
         gamma=gamma,
     )
+    curves = {
+        updates: {f"estimate/{e.method}{key}": x for e in group for key, x in bounds(e).items()}
+        for updates, group in estimates.items()
+    }
+    figures = {f"estimate/behavior{key}": x for key, x in bounds(behavior).items()}
+    send_results(folder, run.logger, curves=curves, figures=figures)
     return Estimates(policies=estimates, behavior=behavior, validation_episodes=len(unseen.ends))
+
+
+def bounds(estimate: Estimate) -> dict[str, float]:
+    """Return the value and the bounds of its interval, by the ends of their names at W&B."""
+    return {"": estimate.value, "_low": estimate.low, "_high": estimate.high}
 
 
 def add_estimates(table: Table, estimates: Estimates) -> list[str]:

@@ -15,6 +15,7 @@ from torch import Tensor
 from offline_cql.commands.load_data import is_local, simulator_settings
 from offline_cql.commands.load_run import open_run, restore_agent
 from offline_cql.commands.off_policy import load_run_data, read_estimates
+from offline_cql.commands.run_loggers import send_results
 from offline_cql.commands.tables import key_value_table
 from offline_cql.config import ALGORITHMS, ExportConfig, TrainConfig, validate_config
 from offline_cql.config.keys import without_secrets
@@ -84,6 +85,8 @@ def export_policy(settings: ExportConfig) -> dict[str, Any]:
     }
     write_atomically(folder / ONNX, content)
     write_json(folder / JSON, description)
+    if run.logger.artifacts != "none":
+        send_results(folder, run.logger, files={"onnx": [folder / ONNX, folder / JSON]})
     return description
 
 

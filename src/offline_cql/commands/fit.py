@@ -36,7 +36,7 @@ from pytorch_lightning.strategies import DDPStrategy, Strategy
 from offline_cql.agents import Agent
 from offline_cql.callbacks.checkpoints import CheckpointCallback
 from offline_cql.callbacks.evaluation import EvaluationCallback
-from offline_cql.callbacks.loggers import STOP_TIMEOUT, GuardedLogger, RunInfo, make_loggers
+from offline_cql.callbacks.loggers import STOP_TIMEOUT, GuardedLogger, make_loggers
 from offline_cql.callbacks.metrics import MetricsWriter
 from offline_cql.callbacks.progress import ProgressBar
 from offline_cql.callbacks.stop import StopCallback
@@ -47,6 +47,7 @@ from offline_cql.commands.load_data import simulator_settings
 from offline_cql.commands.load_run import restore_training
 from offline_cql.commands.make_agent import make_agent
 from offline_cql.commands.resume_settings import fixed_settings
+from offline_cql.commands.run_loggers import run_info
 from offline_cql.config import ALGORITHMS, HardwareConfig, TrainConfig
 from offline_cql.config.keys import without_secrets
 from offline_cql.data.dataset import TransitionDataset, make_dataset
@@ -56,9 +57,9 @@ from offline_cql.data.split import Split, split_episodes
 from offline_cql.data.statistics import observation_statistics, return_scale
 from offline_cql.data.validation import ValidationSteps, validation_steps
 from offline_cql.errors import ConfigError, DivergedError, PreemptedError, WorkerError
-from offline_cql.io import write_json
+from offline_cql.io import read_json, write_json
 from offline_cql.runs.checkpoint import check_complete
-from offline_cql.runs.folder import METADATA, RESULT, diverged_batch, read_metadata
+from offline_cql.runs.folder import AUDIT, METADATA, RESULT, diverged_batch, read_metadata
 from offline_cql.runs.result import describe_stop
 from offline_cql.simulation.evaluation import behavior_return
 from offline_cql.stop_signals import deferred
@@ -361,22 +362,20 @@ def identity(config: TrainConfig, transitions: Transitions) -> dict[str, Any]:
 
 
 def start_loggers(config: TrainConfig, folder: Path) -> list[GuardedLogger]:
-    """Start a run at each configured logger, under the id and the grid of metadata.json."""
-    metadata, logger = read_metadata(folder), config.logger
-    info = RunInfo(
-        folder=folder,
-        config=without_secrets(config.model_dump()) | {"data": metadata["dataset"]},
-        run_id=metadata.get("wandb_id"),
-        grid=metadata.get("grid"),
-        project=logger.project,
-        entity=logger.entity,
-        group=logger.group,
-        name=logger.name,
-        job_type=logger.job_type,
-        notes=logger.notes,
-        tags=[*logger.tags, config.env.name, config.dataset.name, config.algorithm],
-    )
-    return make_loggers(logger.names, info)
+    """Start a run at each configured logger."""
+    facts = {"data": read_metadata(folder)["dataset"], "audit": audit_findings(folder)}
+    tags = (config.env.name, config.dataset.name, config.algorithm)
+    settings = without_secrets(config.model_dump())
+    info = run_info(folder, config.logger, settings | facts, tags)
+    return make_loggers(config.logger.names, info)
+
+
+def audit_findings(folder: Path) -> list[str]:
+    """Return the findings of a run's audit as `level: name`; [] without an audit."""
+    if not (folder / AUDIT).exists():
+        return []
+    findings = read_json(folder / AUDIT, {"findings": list})["findings"]
+    return [f"{finding['level']}: {finding['name']}" for finding in findings]
 
 
 def keep_freed_memory() -> None:

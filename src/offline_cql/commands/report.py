@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig
 from rich.table import Table
 from rich.text import Text
 
-from offline_cql.config import ReportConfig, validate_config
+from offline_cql.commands.run_loggers import send_results
+from offline_cql.config import LoggerConfig, ReportConfig, validate_config
 from offline_cql.render.terminal import Terminal
 from offline_cql.report import tables
 from offline_cql.report.load_runs import load_runs
 from offline_cql.report.messages import checkpoint_file, commands, export_command, sentences
-from offline_cql.report.model_selection import Limits, Selection
+from offline_cql.report.model_selection import Candidate, Limits, Selection
 from offline_cql.report.summary import Summary, summarize
 from offline_cql.runs.folder import create_run_dir
 
@@ -49,7 +52,32 @@ def write_report(settings: ReportConfig, summary: Summary) -> list[Path]:
     limits, sampling = rule(settings)
     folder = create_run_dir(Path(settings.out), setting="out")
     write(folder, summary, limits, docs=DOCS if DOCS.is_dir() else None, **sampling)
-    return [folder / name for name in (HTML, MARKDOWN, LATEX, JSON)]
+    files = [folder / name for name in (HTML, MARKDOWN, LATEX, JSON)]
+    settings_of = {run.name: run.settings for run in summary.runs}
+    for selection in summary.selections.values():
+        if selection.chosen is not None:
+            send_verdict(selection, selection.chosen, settings_of[selection.chosen.run], files)
+    return files
+
+
+def send_verdict(
+    selection: Selection, chosen: Candidate, settings: Mapping[str, Any], files: list[Path]
+) -> None:
+    """Add the verdict, and the files, to the run at W&B that the report recommends.
+
+    settings: of that run, flat.
+    """
+    if "wandb" not in settings.get("logger.names", ()):
+        return
+    start = "logger."
+    section = {k.removeprefix(start): v for k, v in settings.items() if k.startswith(start)}
+    logger = LoggerConfig.model_validate(section)
+    figures = {
+        "report/verdict": sentences(selection)[0],
+        "report/ship": selection.ship,
+        "report/checkpoint": chosen.updates,
+    }
+    send_results(Path(chosen.run), logger, figures=figures, files={"report": files})
 
 
 def print_selection(terminal: Terminal, name: str, selection: Selection) -> None:

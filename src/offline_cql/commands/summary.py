@@ -5,9 +5,10 @@ from typing import Any
 
 from rich.table import Table
 
+from offline_cql.commands.run_loggers import print_sync_command
 from offline_cql.commands.tables import key_value_table
 from offline_cql.config import TrainConfig
-from offline_cql.render.command import command, path_word
+from offline_cql.render.command import command
 from offline_cql.render.numbers import format_number, format_spread
 from offline_cql.render.terminal import Terminal
 from offline_cql.runs.folder import package_words, read_metadata
@@ -29,8 +30,7 @@ def print_run(folder: Path, config: TrainConfig, result: dict[str, Any]) -> None
     terminal = Terminal()
     terminal.print_table(table)
     terminal.print_field("run", str(folder))
-    for offline in sorted(folder.glob("wandb/offline-run-*")):
-        terminal.print_field("curves", command("wandb", "sync", path_word(offline)))
+    print_sync_command(terminal, folder)
     estimates = ("ope=fqe", "evaluation.episodes=0")
     how = ("evaluation.episodes=100",) if result["episodes"] else estimates
     terminal.print_field(

@@ -115,11 +115,14 @@ class LoggerConfig(Section):
     job_type: Text | None = None
     notes: Text | None = None
     tags: list[Text]
+    artifacts: Literal["none", "policy", "all"] = "none"  # of W&B
 
     def check(self) -> None:
-        """Raise ConfigError for a logger that is named twice."""
+        """Raise ConfigError for a logger that is named twice, and artifacts without W&B."""
         unique = len(set(self.names)) == len(self.names)
         self.require(unique, "names", "must name each logger once")
+        possible = self.artifacts == "none" or "wandb" in self.names
+        self.require(possible, "artifacts", "needs W&B; try logger=wandb")
 
 
 class RolloutConfig(Section):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -17,26 +16,13 @@ from typing import Any
 import xxhash
 
 from offline_cql.errors import DataError
-from offline_cql.io import exclusive, expand_home, read_json, remedied, write_json
+from offline_cql.io import CACHE_REMEDY, cache_root, exclusive, read_json, remedied, write_json
 from offline_cql.readers.row_files import check_files, load_rows
 from offline_cql.readers.writer import Reader, TransitionWriter, translate_errors
 from offline_cql.render.message import print_message
 from offline_cql.transitions import Transitions
 
 FORMAT = 4  # of rows and metadata; a change makes every data set be read again
-
-
-REMEDY = "set OFFLINE_CQL_CACHE to a folder that you can write, on a disk with space"
-
-
-def cache_root() -> Path:
-    """Return $OFFLINE_CQL_CACHE, or offline_cql in the user's cache folder.
-
-    Raises ConfigError for a user without a home.
-    """
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    root = os.environ.get("OFFLINE_CQL_CACHE") or f"{base}/offline_cql"
-    return expand_home(root, REMEDY).absolute()
 
 
 def load(reader: Reader) -> Transitions:
@@ -47,7 +33,7 @@ def load(reader: Reader) -> Transitions:
     fingerprint = {"format": FORMAT, "kind": type(reader).__name__, **reader.fingerprint()}
     key = hashlib.sha256(json.dumps(fingerprint, sort_keys=True).encode()).hexdigest()
     root = cache_root()
-    with remedied(root, REMEDY):
+    with remedied(root, CACHE_REMEDY):
         return _load(reader, root, key)
 
 

@@ -24,6 +24,7 @@ from offline_cql.ope.estimate import Estimate
 from offline_cql.render.command import command
 from offline_cql.report.run import UPDATE, Curves, Offline, Run, Simulated, SkippedFolder
 from offline_cql.runs.folder import (
+    AUDIT,
     CONFIG,
     EVALUATION,
     METADATA,
@@ -35,7 +36,6 @@ from offline_cql.runs.folder import (
     package_words,
 )
 
-AUDIT = "audit.json"
 MARKER_FILES = (CONFIG, METADATA, RESULT, METRICS)
 REQUIRED_SETTINGS = ("seed", "env.name", "algorithm", "cql.alpha")
 REPORTED_STATUSES = ("finished", "diverged")

@@ -26,6 +26,7 @@ from offline_cql.render.command import command
 from offline_cql.render.message import print_message
 from offline_cql.runs.folder import (
     RESUME,
+    digest_path,
     kept_updates,
     package_words,
     policy_path,
@@ -35,11 +36,6 @@ from offline_cql.runs.folder import (
 
 FORMAT = 1
 LAST = "last"
-
-
-def digest_path(path: Path) -> Path:
-    """Return the path of the file with a checkpoint's sha256."""
-    return path.with_name(path.name + ".sha256")
 
 
 # --- Writing ---------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ CONFIG, METADATA, RESULT = "config.yaml", "metadata.json", "result.json"
 METRICS, EVALUATION, VALIDATION = "metrics.csv", "evaluation.csv", "validation.csv"
 EVALUATION_FAILURES = "evaluation_failures.csv"
 LOGS = (METRICS, EVALUATION, VALIDATION, EVALUATION_FAILURES)
-OPE = "ope.json"
+OPE, AUDIT = "ope.json", "audit.json"
 RESUMED_WITH = "resumed_with"  # key of metadata.json: settings typed with resume=, nested
 METADATA_SHAPE = {
     **dict.fromkeys(("commit", "grid", "wandb_id"), (str, NoneType)),
@@ -71,6 +71,11 @@ def state_path(folder: Path, updates: int) -> Path:
 def policy_path(folder: Path, updates: int) -> Path:
     """Return the path of a run's kept policy after `updates` updates."""
     return folder / CHECKPOINTS / f"{updates}.ckpt"
+
+
+def digest_path(path: Path) -> Path:
+    """Return the path of the file with a checkpoint's sha256."""
+    return path.with_name(path.name + ".sha256")
 
 
 def diverged_batch(rank: int) -> str:
