@@ -8,14 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.config import settings
 from support.offline_wandb import of_kind, offline_runs
 from support.train import TINY, resume_run, train_run
 
 from offline_cql import Run, load_policy
 from offline_cql.commands.load_run import load_config
 from offline_cql.commands.run_loggers import run_info
-from offline_cql.errors import ConfigError
 from offline_cql.io import read_json
 from offline_cql.runs.wandb_run import run_files
 
@@ -124,8 +122,3 @@ def test_other_runs_get_no_results_at_wandb(tmp_path: Path, monkeypatch: Any):
     folder = train_run(tmp_path / "run", *SHORT, "logger=csv")
     Run(folder).evaluate(ROLLOUTS)
     assert not (folder / "wandb").exists()
-
-
-def test_artifacts_need_wandb():
-    with pytest.raises(ConfigError, match=r"logger\.artifacts=all needs W&B; try logger=wandb"):
-        settings("logger=csv", "logger.artifacts=all")

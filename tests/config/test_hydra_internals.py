@@ -40,7 +40,7 @@ def test_options_are_formatted_with_those_of_inner_groups():
     with open_folder(CONF):
         lines = format_options("algorithm", "experiment").splitlines()
     assert lines[0] == "algorithm: bc, cql"
-    assert "experiment/quick: cartpole, halfcheetah, hopper, pendulum, walker2d" in lines
+    assert "  experiment/quick: cartpole, halfcheetah, hopper, pendulum, walker2d" in lines
 
 
 def test_a_long_list_of_options_is_wrapped():

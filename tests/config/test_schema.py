@@ -384,7 +384,7 @@ BC_KEYS = keys(bc="learning_rate learning_rate_final decay_until")
             False,
             keys(
                 evaluation="environments seed time_limit",
-                logger="project entity group name job_type notes tags",
+                logger="project entity group name job_type notes tags artifacts",
                 cql="target",
             ),
             # Policies are saved and validated at these updates too.
@@ -401,16 +401,19 @@ def test_unused_settings_are_listed(
     assert listed <= set(setting_keys(TrainConfig))
 
 
+ALL_OF_WANDB = {"project", "entity", "group", "name", "job_type", "notes", "tags", "artifacts"}
+
+
 @pytest.mark.parametrize(
     ("names", "unused"),
     [
         ("wandb", set()),
-        ("tensorboard", {"project", "entity", "group", "name", "job_type", "notes", "tags"}),
-        ("mlflow", {"entity", "job_type", "notes"}),
-        ("comet", {"job_type", "notes"}),
-        ("tensorboard,mlflow", {"entity", "job_type", "notes"}),
-        ("mlflow,comet", {"job_type", "notes"}),
-        ("", {"project", "entity", "group", "name", "job_type", "notes", "tags"}),
+        ("tensorboard", ALL_OF_WANDB),
+        ("mlflow", {"entity", "job_type", "notes", "artifacts"}),
+        ("comet", {"job_type", "notes", "artifacts"}),
+        ("tensorboard,mlflow", {"entity", "job_type", "notes", "artifacts"}),
+        ("mlflow,comet", {"job_type", "notes", "artifacts"}),
+        ("", ALL_OF_WANDB),
     ],
 )
 def test_logger_settings_that_no_chosen_logger_reads_are_unused(names: str, unused: set[str]):

@@ -115,14 +115,12 @@ class LoggerConfig(Section):
     job_type: Text | None = None
     notes: Text | None = None
     tags: list[Text]
-    artifacts: Literal["none", "policy", "all"] = "none"  # of W&B
+    artifacts: Literal["none", "policy", "all"] | None = None  # null: a run from before this
 
     def check(self) -> None:
-        """Raise ConfigError for a logger that is named twice, and artifacts without W&B."""
+        """Raise ConfigError for a logger that is named twice."""
         unique = len(set(self.names)) == len(self.names)
         self.require(unique, "names", "must name each logger once")
-        possible = self.artifacts == "none" or "wandb" in self.names
-        self.require(possible, "artifacts", "needs W&B; try logger=wandb")
 
 
 class RolloutConfig(Section):

@@ -14,7 +14,7 @@ from offline_cql.errors import ConfigError
 LOG_STD = ("network.log_std_min", "network.log_std_max", "network.log_std_affine")
 # The settings that each logger reads.
 LOGGERS = {
-    "wandb": ("project", "entity", "group", "name", "job_type", "notes", "tags"),
+    "wandb": ("project", "entity", "group", "name", "job_type", "notes", "tags", "artifacts"),
     "tensorboard": (),
     "mlflow": ("project", "group", "name", "tags"),
     "comet": ("project", "entity", "group", "name", "tags"),

@@ -44,7 +44,7 @@ class RunInfo:
     job_type: str | None
     notes: str | None
     tags: Sequence[str]
-    artifacts: Literal["none", "policy", "all"] = "none"
+    artifacts: Literal["none", "policy", "all"] | None = None
 
 
 def open_wandb_run(info: RunInfo) -> Any:
@@ -143,7 +143,7 @@ def log_artifact(run: Any, info: RunInfo, name: str, files: Sequence[Path]) -> N
     import wandb
 
     files = [file for file in files if file.is_file() and not file.is_symlink()]
-    if info.artifacts == "none" or not files:
+    if info.artifacts in (None, "none") or not files:
         return
     artifact = wandb.Artifact(f"{run.id}-{name}", type="report" if name == "report" else "model")
     for file in files:
