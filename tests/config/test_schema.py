@@ -383,7 +383,7 @@ BC_KEYS = keys(bc="learning_rate learning_rate_final decay_until")
             "evaluation=none logger=csv",
             False,
             keys(
-                evaluation="environments seed time_limit",
+                evaluation="environments seed time_limit video",
                 logger="project entity group name job_type notes tags artifacts",
                 cql="target",
             ),

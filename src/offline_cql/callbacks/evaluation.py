@@ -13,11 +13,13 @@ from offline_cql.callbacks.timer import Timer
 from offline_cql.config import EnvConfig, EvaluationConfig
 from offline_cql.errors import DataError, PolicyError, SimulatorError
 from offline_cql.render.message import print_message
-from offline_cql.runs.folder import EVALUATION, EVALUATION_FAILURES, CsvFile
+from offline_cql.runs.folder import EVALUATION, EVALUATION_FAILURES, CsvFile, video_path
 from offline_cql.simulation.evaluation import EpisodeResult, Score, evaluate, score
+from offline_cql.simulation.video import film
 from offline_cql.stop_signals import deferred
 
 RETURNS = "evaluation/returns"  # of each episode: a histogram in loggers that have one
+VIDEO = "evaluation/video"
 
 
 class EvaluationCallback(AssessmentCallback):
@@ -38,6 +40,7 @@ class EvaluationCallback(AssessmentCallback):
         self.env, self.evaluation = env, evaluation
         self.latest = last_score(self.file, env)
         self.error: str | None = None  # of the last evaluation, if it failed
+        self.no_video = False  # said already
 
     def assess(self, trainer: pl.Trainer, agent: Agent) -> None:
         limit = self.evaluation.time_limit
@@ -54,6 +57,23 @@ class EvaluationCallback(AssessmentCallback):
                 if isinstance(logger, GuardedLogger):
                     returns = [result.return_ for result in results]
                     logger.log_histogram(RETURNS, returns, update=agent.updates)
+        if self.evaluation.video:
+            self.film(trainer, agent, self.evaluation.video)
+
+    def film(self, trainer: pl.Trainer, agent: Agent, episodes: int) -> None:
+        """Write a video and send it; where the simulator cannot draw, say so once."""
+        path = video_path(self.file.path.parent, str(agent.updates))
+        limit, seed = self.evaluation.time_limit, self.evaluation.seed
+        try:
+            film(agent, self.env, path, episodes=episodes, seed=seed, time_limit=limit)
+        except (SimulatorError, PolicyError) as error:
+            if not self.no_video:
+                print_message(f"note: no video: {error}")
+            self.no_video = True
+            return
+        for logger in trainer.loggers:
+            if isinstance(logger, GuardedLogger):
+                logger.log_video(VIDEO, path, update=agent.updates)
 
     def record_failure(self, update: int, error: str) -> None:
         """Note and print why there is no score after `update` updates."""

@@ -10,6 +10,7 @@ import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
@@ -35,7 +36,8 @@ class Service:
     """One kind of logger: its package, how a run starts there, and how it ends.
 
     start returns Lightning's logger with a run of its own; end(logger, result, succeeded) adds the
-    result and closes the run; histogram(logger, name, values, update) adds one, None: not here.
+    result and closes the run; histogram(logger, name, values, update) and video(logger, name, path,
+    update) add one, None: not here.
     """
 
     title: str
@@ -43,6 +45,7 @@ class Service:
     start: Callable[[RunInfo], Logger]
     end: Callable[[Any, Mapping[str, Any], bool], None]
     histogram: Callable[[Any, str, Sequence[float], int], None] | None = None
+    video: Callable[[Any, str, Path, int], None] | None = None
 
 
 class GuardedLogger(Logger):
@@ -79,6 +82,11 @@ class GuardedLogger(Logger):
         if (send := self.service.histogram) is not None:
             numbers = list(values)
             self._calls.put(lambda logger: send(logger, name, numbers, update))
+
+    def log_video(self, name: str, path: Path, *, update: int) -> None:
+        """Send an animated GIF, where the service shows them."""
+        if (send := self.service.video) is not None:
+            self._calls.put(lambda logger: send(logger, name, path, update))
 
     def log_hyperparams(self, *_args: Any, **_options: Any) -> None:
         """Ignore Lightning's own call."""
@@ -178,6 +186,12 @@ def histogram_wandb(
     logger.experiment.log({name: wandb.Histogram(values), "update": update})
 
 
+def video_wandb(logger: WandbUpdateLogger, name: str, path: Path, update: int) -> None:
+    import wandb
+
+    logger.experiment.log({name: wandb.Video(str(path), format="gif"), "update": update})
+
+
 # --- TensorBoard, MLflow, Comet -------------------------------------------------------------------
 
 
@@ -242,7 +256,7 @@ def end_comet(logger: CometLogger, result: Mapping[str, Any], succeeded: bool) -
 
 
 SERVICES = {
-    "wandb": Service("W&B", "wandb", start_wandb, end_wandb, histogram_wandb),
+    "wandb": Service("W&B", "wandb", start_wandb, end_wandb, histogram_wandb, video_wandb),
     "tensorboard": Service(
         "TensorBoard", "tensorboard", start_tensorboard, end_tensorboard, histogram_tensorboard
     ),

@@ -8,6 +8,7 @@ from typing import Any
 from omegaconf import DictConfig
 from rich.table import Table
 
+from offline_cql.agents import Agent
 from offline_cql.callbacks.evaluation import evaluation_rows
 from offline_cql.commands.load_data import simulator_settings
 from offline_cql.commands.load_run import load_agent, open_run, restore_agent
@@ -21,8 +22,15 @@ from offline_cql.commands.off_policy import (
 from offline_cql.commands.run_loggers import print_sync_command, send_results
 from offline_cql.commands.tables import key_value_table
 from offline_cql.commands.threads import cpu_threads
-from offline_cql.config import EvaluateConfig, OpeConfig, TrainConfig, validate_config
-from offline_cql.errors import ConfigError
+from offline_cql.config import (
+    EnvConfig,
+    EvaluateConfig,
+    OpeConfig,
+    RolloutConfig,
+    TrainConfig,
+    validate_config,
+)
+from offline_cql.errors import ConfigError, PolicyError, SimulatorError
 from offline_cql.io import write_json
 from offline_cql.ope.behavior import behavior_value, discounted_returns
 from offline_cql.ope.episodes import validation_episodes
@@ -32,10 +40,11 @@ from offline_cql.render.numbers import format_interval, format_number, format_sp
 from offline_cql.render.progress import ProgressBar
 from offline_cql.render.terminal import Terminal
 from offline_cql.runs.checkpoint import load_state
-from offline_cql.runs.folder import OPE, CsvFile, kept_updates
+from offline_cql.runs.folder import OPE, CsvFile, kept_updates, video_path
 from offline_cql.simulation.environments import import_package
 from offline_cql.simulation.evaluation import Score, score
 from offline_cql.simulation.evaluation import evaluate as play_episodes
+from offline_cql.simulation.video import film
 
 ROWS, SUMMARY = "evaluate.csv", "evaluate.json"
 
@@ -66,6 +75,9 @@ def evaluate(config: DictConfig) -> float | None:
             add_score(table, updates, summary)
             mean_return = summary.return_mean
             files.append(ROWS)
+            video = evaluation_video(folder, updates)
+            if settings.evaluation.video and video.exists():
+                files.append(str(video.relative_to(folder)))
     terminal = Terminal()
     terminal.print_table(table)
     for assumption in assumptions:
@@ -123,9 +135,29 @@ def roll_out(folder: Path, settings: EvaluateConfig) -> tuple[int, Score]:
     CsvFile(folder / ROWS).append(evaluation_rows(agent.updates, results))
     content: dict[str, Any] = {"checkpoint": settings.checkpoint, "updates": agent.updates}
     write_json(folder / SUMMARY, content | asdict(summary) | {"seed": settings.evaluation.seed})
-    values = {f"evaluate/{name}": x for name, x in asdict(summary).items() if x is not None}
+    values: dict[str, Any] = {f"evaluate/{name}": x for name, x in asdict(summary).items()}
+    if settings.evaluation.video and film_policy(folder, agent, env, settings.evaluation):
+        values["evaluate/video"] = evaluation_video(folder, agent.updates)
+    values = {name: value for name, value in values.items() if value is not None}
     send_results(folder, run.logger, curves={agent.updates: values})
     return agent.updates, summary
+
+
+def film_policy(folder: Path, agent: Agent, env: EnvConfig, evaluation: RolloutConfig) -> bool:
+    """Write a video of the first episodes; return False, and say so, if the simulator cannot."""
+    path = evaluation_video(folder, agent.updates)
+    path.unlink(missing_ok=True)
+    try:
+        film(agent, env, path, episodes=evaluation.video or 0, seed=evaluation.seed)
+    except (SimulatorError, PolicyError) as error:
+        print_message(f"note: no video: {error}")
+        return False
+    return True
+
+
+def evaluation_video(folder: Path, updates: int) -> Path:
+    """Return the path of the video that evaluate.py makes of a checkpoint's policy."""
+    return video_path(folder, f"evaluate-{updates}")
 
 
 def add_score(table: Table, updates: int, summary: Score) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from offline_cql.config import LoggerConfig
 from offline_cql.render.command import command, path_word
@@ -13,7 +13,8 @@ from offline_cql.render.terminal import Terminal
 from offline_cql.runs.folder import read_metadata
 from offline_cql.runs.wandb_run import RunInfo, add_to_wandb
 
-Curves = Mapping[int, Mapping[str, float]]  # metrics by number of updates
+# By number of updates: metrics, and paths of videos.
+Curves: TypeAlias = Mapping[int, Mapping[str, float | Path]]
 
 
 def run_info(

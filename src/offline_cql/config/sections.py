@@ -130,6 +130,7 @@ class RolloutConfig(Section):
     episodes: Amount
     environments: Count  # stepped together, equal shares
     seed: Seed
+    video: Amount | None = None  # episodes of a video; null: a run from before this, none
 
     def check(self) -> None:
         """Raise ConfigError for unequal shares: they would favor short episodes."""

@@ -19,7 +19,7 @@ LOGGERS = {
     "mlflow": ("project", "group", "name", "tags"),
     "comet": ("project", "entity", "group", "name", "tags"),
 }
-ROLLOUTS = ("evaluation.environments", "evaluation.seed", "evaluation.time_limit")
+ROLLOUTS = tuple(f"evaluation.{n}" for n in ("environments", "seed", "time_limit", "video"))
 
 
 def unused_settings(config: TrainConfig, *, discrete: bool) -> dict[str, str]:

@@ -73,6 +73,11 @@ def policy_path(folder: Path, updates: int) -> Path:
     return folder / CHECKPOINTS / f"{updates}.ckpt"
 
 
+def video_path(folder: Path, name: str) -> Path:
+    """Return the path of a video of a run's policy."""
+    return folder / "videos" / f"{name}.gif"
+
+
 def digest_path(path: Path) -> Path:
     """Return the path of the file with a checkpoint's sha256."""
     return path.with_name(path.name + ".sha256")

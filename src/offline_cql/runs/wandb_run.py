@@ -154,16 +154,25 @@ def log_artifact(run: Any, info: RunInfo, name: str, files: Sequence[Path]) -> N
 
 def add_to_wandb(
     info: RunInfo,
-    curves: Mapping[int, Mapping[str, float]],
+    curves: Mapping[int, Mapping[str, float | Path]],
     figures: Mapping[str, Any],
     files: Mapping[str, Sequence[Path]],
 ) -> None:
-    """Continue a run at W&B by metrics per number of updates, single figures and artifacts."""
+    """Continue a run at W&B by metrics per number of updates, single figures and artifacts.
+
+    A path in place of a metric is that of a video.
+    """
+    import wandb
+
     if wandb_mode() == "disabled":
         return
     run = open_wandb_run(info)
     for update, metrics in sorted(curves.items()):
-        run.log({**metrics, "update": update})
+        values = {
+            name: wandb.Video(str(value), format="gif") if isinstance(value, Path) else value
+            for name, value in metrics.items()
+        }
+        run.log({**values, "update": update})
     run.summary.update(dict(figures))
     for name, paths in files.items():
         log_artifact(run, info, name, paths)
