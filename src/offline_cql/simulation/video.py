@@ -30,8 +30,6 @@ from offline_cql.simulation.rollouts import BatchPolicy, roll_out
 LARGEST_SIDE = 320  # pixels
 FRAMES_PER_SECOND = 25
 REMEDY = "set evaluation.video=0, or install what it draws with (MuJoCo: a display, EGL or OSMesa)"
-    "set evaluation.video=0, or install what it draws with (for MuJoCo a display, EGL or OSMesa)"
-)
 
 
 def film(
