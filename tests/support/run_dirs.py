@@ -126,6 +126,32 @@ def write_grid(root: Path) -> Path:
     return root
 
 
+def write_mixed(root: Path, *, seeds: int = 2) -> Path:
+    """Write runs of ten kinds: tasks, algorithms, and settings with long names and values."""
+    log = "/data/of/the/second/hospital/2026-11-01-export-of-every-decision.parquet"
+    settings: tuple[dict[str, Any], ...] = (
+        *({}, {"network.critic_norm": "layer"}, {"network.critic_norm": "none"}),
+        *({"cql.bc_weight": 0.5}, {"cql.n_action_samples": 4, "batch_size": 1024}),
+        *({"dataset.path": log}, {"cql.target_gap": 5.0}, {"alpha_schedule.kind": "linear"}),
+    )
+    kinds = [("cql", env, more) for env in ("hopper", "cheetah") for more in settings[:5]]
+    kinds += [("bc", "hopper", {}), *(("cql", "walker", more) for more in settings[5:])]
+    for number, (algorithm, env, more) in enumerate(kinds):
+        for alpha in (0.5, 5.0) if algorithm == "cql" else (0.0,):
+            for seed in range(seeds):
+                low = 40.0 + 3 * seed + number
+                write_run(
+                    root / f"{number}-{alpha:g}-{seed}",
+                    **{"alpha": alpha, "seed": seed, "algorithm": algorithm, "env": env},
+                    sha256=env[0] * 64,
+                    bounds={k: (low, low + 20.0) for k in UPDATES},
+                    returns={k: [low, low + alpha] for k in UPDATES},
+                    score=low,
+                    settings=more,
+                )
+    return root
+
+
 def _estimate(value: float, low: float, high: float) -> dict[str, Any]:
     assumed = ["the data cover the actions that the policy takes"]
     return {"method": "fqe", "value": value, "low": low, "high": high, "assumptions": assumed}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,13 @@ from rich.text import Text
 
 from offline_cql.commands.run_loggers import send_results
 from offline_cql.config import LoggerConfig, ReportConfig, validate_config
+from offline_cql.render.table import Table as TextTable
 from offline_cql.render.terminal import Terminal
 from offline_cql.report import tables
 from offline_cql.report.load_runs import load_runs
 from offline_cql.report.messages import checkpoint_file, commands, export_command, sentences
 from offline_cql.report.model_selection import Candidate, Limits, Selection
+from offline_cql.report.page import FEW_RUNS, MANY_GRIDS
 from offline_cql.report.summary import Summary, summarize
 from offline_cql.runs.folder import create_run_dir
 
@@ -32,9 +34,18 @@ def report(config: DictConfig) -> None:
     limits, sampling = rule(settings)
     summary = summarize(load_runs(settings.runs), limits, **sampling)
     terminal = Terminal()
+    whole = len(summary.selections) < MANY_GRIDS
     for name, selection in summary.selections.items():
-        print_selection(terminal, name, selection)
-    print_runs(terminal, summary)
+        print_selection(terminal, name, selection, whole=whole)
+    if not whole:
+        terminal.print_line("The reasons are on the page.")
+    if len(summary.runs) <= FEW_RUNS:
+        print_runs(terminal, summary)
+    else:
+        for task in summary.tasks:
+            print_text_table(terminal, tables.method_table(task))
+    for folder in summary.left_out:
+        terminal.print_line(f"left out {folder.name}: {folder.reason}", "yellow")
     for file in write_report(settings, summary):
         terminal.print_field("file", str(file))
 
@@ -80,11 +91,13 @@ def send_verdict(
     send_results(Path(chosen.run), logger, figures=figures, files={"report": files})
 
 
-def print_selection(terminal: Terminal, name: str, selection: Selection) -> None:
-    """Print the verdict, its reasons, and the commands that follow from it."""
+def print_selection(terminal: Terminal, name: str, selection: Selection, *, whole: bool) -> None:
+    """Print the verdict and, of the whole, its reasons and the commands that follow from it."""
     verdict, *lines = sentences(selection)
     terminal.print_line(name, "bold")
     terminal.print_line(f"  {verdict}", COLORS[selection.ship])
+    if not whole:
+        return
     if (file := checkpoint_file(selection)) is not None:
         lines.append(file)
     lines += [f"note: {note}" for note in selection.notes]
@@ -98,28 +111,31 @@ def print_selection(terminal: Terminal, name: str, selection: Selection) -> None
 
 
 def print_runs(terminal: Terminal, summary: Summary) -> None:
-    """Print one row per run, with paths relative to their common folder, then skipped folders."""
+    """Print one row per run, with paths relative to their common folder."""
     folders = [run.name for run in summary.runs]
+    if not folders:
+        return
     root = os.path.commonpath(folders) if len(folders) > 1 else ""
     names = {name: os.path.relpath(name, root) if root else name for name in folders}
     methods = {
         run.name: summary.methods[run.name] + ("" if run.finished else f", {run.status}")
         for run in summary.runs
     }
-    table = tables.run_table(summary.runs, names, methods)
-    page_only = ("task", "status", "updates")
-    indices = [k for k, name in enumerate(table.columns) if name not in page_only]
-    rich_table = Table(title=Text(f"runs in {root}" if root else "runs"))
+    title = f"runs in {root}" if root else "runs"
+    table = tables.run_table(summary.runs, names, methods, title=title)
+    print_text_table(terminal, table, without=("status", "updates"))
+
+
+def print_text_table(terminal: Terminal, text: TextTable, without: Sequence[str] = ()) -> None:
+    """Print a table, without some of its columns. Long text is folded, numbers never are."""
+    indices = [k for k, name in enumerate(text.columns) if name not in without]
+    table = Table(title=text.title)
     for k in indices:
-        if table.alignment[k] == "r":
-            rich_table.add_column(table.columns[k], justify="right", no_wrap=True)
+        if text.alignment[k] == "r":
+            table.add_column(text.columns[k], justify="right", no_wrap=True)
             continue
-        widest = max((len(row[k]) for row in table.rows), default=0)
-        min_width = min(MIN_TEXT_WIDTH, widest)
-        rich_table.add_column(table.columns[k], overflow="fold", min_width=min_width)
-    for row in table.rows:
-        rich_table.add_row(*(Text(row[k]) for k in indices))
-    if folders:
-        terminal.print(rich_table)
-    for folder in summary.left_out:
-        terminal.print_line(f"left out {folder.name}: {folder.reason}", "yellow")
+        widest = max((len(row[k]) for row in text.rows), default=0)
+        table.add_column(text.columns[k], overflow="fold", min_width=min(MIN_TEXT_WIDTH, widest))
+    for row in text.rows:
+        table.add_row(*(Text(row[k]) for k in indices))
+    terminal.print_table(table)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import re
+import textwrap
 import warnings
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ Array = npt.NDArray[np.float64]
 DPI = 110
 WIDTH = 4.3  # inches; the page scales a plot to its column
 LEGEND_COLUMNS = 3
+LEGEND_LETTERS, LEGEND_HANDLE = 62, 8  # letters that fit the width; of the line before a label
+LINE_HEIGHT = 0.18  # inches
 WIDE = 20  # largest over median absolute value: more needs a logarithmic axis
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")  # with six colors: 42 distinct combinations
 LINE_STYLES = ("-", "--", "-.", (0, (6, 1, 1, 1, 1, 1)), (0, (8, 2)))
@@ -194,12 +197,27 @@ def add_legend(figure: Figure) -> None:
     for axes in figure.axes:
         handles |= dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
     if handles:
-        figure.legend(
-            list(handles.values()),
-            list(handles),
-            loc="outside lower center",
-            ncols=min(LEGEND_COLUMNS, len(handles)),
-        )
+        names = [wrap_label(name) for name in handles]
+        columns = _legend_columns(names)
+        figure.legend(list(handles.values()), names, loc="outside lower center", ncols=columns)
+
+
+def wrap_label(name: str) -> str:
+    """Return a label in lines that fit the width of a plot."""
+    return textwrap.fill(name, LEGEND_LETTERS - LEGEND_HANDLE, break_on_hyphens=False)
+
+
+def legend_height(names: Sequence[str]) -> float:
+    """Return the inches that `add_legend` needs for these labels."""
+    labels = [wrap_label(name) for name in names]
+    rows = -(-len(labels) // _legend_columns(labels))
+    return LINE_HEIGHT * rows * max(label.count("\n") + 1 for label in labels)
+
+
+def _legend_columns(labels: Sequence[str]) -> int:
+    widest = max(len(line) for label in labels for line in label.split("\n"))
+    fitting = LEGEND_LETTERS // (widest + LEGEND_HANDLE)
+    return max(1, min(LEGEND_COLUMNS, len(labels), fitting))
 
 
 def set_update_axis(axes: Any, updates: Collection[float]) -> None:

@@ -17,6 +17,8 @@ from offline_cql.report.model_selection import Selection
 from offline_cql.report.run import Run
 from offline_cql.report.summary import Summary
 
+MANY_GRIDS = 3  # and more: a table of the recommendations comes first
+FEW_RUNS = 20  # are listed at once
 CLASSES = {True: "good", False: "bad", None: ""}
 
 
@@ -30,6 +32,8 @@ def report_page(
     """
     numbers = {run.name: str(number) for number, run in enumerate(summary.runs, start=1)}
     links = {number: _relative(Path(name), out) for name, number in numbers.items()}
+    settings = tables.settings_by_run(summary.runs)
+    several = len(summary.selections) >= MANY_GRIDS
     return render_page(
         "report.html.j2",
         summary=summary,
@@ -41,6 +45,9 @@ def report_page(
                 "id": f"task-{number}",
                 "name": task.name,
                 "findings": _findings(task.runs),
+                "runs": tables.run_table(
+                    task.runs, numbers, settings, links, title=f"Runs: {task.name}"
+                ),
                 "plots": plots.get(task.name, ()),
                 "points": [
                     tables.grid_points(each, name)
@@ -53,7 +60,8 @@ def report_page(
         score_plots=plots.get("", ()),
         too_few=too_few(summary.aggregates),
         scores=tables.scores(summary.aggregates) if summary.aggregates else None,
-        runs=tables.run_table(summary.runs, numbers, tables.settings_by_run(summary.runs), links),
+        overview=tables.recommendations(summary.selections) if several else None,
+        few_runs=len(summary.runs) <= FEW_RUNS,
         left_out=tables.skipped_folders(summary.left_out) if summary.left_out else None,
         hints=HINTS,
         docs=None if docs is None else _relative(docs, out),

@@ -13,16 +13,18 @@ from offline_cql.ope.estimate import UNSEEN
 from offline_cql.render.colors import AXIS, CHOSEN, HIGH_ZONE, LOW_ZONE
 from offline_cql.render.svg import (
     BASELINE_STYLE,
-    LEGEND_COLUMNS,
+    LINE_HEIGHT,
     WIDTH,
     Plot,
     add_legend,
     draw_line,
     draw_reference,
+    legend_height,
     series_styles,
     set_log_scale,
     set_update_axis,
     set_wide_scale,
+    wrap_label,
 )
 from offline_cql.report.aggregate import Aggregate
 from offline_cql.report.model_selection import Selection
@@ -32,6 +34,7 @@ from offline_cql.report.summary import Task
 
 MAX_IN_LEGEND = 12
 THRESHOLDS = 61
+BAR_HEIGHT = 0.24  # inches
 TD_ERROR, Q_LOGGED = "validation/td_error", "validation/q_logged"
 RETURN_TO_GO, SHARE = "validation/return_to_go", "validation/above_best_share"
 # By column of validation.csv: title, label of the vertical axis, caption.
@@ -101,15 +104,15 @@ def draw_curves(axes: Any, task: Task, values: Values, bands: Bands) -> None:
 
 def _task_plot(task: Task, name: str, draw: Callable[[Any], None], **texts: Any) -> Plot:
     """Return a plot of one pair of axes, which `draw` fills, with the methods below it."""
-    methods = len(task.by_method())
-    rows = -(-methods // LEGEND_COLUMNS) if 1 < methods <= MAX_IN_LEGEND else 0
+    methods = list(task.by_method())
+    listed = 1 < len(methods) <= MAX_IN_LEGEND
 
     def draw_figure(figure: Figure) -> None:
         draw(figure.subplots())
-        if rows:
+        if listed:
             add_legend(figure)
 
-    size = (WIDTH, 2.9 + 0.18 * rows)
+    size = (WIDTH, 2.9 + (legend_height(methods) if listed else 0.0))
     return Plot(stem=f"{task.stem}-{name}", draw=draw_figure, size=size, **texts)
 
 
@@ -376,7 +379,7 @@ def score_plots(aggregates: Sequence[Aggregate], *, resamples: int, seed: int) -
             stem="iqm",
             title="Interquartile mean of normalized scores",
             caption=f"Mean of the middle half of a method's runs; {intervals}",
-            size=(WIDTH, 1.1 + 0.3 * len(compared)),
+            size=(WIDTH, 0.9 + sum(map(_row_height, compared))),
             draw=lambda figure: _draw_intervals(figure, compared),
             metrics=("evaluation/normalized_score",),
         ),
@@ -384,7 +387,7 @@ def score_plots(aggregates: Sequence[Aggregate], *, resamples: int, seed: int) -
             stem="profiles",
             title="Performance profiles",
             caption=f"Share of runs with a score above each threshold; {intervals}",
-            size=(WIDTH, 3.3),
+            size=(WIDTH, 2.9 + legend_height([each.method for each in compared])),
             draw=lambda figure: _draw_profiles(figure, compared, resamples=resamples, seed=seed),
             metrics=("evaluation/normalized_score",),
         ),
@@ -392,18 +395,32 @@ def score_plots(aggregates: Sequence[Aggregate], *, resamples: int, seed: int) -
 
 
 def _draw_intervals(figure: Figure, compared: Sequence[Aggregate]) -> None:
+    """Draw a bar per method, with its label above it. The vertical axis is in inches."""
     axes = figure.subplots()
     styles = _styles({aggregate.method: aggregate.alpha for aggregate in compared})
-    for row, aggregate in enumerate(compared):
+    bottom = 0.0
+    for aggregate in compared:
         assert aggregate.iqm is not None
         point, low, high = aggregate.iqm
         color = styles[aggregate.method]["color"]
+        top, bottom = bottom, bottom + _row_height(aggregate)
+        row = bottom - BAR_HEIGHT / 2
         axes.plot([low, high], [row, row], color=color, linewidth=7, alpha=0.35)
-        axes.plot([point, point], [row - 0.22, row + 0.22], color=color, linewidth=2)
-    names = [f"{aggregate.method} ({aggregate.runs})" for aggregate in compared]
-    axes.set_yticks(range(len(compared)), names)
-    axes.set(xlabel="normalized score (runs in parentheses)", ylim=(len(compared) - 0.5, -0.5))
+        axes.plot([point, point], [row - 0.07, row + 0.07], color=color, linewidth=2)
+        across = axes.get_yaxis_transform()  # x from 0 to 1
+        label = _interval_label(aggregate)
+        axes.text(0.01, top + 0.03, label, transform=across, va="top", fontsize=8.5)
+    axes.set(xlabel="normalized score (runs in parentheses)", ylim=(bottom, 0.0), yticks=[])
     axes.grid(axis="y", visible=False)
+
+
+def _interval_label(aggregate: Aggregate) -> str:
+    return wrap_label(f"{aggregate.method} ({aggregate.runs})")
+
+
+def _row_height(aggregate: Aggregate) -> float:
+    """Return the inches of a bar and its label."""
+    return BAR_HEIGHT + LINE_HEIGHT * (_interval_label(aggregate).count("\n") + 1)
 
 
 def _draw_profiles(

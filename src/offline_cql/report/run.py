@@ -22,6 +22,7 @@ UPDATE = "update"
 NEUTRAL = ("seed", "run_dir", "resume", "log_every", "checkpoint_every")
 NEUTRAL_SECTIONS = ("logger", "hardware", "evaluation")
 ALPHA = "cql.alpha"
+NOT_SET = "null"  # as format_value writes it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,7 +183,7 @@ def methods(runs: Sequence[Run]) -> dict[str, str]:
             parts += [
                 f"{key.rpartition('.')[2]}={value}"
                 for key, value in settings[run.name].items()
-                if key != ALPHA
+                if key != ALPHA and value != NOT_SET  # the others have a value there
             ]
             result[run.name] = " ".join(parts)
     return result

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from offline_cql.ope.estimate import Estimate
 from offline_cql.render.numbers import (
     MISSING,
@@ -16,7 +18,8 @@ from offline_cql.render.numbers import (
 from offline_cql.render.table import Table
 from offline_cql.report.aggregate import Aggregate
 from offline_cql.report.model_selection import GridPoint, Selection
-from offline_cql.report.run import Array, Run, SkippedFolder, differences
+from offline_cql.report.run import NOT_SET, Array, Run, SkippedFolder, differences
+from offline_cql.report.summary import Task
 
 ESTIMATE = "fitted Q evaluation: discounted return [95% interval], in reward units"
 DATA_RETURN = "mean discounted return of the logged episodes, in reward units"
@@ -119,7 +122,7 @@ def _interval(interval: tuple[float, float, float] | None) -> str:
 def settings_by_run(runs: Sequence[Run]) -> dict[str, str]:
     """Return by run name, as typed, the settings that not all runs of its task share."""
     return {
-        name: " ".join(f"{key}={value}" for key, value in settings.items())
+        name: " ".join(f"{key}={value}" for key, value in settings.items() if value != NOT_SET)
         for name, settings in differences(runs).items()
     }
 
@@ -129,6 +132,8 @@ def run_table(
     names: Mapping[str, str],
     settings: Mapping[str, str],
     links: Mapping[str, str] | None = None,
+    *,
+    title: str = "Runs",
 ) -> Table:
     """Return one row per run. names, settings: the cells' text by run name."""
     rows = []
@@ -136,20 +141,20 @@ def run_table(
         estimate = run.offline.estimates.get(run.updates)
         rows.append(
             (
-                *(names[run.name], run.task_name, settings[run.name], run.status),
+                *(names[run.name], settings[run.name], run.status),
                 *(str(run.seed), f"{run.updates:,}", format_number(run.simulated.return_mean)),
                 format_number(run.simulated.normalized_score),
                 MISSING if estimate is None else estimate_text(estimate),
             )
         )
     return Table(
-        title="Runs",
+        title=title,
         columns=(
-            *("run", "task", "settings", "status", "seed", "updates", "return", "score"),
+            *("run", "settings", "status", "seed", "updates", "return", "score"),
             "last estimate",
         ),
         rows=rows,
-        align="llllr",
+        align="lllr",
         hints={
             "return": "mean undiscounted return of the last evaluation, in reward units",
             "score": f"normalized score of the last evaluation; {SCORE}",
@@ -157,6 +162,28 @@ def run_table(
         },
         links=links or {},
     )
+
+
+def method_table(task: Task) -> Table:
+    """Return one row per method of a task, with means over its finished runs."""
+    rows = []
+    for method, runs in task.by_method().items():
+        returns = [run.simulated.return_mean for run in runs]
+        scores = [run.simulated.normalized_score for run in runs]
+        bounds = [e.low for run in runs if (e := run.offline.estimates.get(run.updates))]
+        means = (_mean_of_known(values) for values in (returns, scores, bounds))
+        rows.append((method, str(len(runs)), *means))
+    return Table(
+        title=f"{task.name} · mean ± standard deviation over runs",
+        columns=("method", "runs", "return", "score", "lower bound"),
+        rows=rows,
+        hints={"lower bound": "of the last estimate: lower end of its 95% interval"},
+    )
+
+
+def _mean_of_known(values: Sequence[float | None]) -> str:
+    """Return mean ± standard deviation over the runs that have a value."""
+    return _mean_and_std(np.array([value for value in values if value is not None]))
 
 
 def estimate_text(estimate: Estimate) -> str:

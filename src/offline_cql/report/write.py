@@ -44,6 +44,11 @@ def write(
 def markdown(summary: Summary) -> str:
     """Return the recommendations, then every table."""
     names = {run.name: run.name for run in summary.runs}
+    settings = tables.settings_by_run(summary.runs)
+    run_tables = [
+        tables.run_table(task.runs, names, settings, title=f"Runs: {task.name}")
+        for task in summary.tasks
+    ]
     parts = ["# Which policy to ship, and why\n"]
     for name, selection in summary.selections.items():
         lines = [*sentences(selection), *selection.notes]
@@ -55,7 +60,7 @@ def markdown(summary: Summary) -> str:
         tables.recommendations(summary.selections),
         *_grid_points(summary),
         tables.scores(summary.aggregates),
-        tables.run_table(summary.runs, names, tables.settings_by_run(summary.runs)),
+        *run_tables,
         tables.skipped_folders(summary.left_out),
     ]
     return "\n".join(parts + [to_markdown(table) for table in all_tables if table.rows])
