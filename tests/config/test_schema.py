@@ -340,7 +340,13 @@ def test_a_run_that_only_clones_is_a_warning():
 
 COLUMNS = {key for key in setting_keys(TrainConfig) if key.startswith("dataset.columns.")}
 OTHER_UNUSED = {"cql.decay_until", "hardware.rank_timeout"}
-UNUSED_BY_DEFAULT = {"dataset.path", "dataset.one_step", "dataset.split_seed", *COLUMNS}
+UNUSED_BY_DEFAULT = {
+    "dataset.path",
+    "dataset.one_step",
+    "dataset.encoding",
+    "dataset.split_seed",
+    *COLUMNS,
+}
 
 
 def keys(**names: str) -> set[str]:

@@ -4,6 +4,7 @@ Files that are not the data, other separators, JSON, tianshou's and RLlib's name
 and `rm` is never proposed for a file that was not downloaded here.
 """
 
+import csv
 import gzip
 import json
 import re
@@ -24,7 +25,7 @@ from offline_cql.readers import load
 from offline_cql.readers.d4rl import D4RLReader
 from offline_cql.readers.download import file_sha256
 from offline_cql.readers.minari.store import MinariReader
-from offline_cql.readers.table.files import open_table
+from offline_cql.readers.table.files import open_tables
 from offline_cql.readers.table.reader import TableReader
 from offline_cql.transitions import Transitions
 
@@ -128,7 +129,7 @@ def test_another_format_under_the_name_is_named(tmp_path: Path):
 def _open_error(path: Path) -> DataError:
     path.write_bytes(b"x")
     with pytest.raises(DataError) as caught:
-        open_table(path)
+        open_tables(str(path))
     return caught.value
 
 
@@ -176,35 +177,44 @@ def convert(message: str) -> Path:
     return Path(setting.removeprefix("dataset.path=").strip('"'))
 
 
-@pytest.mark.parametrize(
-    ("separator", "decimal", "words"),
-    [
-        (";", ",", "by semicolons and its decimals by commas"),
-        (";", ".", "by semicolons: "),
-        ("\t", ".", "by tabs: "),
-    ],
-)
-def test_other_separators_are_converted(separator: str, decimal: str, words: str, tmp_path: Path):
-    path = tmp_path / "my 'logs'.csv"
-    rows = [["episode", "obs_0", "action", "reward"]]
-    rows += [[f"{k // 5}", f"{k}.5", f"{k % 2}", f"-{k}.25"] for k in range(20)]
-    text = "\n".join(separator.join(row).replace(".", decimal) for row in rows)
-    path.write_text(text + "\n")
-    message = refusal(path)
-    assert f"separates its columns {words}" in message
-    data = load_table(convert(message))
+def write_separated(path: Path, separator: str, decimal: str, encoding: str = "utf-8") -> Path:
+    """Write 20 steps; the rewards of the first four are -0.25, -1.25, -2.25, -3.25."""
+    rows = [["episode", "obs_0", "action", "reward", 'größe; "x", y']]
+    rows += [[f"{k // 5}", f"{k}.5", f"{k % 2}", f"-{k}.25", "ä"] for k in range(20)]
+    with path.open("w", encoding=encoding, newline="") as file:
+        writer = csv.writer(file, delimiter=separator)
+        writer.writerows([cell.replace(".", decimal) for cell in row] for row in rows)
+    return path
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("decimal", [",", "."])
+def test_separators_and_decimal_commas_are_read(separator: str, decimal: str, tmp_path: Path):
+    """Also with separators inside quotes, and quoted numbers."""
+    if separator == decimal:
+        pytest.skip("a quoted '1,5' beside commas may be 15: it is text")
+    data = load_table(write_separated(tmp_path / "my 'logs'.csv", separator, decimal))
     assert data.rewards[:4].tolist() == [-0.25, -1.25, -2.25, -3.25]
     assert data.observations[:4, 0].tolist() == [0.5, 1.5, 2.5, 3.5]
 
 
-def test_a_compressed_file_with_semicolons_is_told(tmp_path: Path):
-    path = tmp_path / "logs.csv.gz"
-    path.write_bytes(gzip.compress(b"episode;obs_0;action;reward\n0;1;2;3\n"))
-    assert "logs.converted.parquet" in refusal(path)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "cp1252", "utf-16"])
+@pytest.mark.parametrize("compressed", [False, True])
+def test_other_encodings_are_read(encoding: str, compressed: bool, tmp_path: Path):
+    path = write_separated(tmp_path / "logs.csv", ";", ",", encoding)
+    if compressed:
+        content = gzip.compress(path.read_bytes())
+        path = tmp_path / "logs.csv.gz"
+        path.write_bytes(content)
+    if encoding == "cp1252":
+        assert "is not UTF-8: set dataset.encoding" in refusal(path)
+    codec = encoding if encoding.startswith(("cp", "utf-16")) else None
+    data = load(TableReader(str(path), columns_of(), encoding=codec))
+    assert data.rewards[:4].tolist() == [-0.25, -1.25, -2.25, -3.25]
 
 
 @pytest.mark.parametrize("layout", ["lines", "list", "batches"])
-def test_json_of_rllib_is_converted(layout: str, tmp_path: Path):
+def test_json_of_rllib_is_read(layout: str, tmp_path: Path):
     """One object per step, a list of them, or RLlib's own batches of ten steps."""
     arrays = {name: values.tolist() for name, values in logs(RLLIB).items()}
     rows = [{name: values[k] for name, values in arrays.items()} | {"infos": {}} for k in range(20)]
@@ -215,8 +225,7 @@ def test_json_of_rllib_is_converted(layout: str, tmp_path: Path):
     path = tmp_path / "output.json"
     lines = {"lines": rows, "batches": batches, "list": [rows]}[layout]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    target = convert(refusal(path))
-    check_transitions(load_table(target, *suggested(refusal(target))))
+    check_transitions(load_table(path, *suggested(refusal(path))))
 
 
 def test_packed_columns_of_rllib_are_told(tmp_path: Path):
@@ -331,11 +340,16 @@ def test_lists_of_several_lengths_are_refused(tmp_path: Path):
 # --- Many columns --------------------------------------------------------------------------------
 
 
-def test_a_hundred_thousand_columns_are_compared_once(tmp_path: Path):
-    """Each name against every other would take minutes."""
-    names = [f"c{k}" for k in range(100_000)]
+def test_ten_thousand_columns_are_read(tmp_path: Path):
+    names = [f"c{k}" for k in range(10_000)]
     path = tmp_path / "wide.csv"
-    path.write_text(f"{','.join(names)}\n{','.join('1' * 100_000)}\n")
-    assert open_table(path).schema.names == names
+    path.write_text(f"{','.join(names)}\n{','.join('1' * 10_000)}\n")
+    assert open_tables(str(path))[0].schema.names == names
     path.write_text(f"{','.join([*names, 'c7'])}\n")
     assert "has more than one column 'c7': rename one" in refusal(path)
+
+
+def test_more_columns_than_the_memory_holds_are_told(tmp_path: Path):
+    path = tmp_path / "wide.csv"
+    path.write_text(f"{','.join(f'c{k}' for k in range(100_000))}\n{','.join('1' * 100_000)}\n")
+    assert "needs more than 512MB of memory to be read" in refusal(path)

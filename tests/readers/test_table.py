@@ -12,6 +12,7 @@ import pyarrow.parquet
 import pytest
 from support.table_case import FORMATS, columns_of, episodes, load_table, write
 
+from offline_cql.errors import DataError
 from offline_cql.readers.table.reader import TableReader
 from offline_cql.transitions import Spaces, Transitions
 
@@ -238,20 +239,25 @@ def test_a_simulator_determines_the_kind_of_actions(tmp_path: Path):
     assert discrete.actions.tolist() == [0, 1, 1, 0]
 
 
+@pytest.mark.parametrize(("column", "loads"), [("reward", True), ("episode", False)])
 def test_a_csv_column_may_turn_from_whole_numbers_to_fractions(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    column: str, loads: bool, tmp_path: Path
 ):
-    """pyarrow infers types from the first block alone."""
-    monkeypatch.setattr("offline_cql.readers.table.files.CSV_BLOCK", 200)
-    columns = episodes([30], ["T"])
-    for name in ("obs_0", "action_0", "reward"):
-        columns[name] = np.array(["1"] * 20 + ["2.5"] * 10)
-    lines = zip(*columns.values(), strict=True)
-    text = "\n".join([",".join(columns), *(",".join(map(str, line)) for line in lines)])
-    (tmp_path / "logs.csv").write_text(text)
-    data = load_table(tmp_path / "logs.csv")
-    assert data.rewards.tolist() == [1] * 20 + [2.5] * 10
-    assert data.spaces.action_high == pytest.approx((2.5, 0.29))
+    """After 25,000 rows: DuckDB infers types from fewer, and rounds 2.5 in a column of integers."""
+    n = 25_000
+    columns = {"obs_0": np.ones(n), "action": np.arange(n) % 2, "reward": np.ones(n, int)}
+    path = write(tmp_path / "logs.csv", columns | {"episode": np.zeros(n, int)})
+    last = {"obs_0": "2.5", "action": "1", "reward": "1", "episode": "0"} | {column: "2.5"}
+    path.write_text(path.read_text() + ",".join(last.values()) + "\n" + ",".join(last.values()))
+    if loads:
+        data = load_table(path)
+        assert data.rewards.tolist() == [1] * n + [2.5]
+        assert data.observations[n] == 2.5
+    else:
+        with pytest.raises(
+            DataError, match=r"column episode: 2\.5 is not a whole number as in the"
+        ):
+            load_table(path)
 
 
 # --- Identity --

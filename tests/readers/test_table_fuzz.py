@@ -59,7 +59,7 @@ def convert(columns: dict[str, Any]) -> list[list[tuple[Any, ...]]]:
     return [steps for steps in result if steps]
 
 
-@settings(FUZZ, max_examples=150)
+@settings(FUZZ, max_examples=100)
 @given(
     parts=st.lists(ENDS, min_size=2, max_size=8),
     dropped=st.sets(st.sampled_from([*BOUNDARIES, "truncated"])),
@@ -147,7 +147,7 @@ def corrupt(draw: Any) -> dict[str, Any]:
     return columns
 
 
-@settings(FUZZ, max_examples=400)
+@settings(FUZZ, max_examples=200)
 @given(columns=corrupt(), kind=KINDS, chunk=st.integers(1, 9), mapping=MAPPINGS)
 def test_a_corrupt_table_loads_or_is_refused(
     columns: dict[str, Any], kind: str, chunk: int, mapping: tuple[str, ...], tmp_path: Path

@@ -1,5 +1,6 @@
 """Write and load a small table with predictable values, in every format of dataset=table."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from offline_cql.readers.table.reader import TableReader
 from offline_cql.transitions import Spaces, Transitions
 
 Columns = dict[str, Any]
-FORMATS = ("parquet", "csv", "csv.gz", "npz")
+FORMATS = ("parquet", "csv", "csv.gz", "jsonl", "npz")
 
 
 def columns_of(*overrides: str) -> ColumnsConfig:
@@ -59,6 +60,9 @@ def write(path: Path, columns: Columns) -> Path:
     if kind == "parquet":
         # Small row groups: a batch may end anywhere.
         pa.parquet.write_table(table, path, row_group_size=7)
+    elif kind in ("json", "jsonl"):
+        lines = [json.dumps(row, default=str) for row in table.to_pylist()]
+        path.write_text("\n".join(lines))
     else:
         with pa.output_stream(path, compression="gzip" if kind == "csv.gz" else None) as file:
             pa.csv.write_csv(table, file)

@@ -41,6 +41,7 @@ REPAIRS = {
     "terminal_and_truncated": "steps were both terminated and truncated: they count as terminated",
     "unfinished_last_episode": "last episode had no end: it counts as truncated",
     "episodes_without_an_end": "episodes had no end: they count as truncated",
+    "sorted_rows": "rows were sorted by episode and step",
     "episodes_over_two_files": "episodes continue in the next file and were joined",
     "dropped_last_steps": "last steps had no next observation and were dropped",
     "dropped_episodes_of_one_step": "episodes of one step had no next observation and were dropped",

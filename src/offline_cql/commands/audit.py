@@ -75,7 +75,7 @@ def print_inferred_columns(settings: AuditConfig) -> None:
     from offline_cql.readers.table.inference import infer_columns
 
     assert settings.dataset.path is not None  # required by the config of a table
-    print(infer_columns(settings.dataset.path).text())
+    print(infer_columns(settings.dataset.path, settings.dataset.encoding).text())
 
 
 def compute_with_progress(transitions: Transitions, settings: AuditConfig) -> DatasetStatistics:

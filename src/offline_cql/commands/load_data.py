@@ -98,8 +98,13 @@ def _d4rl(env: EnvConfig, dataset: DatasetConfig, spaces: Spaces | None) -> Read
 def _table(env: EnvConfig, dataset: DatasetConfig, spaces: Spaces | None) -> Reader:
     if dataset.path is None or dataset.columns is None:
         raise ConfigError("dataset.path and dataset.columns must be set with dataset=table")
-    one_step = bool(dataset.one_step)
-    return TableReader(dataset.path, dataset.columns, one_step=one_step, spaces=spaces)
+    return TableReader(
+        dataset.path,
+        dataset.columns,
+        one_step=bool(dataset.one_step),
+        encoding=dataset.encoding,
+        spaces=spaces,
+    )
 
 
 READERS = {

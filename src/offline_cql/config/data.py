@@ -1,5 +1,6 @@
 """The environment and the data set, with the columns of a user's table."""
 
+import codecs
 import re
 from typing import Annotated, Any, ClassVar
 
@@ -143,6 +144,15 @@ class ColumnsConfig(Section):
         self.require(ordered, "action_high", f"must be > {self.setting('action_low')}")
 
 
+def is_encoding(name: str) -> bool:
+    """Return whether Python converts texts of this encoding."""
+    try:
+        codec = codecs.lookup(name)
+    except (LookupError, ValueError):
+        return False
+    return codec._is_text_encoding
+
+
 class DatasetConfig(Section):
     """The transitions to learn from; rewards are used as scale * reward + shift."""
 
@@ -153,6 +163,7 @@ class DatasetConfig(Section):
     quality: Text | None
     size: Count | None  # transitions to simulate
     path: Text | None  # of the user's files
+    encoding: Text | None = None  # of a table's files of text; null: UTF-8
     columns: ColumnsConfig | None  # of a table
     fraction: Share  # of the episodes, drawn at random
     validation_fraction: Fraction  # of those, kept out of training
@@ -165,7 +176,9 @@ class DatasetConfig(Section):
     reward_shift: Number
 
     def check(self) -> None:
-        """Raise ConfigError for columns that have no effect with one_step."""
+        """Raise ConfigError for an unknown encoding, or columns without effect with one_step."""
+        complaint = "must be an encoding of Python, as in cp1252, latin-1 or utf-16"
+        self.require(self.encoding is None or is_encoding(self.encoding), "encoding", complaint)
         if not self.one_step or self.columns is None:
             return
         for name in SEQUENCE:

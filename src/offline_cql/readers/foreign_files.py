@@ -17,7 +17,7 @@ from typing import Any
 from offline_cql.errors import DataError
 from offline_cql.render.command import command, hydra_value, shell_word
 
-SHORT, BEGIN = 2**9, 2**16  # bytes that show what a file is, and how a CSV is written
+SHORT = 2**9  # bytes that show what a file is
 LARGEST_ROW = 2**20  # bytes of JSON
 LFS = b"version https://git-lfs.github.com/spec/"
 MARKUP = re.compile(rb"\s*<(!doctype|html|\?xml)", re.IGNORECASE)
@@ -28,7 +28,6 @@ SIGNATURES = {
     b"\x89HDF\r\n\x1a\n": ("HDF5", ".hdf5"),
     b"\x1f\x8b": ("gzip", ".gz"),
 }
-SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 TIANSHOU = ("obs", "act", "rew", "terminated", "truncated", "done", "obs_next")
 AGAIN = "copy or download it again"
 code_text = partial(json.dumps, ensure_ascii=False)  # double quotes stay readable in a shell's
@@ -59,58 +58,27 @@ def refuse_foreign_content(path: Path, suffix: str, *, again: str = AGAIN) -> No
             raise DataError(f"{path} is a {kind} file by its content: {remedy}")
 
 
-def refuse_other_separators(path: Path) -> None:
-    """Raise DataError, with the conversion, for a CSV file whose columns no comma separates."""
-    compressed = path.name.lower().endswith(".gz")
-    with gzip.open(path) if compressed else path.open("rb") as file:
-        header, *rows = file.read(BEGIN).decode("utf-8", "replace").splitlines() or [""]
-    separator = max(SEPARATORS, key=header.count)
-    if "," in header or separator not in header or not header.replace("\t", "").isprintable():
-        return
-    cells = [cell for row in rows for cell in row.split(separator)]
-    comma = any(re.fullmatch(r"\s*-?\d+,\d+\s*", cell) for cell in cells)
-    decimals = ', convert_options=c.ConvertOptions(decimal_point=",")' if comma else ""
-    target = _converted(path, ".parquet")
-    code = (
-        "import pyarrow.csv as c, pyarrow.parquet as p; p.write_table(c.read_csv("
-        f"{code_text(str(path))}, parse_options=c.ParseOptions(delimiter={code_text(separator)})"
-        f"{decimals}), {code_text(target)})"
-    )
-    raise DataError(
-        f"{path} separates its columns by {SEPARATORS[separator]}"
-        f"{' and its decimals by commas' if comma else ''}: {_conversion(code, target)}"
-    )
+def holds_batches(path: Path) -> bool:
+    """Return whether a row of a JSON file holds several steps, a list per column, as RLlib's.
 
-
-def refuse_json(path: Path) -> None:
-    """Raise DataError, with the conversion, for rows of JSON, such as RLlib's."""
-    with path.open("rb") as file:
+    Raises DataError for batches of several agents and packed columns.
+    """
+    opened: Any = gzip.open if path.name.lower().endswith(".gz") else open
+    with opened(path, "rb") as file:
         line = file.readline(LARGEST_ROW)
     try:
         row = json.loads(line)
     except (ValueError, RecursionError):
-        row = None
-    if isinstance(row, list) and row and isinstance(row[0], dict):
-        rows, row = f"json.load(open({code_text(str(path))}))", row[0]
-    else:
-        rows = f"[json.loads(line) for line in open({code_text(str(path))}) if line.strip()]"
-    if not isinstance(row, dict) or not row:
-        return
+        return False
+    if not isinstance(row, dict):
+        return False
     if "policy_batches" in row or isinstance(row.get("obs"), str):
         raise DataError(
             f"{path} holds RLlib's batches of several agents or packed columns: read it with "
             "ray.rllib.offline.json_reader.JsonReader, and save one array per column with "
             "numpy.savez, one row per step, for dataset=table"
         )
-    batches = row.get("type") == "SampleBatch" or isinstance(row.get("rewards"), list)
-    names = [name for name, value in row.items() if _is_column(value, batches=batches)]
-    join = "concatenate" if batches else "array"
-    target = _converted(path, ".npz")
-    code = (
-        f"import json, numpy; rows = {rows}; numpy.savez({code_text(target)}, "
-        f"**{{name: numpy.{join}([row[name] for row in rows]) for name in {code_text(names)}}})"
-    )
-    raise DataError(f"{path} holds JSON, which is not read: {_conversion(code, target)}")
+    return row.get("type") == "SampleBatch" or isinstance(row.get("rewards"), list)
 
 
 def tianshou_conversion(path: Path, names: Collection[str]) -> str | None:
@@ -145,7 +113,3 @@ def _converted(path: Path, suffix: str) -> str:
 def _conversion(code: str, target: str) -> str:
     settings = f"dataset=table {shell_word(f'dataset.path={hydra_value(target)}')}"
     return f"convert it by {command('python', '-c', code)} and set {settings}"
-
-
-def _is_column(value: Any, *, batches: bool) -> bool:
-    return isinstance(value, list if batches else bool | int | float | str | list)

@@ -13,17 +13,9 @@ import pyarrow.compute as pc
 from offline_cql.config import ColumnsConfig, format_value
 from offline_cql.errors import DataError
 from offline_cql.readers.row_files import Array
+from offline_cql.readers.table.arrow_types import is_category, is_integer_or_float, is_text
 from offline_cql.readers.table.files import Chunk
-from offline_cql.readers.table.values import (
-    format_entry,
-    integers,
-    is_category,
-    is_integer_or_float,
-    is_text,
-    matrix,
-    non_null,
-    plain_type,
-)
+from offline_cql.readers.table.values import format_entry, integers, matrix, non_null
 from offline_cql.readers.writer import FEW_VALUES, few_values
 from offline_cql.transitions import Spaces
 
@@ -58,7 +50,7 @@ class Actions:
         if self.categories is None:
             (name,) = self.columns
             return integers(chunk, name).to_numpy()  # type: ignore[no-any-return]
-        values = _choices(chunk, self.columns, self.categories.type)
+        values = _choices(chunk, self.columns)
         codes = pc.index_in(values, value_set=self.categories)
         is_null = codes.is_null().to_numpy(zero_copy_only=False)
         fault = "the file changed while it was read"
@@ -89,7 +81,7 @@ def is_discrete(columns: ColumnsConfig, names: tuple[str, ...], types: list[Any]
     discrete = columns.discrete or by_type
     if discrete and columns.action_low is not None:
         raise DataError(
-            f"{columns.setting('action_low')} has no effect: {names[0]} ({plain_type(types[0])}) "
+            f"{columns.setting('action_low')} has no effect: {names[0]} ({types[0]}) "
             "holds discrete actions; for continuous ones set dataset.columns.discrete=false"
         )
     return bool(discrete)
@@ -100,12 +92,11 @@ def discrete_actions(names: tuple[str, ...], chunks: Iterable[Chunk], path: str)
     distinct: Any = None
     text = f"column {', '.join(names)}"
     for chunk in chunks:
-        arrow_type = None if distinct is None else distinct.type
-        values = pc.unique(_choices(chunk, names, arrow_type))
+        values = pc.unique(_choices(chunk, names))
         distinct = values if distinct is None else pc.unique(pa.concat_arrays([distinct, values]))
         if len(distinct) > MAX_CATEGORIES:
             raise DataError(
-                f"{chunk.path}: {text} has more than {MAX_CATEGORIES:,} distinct actions; "
+                f"{path}: {text} has more than {MAX_CATEGORIES:,} distinct actions; "
                 "for continuous ones set dataset.columns.discrete=false"
             )
     if distinct is None or len(distinct) < 2:
@@ -168,31 +159,25 @@ def _refuse_choices(names: tuple[str, ...], distinct: list[Array], path: str) ->
             )
 
 
-def _choices(chunk: Chunk, names: tuple[str, ...], arrow_type: Any) -> Any:
+def _choices(chunk: Chunk, names: tuple[str, ...]) -> Any:
     """Return the values of a column; of several, their combination as text: `a=0, b=1`."""
     if len(names) == 1:
-        return _category_values(chunk, names[0], arrow_type)
+        return _category_values(chunk, names[0])
     parts = []
     for name in names:
-        values = _category_values(chunk, name, None).cast(pa.string())
+        values = _category_values(chunk, name).cast(pa.string())
         parts.append(pc.binary_join_element_wise(f"{name}=", values, ""))
     return pc.binary_join_element_wise(*parts, ", ")
 
 
-def _category_values(chunk: Chunk, name: str, arrow_type: Any) -> Any:
-    """Return a column of discrete actions as an Arrow array, of one type in all files."""
+def _category_values(chunk: Chunk, name: str) -> Any:
+    """Return a column of discrete actions as an Arrow array of int64, text or booleans."""
     values = non_null(chunk, name)
     if is_integer_or_float(values.type):
-        values = integers(chunk, name)
-    elif is_text(values.type):
-        values = values.cast(pa.string())
-    elif not pa.types.is_boolean(values.type):
+        return integers(chunk, name)
+    if not (is_text(values.type) or pa.types.is_boolean(values.type)):
         raise DataError(
             f"{chunk.position(0, name)} holds {values.type}: discrete actions are integers, text "
             "or booleans"
-        )
-    if arrow_type is not None and values.type != arrow_type:
-        raise DataError(
-            f"{chunk.path}: column {name} is {values.type}, in other files {arrow_type}"
         )
     return values

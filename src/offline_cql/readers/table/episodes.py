@@ -16,7 +16,7 @@ from offline_cql.errors import DataError
 from offline_cql.readers.row_files import Array, Flags
 from offline_cql.readers.table.columns import Mapping
 from offline_cql.readers.table.files import Chunk
-from offline_cql.readers.table.values import episode_ids, format_entry, integers
+from offline_cql.readers.table.values import episode_ids, format_entry, step_values
 from offline_cql.readers.writer import Steps, TransitionWriter, take
 
 N_HELD = 2  # rows
@@ -60,7 +60,7 @@ class EpisodeBoundaries:
     def __init__(self, mapping: Mapping):
         self.mapping = mapping
         # Of the last row so far:
-        self.path: Any = None
+        self.file: Any = None
         self.episode: Any = None
         self.step: int | None = None
         self.ended = False
@@ -71,6 +71,8 @@ class EpisodeBoundaries:
     def find_starts(self, chunk: Chunk, ended: Flags) -> Flags:
         """Return starts [T]; ended [T]: terminated or truncated. Raises DataError."""
         ended_before = np.append(self.ended, ended[:-1])
+        files = chunk.files
+        new_files = files != np.append(-1 if self.file is None else self.file, files[:-1])
         if name := self.mapping.episode:
             ids = episode_ids(chunk, name)
             starts = self._changes(chunk, name, ids)
@@ -78,15 +80,17 @@ class EpisodeBoundaries:
             chunk.refuse(
                 name,
                 ended_before & ~starts,
-                lambda row: f"episode {format_entry(ids, row)} {fault}, or map other columns",
+                lambda row: (
+                    f"episode {format_entry(ids, row)} {fault}, make ids unique across "
+                    "files, or map other columns"
+                ),
             )
         else:
-            starts = ended_before
-            starts[0] |= chunk.path != self.path
+            starts = ended_before | new_files
         if self.mapping.step:
             starts = self._check_steps(chunk, self.mapping.step, starts)
-        self.over_two_files += int(self.path not in (None, chunk.path) and not starts[0])
-        self.path, self.ended = chunk.path, bool(ended[-1])
+        self.over_two_files += int((new_files & ~starts).sum())
+        self.file, self.ended = files[-1], bool(ended[-1])
         return starts
 
     def finish(self) -> None:
@@ -105,9 +109,6 @@ class EpisodeBoundaries:
 
     def _changes(self, chunk: Chunk, name: str, values: Any) -> Flags:
         """Return the rows [T] where the values of the episode column change."""
-        if self._ids and values.type != self._ids[0].type:
-            types = f"{values.type}, in other files {self._ids[0].type}"
-            raise DataError(f"{chunk.path}: column {name} is {types}")
         changes = np.empty(len(values), bool)
         changes[0] = self.episode is None or values[0] != self.episode
         later = pc.not_equal(values.slice(1), values.slice(0, len(values) - 1))
@@ -118,14 +119,19 @@ class EpisodeBoundaries:
         return changes
 
     def _check_steps(self, chunk: Chunk, name: str, starts: Flags) -> Flags:
-        """Raise DataError unless steps grow by one within an episode.
+        """Raise DataError unless steps grow by one within an episode; times must not decrease.
 
         Return `starts`; without an episode column, with the rows where the step starts again.
         """
-        steps = integers(chunk, name).to_numpy()
+        steps, are_times = step_values(chunk, name)
         if self.first_step is None:
             self.first_step = int(steps[0])
         previous = np.append(steps[0] if self.step is None else self.step, steps[:-1])
+        self.step = int(steps[-1])
+        if are_times:
+            fault = "is earlier than the row before, in one episode: sort by episode, step"
+            chunk.refuse(name, ~starts & (steps < previous), lambda row: f"the time {fault}")
+            return starts
         if not self.mapping.episode:
             starts = starts | (steps == self.first_step)
         # previous + 1 wraps around at the largest int64.
@@ -135,10 +141,9 @@ class EpisodeBoundaries:
             invalid,
             lambda row: (
                 f"step {steps[row]} follows step {previous[row]} in one episode, expected "
-                "one more: sort by episode, step"
+                "one more: sort by episode, step, and make ids unique across files"
             ),
         )
-        self.step = int(steps[-1])
         return starts
 
 

@@ -1,50 +1,62 @@
-"""The files of a table, read in chunks: Parquet, CSV (also .csv.gz) and NPZ.
+"""The files of a table, read by DuckDB: Parquet, CSV, JSON lines (also .gz); NPZ by NumPy.
 
-Parquet and CSV are streamed; of an NPZ the arrays in use are loaded. Nothing in a file is imported
-or unpickled.
+Parquet is streamed; CSV and JSON are parsed once, into a temporary table that may be larger than
+the memory. Nothing in a file is imported or unpickled.
 """
 
 from __future__ import annotations
 
+import csv
 import glob
+import gzip
 import re
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from offline_cql.errors import DataError
 from offline_cql.io import expand_home
-from offline_cql.readers.foreign_files import (
-    refuse_foreign_content,
-    refuse_json,
-    refuse_other_separators,
-)
+from offline_cql.readers.foreign_files import holds_batches, refuse_foreign_content
 from offline_cql.readers.row_files import Array, Flags
+from offline_cql.readers.table.arrow_types import (
+    is_integer_or_float,
+    is_list_of_numbers,
+    is_number,
+    is_text,
+)
+from offline_cql.readers.table.database import Database, identifier, text
 from offline_cql.readers.writer import translate_errors
 
-CSV_BLOCK = 8 * 2**20  # bytes parsed at a time; the types are inferred from the first block
-STREAM = 2**20  # bytes of a Parquet column read at a time
-JSON, HDF5 = (".json", ".jsonl", ".ndjson"), (".hdf5", ".h5")
+BEGIN = 2**20  # bytes that show how a CSV is written; its header must fit
+INTACT = "put an intact copy there"
+SEPARATORS = ",;\t|"
+# Missing values of a CSV, unless they are quoted.
+MISSING = ("", "NA", "N/A", "n/a", "#N/A", "NULL", "null", "NaN", "nan", "-nan", "None", "<NA>")
+POSITION = ("\0file", "\0row")  # no column that is set can have these names
+HDF5 = (".hdf5", ".h5")
 
 
 class Chunk(NamedTuple):
-    """Consecutive rows of a file: the columns, and the file's row number of the first one."""
+    """Rows of a table; the columns POSITION of `batch` are the file and the row in that file."""
 
-    path: Path
-    first: int
+    paths: Sequence[Path]
     batch: pa.RecordBatch
+
+    @property
+    def files(self) -> Array:
+        """The index of each row's file [T]."""
+        return self.batch.column(POSITION[0]).to_numpy()  # type: ignore[no-any-return]
 
     def position(self, row: int, column: str) -> str:
         """Return file, row and column for a message; rows are counted from 0, after the header."""
-        return f"{self.path} at row {self.first + row:,}, column {column}"
+        number = self.batch.column(POSITION[1])[row].as_py()
+        return f"{self.paths[self.files[row]]} at row {number:,}, column {column}"
 
     def refuse(self, column: str, invalid: Flags, fault: Callable[[int], str]) -> None:
         """Raise DataError at the first row where `invalid` [T] is true; fault(row) describes it."""
@@ -53,17 +65,112 @@ class Chunk(NamedTuple):
             raise DataError(f"{self.position(row, column)}: {fault(row)}")
 
 
+class Column(NamedTuple):
+    """A column: its SQL over the file's own columns, and its Arrow type."""
+
+    sql: str
+    type: Any
+
+
+class Selection:
+    """Columns of all files of a table; each file of text is parsed once for it.
+
+    numeric: the columns that are read as double precision. sort_by: the columns of the episode and
+    the step; rows are then in the order of them, episodes in the order of their first rows.
+    """
+
+    def __init__(self, tables: Sequence[Table], names: Sequence[str], numeric: Collection[str]):
+        self.tables, self.names = tables, list(names)
+        self.database = tables[0].database
+        for name in set(names).difference(numeric):
+            _refuse_other_types(tables, name)
+        self.sql = [table.select(names, numeric) for table in tables]
+        self.sort_by: tuple[str, str] | None = None
+
+    def count(self) -> int:
+        """Return the number of rows."""
+        return sum(self._fetch(f"SELECT count(*) FROM ({sql})") for sql in self.sql)
+
+    def sort_if_needed(self, episode: str, step: str) -> bool:
+        """Sort the rows unless steps grow within episodes and episodes are adjacent already.
+
+        Nothing is sorted where an episode is missing, which is refused when it is read.
+        """
+        names = {name: f"c{self.names.index(name)}" for name in (episode, step)}
+        e, s = names[episode], names[step]
+        unsorted = self._fetch(
+            f"SELECT count(*) = count({e}) "
+            f"AND (coalesce(bool_or({e} = previous AND {s} < earlier), false) "
+            f"OR count(*) FILTER (previous IS DISTINCT FROM {e}) > count(DISTINCT {e})) "
+            f"FROM (SELECT {e}, {s}, lag({e}) OVER () AS previous, lag({s}) OVER () AS earlier "
+            f"FROM ({self._all()}))"
+        )
+        self.sort_by = (e, s) if unsorted else None
+        return bool(unsorted)
+
+    def chunks(self, names: Sequence[str], size: int) -> Iterator[Chunk]:
+        """Yield some of the columns in chunks of at most `size` rows."""
+        columns = ", ".join([*(f"c{self.names.index(name)}" for name in names), "file", "row"])
+        if self.sort_by is None:
+            for table, sql in zip(self.tables, self.sql, strict=True):
+                yield from self._stream(table.path, f"SELECT {columns} FROM ({sql})", names, size)
+            return
+        episode, step = self.sort_by
+        sql = (
+            f"WITH steps AS ({self._all()}), firsts AS "
+            f"(SELECT {episode}, min((file << 40) + row) AS first FROM steps GROUP BY {episode}) "
+            f"SELECT {columns} FROM steps JOIN firsts USING ({episode}) "
+            f"ORDER BY first, {step}, file, row"
+        )
+        yield from self._stream(self.tables[0].path, sql, names, size)
+
+    def _stream(self, path: Path, sql: str, names: Sequence[str], size: int) -> Iterator[Chunk]:
+        paths = [table.path for table in self.tables]
+        with self.database.errors(path):
+            batches = iter(self.database.batches(sql, size))
+        while True:
+            with self.database.errors(path):  # only while reading, not in the caller's code
+                batch = next(batches, None)
+            if batch is None:
+                return
+            labels = [*names, *POSITION]
+            for start in range(0, batch.num_rows, size):
+                part = batch.slice(start, size)
+                yield Chunk(paths, pa.RecordBatch.from_arrays(part.columns, names=labels))
+
+    def _all(self) -> str:
+        return " UNION ALL ".join(self.sql)
+
+    def _fetch(self, sql: str) -> Any:
+        with self.database.errors(self.tables[0].path):
+            return self.database.fetch(sql)[0]
+
+
+# --- Paths ---
+
+
 def find_files(path: str) -> list[Path]:
-    """Return the files of a path or glob, part_2 before part_10. Raises DataError for none."""
+    """Return the files of a path, glob or folder, part_2 before part_10. Raises DataError for none.
+
+    Of a folder all files of the formats below it are read, except hidden ones (`.x`, `_x`).
+    """
     expanded = expand_home(path, "set dataset.path to an absolute path")
     if expanded.exists() and not (expanded.is_file() or expanded.is_dir()):
         raise DataError(f"{path} is not a regular file: copy its content into one")
     if expanded.is_dir():
-        raise DataError(f"{path} is a folder: name its files, as in dataset.path={path}/*.parquet")
-    paths = [expanded] if expanded.exists() else [Path(name) for name in glob.glob(str(expanded))]
+        inner = (file.relative_to(expanded) for file in expanded.rglob("*"))
+        visible = [file for file in inner if not any(part[0] in "._" for part in file.parts)]
+        paths = [expanded / file for file in visible if _format(file) is not None]
+        what = f"a file of these formats: {', '.join(FORMATS)}"
+    else:
+        paths = (
+            [expanded] if expanded.exists() else [Path(name) for name in glob.glob(str(expanded))]
+        )
+        what = "a file, a folder or a glob"
     files = sorted((file for file in paths if file.is_file()), key=natural_key)
     if not files:
-        raise DataError(f"{path} does not exist: set dataset.path to a file or a glob")
+        fault = "contains no file to read" if expanded.is_dir() else "does not exist"
+        raise DataError(f"{path} {fault}: set dataset.path to {what}")
     return files
 
 
@@ -81,215 +188,357 @@ def match_columns(pattern: str, names: Sequence[str]) -> list[str]:
     return sorted((name for name in names if expression.fullmatch(name)), key=natural_key)
 
 
-def open_table(path: Path) -> TableFile:
-    """Open a file by its suffix. Raises DataError for other suffixes and unreadable files."""
-    lower = path.name.lower()
-    for suffix, table_class in FORMATS.items():
-        if lower.endswith(suffix):
-            with translate_errors(path, "put an intact copy there"):
-                refuse_foreign_content(path, suffix)
-                file = table_class(path)
-                names = file.schema.names  # may not be UTF-8
-            if duplicates := sorted(name for name, count in Counter(names).items() if count > 1):
-                raise DataError(f"{path} has more than one column {duplicates[0]!r}: rename one")
-            return file
-    if lower.endswith(JSON):
-        refuse_json(path)
-    hdf5 = "; D4RL's layout by dataset=d4rl" if lower.endswith(HDF5) else ""
-    raise DataError(f"{path} cannot be read: supported are {', '.join(FORMATS)}{hdf5}")
+def partition_columns(path: str, files: Sequence[Path]) -> list[dict[str, Column]]:
+    """Return the columns that folders named key=value add to each file, as in Hive's layout.
+
+    Folders count below the folder `path`, or from the first wildcard of a glob on.
+    """
+    expanded = expand_home(path, "")
+    fixed = (
+        expanded if expanded.exists() else Path(re.split(r"[*?\[]", str(expanded))[0] + "x").parent
+    )
+    folders = [file.parent.relative_to(fixed).parts if file != fixed else () for file in files]
+    keys = [dict(part.split("=", 1) for part in parts if "=" in part) for parts in folders]
+    shared = [key for key in keys[0] if all(key in each for each in keys)]
+    whole = {k for k in shared if all(re.fullmatch(r"-?\d{1,18}", each[k]) for each in keys)}
+
+    def column(key: str, value: str) -> Column:
+        if key in whole:
+            return Column(f"CAST({int(value)} AS BIGINT)", pa.int64())
+        return Column(text(value), pa.string())
+
+    return [{key: column(key, each[key]) for key in shared} for each in keys]
 
 
-def read_chunks(
-    file: TableFile, names: list[str], *, numeric: Collection[str] = (), size: int
-) -> Iterator[Chunk]:
-    """Yield the columns of a file in chunks of at most `size` rows."""
-    first = 0
-    batches = file.batches(names, numeric=numeric, size=size)
-    while True:
-        with translate_errors(file.path):  # only while reading, not in the caller's code
-            batch = next(batches, None)
-        if batch is None:
-            return
-        for start in range(0, batch.num_rows, size):
-            yield Chunk(file.path, first + start, batch.slice(start, size))
-        first += batch.num_rows
+# --- Tables ---
 
 
-class ParquetTable:
-    """A Parquet file, streamed; like the other classes it has a schema and the number of rows.
+ROW = '"offline_cql row"'  # in SQL: the number of a row in its file
 
-    A column of lists of D numbers is D columns, name_0 … name_D-1, or the column itself if D is 1.
-    rows: None if unknown before the file is read. `batches` yields record batches of at most
-    `size` rows; the columns `numeric` of a CSV may change from 1 to 1.5.
+
+class Table:
+    """One file as a table in DuckDB.
+
+    columns: by name. A column of lists of D numbers is D columns, name_0 … name_D-1, or the column
+    itself if D is 1; an object is one column per entry, name.key.
     """
 
-    def __init__(self, path: Path):
-        self.path = path
-        self.lists: dict[str, tuple[str, int]] = {}  # column: (column of lists, index in it)
-        self.lengths: dict[str, int] = {}  # of the lists, by their column
-        with self._open() as file:
-            self.schema, self.rows = file.schema_arrow, file.metadata.num_rows
-            names = [field.name for field in self.schema if _is_list_of_numbers(field.type)]
-            first = next(file.iter_batches(batch_size=1, columns=names), None) if names else None
-        if first is not None and first.num_rows:
-            self._split_lists(first)
+    def __init__(self, database: Database, index: int):
+        self.database, self.index = database, index
+        self.path, self.name = database.paths[index], database.names[index]
+        with database.errors(self.path, INTACT):
+            self.own = self.read_schema()
+            counts = Counter(name for name, _ in self.own)
+            if repeated := sorted(name for name, count in counts.items() if count > 1):
+                raise DataError(f"{self.path} has more than one column {repeated[0]!r}: rename one")
+            lists = [(name, sql) for name, (sql, kind) in self.own if is_list_of_numbers(kind)]
+            self.lengths = self._lengths(lists) if lists else {}
+        self.columns: dict[str, Column] = {}
+        for name, column in self.own:
+            self.columns |= self._expand(name, column)
 
-    def batches(self, names: list[str], *, numeric: Collection[str], size: int) -> Iterator[Any]:
-        stored = list(dict.fromkeys(self.lists.get(name, (name, 0))[0] for name in names))
-        first = 0
-        with self._open() as file:
-            for batch in file.iter_batches(batch_size=size, columns=stored):
-                yield self._with_columns(batch, names, first) if self.lists else batch
-                first += batch.num_rows
+    @property
+    def schema(self) -> Any:
+        """The Arrow schema of the columns."""
+        return pa.schema([(name, column.type) for name, column in self.columns.items()])
 
-    def _open(self) -> Any:
-        # pre_buffer would keep whole columns of the file in memory.
-        return pq.ParquetFile(self.path, buffer_size=STREAM, pre_buffer=False)
+    def read_schema(self) -> list[tuple[str, Column]]:
+        """Return the file's own columns with their names, which may repeat."""
+        raise NotImplementedError
 
-    def _split_lists(self, first: pa.RecordBatch) -> None:
-        """Replace the columns of lists in the schema, by the lengths in the first row."""
-        self.lengths = {
-            name: len(lists[0])
-            for name, lists in zip(first.schema.names, first.columns, strict=True)
-            if lists[0].is_valid and len(lists[0])
-        }
-        fields = []
-        for field in self.schema:
-            length = self.lengths.get(field.name, 0)
-            names = [field.name if length == 1 else f"{field.name}_{i}" for i in range(length)]
-            self.lists |= {name: (field.name, index) for index, name in enumerate(names)}
-            fields += [pa.field(name, field.type.value_type) for name in names] or [field]
-        self.schema = pa.schema(fields)
+    def provide(self, own: Sequence[str], numeric: Collection[str]) -> str:
+        """Return SQL for a relation with the columns `own` (SQL) and ROW.
 
-    def _with_columns(self, batch: pa.RecordBatch, names: list[str], first: int) -> pa.RecordBatch:
-        """Return the columns `names` of a batch that begins at row `first` of the file."""
-        matrices = {
-            name: self._matrix(batch, name, first)
-            for name in batch.schema.names
-            if name in self.lengths
-        }
-        columns = []
-        for name in names:
-            source, index = self.lists.get(name, (name, 0))
-            is_split = source in matrices
-            columns.append(pa.array(matrices[source][:, index]) if is_split else batch[name])
-        return pa.RecordBatch.from_arrays(columns, names=names)
+        numeric: those of them that are read as numbers of double precision.
+        """
+        raise NotImplementedError
 
-    def _matrix(self, batch: pa.RecordBatch, name: str, first: int) -> Array:
-        """Return a column of lists as an array [T, D], NaN where a list is missing."""
-        lists, length = batch.column(name), self.lengths[name]
-        present = lists.is_valid().to_numpy(zero_copy_only=False)
-        lengths = pc.list_value_length(lists).fill_null(length).to_numpy()
-        if (lengths != length).any():
-            row = int(np.argmax(lengths != length))
-            raise DataError(
-                f"{self.path} at row {first + row:,}, column {name}: {lengths[row]} numbers, in "
-                f"the first row {length}: every row needs as many"
-            )
-        numbers = lists.drop_null().flatten().to_numpy(zero_copy_only=False)
-        values: Array = numbers.reshape(-1, length)
-        if present.all():
-            return values
-        result = np.full((len(lists), length), np.nan)
-        result[present] = values
-        return result
+    def select(self, names: Sequence[str], numeric: Collection[str]) -> str:
+        """Return SQL for the columns `names` as c0, c1, …, then the index of the file and the row.
 
+        The columns `numeric` are of double precision, if they hold numbers.
+        """
+        own = [sql for _, (sql, _) in self.own]
+        needed = [sql for sql in own if any(sql in self.columns[name].sql for name in names)]
+        plain = {self.columns[name].sql for name in numeric}.intersection(needed)
+        with self.database.errors(self.path):
+            relation = self.provide(needed, plain)
+        values = [_converted(self.columns[name], name in numeric) for name in names]
+        selected = [f"{sql} AS c{number}" for number, sql in enumerate(values)]
+        position = [f"CAST({self.index} AS BIGINT) AS file", f"{ROW} AS row"]
+        return f"SELECT {', '.join(selected + position)} FROM {relation}"
 
-class CsvTable:
-    """A CSV file, streamed: names in the first line, commas, missing values empty or NaN."""
+    def _lengths(self, lists: Sequence[tuple[str, str]]) -> dict[str, int]:
+        """Return the lengths of the lists in the first row by their columns' names."""
+        relation = self.provide([sql for _, sql in lists], ())
+        lengths = ", ".join(f"len({sql})" for _, sql in lists)
+        row = self.database.fetch(f"SELECT {lengths} FROM {relation} LIMIT 1")
+        return dict(zip((name for name, _ in lists), row or [0] * len(lists), strict=True))
 
-    rows = None
-
-    def __init__(self, path: Path):
-        self.path = path
-        refuse_other_separators(path)
-        with self._reader(pa_csv.ConvertOptions()) as reader:
-            self.schema = reader.schema
-
-    def batches(self, names: list[str], *, numeric: Collection[str], size: int) -> Iterator[Any]:
-        types = {name: self.schema.field(name).type for name in names}
-        for name in numeric:
-            if pa.types.is_integer(types[name]) or pa.types.is_null(types[name]):
-                types[name] = pa.float64()
-        options = pa_csv.ConvertOptions(
-            include_columns=names,
-            column_types=types,
-            strings_can_be_null=True,
-            quoted_strings_can_be_null=False,
+    def _expand(self, name: str, column: Column) -> dict[str, Column]:
+        """Return the columns of numbers that a column of lists or objects is, or itself."""
+        if pa.types.is_struct(column.type):
+            fields: dict[str, Column] = {}
+            for field in column.type:
+                inner = Column(f"struct_extract({column.sql}, {text(field.name)})", field.type)
+                fields |= self._expand(f"{name}.{field.name}", inner)
+            return fields
+        if not (length := self.lengths.get(name)):
+            return {name: column}
+        where = [text(f"refused: {self.path} at row "), f"format('{{:,}}', {ROW})"]
+        fault = text(f" numbers, in the first row {length}: every row needs as many")
+        parts = [*where, text(f", column {name}: "), f"len({column.sql})", fault]
+        sql = (
+            f"CASE WHEN len({column.sql}) <> {length} THEN error({' || '.join(parts)}) "
+            f"ELSE {column.sql}[1] END"
         )
-        try:
-            with self._reader(options) as reader:
-                yield from reader
-        except pa.ArrowInvalid as error:
-            raise DataError(
-                f"{self.path}: {' '.join(str(error).split())}; types are inferred from the first "
-                "rows: correct the value, or for an action set dataset.columns.discrete=false"
-            ) from error
+        kind = column.type.value_type
+        entries = [Column(sql, kind)]
+        entries += [Column(f"{column.sql}[{number + 1}]", kind) for number in range(1, length)]
+        names = [name] if length == 1 else [f"{name}_{number}" for number in range(length)]
+        return dict(zip(names, entries, strict=True))
 
-    def _reader(self, options: Any) -> Any:
-        block = pa_csv.ReadOptions(block_size=CSV_BLOCK)
-        return pa_csv.open_csv(self.path, read_options=block, convert_options=options)
+    def _described(self, relation: str) -> list[tuple[str, Column]]:
+        """Return the columns of a relation with DuckDB's names for them."""
+        schema = self.database.batches(f"SELECT * FROM {relation} LIMIT 0", 1).schema
+        return [(field.name, Column(identifier(field.name), field.type)) for field in schema]
 
 
-class NpzTable:
+class ParquetTable(Table):
+    """A Parquet file, streamed."""
+
+    def read_schema(self) -> list[tuple[str, Column]]:
+        with translate_errors(self.path, INTACT):
+            names = pq.read_schema(self.path).names  # DuckDB makes names unique
+        described = self._described(f"read_parquet({text(self.name)})")
+        return [(name, column) for name, (_, column) in zip(names, described, strict=True)]
+
+    def provide(self, own: Sequence[str], numeric: Collection[str]) -> str:
+        selected = ", ".join([*own, f"file_row_number AS {ROW}"])
+        return f"(SELECT {selected} FROM read_parquet({text(self.name)}))"
+
+
+class ParsedTable(Table):
+    """A file of text, parsed into a temporary table."""
+
+    def parser(self, own: Sequence[str], numeric: Collection[str]) -> str:
+        """Return SQL that selects the columns `own` from the file."""
+        raise NotImplementedError
+
+    def provide(self, own: Sequence[str], numeric: Collection[str]) -> str:
+        table = f"parsed_{self.index}"
+        self.database.fetch(f"CREATE OR REPLACE TEMP TABLE {table} AS {self.parser(own, numeric)}")
+        return f"(SELECT *, rowid AS {ROW} FROM {table})"
+
+
+class CsvTable(ParsedTable):
+    """A CSV file: names in the first line; missing values are empty or NA, NaN, null, ….
+
+    The types are those of the first rows.
+    """
+
+    def read_schema(self) -> list[tuple[str, Column]]:
+        rows = _first_lines(self.path, self.name)
+        self.separator = max(SEPARATORS, key=lambda separator: _likely(rows, separator))
+        header, *others = list(csv.reader(rows, delimiter=self.separator)) or [[]]
+        cells = [cell.strip() for row in others for cell in row]
+        self.decimal = ","
+        if self.separator == "," or not any(re.fullmatch(r"-?\d+,\d+", cell) for cell in cells):
+            self.decimal = "."
+        self.count = len(header)
+        for number, name in enumerate(header):
+            self.database.labels[self.path, f"n{number}"] = name
+        described = self._described(self._file({}))
+        return [(name, column) for name, (_, column) in zip(header, described, strict=True)]
+
+    def parser(self, own: Sequence[str], numeric: Collection[str]) -> str:
+        types, selected = {}, []
+        for sql, kind in (column for _, column in self.own if column.sql in own):
+            name, value = sql.strip('"'), sql
+            if sql in numeric and is_number(kind) and not pa.types.is_boolean(kind):
+                types[name] = "DOUBLE"  # the first rows may hold whole numbers
+            elif pa.types.is_integer(kind):  # DuckDB would round 1.5
+                types[name], value = "VARCHAR", _whole_number(self.path, self._name(sql), sql)
+            elif pa.types.is_boolean(kind) and sql not in numeric:
+                types[name] = "VARCHAR"  # yes and no keep their names
+            selected.append(f"{value} AS {sql}")
+        return f"SELECT {', '.join(selected) or '0'} FROM {self._file(types)}"
+
+    def _name(self, sql: str) -> str:
+        return next(name for name, column in self.own if column.sql == sql)
+
+    def _file(self, types: dict[str, str]) -> str:
+        names = ", ".join(text(f"n{number}") for number in range(self.count))
+        declared = ", ".join(f"{text(name)}: {text(kind)}" for name, kind in types.items())
+        missing = ", ".join(map(text, MISSING))
+        candidates = ("BOOLEAN", "BIGINT", "DOUBLE", "DATE", "TIMESTAMP", "TIMESTAMPTZ", "VARCHAR")
+        return (
+            f"read_csv({text(self.name)}, header = true, names = [{names}], "
+            f"delim = {text(self.separator)}, decimal_separator = {text(self.decimal)}, "
+            "quote = '\"', escape = '\"', comment = '', dateformat = '%Y-%m-%d', "
+            f"nullstr = [{missing}], allow_quoted_nulls = false, max_line_size = {2 * BEGIN}, "
+            f"auto_type_candidates = [{', '.join(map(text, candidates))}]"
+            f"{f', types = {{{declared}}}' if types else ''})"
+        )
+
+
+class JsonTable(ParsedTable):
+    """JSON, an object per row or batch: one per line, or a list of them."""
+
+    def read_schema(self) -> list[tuple[str, Column]]:
+        batches = holds_batches(self.path)  # first: packed columns are refused
+        file = f"read_json({text(self.name)}, format = 'auto', sample_size = -1)"
+        types = self.database.types(f"SELECT * FROM {file}")
+        values = {name: identifier(name) for name in types}
+        for name, kind in types.items():  # -1 beside 10 is HUGEINT, which Arrow lacks
+            if "HUGEINT" in kind:
+                values[name] = f"CAST({values[name]} AS {kind.replace('HUGEINT', 'BIGINT')})"
+        if batches:
+            lists = [name for name, kind in types.items() if kind.endswith("]")]
+            values = {name: f"unnest({values[name]})" for name in lists}
+        columns = ", ".join(f"{value} AS {identifier(name)}" for name, value in values.items())
+        self.file = f"(SELECT {columns} FROM {file})"
+        return self._described(self.file)
+
+    def parser(self, own: Sequence[str], numeric: Collection[str]) -> str:
+        return f"SELECT {', '.join(own) or '0'} FROM {self.file}"
+
+
+class NpzTable(Table):
     """An NPZ file: an array [N] or [N, 1] is a column; [N, D] is D columns, name_0 … name_D-1."""
 
-    def __init__(self, path: Path):
-        self.path, self.rows = path, None
-        self.sources: dict[str, tuple[str, int | None]] = {}  # column: (array, index in it)
-        fields = []
-        with zipfile.ZipFile(path) as archive:
+    def read_schema(self) -> list[tuple[str, Column]]:
+        self.arrays: dict[str, tuple[str, int | None]] = {}  # by SQL: the array, and index in it
+        own: list[tuple[str, Column]] = []
+        with translate_errors(self.path, INTACT), zipfile.ZipFile(self.path) as archive:
             for member in archive.namelist():
                 with archive.open(member) as file:
-                    shape, dtype = _header(file)
+                    shape, dtype = _array_header(file)
                 array = member.removesuffix(".npy")
-                columns: dict[str, tuple[str, int | None]] = {}
+                indices: dict[str, int | None] = {}
                 if len(shape) == 1 or shape[1:] == (1,):
-                    columns = {array: (array, None)}
+                    indices = {array: None}
                 elif len(shape) == 2:
-                    columns = {f"{array}_{i}": (array, i) for i in range(shape[1])}
-                self.sources |= columns
-                arrow_type = _arrow_type(dtype)
-                fields += [pa.field(name, arrow_type) for name in columns]
-        self.schema = pa.schema(fields)
+                    indices = {f"{array}_{i}": i for i in range(shape[1])}
+                for name, index in indices.items():
+                    sql = f'"n{len(own)}"'
+                    self.arrays[sql] = (array, index)
+                    own.append((name, Column(sql, _arrow_type(dtype))))
+        return own
 
-    def batches(self, names: list[str], *, numeric: Collection[str], size: int) -> Iterator[Any]:
-        with np.load(self.path, allow_pickle=False) as archive:
-            arrays = {array: archive[array] for array in {self.sources[n][0] for n in names}}
-        lengths = {name: len(array) for name, array in arrays.items()}
+    def provide(self, own: Sequence[str], numeric: Collection[str]) -> str:
+        with translate_errors(self.path), np.load(self.path, allow_pickle=False) as archive:
+            loaded = {array: archive[array] for array in {self.arrays[sql][0] for sql in own}}
+        lengths = {name: len(array) for name, array in loaded.items()}
         if len(set(lengths.values())) > 1:
             sizes = ", ".join(f"{name} {length:,}" for name, length in sorted(lengths.items()))
             raise DataError(
                 f"{self.path}: the arrays differ in length ({sizes}): every array needs one row "
                 "per step"
             )
-        for start in range(0, max(lengths.values()), size):
-            columns = []
-            for name in names:
-                array, index = self.sources[name]
-                part = arrays[array][start : start + size]
-                columns.append(_arrow(part.reshape(-1) if index is None else part[:, index]))
-            yield pa.RecordBatch.from_arrays(columns, names=names)
+        columns = {}
+        for sql in own:
+            array, index = self.arrays[sql]
+            values = loaded[array]
+            columns[sql.strip('"')] = _arrow(
+                values.reshape(-1) if index is None else values[:, index]
+            )
+        columns[ROW.strip('"')] = pa.array(np.arange(max(lengths.values(), default=0)))
+        self.database.connection.register(f"npz_{self.index}", pa.table(columns))
+        return f"npz_{self.index}"
 
 
-TableFile: TypeAlias = ParquetTable | CsvTable | NpzTable
-FORMATS: dict[str, Callable[[Path], TableFile]] = {
+FORMATS: dict[str, type[Table]] = {
     ".parquet": ParquetTable,
-    ".csv": CsvTable,
-    ".csv.gz": CsvTable,
+    **dict.fromkeys((".csv", ".csv.gz", ".tsv", ".tsv.gz", ".txt", ".txt.gz"), CsvTable),
+    **{end + gz: JsonTable for end in (".json", ".jsonl", ".ndjson") for gz in ("", ".gz")},
     ".npz": NpzTable,
 }
 
 
-def _is_list_of_numbers(kind: Any) -> bool:
-    """Return True for lists, also of a fixed size, of integers, floats or booleans."""
-    lists = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
-    numbers = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean)
-    is_list = any(is_kind(kind) for is_kind in lists)
-    return is_list and any(is_kind(kind.value_type) for is_kind in numbers)
+def open_tables(path: str, encoding: str | None = None) -> list[Table]:
+    """Open the files of dataset.path. Raises DataError for other formats and unreadable files."""
+    paths = find_files(path)
+    for file in paths:
+        check_format(file)
+    partitions = partition_columns(path, paths)
+    database = Database(paths, encoding)
+    tables = []
+    for index, file in enumerate(paths):
+        table = FORMATS[str(_format(file))](database, index)
+        table.columns = partitions[index] | table.columns
+        tables.append(table)
+    return tables
 
 
-def _header(file: Any) -> tuple[tuple[int, ...], np.dtype[Any]]:
+def check_format(path: Path) -> None:
+    """Raise DataError for a file of another format than its name says, or that is not read."""
+    suffix = _format(path)
+    if suffix is None:
+        hdf5 = "; D4RL's layout by dataset=d4rl" if path.name.lower().endswith(HDF5) else ""
+        raise DataError(f"{path} cannot be read: supported are {', '.join(FORMATS)}{hdf5}")
+    with translate_errors(path):
+        refuse_foreign_content(path, suffix)
+
+
+def _format(path: Path) -> str | None:
+    """Return the suffix of a format that is read."""
+    lower = path.name.lower()
+    return next((suffix for suffix in FORMATS if lower.endswith(suffix)), None)
+
+
+def _refuse_other_types(tables: Sequence[Table], name: str) -> None:
+    """Raise DataError if a column holds numbers in one file and text or times in another."""
+    first = tables[0].columns[name].type
+    for table in tables[1:]:
+        kind = table.columns[name].type
+        if kind != first and not (is_integer_or_float(kind) and is_integer_or_float(first)):
+            raise DataError(f"{table.path}: column {name} is {kind}, in other files {first}")
+
+
+def _converted(column: Column, numeric: bool) -> str:
+    """Return SQL for a column in one type for all files."""
+    sql, kind = column
+    if (numeric and is_number(kind)) or pa.types.is_floating(kind) or pa.types.is_null(kind):
+        return f"CAST({sql} AS DOUBLE)"
+    if pa.types.is_integer(kind) and not pa.types.is_uint64(kind):
+        return f"CAST({sql} AS BIGINT)"
+    return f"CAST({sql} AS VARCHAR)" if is_text(kind) else sql
+
+
+def _whole_number(path: Path, name: str, sql: str) -> str:
+    """Return SQL for a column of text as integers."""
+    message = text(f"refused: {path}, column {name}: ")
+    remedy = text(
+        " is not a whole number as in the first rows: correct the value, or for an action set "
+        "dataset.columns.discrete=false"
+    )
+    return (
+        f"CASE WHEN {sql} IS NULL THEN NULL WHEN regexp_full_match({sql}, '[+-]?[0-9]+') "
+        f"THEN CAST({sql} AS BIGINT) ELSE error({message} || {sql} || {remedy}) END"
+    )
+
+
+def _first_lines(path: Path, name: str) -> list[str]:
+    """Return the first complete lines of a file of text."""
+    opened: Any = gzip.open if name.endswith(".gz") else open
+    with translate_errors(path), opened(name, "rb") as file:
+        begin = file.read(BEGIN)
+    lines: list[str] = begin.decode("utf-8-sig", "replace").splitlines(keepends=True)
+    return lines if len(begin) < BEGIN or len(lines) == 1 else lines[:-1]
+
+
+def _likely(lines: list[str], separator: str) -> tuple[int, int]:
+    """Return how many of the first rows have as many columns as the header, and that number."""
+    try:
+        rows = [row for row in csv.reader(lines[:20], delimiter=separator) if row]
+    except csv.Error:  # a header of 100,000 columns is one cell with another separator
+        return 0, 0
+    width = len(rows[0]) if rows else 0
+    return sum(len(row) == width for row in rows) if width > 1 else 0, width
+
+
+def _array_header(file: Any) -> tuple[tuple[int, ...], np.dtype[Any]]:
     """Return shape and dtype of an array in an archive without reading its content."""
     readers = {
         (1, 0): np.lib.format.read_array_header_1_0,

@@ -17,22 +17,21 @@ import pyarrow as pa
 
 from offline_cql.config.data import LISTS, SEQUENCE
 from offline_cql.readers.table.actions import may_be_choices
-from offline_cql.readers.table.files import (
-    TableFile,
-    find_files,
-    match_columns,
-    natural_key,
-    open_table,
-    read_chunks,
-)
-from offline_cql.readers.table.values import (
+from offline_cql.readers.table.arrow_types import (
     is_category,
     is_integer_or_float,
     is_number,
     is_text,
-    nullable_numbers,
-    plain_type,
+    is_time,
 )
+from offline_cql.readers.table.files import (
+    Selection,
+    Table,
+    match_columns,
+    natural_key,
+    open_tables,
+)
+from offline_cql.readers.table.values import nullable_numbers
 from offline_cql.readers.writer import CHUNK, few_values
 from offline_cql.render.command import command, hydra_value, shell_word
 from offline_cql.render.message import printable
@@ -101,7 +100,7 @@ class Inference:
     @classmethod
     def of(cls, path: str, schema: Any) -> Inference:
         """Return the suggestions for an Arrow schema."""
-        types = {field.name: plain_type(field.type) for field in schema}
+        types = {field.name: field.type for field in schema}
         return cls(path, {name: str(kind) for name, kind in types.items()}, _guesses(types))
 
     def settings(self, *, one_step: bool) -> list[str] | None:
@@ -151,24 +150,28 @@ class Inference:
         return (pattern,) if same else names
 
 
-def infer_columns(path: str) -> Inference:
+def infer_columns(path: str, encoding: str | None = None) -> Inference:
     """Suggest a mapping for the first of the files. Raises DataError if it is unreadable."""
-    file = open_table(find_files(path)[0])
-    inference = Inference.of(path, file.schema)
+    table = open_tables(path, encoding)[0]
+    inference = Inference.of(path, table.schema)
     actions = inference.mapping.get("action", ())
-    types = [plain_type(file.schema.field(name).type) for name in actions]
+    types = [table.columns[name].type for name in actions]
     if not all(map(is_number, types)) or (len(types) == 1 and is_category(types[0])):
         return inference  # text, or choices by the type
-    return replace(inference, ambiguous=_ambiguous(file, actions))
+    return replace(inference, ambiguous=_ambiguous(table, actions))
 
 
-def _ambiguous(file: TableFile, names: tuple[str, ...]) -> tuple[str, ...]:
+def _ambiguous(table: Table, names: tuple[str, ...]) -> tuple[str, ...]:
     """Return the columns that hold few whole numbers in the first rows."""
-    chunk = next(read_chunks(file, list(names), numeric=names, size=CHUNK), None)
-    if chunk is None:
-        return ()
-    columns = {name: nullable_numbers(chunk, name) for name in names}
-    distinct = {n: few_values(np.empty(0), v[~np.isnan(v)]) for n, v in columns.items()}
+    distinct = dict.fromkeys(names, np.empty(0))
+    rows = 0
+    for chunk in Selection([table], names, names).chunks(names, CHUNK) if names else ():
+        for name, known in distinct.items():
+            values = nullable_numbers(chunk, name)
+            distinct[name] = few_values(known, values[~np.isnan(values)])
+        rows += chunk.batch.num_rows
+        if rows >= CHUNK:
+            break
     return tuple(name for name, values in distinct.items() if may_be_choices(values))
 
 
@@ -297,7 +300,7 @@ def _core(name: str, words: list[str]) -> str:
 
 def _is_episode_id(kind: Any) -> bool:
     plain = pa.types.is_integer(kind) or is_text(kind)
-    return bool(plain or pa.types.is_date(kind) or pa.types.is_timestamp(kind))
+    return bool(plain or is_time(kind))
 
 
 TYPE_CHECKS: dict[str, Callable[[Any], bool]] = {

@@ -1,12 +1,13 @@
-"""Reader of tables of logged steps, one row per step: Parquet, CSV or NPZ files.
+"""Reader of tables of logged steps, one row per step: Parquet, CSV, JSON or NPZ files.
 
-The files are read as one table, in the natural order of their names. A first pass over the actions
-determines their space; a second one reads the transitions.
+The files are read as one table, in the natural order of their names, sorted by episode and step if
+they are not. A first pass over the actions determines their space; a second one reads the
+transitions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +24,7 @@ from offline_cql.readers.table.actions import (
 )
 from offline_cql.readers.table.columns import Mapping, map_columns
 from offline_cql.readers.table.episodes import EpisodeBoundaries, Rows, TransitionBuilder
-from offline_cql.readers.table.files import Chunk, TableFile, find_files, open_table, read_chunks
+from offline_cql.readers.table.files import Chunk, Selection, Table, find_files, open_tables
 from offline_cql.readers.table.values import flags, matrix, numbers
 from offline_cql.readers.writer import CHUNK, TransitionWriter, file_signature
 from offline_cql.render.progress import ProgressBar
@@ -35,9 +36,9 @@ ACTION_SPACE_SETTINGS = ("discrete", "action_low")  # of dataset.columns
 class TableReader:
     """Reader of the files at dataset.path with the columns of dataset.columns.
 
-    one_step: every row is an episode that terminates. spaces: of the simulator that the data
-    belong to; None: they come from the data. chunk_size: rows read at a time. Raises DataError,
-    with the position, for invalid data.
+    one_step: every row is an episode that terminates. encoding: of text that is not UTF-8. spaces:
+    of the simulator that the data belong to; None: they come from the data. chunk_size: rows read
+    at a time. Raises DataError, with the position, for invalid data.
     """
 
     def __init__(
@@ -46,17 +47,19 @@ class TableReader:
         columns: ColumnsConfig,
         *,
         one_step: bool = False,
+        encoding: str | None = None,
         spaces: Spaces | None = None,
         chunk_size: int = CHUNK,
     ):
         self.dataset_id = self.path = path
-        self.columns, self.one_step = columns, one_step
+        self.columns, self.one_step, self.encoding = columns, one_step, encoding
         self.simulator, self.chunk_size = spaces, chunk_size
 
     def fingerprint(self) -> dict[str, Any]:
         return {
             "files": [file_signature(path) for path in self.paths],
             "columns": self.columns.model_dump(),
+            **({} if self.encoding is None else {"encoding": self.encoding}),
             "one_step": self.one_step,
             "spaces": None if self.simulator is None else asdict(self.simulator),
         }
@@ -77,13 +80,14 @@ class TableReader:
 
     def read(self, writer: TransitionWriter) -> None:
         writer.observation_names, writer.action_names = self.mapping.observation, self.actions.names
-        sizes = [file.rows for file in self.files]
-        total = None if None in sizes else sum(size for size in sizes if size is not None)
-        if total is not None:
-            writer.check_disk_space(total)
+        total = self.selection.count()
+        writer.check_disk_space(total)
+        if self.mapping.episode and self.mapping.step:
+            is_sorted = self.selection.sort_if_needed(self.mapping.episode, self.mapping.step)
+            writer.count_repair("sorted_rows", total * is_sorted)
         boundaries, builder = EpisodeBoundaries(self.mapping), TransitionBuilder(writer)
         with ProgressBar(f"reading {self.dataset_id}", total) as bar:
-            for chunk in self._chunks(self.mapping.names(), self._numeric_columns()):
+            for chunk in self.selection.chunks(self.mapping.names(), self.chunk_size):
                 builder.add(self._rows(chunk, boundaries))
                 bar.advance(chunk.batch.num_rows)
         boundaries.finish()
@@ -95,27 +99,44 @@ class TableReader:
         return find_files(self.path)
 
     @cached_property
-    def files(self) -> list[TableFile]:
-        return [open_table(path) for path in self.paths]
+    def tables(self) -> list[Table]:
+        return open_tables(self.path, self.encoding)
 
     @cached_property
     def mapping(self) -> Mapping:
         """The mapping of columns by the first file; the others must have the same columns."""
-        schema = self.files[0].schema
-        mapping = map_columns(self.columns, schema, self.path, one_step=self.one_step)
-        for file in self.files[1:]:
-            existing = set(file.schema.names)
-            if missing := [name for name in mapping.names() if name not in existing]:
-                raise DataError(
-                    f"{file.path} has no column {missing[0]}, unlike {self.files[0].path}"
-                )
+        first, *others = self.tables
+        mapping = map_columns(self.columns, first.schema, self.path, one_step=self.one_step)
+        for table in others:
+            if missing := [name for name in mapping.names() if name not in table.columns]:
+                raise DataError(f"{table.path} has no column {missing[0]}, unlike {first.path}")
         return mapping
+
+    @cached_property
+    def is_discrete(self) -> bool:
+        """Whether actions are choices: by the simulator, the settings, or the columns' types."""
+        if self.simulator is not None:
+            return self.simulator.discrete
+        return is_discrete(self.columns, self.mapping.action, self._types(self.mapping.action))
+
+    @cached_property
+    def selection(self) -> Selection:
+        """The mapped columns of all files; those of numbers are of double precision."""
+        mapping = self.mapping
+        amounts = () if self.is_discrete else mapping.action
+        scalars = (mapping.reward, mapping.propensity, mapping.terminated, mapping.truncated)
+        numeric = {
+            *mapping.observation,
+            *mapping.next_observation,
+            *amounts,
+            *filter(None, scalars),
+        }
+        return Selection(self.tables, mapping.names(), numeric - {mapping.step or ""})
 
     @cached_property
     def actions(self) -> Actions:
         """The action columns and their space, which may take a pass over the data."""
         names = self.mapping.action
-        types = [self.files[0].schema.field(name).type for name in names]
         if self.simulator is not None:
             for setting in ACTION_SPACE_SETTINGS:
                 if getattr(self.columns, setting) is not None:
@@ -123,23 +144,18 @@ class TableReader:
                         f"{self.columns.setting(setting)} has no effect with a simulator, which "
                         "defines the action space: leave it null"
                     )
-            return simulator_actions(names, self.simulator, types)
-        if is_discrete(self.columns, names, types):
-            return discrete_actions(names, self._chunks(list(names), ()), self.path)
-        numeric = self._chunks(list(names), names)
-        return continuous_actions(self.columns, names, numeric, self.path)
+            return simulator_actions(names, self.simulator, self._types(names))
+        chunks = self._chunks(names)
+        if self.is_discrete:
+            return discrete_actions(names, chunks, self.path)
+        return continuous_actions(self.columns, names, chunks, self.path)
 
-    def _chunks(self, names: list[str], numeric: Sequence[str]) -> Iterator[Chunk]:
-        for file in self.files:
-            yield from read_chunks(file, names, numeric=numeric, size=self.chunk_size)
+    def _types(self, names: tuple[str, ...]) -> list[Any]:
+        return [self.tables[0].columns[name].type for name in names]
 
-    def _numeric_columns(self) -> list[str]:
-        """Return the columns that are read as floats even if a CSV file starts with integers."""
-        mapping = self.mapping
-        actions = () if self.actions.discrete else mapping.action
-        vectors = {*mapping.observation, *mapping.next_observation, *actions}
-        numeric = {*vectors, mapping.reward, mapping.propensity}
-        return [name for name in mapping.names() if name in numeric]
+    def _chunks(self, names: tuple[str, ...]) -> Iterator[Chunk]:
+        """Yield chunks of some columns; nothing is read before the first one."""
+        yield from self.selection.chunks(names, self.chunk_size)
 
     def _rows(self, chunk: Chunk, boundaries: EpisodeBoundaries) -> Rows:
         mapping = self.mapping

@@ -9,38 +9,10 @@ import pyarrow as pa
 
 from offline_cql.errors import DataError
 from offline_cql.readers.row_files import Array, Flags
+from offline_cql.readers.table.arrow_types import is_integer_or_float, is_text, is_time
 from offline_cql.readers.table.files import Chunk
 
-# Types that float32 represents exactly.
-FLOAT32_TYPES = ("bool", "int8", "int16", "uint8", "uint16", "halffloat", "float")
-TEXT_TYPES = ("string", "large_string", "string_view")
-
 MAX_SHOWN = 40  # characters of a value in a message
-
-
-def plain_type(kind: Any) -> Any:
-    """Return a column's type; of a dictionary-encoded column, the type of its values."""
-    return kind.value_type if pa.types.is_dictionary(kind) else kind
-
-
-def is_text(kind: Any) -> bool:
-    """Return True for a column of text."""
-    return str(plain_type(kind)) in TEXT_TYPES
-
-
-def is_category(kind: Any) -> bool:
-    """Return True if a single action column of this type holds discrete actions."""
-    plain = plain_type(kind)
-    return pa.types.is_integer(plain) or pa.types.is_boolean(plain) or is_text(plain)
-
-
-def is_integer_or_float(kind: Any) -> bool:
-    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
-
-
-def is_number(kind: Any) -> bool:
-    """Return True for a column of numbers or booleans."""
-    return bool(is_integer_or_float(kind) or pa.types.is_decimal(kind) or pa.types.is_boolean(kind))
 
 
 NOT_NUMBERS = (
@@ -53,11 +25,8 @@ NOT_NUMBERS = (
 
 
 def column(chunk: Chunk, name: str) -> Any:
-    """Return a column as an Arrow array without dictionary encoding."""
-    values = chunk.batch.column(chunk.batch.schema.get_field_index(name))
-    if pa.types.is_dictionary(values.type):
-        values = values.dictionary_decode()
-    return values
+    """Return a column as an Arrow array."""
+    return chunk.batch.column(chunk.batch.schema.get_field_index(name))
 
 
 def non_null(chunk: Chunk, name: str) -> Any:
@@ -70,21 +39,15 @@ def non_null(chunk: Chunk, name: str) -> Any:
 
 
 def nullable_numbers(chunk: Chunk, name: str) -> Array:
-    """Return a numeric column [T] in float32 or float64, NaN where a value is missing."""
+    """Return a numeric column [T] in float64, NaN where a value is missing."""
     values = column(chunk, name)
     kind = values.type
     for unsuitable, content, remedy in NOT_NUMBERS:
         if unsuitable(kind):
             raise DataError(f"{chunk.position(0, name)} holds {content.format(kind)}: {remedy}")
-    if not (is_number(kind) or pa.types.is_null(kind)):
+    if not is_integer_or_float(kind):
         raise DataError(f"{chunk.position(0, name)} holds {kind}, expected numbers")
-    if pa.types.is_decimal(kind):
-        values = values.cast(pa.float64(), safe=False)
-    elif pa.types.is_boolean(kind) or pa.types.is_null(kind):
-        values = values.cast(pa.float32())
-    dtype = np.float32 if str(kind) in FLOAT32_TYPES else np.float64
-    # pyarrow converts integers with missing values to float64 with NaN.
-    return values.to_numpy(zero_copy_only=False).astype(dtype, copy=False)  # type: ignore[no-any-return]
+    return values.to_numpy(zero_copy_only=False).astype(np.float64, copy=False)  # type: ignore[no-any-return]
 
 
 def numbers(chunk: Chunk, name: str) -> Array:
@@ -99,15 +62,12 @@ def numbers(chunk: Chunk, name: str) -> Array:
 
 
 def matrix(chunk: Chunk, names: tuple[str, ...], *, nullable: bool = False) -> Array:
-    """Return numeric columns side by side [T, D], in float32 if that is exact for all.
+    """Return numeric columns side by side [T, D].
 
     nullable: missing values become NaN; otherwise they raise DataError.
     """
     arrays = [(nullable_numbers if nullable else numbers)(chunk, name) for name in names]
-    result = np.empty((chunk.batch.num_rows, len(arrays)), np.result_type(*arrays))
-    for index, values in enumerate(arrays):
-        result[:, index] = values
-    return result
+    return np.stack(arrays, axis=1)
 
 
 def flags(chunk: Chunk, name: str | None) -> Flags:
@@ -125,12 +85,21 @@ def integers(chunk: Chunk, name: str) -> Any:
     values = non_null(chunk, name)
     kind = values.type
     if not (is_integer_or_float(kind) or pa.types.is_boolean(kind)):
-        raise DataError(f"{chunk.position(0, name)} holds {kind}, expected integers")
+        raise DataError(f"{chunk.position(0, name)} holds {kind}, expected integers or times")
     try:
         return values.cast(pa.int64())
     except pa.ArrowInvalid as error:  # 1.5, NaN, 2^64
         position = chunk.position(0, name)
         raise DataError(f"{position} and after: not all are integers ({error})") from error
+
+
+def step_values(chunk: Chunk, name: str) -> tuple[Any, bool]:
+    """Return a column of integers or of times as int64 [T], and whether they are times."""
+    if not is_time(column(chunk, name).type):
+        return integers(chunk, name).to_numpy(), False
+    values = non_null(chunk, name)
+    kind = pa.int32() if pa.types.is_date32(values.type) else pa.int64()
+    return values.cast(kind).to_numpy().astype(np.int64), True
 
 
 def episode_ids(chunk: Chunk, name: str) -> Any:

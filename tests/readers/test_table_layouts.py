@@ -1,0 +1,227 @@
+"""Guarantee: tables as other programs write them are read as the same steps, in the right order.
+
+Shuffled rows, times as steps, partitioned folders, objects and lists, odd names; and no file but
+those of dataset.path is opened.
+"""
+
+import datetime
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pytest
+from support.table_case import Columns, columns_of, episodes, load_table, write
+
+from offline_cql.errors import ConfigError, DataError
+from offline_cql.readers.table.database import Database
+from offline_cql.readers.table.files import open_tables
+from offline_cql.readers.table.reader import TableReader
+
+LENGTHS, ENDS = [3, 1, 5, 4], ["T", "T", "U", "T"]
+
+
+def rows(columns: Columns, order: Any) -> Columns:
+    """Return the rows of columns in another order."""
+    return {name: np.asarray(values)[order] for name, values in columns.items()}
+
+
+# --- Order ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["parquet", "csv", "npz"])
+@pytest.mark.parametrize("seed", range(3))
+def test_shuffled_rows_are_sorted_by_episode_and_step(kind: str, seed: int, tmp_path: Path):
+    """Episodes come in the order of their first rows; each as in the sorted table."""
+    columns = episodes(LENGTHS, ENDS)
+    order = np.random.default_rng(seed).permutation(len(columns["reward"]))
+    data = load_table(write(tmp_path / f"logs.{kind}", rows(columns, order)))
+    first = list(dict.fromkeys(columns["episode"][order].tolist()))
+    expected = [row for number in first for row in np.flatnonzero(columns["episode"] == number)]
+    whole = load_table(write(tmp_path / "sorted.parquet", rows(columns, expected)))
+    assert data.sha256 == whole.sha256
+    assert data.repairs == whole.repairs | {"sorted_rows": 13}
+
+
+def test_episodes_that_take_turns_over_files_are_sorted(tmp_path: Path):
+    """Two files, each with a part of the episodes 0 and 1; a table in order is not sorted."""
+    columns = episodes([4, 4], ["T", "T"])
+    for number, order in enumerate([[0, 4, 1, 5], [6, 2, 3, 7]]):
+        write(tmp_path / f"part_{number}.csv", rows(columns, order))
+    whole = load_table(write(tmp_path / "whole.parquet", columns))
+    assert load_table(f"{tmp_path}/part_*.csv").sha256 == whole.sha256
+    assert "sorted_rows" not in whole.repairs
+
+
+def test_ids_that_repeat_across_files_are_not_joined(tmp_path: Path):
+    """Episode 0 of the second file is another one: its steps start again."""
+    for number in range(2):
+        write(tmp_path / f"part_{number}.csv", episodes([3, 2], ["T", "T"]))
+    with pytest.raises(DataError, match=r"make ids unique across files"):
+        load_table(f"{tmp_path}/part_*.csv")
+
+
+TIMES = [datetime.datetime(2026, 5, 1, 8, minute) for minute in (0, 5, 5, 20, 0, 30)]
+
+
+@pytest.mark.parametrize("kind", ["parquet", "csv", "jsonl"])
+@pytest.mark.parametrize("zone", [None, datetime.UTC])
+def test_a_time_orders_the_rows_and_ties_keep_their_order(kind: str, zone: Any, tmp_path: Path):
+    """Episode 0 at 8:00, 8:05 twice, 8:20; in the file 8:20 comes first."""
+    order = [3, 0, 1, 2, 5, 4]
+    columns = rows(episodes([4, 2], ["T", "T"]), order)
+    columns["step"] = [TIMES[row].replace(tzinfo=zone) for row in order]
+    columns["terminated"] = np.array([row in (3, 5) for row in order])
+    data = load_table(write(tmp_path / f"logs.{kind}", columns))
+    assert data.rewards.tolist() == [0, 1, 2, 3, 100, 101]
+
+
+def test_days_of_a_csv_are_read_as_iso_dates_only(tmp_path: Path):
+    """01/02/2026 is another day in America: it stays text and is refused as a step."""
+    columns = episodes([3], ["T"]) | {"step": ["01/02/2026", "02/02/2026", "03/02/2026"]}
+    with pytest.raises(DataError, match=r"column step holds string, expected integers or times"):
+        load_table(write(tmp_path / "logs.csv", columns))
+
+
+# --- Folders -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pattern", ["", "/*/*/part*.parquet"])
+def test_a_partitioned_folder_has_its_keys_as_columns(pattern: str, tmp_path: Path):
+    """site=a/episode=0/part.parquet and so on: the id of the episode is in the path alone."""
+    columns = episodes([3, 2, 4], ["T", "T", "T"])
+    numbers = columns.pop("episode")
+    folder = tmp_path / "alpha=5"  # above the data: no column
+    for number in (0, 1, 2):
+        path = folder / f"site={'aab'[number]}" / f"episode={number}" / "part.parquet"
+        path.parent.mkdir(parents=True)
+        write(path, rows(columns, numbers == number))
+    (folder / "_SUCCESS").touch()
+    (folder / ".part.parquet.crc").touch()
+    path = f"{folder}{pattern}"
+    data = load_table(path)
+    assert data.lengths.tolist() == [3, 2, 4]
+    assert list(open_tables(path)[0].columns)[:2] == ["site", "episode"]
+
+
+def test_a_folder_without_tables_is_refused(tmp_path: Path):
+    (tmp_path / "notes.md").touch()
+    with pytest.raises(DataError, match="contains no file to read"):
+        load_table(tmp_path)
+
+
+# --- Columns -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["parquet", "jsonl"])
+def test_objects_and_lists_are_columns(kind: str, tmp_path: Path):
+    """{"state": {"pos": [x, y], "speed": v}} is state.pos_0, state.pos_1 and state.speed."""
+    step = np.arange(10)
+    records = [{"speed": k + 0.5, "angle": -1.5 * k} for k in range(10)]
+    table = {"state": records, "pos": [[k, -k] for k in range(10)], "action": step % 2}
+    table |= {"reward": step / 2, "terminated": step % 5 == 4}
+    path = write(tmp_path / f"logs.{kind}", table)
+    data = load_table(path, "observation=[state.*,pos_*]")
+    assert set(data.observation_names) == {"state.speed", "state.angle", "pos_0", "pos_1"}
+    order = ["state.angle", "state.speed", "pos_0", "pos_1"]
+    at = [data.observation_names.index(name) for name in order]
+    assert data.observations[3, at].tolist() == [-4.5, 3.5, 3, -3]
+
+
+def test_columns_that_differ_in_case_stay_apart(tmp_path: Path):
+    """SQL's names do not distinguish them."""
+    columns = episodes([3, 2], ["T", "T"]) | {"Reward": np.zeros(5), "REWARD": np.ones(5)}
+    for kind in ("parquet", "csv"):
+        data = load_table(write(tmp_path / f"logs.{kind}", columns), "reward=REWARD")
+        assert data.rewards.tolist() == [1] * 5
+
+
+NAMES = ['inside "1" [°C], it\'s', "select", "file", "row", "c0", "offline row", "a;b", "x\ty"]
+
+
+@pytest.mark.parametrize("kind", ["parquet", "csv", "jsonl"])
+def test_any_name_of_a_column_or_file_is_read(kind: str, tmp_path: Path):
+    columns = episodes([3, 2], ["T", "T"])
+    columns |= {name: np.full(5, number) for number, name in enumerate(NAMES)}
+    path = write(tmp_path / f"it's [1] *;?.{kind}", columns)
+    quoted = ",".join(json.dumps(name, ensure_ascii=False) for name in NAMES if "\t" not in name)
+    data = load_table(path, f"observation=[{quoted}]")
+    assert data.observations[0].tolist() == list(range(7))
+
+
+def test_a_line_of_a_csv_that_begins_with_a_hash_is_a_row(tmp_path: Path):
+    columns = episodes([3, 2], ["T", "T"])
+    columns = {"episode": np.array(["#1", "#1", "#1", "#2", "#2"]), **rows(columns, slice(None))}
+    columns["episode"] = np.array(["#1", "#1", "#1", "#2", "#2"])
+    assert load_table(write(tmp_path / "logs.csv", columns)).lengths.tolist() == [3, 2]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("1,warm,1,0.5,0", r"at line 30,002, column obs_0: 'warm' is not a number as in the rows"),
+        ("1,2,1", r"at line 30,002: 3 columns, the header has 5"),
+        ("1,2,1,0.5,0,9", r"at line 30,002: 6 columns, the header has 5"),
+    ],
+)
+def test_a_broken_line_is_named(line: str, message: str, tmp_path: Path):
+    path = tmp_path / "logs.csv"
+    lines = ["episode,obs_0,action,reward,terminated", *["1,2,1,0.5,0"] * 30_000, line]
+    path.write_text("\n".join(lines) + "\n")
+    with pytest.raises(DataError, match=message):
+        load_table(path)
+
+
+def test_an_unknown_encoding_is_a_config_error(tmp_path: Path):
+    from support.config import settings
+
+    for name in ("utf-9", "rot13", "zip"):
+        with pytest.raises(ConfigError, match=r"dataset\.encoding"):
+            settings("env=logged", "dataset=table", "dataset.path=x", f"dataset.encoding={name}")
+
+
+# --- Access --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT * FROM read_csv('{secret}')",
+        "SELECT * FROM read_text('/etc/hostname')",
+        "SELECT * FROM glob('/*')",
+        "COPY (SELECT 1) TO '{folder}/out.csv'",
+        "COPY (SELECT 1) TO '{own}'",
+        "ATTACH '{folder}/x.db'",
+        "INSTALL httpfs",
+        "LOAD httpfs",
+        "SET enable_external_access = true",
+        "SELECT * FROM read_csv('https://example.com/x.csv')",
+        "SELECT * FROM secret",
+    ],
+)
+def test_no_other_file_is_read_or_written(sql: str, tmp_path: Path):
+    """Also not by a link, nor a Python variable of the caller's."""
+    own = write(tmp_path / "logs.csv", episodes([3], ["T"]))
+    path = write(tmp_path / "secret.csv", episodes([3], ["T"]))
+    secret = pa.table({"a": [1]})
+    database = Database([own])
+    os.symlink(path, Path(database.folder) / "link.csv")
+    content = own.read_bytes()
+    with pytest.raises(duckdb.Error):
+        database.fetch(sql.format(secret=path, folder=tmp_path, own=own))
+    with pytest.raises(duckdb.Error):
+        database.fetch(f"SELECT * FROM read_csv('{database.folder}/link.csv')")
+    assert own.read_bytes() == content
+    assert len(secret) == 1
+
+
+def test_temporary_files_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("OFFLINE_CQL_CACHE", str(tmp_path / "cache"))
+    reader = TableReader(str(write(tmp_path / "x.csv", episodes([3], ["T"]))), columns_of())
+    reader.spaces()
+    assert len(list((tmp_path / "cache" / "tables").iterdir())) == 1
+    del reader
+    assert list((tmp_path / "cache" / "tables").iterdir()) == []
