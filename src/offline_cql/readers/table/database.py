@@ -91,7 +91,10 @@ class Database:
         """Turn DuckDB's errors about a file into one line that names it."""
         try:
             yield
-        except (duckdb.Error, pa.ArrowException) as error:
+        except (duckdb.Error, pa.ArrowException, OSError) as error:
+            # An Arrow reader raises DuckDB's errors as OSError without a number.
+            if isinstance(error, OSError) and error.errno is not None:
+                raise
             raise self._explain(error, path, remedy) from error
 
     def _explain(self, error: Exception, path: Path, remedy: str) -> Exception:
@@ -100,7 +103,7 @@ class Database:
             return DataError(message.partition(REFUSED)[2].partition("\n")[0])
         if "No space left" in message or "max_temp_directory_size" in message:
             return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.folder))
-        if isinstance(error, duckdb.OutOfMemoryException):
+        if "Out of Memory Error" in message:
             return DataError(
                 f"{path} needs more than {MEMORY} of memory to be read: write it with fewer columns"
             )
