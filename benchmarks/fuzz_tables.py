@@ -71,7 +71,7 @@ observation=[] observation=['*'] observation=['obs_['] action=[action] action=['
 reward=null reward=obs_0 episode=null step=null terminated=done truncated=reward
 next_observation=null next_observation=['next_obs_*'] propensity=reward
 action_low=[0] action_low=[-1,-1] action_high=[1,1]"""
-FORMATS = [*["csv", "parquet", "npz"] * 5, *["csv.gz"] * 3, "tsv", "json", "txt", "h5"]
+FORMATS = [*["csv", "parquet", "npz"] * 5, *["csv.gz", "json"] * 3, "jsonl.gz", "tsv", "txt", "h5"]
 
 
 def table(draw: random.Random) -> Columns:
@@ -124,9 +124,9 @@ def write(draw: random.Random, path: Path, columns: Columns) -> None:
 
 def text_file(draw: random.Random, kind: str, columns: Columns) -> bytes:
     """Return a file of text, in one of the encodings and with one of the separators."""
-    if kind == "json":
-        text = "\n".join(map(json.dumps, pa.table(columns).to_pylist()))
-        return text.encode()
+    if "json" in kind:
+        content = "\n".join(map(json.dumps, pa.table(columns).to_pylist())).encode()
+        return gzip.compress(content) if kind.endswith("gz") else content
     separator = "\t" if kind == "tsv" else draw.choice((*"," * 8, ";", "|"))
     end = draw.choice(("\n", "\n", "\r\n", "\r"))
     rows = ([*columns], *zip(*columns.values(), strict=True))

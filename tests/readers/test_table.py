@@ -255,7 +255,7 @@ def test_a_csv_column_may_turn_from_whole_numbers_to_fractions(
         assert data.observations[n] == 2.5
     else:
         with pytest.raises(
-            DataError, match=r"column episode: 2\.5 is not a whole number as in the"
+            DataError, match=r"column episode: '2\.5' is not a whole number as in the"
         ):
             load_table(path)
 

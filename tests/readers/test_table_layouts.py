@@ -17,9 +17,11 @@ import pytest
 from support.table_case import Columns, columns_of, episodes, load_table, write
 
 from offline_cql.errors import ConfigError, DataError
+from offline_cql.readers.table import database
 from offline_cql.readers.table.database import Database
-from offline_cql.readers.table.files import open_tables
+from offline_cql.readers.table.files import Selection, open_tables
 from offline_cql.readers.table.reader import TableReader
+from offline_cql.readers.table.values import numbers
 
 LENGTHS, ENDS = [3, 1, 5, 4], ["T", "T", "U", "T"]
 
@@ -84,6 +86,25 @@ def test_days_of_a_csv_are_read_as_iso_dates_only(tmp_path: Path):
     columns = episodes([3], ["T"]) | {"step": ["01/02/2026", "02/02/2026", "03/02/2026"]}
     with pytest.raises(DataError, match=r"column step holds string, expected integers or times"):
         load_table(write(tmp_path / "logs.csv", columns))
+
+
+@pytest.mark.slow
+def test_a_table_larger_than_the_memory_is_sorted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """150 MB of shuffled rows with 96 MB: temporary files are written, the result is the same."""
+    monkeypatch.setattr(database, "MEMORY", "96MB")
+    rng = np.random.default_rng(0)
+    size, length = 1_000_000, 100
+    order = rng.permutation(size)
+    columns = {f"obs_{i}": order * 20.0 + i for i in range(18)}
+    columns |= {"episode": order // length, "step": order % length}
+    path = tmp_path / "logs.parquet"
+    pa.parquet.write_table(pa.table(columns), path, row_group_size=50_000)
+    selection = Selection(open_tables(str(path)), list(columns), list(columns))
+    assert selection.sort_if_needed("episode", "step")
+    first = list(dict.fromkeys((order // length).tolist()))
+    expected = np.array(first)[:, None] * length + np.arange(length)
+    obs = [numbers(chunk, "obs_17") for chunk in selection.chunks(list(columns), 8192)]
+    np.testing.assert_array_equal(np.concatenate(obs), expected.ravel() * 20 + 17)
 
 
 # --- Folders -------------------------------------------------------------------------------------
@@ -159,20 +180,64 @@ def test_a_line_of_a_csv_that_begins_with_a_hash_is_a_row(tmp_path: Path):
     assert load_table(write(tmp_path / "logs.csv", columns)).lengths.tolist() == [3, 2]
 
 
+@pytest.mark.parametrize("before", [0, 30_000])  # DuckDB looks at the first 20,480 rows
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("1,warm,1,0.5,0", r"at line 30,002, column obs_0: 'warm' is not a number as in the rows"),
-        ("1,2,1", r"at line 30,002: 3 columns, the header has 5"),
-        ("1,2,1,0.5,0,9", r"at line 30,002: 6 columns, the header has 5"),
+        ("1,2,1", "at line {line:,}: 3 columns, the header has 5"),
+        ("1,2,1,0.5,0,9", "at line {line:,}: 6 columns, the header has 5"),
+        ('1,2,1,0.5,"0', "unterminated quote"),
     ],
 )
-def test_a_broken_line_is_named(line: str, message: str, tmp_path: Path):
+def test_a_broken_line_is_named(line: str, message: str, before: int, tmp_path: Path):
     path = tmp_path / "logs.csv"
-    lines = ["episode,obs_0,action,reward,terminated", *["1,2,1,0.5,0"] * 30_000, line]
-    path.write_text("\n".join(lines) + "\n")
+    lines = ["episode,obs_0,action,reward,terminated", *["1,2,1,0.5,0"] * before, line]
+    path.write_text("\n".join(lines) + "\n1,2,1,0.5,1\n")
+    with pytest.raises(DataError, match=message.format(line=before + 2)):
+        load_table(path)
+
+
+@pytest.mark.parametrize("separator", [",", ";"])
+@pytest.mark.parametrize(
+    ("column", "value", "kind"),
+    [
+        ("obs_0", "warm", "a number"),
+        ("episode", "1.5", "a whole number"),
+        ("terminated", "maybe", "true or false"),
+    ],
+)
+def test_a_later_value_of_another_type_is_named(
+    column: str, value: str, kind: str, separator: str, tmp_path: Path
+):
+    path = tmp_path / "logs.csv"
+    names = ["episode", "obs_0", "action", "reward", "terminated"]
+    row = dict(zip(names, ["1", "2.5", "1", "0.5", "false"], strict=True))
+    lines = [separator.join(line) for line in (names, *[row.values()] * 30_000)]
+    path.write_text("\n".join([*lines, separator.join((row | {column: value}).values())]))
+    where = "" if column == "episode" else " at line 30,002"
+    message = f"{where}, column {column}: '{value}' is not {kind} as in the first rows"
     with pytest.raises(DataError, match=message):
         load_table(path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "separator", "point"),
+    [("csv", ",", "."), ("csv", ";", ","), ("csv", "\t", "."), ("jsonl", "", ".")],
+)
+def test_a_decimal_is_the_nearest_double(kind: str, separator: str, point: str, tmp_path: Path):
+    """As Python reads it, to the last bit: any double, and texts of up to 30 digits."""
+    rng = np.random.default_rng(0)
+    values = rng.integers(0, 2**64, 3000, dtype=np.uint64).view(np.float64)
+    texts = [repr(float(value)) for value in values[np.isfinite(values)]]
+    texts += [f"{value:.{digits}f}" for value in rng.normal(size=30) for digits in range(30)]
+    path = tmp_path / f"x.{kind}"
+    if kind == "csv":
+        lines = [f"a{separator}b", *(f"{t.replace('.', point)}{separator}x" for t in texts)]
+    else:
+        lines = [f'{{"a": {text}, "b": "x"}}' for text in texts]
+    path.write_text("\n".join(lines))
+    (chunk,) = Selection(open_tables(str(path)), ["a"], ["a"]).chunks(["a"], len(texts))
+    assert numbers(chunk, "a").tolist() == [float(text) for text in texts]
 
 
 def test_an_unknown_encoding_is_a_config_error(tmp_path: Path):
@@ -181,6 +246,14 @@ def test_an_unknown_encoding_is_a_config_error(tmp_path: Path):
     for name in ("utf-9", "rot13", "zip"):
         with pytest.raises(ConfigError, match=r"dataset\.encoding"):
             settings("env=logged", "dataset=table", "dataset.path=x", f"dataset.encoding={name}")
+
+
+def test_bytes_of_an_npz_that_are_not_ascii_are_refused(tmp_path: Path):
+    columns = episodes([3, 2], ["T", "T"]) | {
+        "episode": np.array([b"a", b"a", b"a", b"\xab", b"c"])
+    }
+    with pytest.raises(DataError, match=r"cannot be read .*ascii.*: store numbers, or text"):
+        load_table(write(tmp_path / "logs.npz", columns))
 
 
 # --- Access --------------------------------------------------------------------------------------
@@ -207,13 +280,13 @@ def test_no_other_file_is_read_or_written(sql: str, tmp_path: Path):
     own = write(tmp_path / "logs.csv", episodes([3], ["T"]))
     path = write(tmp_path / "secret.csv", episodes([3], ["T"]))
     secret = pa.table({"a": [1]})
-    database = Database([own])
-    os.symlink(path, Path(database.folder) / "link.csv")
+    reader = Database([own])
+    os.symlink(path, Path(reader.folder) / "link.csv")
     content = own.read_bytes()
     with pytest.raises(duckdb.Error):
-        database.fetch(sql.format(secret=path, folder=tmp_path, own=own))
+        reader.fetch(sql.format(secret=path, folder=tmp_path, own=own))
     with pytest.raises(duckdb.Error):
-        database.fetch(f"SELECT * FROM read_csv('{database.folder}/link.csv')")
+        reader.fetch(f"SELECT * FROM read_csv('{reader.folder}/link.csv')")
     assert own.read_bytes() == content
     assert len(secret) == 1
 

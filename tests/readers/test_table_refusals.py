@@ -172,7 +172,7 @@ def test_the_step_may_be_observed(tmp_path: Path):
         ({"step": [0, 1, 1, 0, 1, 2]}, "step 1 follows step 1 in one episode, expected one more"),
         (
             {"episode": [7, 7, 8, 8, 7, 8], **NO_ENDS},
-            "episode 7 (and 1 others) continues after another one started",
+            "column episode: 2 times an episode continues after another one started",
         ),
         *(
             (

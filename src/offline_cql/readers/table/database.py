@@ -18,20 +18,20 @@ import duckdb
 import pyarrow as pa
 
 from offline_cql.errors import DataError
-from offline_cql.io import remedied
-from offline_cql.readers.cache import REMEDY, cache_root
+from offline_cql.io import CACHE_REMEDY, cache_root, remedied
 from offline_cql.readers.writer import translate_errors
 
-MEMORY = "512MB"  # beyond it DuckDB writes temporary files below the cache
-MOST_THREADS = 4  # each has buffers
+MEMORY = "1GB"  # beyond it DuckDB writes temporary files below the cache
+MOST_THREADS = 2  # each has buffers; the transitions are made by one
 REFUSED = "refused: "  # before a message that our SQL raises by error()
 LONGEST_VALUE, LONGEST_REASON = 40, 300  # characters of a value, and of an error, in a message
-# DuckDB's errors about a line of a CSV file.
+# DuckDB's errors about a line of a CSV file, and one in another encoding.
 CONVERSION = re.compile(
     r"CSV Error on Line: (?P<line>\d+).*Error when converting column \"(?P<column>.*?)\"\. "
     r"Could not convert string \"(?P<value>.*?)\" to '(?P<type>\w+)",
     re.DOTALL,
 )
+KINDS = {"DOUBLE": "a number", "BOOLEAN": "true or false"}
 RAGGED = re.compile(
     r"CSV Error on Line: (?P<line>\d+).*Expected Number of Columns: (?P<expected>\d+) "
     r"Found: (?P<found>\d+)",
@@ -51,7 +51,7 @@ class Database:
         self.paths = paths
         self.labels: dict[tuple[Path, str], str] = {}  # a column's name, by that in SQL
         root = cache_root() / "tables"
-        with remedied(root, REMEDY):
+        with remedied(root, CACHE_REMEDY):
             root.mkdir(parents=True, exist_ok=True)
             self._folder = TemporaryDirectory(dir=root)
         self.folder = Path(self._folder.name)
@@ -67,9 +67,11 @@ class Database:
             }
         )
         allowed = ", ".join(text(os.path.realpath(name)) for name in self.names)
+        # Prefetching would read whole row groups of wide files, of a gigabyte, into memory.
         self.connection.execute(
-            f"SET allowed_paths = [{allowed}]; SET enable_external_access = false; "
-            "SET TimeZone = 'UTC'; SET lock_configuration = true"
+            f"SET disable_parquet_prefetching = true; SET allowed_paths = [{allowed}]; "
+            "SET enable_external_access = false; SET TimeZone = 'UTC'; "
+            "SET lock_configuration = true"
         ).fetchall()
 
     def fetch(self, sql: str) -> tuple[Any, ...]:
@@ -105,15 +107,15 @@ class Database:
             return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.folder))
         if "Out of Memory Error" in message:
             return DataError(
-                f"{path} needs more than {MEMORY} of memory to be read: write it with fewer columns"
+                f"{path} needs more than {MEMORY} of memory to be read or sorted: sort it by "
+                "episode and step, or write it with fewer columns"
             )
         if match := CONVERSION.search(message):
-            value = match["value"][:LONGEST_VALUE]
             column = self.labels.get((path, match["column"]), match["column"])
             return DataError(
-                f"{path} at line {int(match['line']):,}, column {column}: {value!r} is "
-                f"not {_kind(match['type'])} as in the rows before: correct it, or leave the "
-                "column out"
+                f"{path} at line {int(match['line']):,}, column {column}: "
+                f"{match['value'][:LONGEST_VALUE]!r} is not {KINDS.get(match['type'], 'a time')} "
+                "as in the first rows: correct the value, or leave the column out"
             )
         if match := RAGGED.search(message):
             return DataError(
@@ -165,8 +167,3 @@ def _byte_order_mark(path: Path) -> str | None:
     with path.open("rb") as file:
         begin = file.read(2)
     return "utf-16" if begin in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else None
-
-
-def _kind(sql_type: str) -> str:
-    numbers = ("DOUBLE", "BIGINT", "FLOAT", "DECIMAL")
-    return "a number" if sql_type in numbers else f"a {sql_type.lower()}"

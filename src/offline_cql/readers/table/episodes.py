@@ -9,10 +9,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 
-from offline_cql.errors import DataError
 from offline_cql.readers.row_files import Array, Flags
 from offline_cql.readers.table.columns import Mapping
 from offline_cql.readers.table.files import Chunk
@@ -66,7 +64,6 @@ class EpisodeBoundaries:
         self.ended = False
         self.first_step: int | None = None  # of the table
         self.over_two_files = 0  # episodes
-        self._ids: list[Any] = []  # of the episodes, in order
 
     def find_starts(self, chunk: Chunk, ended: Flags) -> Flags:
         """Return starts [T]; ended [T]: terminated or truncated. Raises DataError."""
@@ -93,20 +90,6 @@ class EpisodeBoundaries:
         self.file, self.ended = files[-1], bool(ended[-1])
         return starts
 
-    def finish(self) -> None:
-        """Raise DataError if an episode continues after another one started."""
-        if not self._ids:
-            return
-        ids = pa.chunked_array(self._ids)
-        if pc.count_distinct(ids).as_py() == len(ids):
-            return
-        counts = pc.value_counts(ids)
-        repeated = counts.filter(pc.greater(counts.field("counts"), 1)).field("values")
-        raise DataError(
-            f"episode {format_entry(repeated, 0)} (and {len(repeated) - 1:,} others) continues "
-            "after another one started: sort by episode, step, or make ids unique across files"
-        )
-
     def _changes(self, chunk: Chunk, name: str, values: Any) -> Flags:
         """Return the rows [T] where the values of the episode column change."""
         changes = np.empty(len(values), bool)
@@ -114,8 +97,6 @@ class EpisodeBoundaries:
         later = pc.not_equal(values.slice(1), values.slice(0, len(values) - 1))
         changes[1:] = later.to_numpy(zero_copy_only=False)
         self.episode = values[-1]
-        if changes.any():
-            self._ids.append(values.filter(pa.array(changes)))
         return changes
 
     def _check_steps(self, chunk: Chunk, name: str, starts: Flags) -> Flags:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import glob
 import gzip
+import itertools
 import re
 import zipfile
 from collections import Counter
@@ -30,7 +31,13 @@ from offline_cql.readers.table.arrow_types import (
     is_number,
     is_text,
 )
-from offline_cql.readers.table.database import Database, identifier, text
+from offline_cql.readers.table.database import (
+    LONGEST_VALUE,
+    REFUSED,
+    Database,
+    identifier,
+    text,
+)
 from offline_cql.readers.writer import translate_errors
 
 BEGIN = 2**20  # bytes that show how a CSV is written; its header must fit
@@ -38,6 +45,19 @@ INTACT = "put an intact copy there"
 SEPARATORS = ",;\t|"
 # Missing values of a CSV, unless they are quoted.
 MISSING = ("", "NA", "N/A", "n/a", "#N/A", "NULL", "null", "NaN", "nan", "-nan", "None", "<NA>")
+MOST_COLUMNS = 20_000  # of a CSV: DuckDB needs 10 minutes for 100,000
+FIRST_ROWS, FIRST_VALUES = 20_480, 1_000_000  # of a CSV, by which types are found
+# Types of a CSV's values, and SQL for a text {0} as one, NULL if it is none; a number with a point
+# or a comma. DuckDB would round 1.5 to an integer and read 1_5 as 15. Times without zone are UTC.
+WHOLE = r"CASE WHEN regexp_full_match({0}, '\s*[+-]?\d+\s*') THEN TRY_CAST({0} AS BIGINT) END"
+CSV_TYPES = (pa.int64(), pa.float64(), pa.bool_(), pa.timestamp("us", "UTC"))
+KINDS = {
+    "whole": WHOLE.format("value"),
+    "point": "TRY_CAST(translate(value, '_', '?') AS DOUBLE)",
+    "comma": "TRY_CAST(translate(value, '_.,', '??.') AS DOUBLE)",
+    "boolean": "TRY_CAST(value AS BOOLEAN)",
+    "time": "TRY_CAST(value AS TIMESTAMPTZ)",
+}
 POSITION = ("\0file", "\0row")  # no column that is set can have these names
 HDF5 = (".hdf5", ".h5")
 
@@ -89,35 +109,44 @@ class Selection:
 
     def count(self) -> int:
         """Return the number of rows."""
-        return sum(self._fetch(f"SELECT count(*) FROM ({sql})") for sql in self.sql)
+        return sum(self._fetch(f"SELECT count(*) FROM ({sql})")[0] for sql in self.sql)
 
-    def sort_if_needed(self, episode: str, step: str) -> bool:
-        """Sort the rows unless steps grow within episodes and episodes are adjacent already.
+    def sort_if_needed(self, episode: str, step: str | None) -> bool:
+        """Sort the rows by episode and step unless they are.
 
+        Raises DataError where there is no step and an episode continues after another one started.
         Nothing is sorted where an episode is missing, which is refused when it is read.
         """
-        names = {name: f"c{self.names.index(name)}" for name in (episode, step)}
-        e, s = names[episode], names[step]
-        unsorted = self._fetch(
-            f"SELECT count(*) = count({e}) "
-            f"AND (coalesce(bool_or({e} = previous AND {s} < earlier), false) "
-            f"OR count(*) FILTER (previous IS DISTINCT FROM {e}) > count(DISTINCT {e})) "
+        e = f"c{self.names.index(episode)}"
+        s = f"c{self.names.index(step)}" if step else "row"
+        complete, repeated, decreases = self._fetch(
+            f"SELECT count(*) = count({e}), "
+            f"count(*) FILTER (previous IS DISTINCT FROM {e}) - count(DISTINCT {e}), "
+            f"coalesce(bool_or({e} = previous AND {s} < earlier), false) "
             f"FROM (SELECT {e}, {s}, lag({e}) OVER () AS previous, lag({s}) OVER () AS earlier "
             f"FROM ({self._all()}))"
         )
-        self.sort_by = (e, s) if unsorted else None
-        return bool(unsorted)
+        if not complete or not (repeated or (decreases and step)):
+            return False
+        if step is None:
+            raise DataError(
+                f"column {episode}: {repeated:,} times an episode continues after another one "
+                "started: sort by episode, step, or make ids unique across files"
+            )
+        self.sort_by = (e, s)
+        return True
 
     def chunks(self, names: Sequence[str], size: int) -> Iterator[Chunk]:
         """Yield some of the columns in chunks of at most `size` rows."""
-        columns = ", ".join([*(f"c{self.names.index(name)}" for name in names), "file", "row"])
+        number = {name: f"c{index}" for index, name in enumerate(self.names)}
+        columns = ", ".join([*(number[name] for name in names), "file", "row"])
         if self.sort_by is None:
             for table, sql in zip(self.tables, self.sql, strict=True):
                 yield from self._stream(table.path, f"SELECT {columns} FROM ({sql})", names, size)
             return
         episode, step = self.sort_by
         sql = (
-            f"WITH steps AS ({self._all()}), firsts AS "
+            f"WITH steps AS NOT MATERIALIZED ({self._all()}), firsts AS "
             f"(SELECT {episode}, min((file << 40) + row) AS first FROM steps GROUP BY {episode}) "
             f"SELECT {columns} FROM steps JOIN firsts USING ({episode}) "
             f"ORDER BY first, {step}, file, row"
@@ -143,7 +172,7 @@ class Selection:
 
     def _fetch(self, sql: str) -> Any:
         with self.database.errors(self.tables[0].path):
-            return self.database.fetch(sql)[0]
+            return self.database.fetch(sql)
 
 
 # --- Paths ---
@@ -223,19 +252,19 @@ class Table:
     itself if D is 1; an object is one column per entry, name.key.
     """
 
+    is_parsed = True  # once, into a temporary table
+
     def __init__(self, database: Database, index: int):
         self.database, self.index = database, index
         self.path, self.name = database.paths[index], database.names[index]
         with database.errors(self.path, INTACT):
-            self.own = self.read_schema()
-            counts = Counter(name for name, _ in self.own)
+            schema = self.read_schema()
+            counts = Counter(name for name, _ in schema)
             if repeated := sorted(name for name, count in counts.items() if count > 1):
                 raise DataError(f"{self.path} has more than one column {repeated[0]!r}: rename one")
-            lists = [(name, sql) for name, (sql, kind) in self.own if is_list_of_numbers(kind)]
-            self.lengths = self._lengths(lists) if lists else {}
-        self.columns: dict[str, Column] = {}
-        for name, column in self.own:
-            self.columns |= self._expand(name, column)
+            self.columns: dict[str, Column] = {}
+            for name, column in schema:
+                self.columns |= self._expand(name, column)
 
     @property
     def schema(self) -> Any:
@@ -246,34 +275,38 @@ class Table:
         """Return the file's own columns with their names, which may repeat."""
         raise NotImplementedError
 
-    def provide(self, own: Sequence[str], numeric: Collection[str]) -> str:
-        """Return SQL for a relation with the columns `own` (SQL) and ROW.
+    def relation(self, columns: Sequence[str], numeric: Collection[str] = ()) -> str:
+        """Return SQL for the file's rows with at least the columns `columns` (SQL).
 
-        numeric: those of them that are read as numbers of double precision.
+        numeric: those that are read as numbers.
         """
         raise NotImplementedError
+
+    def value(self, name: str, numeric: bool) -> str:
+        """Return SQL for a column; double precision if it is `numeric` and holds numbers."""
+        sql, kind = self.columns[name]
+        if (numeric and is_number(kind)) or pa.types.is_floating(kind) or pa.types.is_null(kind):
+            return f"CAST({sql} AS DOUBLE)"
+        if pa.types.is_integer(kind) and not pa.types.is_uint64(kind):
+            return f"CAST({sql} AS BIGINT)"
+        return f"CAST({sql} AS VARCHAR)" if is_text(kind) else sql
 
     def select(self, names: Sequence[str], numeric: Collection[str]) -> str:
         """Return SQL for the columns `names` as c0, c1, …, then the index of the file and the row.
 
         The columns `numeric` are of double precision, if they hold numbers.
         """
-        own = [sql for _, (sql, _) in self.own]
-        needed = [sql for sql in own if any(sql in self.columns[name].sql for name in names)]
-        plain = {self.columns[name].sql for name in numeric}.intersection(needed)
+        values = [self.value(name, name in numeric) for name in names]
+        selected = [f"{value} AS c{number}" for number, value in enumerate(values)]
+        selected.append(f"CAST({self.index} AS BIGINT) AS file")
+        own = {name: self.columns[name].sql for name in names}
         with self.database.errors(self.path):
-            relation = self.provide(needed, plain)
-        values = [_converted(self.columns[name], name in numeric) for name in names]
-        selected = [f"{sql} AS c{number}" for number, sql in enumerate(values)]
-        position = [f"CAST({self.index} AS BIGINT) AS file", f"{ROW} AS row"]
-        return f"SELECT {', '.join(selected + position)} FROM {relation}"
-
-    def _lengths(self, lists: Sequence[tuple[str, str]]) -> dict[str, int]:
-        """Return the lengths of the lists in the first row by their columns' names."""
-        relation = self.provide([sql for _, sql in lists], ())
-        lengths = ", ".join(f"len({sql})" for _, sql in lists)
-        row = self.database.fetch(f"SELECT {lengths} FROM {relation} LIMIT 1")
-        return dict(zip((name for name, _ in lists), row or [0] * len(lists), strict=True))
+            relation = self.relation([*own.values()], {own[name] for name in numeric})
+            if not self.is_parsed:
+                return f"SELECT {', '.join(selected)}, {ROW} AS row FROM {relation}"
+            sql = f"SELECT {', '.join(selected)} FROM {relation}"
+            self.database.fetch(f"CREATE OR REPLACE TEMP TABLE parsed_{self.index} AS {sql}")
+        return f"SELECT *, rowid AS row FROM parsed_{self.index}"
 
     def _expand(self, name: str, column: Column) -> dict[str, Column]:
         """Return the columns of numbers that a column of lists or objects is, or itself."""
@@ -283,20 +316,23 @@ class Table:
                 inner = Column(f"struct_extract({column.sql}, {text(field.name)})", field.type)
                 fields |= self._expand(f"{name}.{field.name}", inner)
             return fields
-        if not (length := self.lengths.get(name)):
+        if not is_list_of_numbers(column.type):
             return {name: column}
-        where = [text(f"refused: {self.path} at row "), f"format('{{:,}}', {ROW})"]
+        relation = self.relation([column.sql])
+        (length,) = self.database.fetch(f"SELECT len({column.sql}) FROM {relation} LIMIT 1") or (0,)
+        if not length:
+            return {name: column}
+        where = [text(f"{REFUSED}{self.path} at row "), f"format('{{:,}}', {ROW})"]
         fault = text(f" numbers, in the first row {length}: every row needs as many")
         parts = [*where, text(f", column {name}: "), f"len({column.sql})", fault]
-        sql = (
+        first = (
             f"CASE WHEN len({column.sql}) <> {length} THEN error({' || '.join(parts)}) "
             f"ELSE {column.sql}[1] END"
         )
-        kind = column.type.value_type
-        entries = [Column(sql, kind)]
-        entries += [Column(f"{column.sql}[{number + 1}]", kind) for number in range(1, length)]
+        entries = [first, *(f"{column.sql}[{number + 1}]" for number in range(1, length))]
         names = [name] if length == 1 else [f"{name}_{number}" for number in range(length)]
-        return dict(zip(names, entries, strict=True))
+        kind = column.type.value_type
+        return {name: Column(sql, kind) for name, sql in zip(names, entries, strict=True)}
 
     def _described(self, relation: str) -> list[tuple[str, Column]]:
         """Return the columns of a relation with DuckDB's names for them."""
@@ -307,82 +343,97 @@ class Table:
 class ParquetTable(Table):
     """A Parquet file, streamed."""
 
+    is_parsed = False
+
     def read_schema(self) -> list[tuple[str, Column]]:
         with translate_errors(self.path, INTACT):
             names = pq.read_schema(self.path).names  # DuckDB makes names unique
         described = self._described(f"read_parquet({text(self.name)})")
         return [(name, column) for name, (_, column) in zip(names, described, strict=True)]
 
-    def provide(self, own: Sequence[str], numeric: Collection[str]) -> str:
-        selected = ", ".join([*own, f"file_row_number AS {ROW}"])
-        return f"(SELECT {selected} FROM read_parquet({text(self.name)}))"
+    def relation(self, columns: Sequence[str], numeric: Collection[str] = ()) -> str:
+        return f"(SELECT *, file_row_number AS {ROW} FROM read_parquet({text(self.name)}))"
 
 
-class ParsedTable(Table):
-    """A file of text, parsed into a temporary table."""
-
-    def parser(self, own: Sequence[str], numeric: Collection[str]) -> str:
-        """Return SQL that selects the columns `own` from the file."""
-        raise NotImplementedError
-
-    def provide(self, own: Sequence[str], numeric: Collection[str]) -> str:
-        table = f"parsed_{self.index}"
-        self.database.fetch(f"CREATE OR REPLACE TEMP TABLE {table} AS {self.parser(own, numeric)}")
-        return f"(SELECT *, rowid AS {ROW} FROM {table})"
-
-
-class CsvTable(ParsedTable):
+class CsvTable(Table):
     """A CSV file: names in the first line; missing values are empty or NA, NaN, null, ….
 
-    The types are those of the first rows.
+    A column has the first type of KINDS that all values of the first rows have. DuckDB's own
+    detection takes decimal commas for separators, a file with a line that is too long for one of a
+    single column, and guesses the order of day and month.
     """
 
     def read_schema(self) -> list[tuple[str, Column]]:
-        rows = _first_lines(self.path, self.name)
-        self.separator = max(SEPARATORS, key=lambda separator: _likely(rows, separator))
-        header, *others = list(csv.reader(rows, delimiter=self.separator)) or [[]]
-        cells = [cell.strip() for row in others for cell in row]
-        self.decimal = ","
-        if self.separator == "," or not any(re.fullmatch(r"-?\d+,\d+", cell) for cell in cells):
-            self.decimal = "."
-        self.count = len(header)
-        for number, name in enumerate(header):
-            self.database.labels[self.path, f"n{number}"] = name
-        described = self._described(self._file({}))
-        return [(name, column) for name, (_, column) in zip(header, described, strict=True)]
+        lines = _first_lines(self.path, self.name)
+        self.separator = max(SEPARATORS, key=lambda separator: _likely(lines, separator))
+        self.skip = next((number for number, line in enumerate(lines) if line.strip()), 0)
+        header = next(csv.reader(lines[self.skip :], delimiter=self.separator), [])
+        if len(header) > MOST_COLUMNS:
+            raise DataError(
+                f"{self.path} has {len(header):,} columns, of a CSV {MOST_COLUMNS:,} are read: "
+                "write it as Parquet, or lists of numbers as JSON"
+            )
+        self.own = [f'"n{number}"' for number in range(len(header))]
+        self.database.labels |= {
+            (self.path, f"n{number}"): name for number, name in enumerate(header)
+        }
+        columns = map(Column, self.own, self._kinds())
+        return list(zip(header, columns, strict=True))
 
-    def parser(self, own: Sequence[str], numeric: Collection[str]) -> str:
-        types, selected = {}, []
-        for sql, kind in (column for _, column in self.own if column.sql in own):
-            name, value = sql.strip('"'), sql
-            if sql in numeric and is_number(kind) and not pa.types.is_boolean(kind):
-                types[name] = "DOUBLE"  # the first rows may hold whole numbers
-            elif pa.types.is_integer(kind):  # DuckDB would round 1.5
-                types[name], value = "VARCHAR", _whole_number(self.path, self._name(sql), sql)
-            elif pa.types.is_boolean(kind) and sql not in numeric:
-                types[name] = "VARCHAR"  # yes and no keep their names
-            selected.append(f"{value} AS {sql}")
-        return f"SELECT {', '.join(selected) or '0'} FROM {self._file(types)}"
+    def _kinds(self) -> list[Any]:
+        """Return the Arrow types of the columns by the first rows; set the decimal separator."""
+        limit = min(FIRST_ROWS, max(1, FIRST_VALUES // max(len(self.own), 1)))
+        self.decimal = "."
+        checks = ", ".join(f"bool_and({sql} IS NOT NULL)" for sql in KINDS.values())
+        with_values = self.database.connection.execute(
+            f"SELECT name, bool_or(regexp_full_match(value, '[+-]?\\d+,\\d+')), {checks} FROM "
+            f"(UNPIVOT (SELECT * FROM {self._file({})} LIMIT {limit}) ON COLUMNS(*)) GROUP BY name"
+        ).fetchall()
+        if self.separator != "," and any(has_comma for _, has_comma, *_ in with_values):
+            self.decimal = ","
+        kinds = {}
+        for name, _, whole, point, comma, *others in with_values:
+            fits = (whole, comma if self.decimal == "," else point, *others)
+            kinds[identifier(name)] = next(itertools.compress(CSV_TYPES, fits), pa.string())
+        return [kinds.get(sql, pa.null()) for sql in self.own]
 
-    def _name(self, sql: str) -> str:
-        return next(name for name, column in self.own if column.sql == sql)
+    def relation(self, columns: Sequence[str], numeric: Collection[str] = ()) -> str:
+        types = {}
+        for sql, kind in self.columns.values():
+            if kind == pa.float64() or (sql in numeric and kind in (pa.int64(), pa.null())):
+                types[sql] = "DOUBLE"  # the first rows may hold whole numbers
+            elif kind == pa.bool_() and sql in numeric:
+                types[sql] = "BOOLEAN"
+            elif pa.types.is_timestamp(kind):
+                types[sql] = "TIMESTAMPTZ"
+        return self._file(types)
+
+    def value(self, name: str, numeric: bool) -> str:
+        sql, kind = self.columns[name]
+        if numeric or sql not in self.own:
+            return super().value(name, numeric)
+        if kind != pa.int64():
+            return sql  # yes and no stay text
+        fault = text(f"{REFUSED}{self.path}, column {name}: '")
+        remedy = text(
+            "' is not a whole number as in the first rows: correct the value, or for an action "
+            "set dataset.columns.discrete=false"
+        )
+        refusal = f"error({fault} || left({sql}, {LONGEST_VALUE}) || {remedy})"
+        return f"CASE WHEN {sql} IS NOT NULL THEN coalesce({WHOLE.format(sql)}, {refusal}) END"
 
     def _file(self, types: dict[str, str]) -> str:
-        names = ", ".join(text(f"n{number}") for number in range(self.count))
-        declared = ", ".join(f"{text(name)}: {text(kind)}" for name, kind in types.items())
-        missing = ", ".join(map(text, MISSING))
-        candidates = ("BOOLEAN", "BIGINT", "DOUBLE", "DATE", "TIMESTAMP", "TIMESTAMPTZ", "VARCHAR")
+        columns = ", ".join(f"{sql}: {text(types.get(sql, 'VARCHAR'))}" for sql in self.own)
         return (
-            f"read_csv({text(self.name)}, header = true, names = [{names}], "
-            f"delim = {text(self.separator)}, decimal_separator = {text(self.decimal)}, "
-            "quote = '\"', escape = '\"', comment = '', dateformat = '%Y-%m-%d', "
-            f"nullstr = [{missing}], allow_quoted_nulls = false, max_line_size = {2 * BEGIN}, "
-            f"auto_type_candidates = [{', '.join(map(text, candidates))}]"
-            f"{f', types = {{{declared}}}' if types else ''})"
+            f"read_csv({text(self.name)}, auto_detect = false, header = true, skip = {self.skip}, "
+            f"columns = {{{columns}}}, delim = {text(self.separator)}, "
+            f"decimal_separator = {text(self.decimal)}, quote = '\"', escape = '\"', "
+            f"nullstr = [{', '.join(map(text, MISSING))}], allow_quoted_nulls = false, "
+            f"max_line_size = {2 * BEGIN})"
         )
 
 
-class JsonTable(ParsedTable):
+class JsonTable(Table):
     """JSON, an object per row or batch: one per line, or a list of them."""
 
     def read_schema(self) -> list[tuple[str, Column]]:
@@ -400,12 +451,14 @@ class JsonTable(ParsedTable):
         self.file = f"(SELECT {columns} FROM {file})"
         return self._described(self.file)
 
-    def parser(self, own: Sequence[str], numeric: Collection[str]) -> str:
-        return f"SELECT {', '.join(own) or '0'} FROM {self.file}"
+    def relation(self, columns: Sequence[str], numeric: Collection[str] = ()) -> str:
+        return f"(SELECT *, row_number() OVER () - 1 AS {ROW} FROM {self.file})"
 
 
 class NpzTable(Table):
     """An NPZ file: an array [N] or [N, 1] is a column; [N, D] is D columns, name_0 … name_D-1."""
+
+    is_parsed = False
 
     def read_schema(self) -> list[tuple[str, Column]]:
         self.arrays: dict[str, tuple[str, int | None]] = {}  # by SQL: the array, and index in it
@@ -426,9 +479,10 @@ class NpzTable(Table):
                     own.append((name, Column(sql, _arrow_type(dtype))))
         return own
 
-    def provide(self, own: Sequence[str], numeric: Collection[str]) -> str:
+    def relation(self, columns: Sequence[str], numeric: Collection[str] = ()) -> str:
+        arrays = [self.arrays[sql] for sql in columns if sql in self.arrays]
         with translate_errors(self.path), np.load(self.path, allow_pickle=False) as archive:
-            loaded = {array: archive[array] for array in {self.arrays[sql][0] for sql in own}}
+            loaded = {array: archive[array] for array in {array for array, _ in arrays}}
         lengths = {name: len(array) for name, array in loaded.items()}
         if len(set(lengths.values())) > 1:
             sizes = ", ".join(f"{name} {length:,}" for name, length in sorted(lengths.items()))
@@ -436,15 +490,14 @@ class NpzTable(Table):
                 f"{self.path}: the arrays differ in length ({sizes}): every array needs one row "
                 "per step"
             )
-        columns = {}
-        for sql in own:
-            array, index = self.arrays[sql]
-            values = loaded[array]
-            columns[sql.strip('"')] = _arrow(
-                values.reshape(-1) if index is None else values[:, index]
-            )
-        columns[ROW.strip('"')] = pa.array(np.arange(max(lengths.values(), default=0)))
-        self.database.connection.register(f"npz_{self.index}", pa.table(columns))
+        with translate_errors(self.path, "store numbers, or text that is ASCII"):
+            values = {
+                sql.strip('"'): _arrow(loaded[array] if index is None else loaded[array][:, index])
+                for sql, (array, index) in self.arrays.items()
+                if sql in columns
+            }
+        values[ROW.strip('"')] = pa.array(np.arange(max(lengths.values(), default=0)))
+        self.database.connection.register(f"npz_{self.index}", pa.table(values))
         return f"npz_{self.index}"
 
 
@@ -496,29 +549,6 @@ def _refuse_other_types(tables: Sequence[Table], name: str) -> None:
             raise DataError(f"{table.path}: column {name} is {kind}, in other files {first}")
 
 
-def _converted(column: Column, numeric: bool) -> str:
-    """Return SQL for a column in one type for all files."""
-    sql, kind = column
-    if (numeric and is_number(kind)) or pa.types.is_floating(kind) or pa.types.is_null(kind):
-        return f"CAST({sql} AS DOUBLE)"
-    if pa.types.is_integer(kind) and not pa.types.is_uint64(kind):
-        return f"CAST({sql} AS BIGINT)"
-    return f"CAST({sql} AS VARCHAR)" if is_text(kind) else sql
-
-
-def _whole_number(path: Path, name: str, sql: str) -> str:
-    """Return SQL for a column of text as integers."""
-    message = text(f"refused: {path}, column {name}: ")
-    remedy = text(
-        " is not a whole number as in the first rows: correct the value, or for an action set "
-        "dataset.columns.discrete=false"
-    )
-    return (
-        f"CASE WHEN {sql} IS NULL THEN NULL WHEN regexp_full_match({sql}, '[+-]?[0-9]+') "
-        f"THEN CAST({sql} AS BIGINT) ELSE error({message} || {sql} || {remedy}) END"
-    )
-
-
 def _first_lines(path: Path, name: str) -> list[str]:
     """Return the first complete lines of a file of text."""
     opened: Any = gzip.open if name.endswith(".gz") else open
@@ -561,4 +591,6 @@ def _arrow(values: Array) -> Any:
     """Return an Arrow array: bytes become text, in the machine's byte order."""
     if values.dtype.kind == "S":
         values = values.astype(np.str_)
-    return pa.array(values.astype(values.dtype.newbyteorder("="), order="C", copy=False))
+    return pa.array(
+        values.reshape(-1).astype(values.dtype.newbyteorder("="), order="C", copy=False)
+    )

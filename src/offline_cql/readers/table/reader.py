@@ -82,7 +82,7 @@ class TableReader:
         writer.observation_names, writer.action_names = self.mapping.observation, self.actions.names
         total = self.selection.count()
         writer.check_disk_space(total)
-        if self.mapping.episode and self.mapping.step:
+        if self.mapping.episode:
             is_sorted = self.selection.sort_if_needed(self.mapping.episode, self.mapping.step)
             writer.count_repair("sorted_rows", total * is_sorted)
         boundaries, builder = EpisodeBoundaries(self.mapping), TransitionBuilder(writer)
@@ -90,7 +90,6 @@ class TableReader:
             for chunk in self.selection.chunks(self.mapping.names(), self.chunk_size):
                 builder.add(self._rows(chunk, boundaries))
                 bar.advance(chunk.batch.num_rows)
-        boundaries.finish()
         builder.finish()
         writer.count_repair("episodes_over_two_files", boundaries.over_two_files)
 
