@@ -49,6 +49,22 @@ def row_numbers(log: Arrays) -> Any:
     return np.arange(len(log["rewards"]), dtype=float)
 
 
+def step_numbers(log: Arrays) -> Any:
+    rows = row_numbers(log)
+    return rows - np.maximum.accumulate(np.where(is_first(log), rows, 0))
+
+
+def ends_well(log: Arrays) -> Any:
+    """Return 1 in all steps of the episodes that terminate, every other one."""
+    return (log["episodes"] % 2 == 0) * 1.0
+
+
+def noise_and_its_next_value(log: Arrays) -> None:
+    values = np.random.default_rng(1).normal(size=len(log["rewards"]) + 1)
+    add_column(log, values[:-1])
+    add_column(log, values[1:])
+
+
 def wave(log: Arrays) -> Any:
     """Return values in [-1, 1] that do not repeat."""
     return np.sin(row_numbers(log) * 0.7)
@@ -93,9 +109,7 @@ def time_limit(*, terminated: bool) -> Change:
     """Return the change that cuts all episodes at 20 steps."""
 
     def change(log: Arrays) -> Arrays:
-        rows = np.arange(len(log["rewards"]))
-        step = rows - np.maximum.accumulate(np.where(is_first(log), rows, 0))
-        cut = {name: values[step < 20] for name, values in log.items()}
+        cut = {name: values[step_numbers(log) < 20] for name, values in log.items()}
         cut["terminated"] = is_last(cut) & terminated
         return cut
 
@@ -157,10 +171,23 @@ PROBLEMS: list[tuple[str, str, Change | Callable[[], Transitions], str]] = [
     ("warning", "action_shifted", roll("actions", -1), "the action of the previous row"),
     ("warning", "reward_shifted", late_rewards, "the step explains 97% of the reward of the foll"),
     ("error", "observation_leaks_action", column(lambda log: log["actions"][:, 0]),
-     "observation columns repeat the action of their own step, which is not known when the policy "
-     "acts: observation 2 (action 0, scaled to [-1, 1])"),
+     "observation columns tell the action of their own step, which is not known when the policy "
+     "acts: observation 2 (action 0, scaled to [-1, 1]: equal)"),
+    ("warning", "observation_leaks_action", column(lambda log: 3 - 7 * log["actions"][:, 0]),
+     "observation columns tell the action of their own step, which is not known when the policy "
+     "acts: observation 2 (action 0: 0.999)"),
     ("warning", "observation_leaks_reward", column(lambda log: log["rewards"]),
-     "observation columns repeat the reward of their own step"),
+     "observation columns tell the reward of their own step, which follows the action: "
+     "observation 2 (the reward: equal)"),
+    ("warning", "observation_leaks_outcome", column(ends_well),
+     "observation columns tell how the episode goes on or ends: observation 2 (whether the episode "
+     "terminates: 1.000)"),
+    ("warning", "observation_leaks_future", column(lambda log: log["next_observations"][:, 1]),
+     "observation columns tell values of the next step: observation 2 (observation 1 of the next"),
+    ("note", "observation_next_value", noise_and_its_next_value,
+     "columns equal another one a step later: observation 3 (observation 2 of the next step: "),
+    ("warning", "observation_identifier", column(row_numbers),
+     "no two episodes share a value of columns, as of an id or a date: observation 2"),
     ("warning", "observation_sentinel", column(sentinel),
      "one value repeats far from all others, as a placeholder for a missing measurement does: "
      "observation 2 (-999)"),
@@ -171,8 +198,8 @@ PROBLEMS: list[tuple[str, str, Change | Callable[[], Transitions], str]] = [
      "standard deviations off for the policy, of which float32 rounds away most"),
     ("note", "observation_constant", column(lambda log: row_numbers(log) * 0 + 3),
      "1 of 3 observation columns are constant: observation 2"),
-    ("note", "observation_increasing", column(row_numbers), "columns grow with every step"),
-    ("note", "observation_constant_per_episode", column(lambda log: log["episodes"] * 1.0),
+    ("note", "observation_increasing", column(step_numbers), "columns grow with every step"),
+    ("note", "observation_constant_per_episode", column(lambda log: log["episodes"] % 7 * 1.0),
      "columns do not change within an episode, as a goal or an id: observation 2"),
     ("error", "reward_constant", fill(rewards=0.0),
      "every reward is 0: no action is better than another"),

@@ -279,19 +279,6 @@ def test_one_hot_groups_are_neighbors_that_sum_to_one():
     assert find_one_hot_groups(rows, binary) == [[0, 1, 2]]
 
 
-def test_columns_that_repeat_action_or_reward_are_named_in_either_unit():
-    log = cart_arrays()
-    add_column(log, log["actions"][:, 0], log["actions"][:, 0])
-    add_column(log, 2 * log["actions"][:, 0], log["actions"][:, 0])
-    add_column(log, log["rewards"], log["rewards"])
-    same_as = [c.same_as for c in compute_columns(BlockReader(cart_data(lambda _: log))).columns]
-    assert same_as == [
-        *(None, None),
-        *("action 0, scaled to [-1, 1]", "action 0"),
-        "the reward",
-    ]
-
-
 def test_rows_far_from_the_mean_are_counted():
     values = [0.0, 1.0] * 500
     values[7] = 1e6
@@ -501,8 +488,8 @@ def test_pixels_of_images_are_audited():
 
 KEYS = {
     *("format", "short", "rows_read", "identity", "repairs", "split", "scores", "episodes"),
-    *("rewards", "alignment", "misalignment", "observations", "actions", "propensities"),
-    *("duplicates", "neighbors"),
+    *("rewards", "alignment", "misalignment", "observations", "leakage", "actions"),
+    *("propensities", "duplicates", "neighbors"),
 }
 
 
@@ -513,5 +500,5 @@ def test_keys_of_audit_json_are_stable(discrete: bool, short: bool):
     statistics = statistics_of(cart_data(discrete=discrete), short=short)
     plain = json.loads(json.dumps(dataclasses.asdict(statistics)))
     assert set(plain) == KEYS
-    assert plain["format"] == 1
+    assert plain["format"] == 2
     assert set(plain["episodes"]) >= {"count", "length", "undiscounted", "discounted", "terminated"}

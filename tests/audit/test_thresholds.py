@@ -13,6 +13,7 @@ from support.logged import cart_data, findings_of, statistics_of
 
 from offline_cql.audit.actions import DiscreteAction, PropensityStatistics
 from offline_cql.audit.distribution import summarize
+from offline_cql.audit.leakage import Leak
 from offline_cql.audit.rules import RULES, apply_rules
 from offline_cql.audit.statistics import DatasetStatistics
 
@@ -58,6 +59,10 @@ def alignment(matching: int, current: int = 0, second: int = 0) -> dict[str, Any
 
 def column(**values: Any) -> dict[str, Any]:
     return {f"observations.columns.0.{name}": value for name, value in values.items()}
+
+
+def leak(kind: str, *, copy: bool = False) -> dict[str, Any]:
+    return {"leakage.leaks": [Leak("observation 0", kind, "a quantity", 0.99, copy)]}
 
 
 def dimension(**values: Any) -> dict[str, Any]:
@@ -119,10 +124,13 @@ CONTINUOUS: list[tuple[str, dict[str, Any], str, dict[str, Any]]] = [
      {"misalignment.reward_r2": [0.0, 0.1, 0.5]}),
     ("reward_shifted", {"misalignment.reward_r2": [0.61, 0.4, 0.0]}, "warning",
      {"misalignment.reward_r2": [0.59, 0.4, 0.0]}),
-    ("observation_leaks_action", column(same_as="action 0"), "error",
-     column(same_as="the reward")),
-    ("observation_leaks_reward", column(same_as="the reward"), "warning",
-     column(same_as="action 0")),
+    ("observation_leaks_action", leak("action", copy=True), "error", leak("reward")),
+    ("observation_leaks_action", leak("action"), "warning", leak("future")),
+    ("observation_leaks_reward", leak("reward"), "warning", leak("action")),
+    ("observation_leaks_outcome", leak("outcome"), "warning", leak("reward")),
+    ("observation_leaks_future", leak("future"), "warning", leak("lead")),
+    ("observation_next_value", leak("lead"), "note", leak("future")),
+    ("observation_identifier", leak("identifier"), "warning", leak("outcome")),
     ("observation_sentinel", column(sentinel=0.0), "warning", column(sentinel=None)),
     ("observation_outliers", column(outliers=1, mean=0.0, std=1.0, min=-51.0, max=9.0), "warning",
      column(outliers=0)),

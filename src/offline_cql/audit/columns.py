@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from offline_cql.audit.block_reader import BlockReader
 from offline_cql.audit.distribution import QUANTILES, Array
-from offline_cql.transitions import ActionMap
 
 OUTLIER_STD = 20.0  # standard deviations from the mean
 NEARLY_CONSTANT = 1e-4  # std / |mean|; normalized, 1 % of the mean is then 100 units
-SAMPLE_ROWS = 20_000  # for quantiles and for the comparison with action and reward
+SAMPLE_ROWS = 20_000  # for quantiles
 SENTINEL_GAP = 10.0  # interquartile ranges between a sentinel and the next value
 SENTINEL_REPEATS = 5  # in the sample
-EQUAL_SHARE = 0.99  # share of rows in which two columns agree, to count as equal
 
 
 @dataclass(frozen=True)
@@ -27,8 +24,7 @@ class ColumnStatistics:
     only. outliers: rows more than 20 standard deviations from the mean. sentinel: an extreme value
     that repeats far from all others, as -999 for a missing measurement does. increasing: grows with
     every step of every episode, as a clock does. constant_per_episode: does not change within an
-    episode, as an id or a goal does. same_as: the action or the reward of the same step, when the
-    column repeats it.
+    episode, as an id or a goal does.
     """
 
     name: str
@@ -45,7 +41,6 @@ class ColumnStatistics:
     sentinel: float | None
     increasing: bool
     constant_per_episode: bool
-    same_as: str | None
 
 
 @dataclass(frozen=True)
@@ -65,15 +60,13 @@ def compute_columns(reader: BlockReader) -> ObservationStatistics:
     """Return the statistics of the rows and columns that the reader reads."""
     moments = _compute_moments(reader)
     outliers = _count_outliers(reader, moments)
-    rows = reader.sample_rows(SAMPLE_ROWS)
-    sample = reader.observations(rows).astype(np.float64)
+    sample = reader.observations(reader.sample_rows(SAMPLE_ROWS)).astype(np.float64)
     quantiles = np.quantile(sample, QUANTILES, axis=0).T
     constant = moments.low == moments.high
     nearly_constant = ~constant & (moments.std < NEARLY_CONSTANT * np.abs(moments.mean))
     has_pairs = moments.pairs > 0
     increasing = has_pairs & (moments.smallest_change > 0)
     unchanged = (moments.largest_change == 0) & (moments.smallest_change == 0)
-    same_as = _find_copies(reader, rows, sample, varies=~constant)
     names = reader.column_names()
     columns = [
         ColumnStatistics(
@@ -91,7 +84,6 @@ def compute_columns(reader: BlockReader) -> ObservationStatistics:
             sentinel=find_sentinel(sample[:, k]),
             increasing=bool(increasing[k]),
             constant_per_episode=bool(has_pairs and unchanged[k] and not constant[k]),
-            same_as=same_as[k],
         )
         for k in range(len(names))
     ]
@@ -137,35 +129,6 @@ def find_sentinel(values: Array) -> float | None:
         if count >= SENTINEL_REPEATS and abs(neighbor - extreme) > SENTINEL_GAP * (q75 - q25):
             return float(extreme)
     return None
-
-
-def _find_copies(
-    reader: BlockReader, rows: Array, observations: Array, *, varies: Array
-) -> list[str | None]:
-    """Return per column the name of the action or reward of the same row that it repeats."""
-    same_as: list[str | None] = [None] * observations.shape[1]
-    for name, values in _copy_candidates(reader, rows):
-        if values.min() == values.max():
-            continue
-        equal = np.isclose(observations, values[:, None], rtol=1e-5, atol=1e-6).mean(axis=0)
-        for column in np.flatnonzero((equal >= EQUAL_SHARE) & varies):
-            same_as[column] = same_as[column] or name
-    return same_as
-
-
-def _copy_candidates(reader: BlockReader, rows: Array) -> Iterator[tuple[str, Array]]:
-    """Yield names and values [n] of reward and actions; continuous actions in both units."""
-    data, spaces = reader.transitions, reader.transitions.spaces
-    packed = data.rows[rows]
-    yield "the reward", packed[:, data.columns.reward].astype(np.float64)
-    actions = packed[:, data.columns.action].astype(np.float64)
-    if spaces.discrete:
-        yield "the action", actions[:, 0]
-        return
-    environment = ActionMap(spaces.action_low, spaces.action_high).to_environment(actions)
-    for k, name in enumerate(data.action_names or range(spaces.action_dim)):
-        yield f"action {name}", environment[:, k]
-        yield f"action {name}, scaled to [-1, 1]", actions[:, k]
 
 
 def _compute_moments(reader: BlockReader) -> _Moments:

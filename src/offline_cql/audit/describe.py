@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from offline_cql.audit.distribution import Distribution
 from offline_cql.audit.episodes import value_scale
+from offline_cql.audit.finding import join_names
 from offline_cql.audit.statistics import DatasetStatistics
 from offline_cql.render.numbers import format_count, format_number, format_share, format_values
 
@@ -130,11 +131,15 @@ def _observations(statistics: DatasetStatistics) -> Lines:
     sample = len(columns) < observations.total
     total = f"{observations.total:,}{f' ({len(columns)} of them read)' if sample else ''}"
     scales = [c.std for c in columns if not c.constant]
-    return {
+    lines = {
         "columns": f"{total}: {text or 'all real-valued'}",
         "standard deviations": format_range(min(scales), max(scales)) if scales else "–",
         "outliers (> 20 std)": f"{sum(c.outliers for c in columns):,} values",
     }
+    if (leakage := statistics.leakage) is not None:
+        told = [f"{leak.column} tells {leak.source}" for leak in leakage.leaks]
+        lines["leaks"] = f"{join_names(told) or 'none'}, in {leakage.rows:,} rows"
+    return lines
 
 
 def _actions(statistics: DatasetStatistics) -> Lines:

@@ -34,14 +34,17 @@ def audit_page(statistics: DatasetStatistics, findings: Sequence[Finding]) -> st
 
 def column_table(statistics: DatasetStatistics) -> Table:
     """Return the table of the first MAX_ROWS observation columns."""
+    leaks = {leak.column: leak for leak in statistics.leakage.leaks} if statistics.leakage else {}
     one_hot = {name for group in statistics.observations.one_hot_groups for name in group}
     rows = []
     for column in statistics.observations.columns[:MAX_ROWS]:
         numbers = format_values(column.mean, column.std, width=column.std)
         for value in (column.min, column.quantiles[2], column.max):
             numbers += format_values(value, width=column.std)
-        kinds = ", ".join(column_kinds(column, one_hot=column.name in one_hot))
-        rows.append((column.name, *numbers, f"{column.outliers:,}", kinds))
+        kinds = column_kinds(column, one_hot=column.name in one_hot)
+        if column.name in leaks:
+            kinds.append(f"tells {leaks[column.name].source}")
+        rows.append((column.name, *numbers, f"{column.outliers:,}", ", ".join(kinds)))
     return Table(
         title="Observation columns",
         columns=("column", "mean", "std", "min", "median", "max", "> 20 std", "kind"),
@@ -65,6 +68,5 @@ def column_kinds(column: ColumnStatistics, *, one_hot: bool) -> list[str]:
         "integer": column.integer and not column.binary and not column.constant,
         "increasing": column.increasing,
         "constant per episode": column.constant_per_episode,
-        f"repeats {column.same_as}": column.same_as is not None,
     }
     return [name for name, applies in kinds.items() if applies]

@@ -6,10 +6,11 @@ docs/data.md lists them all.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from offline_cql.audit.episodes import value_scale
 from offline_cql.audit.finding import LEVELS, Finding, join_names
+from offline_cql.audit.leakage import Leak, describe_measure
 from offline_cql.audit.statistics import DatasetStatistics
 from offline_cql.readers.writer import DROPPED, FEW_VALUES
 from offline_cql.render.numbers import format_count, format_number, format_share
@@ -61,11 +62,6 @@ REPAIR_REMEDIES = {
     "every row is a decision of its own",
     "steps_dropped_at_timeouts": "expected in data with short episodes; check the timeouts",
 }
-
-LEAK = (
-    "observation columns repeat the {} of their own step, which is not known when the policy acts: "
-    "{}"
-)
 
 Result = str | dict[str, str] | None
 Rule = Callable[[DatasetStatistics], Finding | None]
@@ -183,23 +179,85 @@ def _best_other_row(r2: list[float]) -> tuple[float, float, str, str]:
 
 
 def _columns(statistics: DatasetStatistics, kind: str) -> str:
-    """Return the names of the observation columns that have a flag of ColumnStatistics."""
-    return join_names([c.name for c in statistics.observations.columns if getattr(c, kind)])
+    """Return the names of the observation columns that have a flag of ColumnStatistics.
+
+    Without identifiers, which have a finding of their own.
+    """
+    identifiers = {leak.column for leak in _leaks(statistics, "identifier")}
+    columns = [c for c in statistics.observations.columns if c.name not in identifiers]
+    return join_names([c.name for c in columns if getattr(c, kind)])
 
 
-@rule("error", "leave the column out of the observation, or log the previous action there")
+def _leaks(statistics: DatasetStatistics, *kinds: str) -> list[Leak]:
+    leaks = statistics.leakage.leaks if statistics.leakage else []
+    return [leak for leak in leaks if leak.kind in kinds]
+
+
+def _leak_names(leaks: Sequence[Leak]) -> str:
+    """Return the columns, each with what it tells and how well."""
+    return join_names(
+        [f"{leak.column} ({leak.source}: {describe_measure(leak)})" for leak in leaks]
+    )
+
+
+@rule(
+    "warning",
+    "leave the column out of the observation, or log the previous action there; keep it only if it "
+    "is known before the action and the policy follows it",
+)
 def observation_leaks_action(statistics: DatasetStatistics) -> Result:
-    """Detect observation columns that repeat the action of the same step."""
-    columns = statistics.observations.columns
-    names = [f"{c.name} ({c.same_as})" for c in columns if c.same_as and "action" in c.same_as]
-    return LEAK.format("action", join_names(names)) if names else None
+    """Detect observation columns that tell the action of the same step; an error if equal."""
+    leaks = _leaks(statistics, "action")
+    if not leaks:
+        return None
+    message = (
+        "observation columns tell the action of their own step, which is not known when the policy "
+        f"acts: {_leak_names(leaks)}"
+    )
+    level = "error" if any(leak.copy for leak in leaks) else "warning"
+    return {"level": level, "message": message}
 
 
-@rule("warning", "leave the column out of the observation")
+@rule("warning", "leave the column out of the observation, or log the previous reward there")
 def observation_leaks_reward(statistics: DatasetStatistics) -> Result:
-    """Detect observation columns that repeat the reward of the same step."""
-    names = [c.name for c in statistics.observations.columns if c.same_as == "the reward"]
-    return LEAK.format("reward", join_names(names)) if names else None
+    """Detect observation columns that tell the reward of the same step."""
+    leaks = _leaks(statistics, "reward")
+    text = "observation columns tell the reward of their own step, which follows the action"
+    return f"{text}: {_leak_names(leaks)}" if leaks else None
+
+
+@rule("warning", "leave the column out of the observation: a policy cannot know how it will end")
+def observation_leaks_outcome(statistics: DatasetStatistics) -> Result:
+    """Detect observation columns that tell the return, the end or the length of the episode."""
+    leaks = _leaks(statistics, "outcome")
+    text = "observation columns tell how the episode goes on or ends"
+    return f"{text}: {_leak_names(leaks)}" if leaks else None
+
+
+@rule("warning", "leave the column out of the observation, or log its previous value there")
+def observation_leaks_future(statistics: DatasetStatistics) -> Result:
+    """Detect observation columns that hold a value of the next step, which the action changes."""
+    leaks = _leaks(statistics, "future")
+    text = "observation columns tell values of the next step"
+    return f"{text}: {_leak_names(leaks)}" if leaks else None
+
+
+@rule(
+    "note",
+    "leave it out if it is logged after the action; fine if the other column is its previous value",
+)
+def observation_next_value(statistics: DatasetStatistics) -> Result:
+    """Detect pairs of columns that are the same numbers one step apart, in an unknown direction."""
+    leaks = _leaks(statistics, "lead")
+    return f"columns equal another one a step later: {_leak_names(leaks)}" if leaks else None
+
+
+@rule("warning", "leave the column out of the observation: new data will have other values")
+def observation_identifier(statistics: DatasetStatistics) -> Result:
+    """Detect numbers of rows or episodes, and times that never repeat."""
+    leaks = _leaks(statistics, "identifier")
+    text = "no two episodes share a value of columns, as of an id or a date"
+    return f"{text}: {join_names([leak.column for leak in leaks])}" if leaks else None
 
 
 @rule(

@@ -24,13 +24,14 @@ from offline_cql.audit.episodes import (
     compute_episodes,
     compute_rewards,
 )
+from offline_cql.audit.leakage import Leakage, find_leaks
 from offline_cql.audit.misalignment import Misalignment, compute_misalignment
 from offline_cql.audit.neighbors import NeighborStatistics, compute_neighbors
 from offline_cql.config import DatasetConfig
 from offline_cql.data.split import split_episodes
 from offline_cql.transitions import Transitions
 
-FORMAT = 1  # version of audit.json; increase when a key changes its meaning
+FORMAT = 2  # version of audit.json; increase when a key changes its meaning
 SHORT_ROWS = 50_000  # rows that the short audit reads for columns, actions and alignment
 FULL_PASSES = 4  # passes over all rows for which a full audit reports progress
 
@@ -84,7 +85,7 @@ class DatasetStatistics:
 
     rows_read: rows that alignment, observations and actions are based on. repairs: what was
     repaired while reading, with counts. misalignment, duplicates and neighbors are None in a short
-    audit; they and propensities also where they do not apply.
+    audit; they, leakage and propensities also where they do not apply.
     """
 
     format: int
@@ -99,6 +100,7 @@ class DatasetStatistics:
     alignment: Alignment
     misalignment: Misalignment | None
     observations: ObservationStatistics
+    leakage: Leakage | None
     actions: ActionStatistics
     propensities: PropensityStatistics | None
     duplicates: Duplicates | None
@@ -142,6 +144,7 @@ def compute_statistics(
         alignment=compute_alignment(reader),
         misalignment=None if short else compute_misalignment(reader),
         observations=compute_columns(reader),
+        leakage=find_leaks(reader),
         actions=compute_actions(reader),
         propensities=compute_propensities(transitions),
         duplicates=None if short else find_duplicates(reader),
