@@ -2,11 +2,12 @@
 
     python examples/serve_policy.py RUN/policy.onnx
 
-Reads one observation per line from stdin, a JSON list of numbers in the environment's units, and
-writes one answer per line to stdout: {"action": [0.3]}, {"action": 1, "name": "right"}, or
-{"error": "..."} for an invalid observation, or one that the policy has no action for. An answer to
-an observation far outside the training data has a "warning". The random numbers of a sampled policy
-are drawn here.
+Reads one observation per line from stdin, in the environment's units: a JSON list of numbers, or
+an object {"age": 71, "dose": 0.2} where the columns of the data have names. Writes one answer per
+line to stdout: {"action": [0.3]}, {"action": 1, "name": "right"}, or {"error": "..."} for an
+invalid observation, or one that the policy has no action for. A list of observations has a list of
+answers. An answer to an observation far outside the training data has a "warning". The random
+numbers of a sampled policy are drawn here. examples/serve_http.py answers over HTTP.
 """
 
 import argparse
@@ -46,14 +47,42 @@ class ServedPolicy:
         if inputs != widths or [node.name for node in self.session.get_outputs()] != ["action"]:
             raise ValueError(f"{path} is not the policy of policy.json; export it again")
 
+    def answer(self, request: object) -> dict[str, object] | list[dict[str, object]]:
+        """Return the answer to one observation, or the answers to a list of them, with errors."""
+        if isinstance(request, list) and request and isinstance(request[0], list | dict):
+            return self.answer_batch(request)
+        return self.answer_batch([request])[0]
+
+    def answer_batch(self, observations: list[object]) -> list[dict[str, object]]:
+        """Return one answer per observation; an invalid one does not affect the others."""
+        answers, rows = [], {}
+        for number, observation in enumerate(observations):
+            answers.append({})
+            try:
+                rows[number] = self.validate(observation)
+            except (ValueError, OverflowError) as error:
+                answers[number] = {"error": str(error)}
+        if rows:
+            batch = np.stack([*rows.values()])
+            inputs = {"observation": batch, **self.draw_random_input(len(batch))}
+            for number, action in zip(rows, self.session.run(["action"], inputs)[0], strict=True):
+                try:
+                    answers[number] = self.describe(action, rows[number])
+                except ValueError as error:
+                    answers[number] = {"error": str(error)}
+        return answers
+
     def act(self, observation: object) -> dict[str, object]:
-        """Return the action for one observation. Raises ValueError for an invalid one.
+        """Return the answer to one observation. Raises ValueError for an invalid one."""
+        row = self.validate(observation)
+        inputs = {"observation": row[None], **self.draw_random_input(1)}
+        return self.describe(self.session.run(["action"], inputs)[0][0], row)
+
+    def describe(self, action: np.ndarray, row: np.ndarray) -> dict[str, object]:
+        """Return the answer with an action. Raises ValueError where there is none.
 
         The file answers with NaN, or the index -1, where its numbers overflow.
         """
-        row = self.validate(observation)
-        inputs = {"observation": row[None], **self.draw_random_input()}
-        action = self.session.run(["action"], inputs)[0][0]
         size, discrete = (self.description["action"][key] for key in ("size", "discrete"))
         if not (0 <= action < size if discrete else np.isfinite(action).all()):
             raise ValueError("the policy has no action: its numbers overflow at this observation")
@@ -84,6 +113,8 @@ class ServedPolicy:
 
     def validate(self, observation: object) -> np.ndarray:
         """Return the observation as finite float32 numbers [D]."""
+        if isinstance(observation, dict):
+            observation = self.in_order(observation)
         if not isinstance(observation, list) or {*map(type, observation)} - {int, float}:
             raise ValueError("an observation must be a list of numbers")
         size = self.description["observation"]["size"]
@@ -95,6 +126,18 @@ class ServedPolicy:
             raise ValueError(f"{self.name(int(np.isfinite(row).argmin()))} is not finite")
         return row
 
+    def in_order(self, observation: dict[str, object]) -> list[object]:
+        """Return the values of named numbers in the policy's order."""
+        names = self.description["observation"]["names"]
+        if not names:
+            raise ValueError("the numbers of this policy have no names: send them as a list")
+        found = set(observation)
+        if missing := sorted(set(names) - found):
+            raise ValueError(f"the observation does not have {', '.join(missing)}")
+        if unknown := sorted(found - set(names)):
+            raise ValueError(f"the observation has the unknown {', '.join(unknown)}")
+        return [observation[name] for name in names]
+
     def random_input(self) -> dict[str, tuple[int, ...]]:
         """Return name and width of the second input of a sampled policy; empty for another."""
         if not self.description["sampled"]:
@@ -102,11 +145,11 @@ class ServedPolicy:
         action = self.description["action"]
         return {"uniform": ()} if action["discrete"] else {"noise": (action["size"],)}
 
-    def draw_random_input(self) -> dict[str, np.ndarray]:
+    def draw_random_input(self, count: int) -> dict[str, np.ndarray]:
         """Draw the second input of a sampled policy; empty for a deterministic one."""
         draw = {"uniform": self.generator.random, "noise": self.generator.standard_normal}
         inputs = self.random_input().items()
-        return {name: draw[name]((1, *width), dtype=np.float32) for name, width in inputs}
+        return {name: draw[name]((count, *width), dtype=np.float32) for name, width in inputs}
 
 
 def read_file(path: Path) -> bytes:
@@ -191,7 +234,7 @@ def answer_lines(policy: ServedPolicy) -> None:
         try:
             if rest is not line:
                 raise ValueError(f"the line is longer than {LONGEST_LINE:,} bytes")
-            answer = policy.act(json.loads(line))
+            answer = policy.answer(json.loads(line))
         except (ValueError, OverflowError, RecursionError) as error:  # json.loads raises them too
             answer = {"error": str(error)}
         print(json.dumps(answer, allow_nan=False), flush=True)

@@ -3,14 +3,19 @@
 It is checked before it is written, described by policy.json, and served without torch.
 """
 
+import contextlib
 import functools
 import hashlib
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -417,6 +422,75 @@ def test_the_example_rejects_invalid_observations_and_continues(named: Path):
     ]
     assert all(list(answer) == ["error"] for answer in rejected)
     assert "action" in last
+
+
+def test_the_example_takes_names_and_lists(named: Path):
+    """An invalid observation of a list has an error, and the others their answers."""
+    row, by_name = "[0.5, -1]", '{"obs_speed": -1, "obs_gap": 0.5}'
+    batch_line = f'[{row}, {{"obs_gap": 0.5}}, {by_name}]'
+    lines = [row, by_name, batch_line, '{"obs_speed": -1, "obs_gap": 0.5, "x": 2}']
+    first, second, batch, unknown = serve(named, lines)
+    assert "action" in first
+    assert second == first
+    assert batch == [first, {"error": "the observation does not have obs_speed"}, first]
+    assert unknown == {"error": "the observation has the unknown x"}
+
+
+@pytest.fixture(scope="module")
+def address(named: Path) -> Iterator[str]:
+    """Start the HTTP example; return its address."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    script = ROOT / "examples" / "serve_http.py"
+    words = [sys.executable, str(script), str(named / "policy.onnx"), f"--port={port}"]
+    with subprocess.Popen(words) as server:
+        try:
+            for _ in range(300):
+                with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+                    break
+                time.sleep(0.1)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            server.terminate()
+
+
+def post(address: str, content: str) -> tuple[int, Any]:
+    """Return the status and the body of the answer of /act."""
+    headers = {"content-type": "application/json"}
+    request = urllib.request.Request(f"{address}/act", content.encode(), headers)
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)
+
+
+def test_a_policy_answers_over_http(named: Path, address: str):
+    (expected,) = serve(named, ["[0.5, -1]"])
+    assert post(address, '{"observation": [0.5, -1]}') == (200, expected)
+    named_one = '{"observation": {"obs_gap": 0.5, "obs_speed": -1}}'
+    assert post(address, named_one) == (200, expected)
+    both = post(address, '{"observations": [[0.5, -1], [0.5]]}')
+    error = "the observation has 1 numbers, expected 2"
+    assert both == (200, {"answers": [expected, {"error": error}]})
+    with urllib.request.urlopen(f"{address}/policy", timeout=30) as answer:
+        assert json.load(answer) == read_json(named / "policy.json")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *('{"observation": [0.5]}', '{"observation": [NaN, 1]}', '{"observation": ["0.5", 1]}'),
+        *('{"observation": [true, 1]}', '{"observations": 3}', '{"other": [0.5, 1]}', "{}", "["),
+        *('{"observation": [1, 2], "observations": []}', '{"observation": {"x": 1}}', ""),
+        '{"observation": [1e999, 0]}',
+    ],
+)
+def test_an_invalid_request_is_status_422(address: str, content: str):
+    status, body = post(address, content)
+    assert status == 422
+    assert body["detail"]
 
 
 @pytest.mark.parametrize("kind", SAMPLED)
