@@ -344,6 +344,7 @@ UNUSED_BY_DEFAULT = {
     "dataset.path",
     "dataset.one_step",
     "dataset.encoding",
+    "dataset.missing",
     "dataset.split_seed",
     *COLUMNS,
 }

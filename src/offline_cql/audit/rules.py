@@ -43,6 +43,8 @@ REPAIRS = {
     "unfinished_last_episode": "last episode had no end: it counts as truncated",
     "episodes_without_an_end": "episodes had no end: they count as truncated",
     "sorted_rows": "rows were sorted by episode and step",
+    "dropped_incomplete_rows": "rows with missing values were dropped; their episodes end before",
+    "filled_observations": "missing observations were filled with the last value of the episode",
     "episodes_over_two_files": "episodes continue in the next file and were joined",
     "dropped_last_steps": "last steps had no next observation and were dropped",
     "dropped_episodes_of_one_step": "episodes of one step had no next observation and were dropped",

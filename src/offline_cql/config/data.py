@@ -2,7 +2,7 @@
 
 import codecs
 import re
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from omegaconf import OmegaConf
 from pydantic import Field, model_validator
@@ -164,6 +164,7 @@ class DatasetConfig(Section):
     size: Count | None  # transitions to simulate
     path: Text | None  # of the user's files
     encoding: Text | None = None  # of a table's files of text; null: UTF-8
+    missing: Literal["refuse", "drop", "forward"] = "refuse"  # of a table's missing values
     columns: ColumnsConfig | None  # of a table
     fraction: Share  # of the episodes, drawn at random
     validation_fraction: Fraction  # of those, kept out of training
@@ -181,6 +182,8 @@ class DatasetConfig(Section):
         self.require(self.encoding is None or is_encoding(self.encoding), "encoding", complaint)
         if not self.one_step or self.columns is None:
             return
+        complaint = "has no effect with dataset.one_step=true: set drop or refuse"
+        self.require(self.missing != "forward", "missing", complaint)
         for name in SEQUENCE:
             setting = getattr(self.columns, name) or []
             names = setting if isinstance(setting, list) else [setting]

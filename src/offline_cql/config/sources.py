@@ -53,7 +53,7 @@ def _check_table(_env: EnvConfig, dataset: DatasetConfig) -> None:
 
 
 def _unused_columns(dataset: DatasetConfig) -> dict[str, str]:
-    keys = ("dataset.one_step", "dataset.encoding", *COLUMNS)
+    keys = ("dataset.one_step", "dataset.encoding", "dataset.missing", *COLUMNS)
     return dict.fromkeys(keys, f"{dataset.source} needs no mapping of columns")
 
 

@@ -50,6 +50,7 @@ class Database:
     def __init__(self, paths: list[Path], encoding: str | None = None):
         self.paths = paths
         self.labels: dict[tuple[Path, str], str] = {}  # a column's name, by that in SQL
+        self._stream: Any = None
         root = cache_root() / "tables"
         with remedied(root, CACHE_REMEDY):
             root.mkdir(parents=True, exist_ok=True)
@@ -75,7 +76,10 @@ class Database:
         ).fetchall()
 
     def fetch(self, sql: str) -> tuple[Any, ...]:
-        """Return the first row of a query, () without one."""
+        """Return the first row of a query, () without one; end the one that is streamed."""
+        if self._stream is not None:
+            self._stream.close()  # else DuckDB refuses another query
+            self._stream = None
         rows = self.connection.execute(sql).fetchall()
         return rows[0] if rows else ()
 
@@ -86,7 +90,8 @@ class Database:
 
     def batches(self, sql: str, size: int) -> Any:
         """Return an Arrow reader of batches of about `size` rows."""
-        return self.connection.sql(sql).to_arrow_reader(size)
+        self._stream = self.connection.sql(sql).to_arrow_reader(size)
+        return self._stream
 
     @contextmanager
     def errors(self, path: Path, remedy: str = "") -> Iterator[None]:

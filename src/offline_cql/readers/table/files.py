@@ -84,6 +84,10 @@ class Chunk(NamedTuple):
             row = int(np.argmax(invalid))
             raise DataError(f"{self.position(row, column)}: {fault(row)}")
 
+    def filter(self, rows: Flags) -> Chunk:
+        """Return the rows where `rows` [T] is true."""
+        return self if rows.all() else Chunk(self.paths, self.batch.filter(pa.array(rows)))
+
 
 class Column(NamedTuple):
     """A column: its SQL over the file's own columns, and its Arrow type."""
@@ -104,12 +108,24 @@ class Selection:
         self.database = tables[0].database
         for name in set(names).difference(numeric):
             _refuse_other_types(tables, name)
+        self.numeric = set(numeric)
         self.sql = [table.select(names, numeric) for table in tables]
         self.sort_by: tuple[str, str] | None = None
 
     def count(self) -> int:
         """Return the number of rows."""
         return sum(self._fetch(f"SELECT count(*) FROM ({sql})")[0] for sql in self.sql)
+
+    def count_missing(self, names: Sequence[str]) -> dict[str, int]:
+        """Return the number of missing values of columns, and NaN of columns of numbers."""
+        counts = []
+        for name in names:
+            number = f"c{self.names.index(name)}"
+            has_nan = self.tables[0].columns[name].type in (pa.float64(), pa.float32())
+            nan = f" OR isnan({number})" if name in self.numeric or has_nan else ""
+            counts.append(f"count(*) FILTER ({number} IS NULL{nan})")
+        row = self._fetch(f"SELECT {', '.join(counts)} FROM ({self._all()})")
+        return dict(zip(names, row, strict=True))
 
     def sort_if_needed(self, episode: str, step: str | None) -> bool:
         """Sort the rows by episode and step unless they are.

@@ -8,10 +8,13 @@ transitions.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from offline_cql.config import ColumnsConfig
 from offline_cql.errors import DataError
@@ -25,7 +28,8 @@ from offline_cql.readers.table.actions import (
 from offline_cql.readers.table.columns import Mapping, map_columns
 from offline_cql.readers.table.episodes import EpisodeBoundaries, Rows, TransitionBuilder
 from offline_cql.readers.table.files import Chunk, Selection, Table, find_files, open_tables
-from offline_cql.readers.table.values import flags, matrix, numbers
+from offline_cql.readers.table.missing import IncompleteRows, complete_rows, describe_missing
+from offline_cql.readers.table.values import MissingValueError, flags, matrix, numbers
 from offline_cql.readers.writer import CHUNK, TransitionWriter, file_signature
 from offline_cql.render.progress import ProgressBar
 from offline_cql.transitions import Spaces
@@ -36,7 +40,9 @@ ACTION_SPACE_SETTINGS = ("discrete", "action_low")  # of dataset.columns
 class TableReader:
     """Reader of the files at dataset.path with the columns of dataset.columns.
 
-    one_step: every row is an episode that terminates. encoding: of text that is not UTF-8. spaces:
+    one_step: every row is an episode that terminates. encoding: of text that is not UTF-8.
+    missing: refuse, drop or forward, for rows with missing values of observations, actions, rewards
+    or propensities. spaces:
     of the simulator that the data belong to; None: they come from the data. chunk_size: rows read
     at a time. Raises DataError, with the position, for invalid data.
     """
@@ -48,18 +54,20 @@ class TableReader:
         *,
         one_step: bool = False,
         encoding: str | None = None,
+        missing: str = "refuse",
         spaces: Spaces | None = None,
         chunk_size: int = CHUNK,
     ):
         self.dataset_id = self.path = path
         self.columns, self.one_step, self.encoding = columns, one_step, encoding
-        self.simulator, self.chunk_size = spaces, chunk_size
+        self.missing, self.simulator, self.chunk_size = missing, spaces, chunk_size
 
     def fingerprint(self) -> dict[str, Any]:
         return {
             "files": [file_signature(path) for path in self.paths],
             "columns": self.columns.model_dump(),
             **({} if self.encoding is None else {"encoding": self.encoding}),
+            **({} if self.missing == "refuse" else {"missing": self.missing}),
             "one_step": self.one_step,
             "spaces": None if self.simulator is None else asdict(self.simulator),
         }
@@ -86,11 +94,14 @@ class TableReader:
             is_sorted = self.selection.sort_if_needed(self.mapping.episode, self.mapping.step)
             writer.count_repair("sorted_rows", total * is_sorted)
         boundaries, builder = EpisodeBoundaries(self.mapping), TransitionBuilder(writer)
-        with ProgressBar(f"reading {self.dataset_id}", total) as bar:
+        incomplete = IncompleteRows(self.missing)
+        with ProgressBar(f"reading {self.dataset_id}", total) as bar, self._missing_counted():
             for chunk in self.selection.chunks(self.mapping.names(), self.chunk_size):
-                builder.add(self._rows(chunk, boundaries))
+                builder.add(self._rows(chunk, boundaries, incomplete))
                 bar.advance(chunk.batch.num_rows)
         builder.finish()
+        writer.count_repair("filled_observations", incomplete.filled)
+        writer.count_repair("dropped_incomplete_rows", incomplete.dropped)
         writer.count_repair("episodes_over_two_files", boundaries.over_two_files)
 
     @cached_property
@@ -145,34 +156,60 @@ class TableReader:
                     )
             return simulator_actions(names, self.simulator, self._types(names))
         chunks = self._chunks(names)
-        if self.is_discrete:
-            return discrete_actions(names, chunks, self.path)
-        return continuous_actions(self.columns, names, chunks, self.path)
+        with self._missing_counted():
+            if self.is_discrete:
+                return discrete_actions(names, chunks, self.path)
+            return continuous_actions(self.columns, names, chunks, self.path)
 
     def _types(self, names: tuple[str, ...]) -> list[Any]:
         return [self.tables[0].columns[name].type for name in names]
 
     def _chunks(self, names: tuple[str, ...]) -> Iterator[Chunk]:
         """Yield chunks of some columns; nothing is read before the first one."""
-        yield from self.selection.chunks(names, self.chunk_size)
+        for chunk in self.selection.chunks(names, self.chunk_size):
+            yield chunk if self.missing == "refuse" else chunk.filter(complete_rows(chunk, names))
 
-    def _rows(self, chunk: Chunk, boundaries: EpisodeBoundaries) -> Rows:
+    @contextmanager
+    def _missing_counted(self) -> Iterator[None]:
+        """Name all columns with missing values, and the remedy, in the error for one of them."""
+        try:
+            yield
+        except MissingValueError as error:
+            optional = self.mapping.next_observation
+            names = [name for name in self.mapping.names() if name not in optional]
+            counts = self.selection.count_missing(names)
+            text = describe_missing(counts, self.selection.count())
+            raise DataError(f"{error}; {text}") from error
+
+    def _rows(
+        self, chunk: Chunk, boundaries: EpisodeBoundaries, incomplete: IncompleteRows
+    ) -> Rows:
         mapping = self.mapping
         terminated, truncated = flags(chunk, mapping.terminated), flags(chunk, mapping.truncated)
         if self.one_step:
             terminated[:] = True
+        starts = boundaries.find_starts(chunk, terminated | truncated)
+        others = [*mapping.action, mapping.reward, *filter(None, [mapping.propensity])]
+        observations, starts, complete = incomplete.resolve(
+            chunk, mapping.observation, others, starts
+        )
         next_observations = propensities = None
         if mapping.next_observation:
-            next_observations = matrix(chunk, mapping.next_observation, nullable=True)
+            next_observations = matrix(chunk, mapping.next_observation, nullable=True)[complete]
+            if self.missing == "forward":
+                absent = np.isnan(next_observations)
+                absent &= ~absent.all(axis=1, keepdims=True)  # then there is no next observation
+                next_observations = np.where(absent, observations, next_observations)
+        chunk = chunk.filter(complete)
         if mapping.propensity:
             propensities = numbers(chunk, mapping.propensity)
         return Rows(
-            observations=matrix(chunk, mapping.observation),
+            observations=observations,
             actions=self.actions.read(chunk),
             rewards=numbers(chunk, mapping.reward),
-            terminated=terminated,
-            truncated=truncated,
-            starts=boundaries.find_starts(chunk, terminated | truncated),
+            terminated=terminated[complete],
+            truncated=truncated[complete],
+            starts=starts,
             next_observations=next_observations,
             propensities=propensities,
         )

@@ -24,17 +24,21 @@ NOT_NUMBERS = (
 )  # fmt: skip
 
 
+class MissingValueError(DataError):
+    """A value is missing where one is needed."""
+
+
 def column(chunk: Chunk, name: str) -> Any:
     """Return a column as an Arrow array."""
     return chunk.batch.column(chunk.batch.schema.get_field_index(name))
 
 
 def non_null(chunk: Chunk, name: str) -> Any:
-    """Return a column. Raises DataError for a missing value."""
+    """Return a column. Raises MissingValueError."""
     values = column(chunk, name)
     if values.null_count:
-        is_null = values.is_null().to_numpy(zero_copy_only=False)
-        chunk.refuse(name, is_null, lambda row: "the value is missing")
+        row = values.is_null().to_numpy(zero_copy_only=False).argmax()
+        raise MissingValueError(f"{chunk.position(row, name)}: the value is missing")
     return values
 
 
@@ -53,11 +57,11 @@ def nullable_numbers(chunk: Chunk, name: str) -> Array:
 def numbers(chunk: Chunk, name: str) -> Array:
     """Return a numeric column [T]. Raises DataError for missing and infinite values."""
     values = nullable_numbers(chunk, name)
-
-    def fault(row: int) -> str:
-        return f"the value is {'missing (or NaN)' if np.isnan(values[row]) else 'infinite'}"
-
-    chunk.refuse(name, ~np.isfinite(values), fault)
+    is_missing = np.isnan(values)
+    if is_missing.any():
+        position = chunk.position(int(is_missing.argmax()), name)
+        raise MissingValueError(f"{position}: the value is missing (or NaN)")
+    chunk.refuse(name, np.isinf(values), lambda row: "the value is infinite")
     return values
 
 
