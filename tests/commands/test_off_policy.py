@@ -64,6 +64,19 @@ def test_estimates_of_other_checkpoints_are_kept(discrete: Path):
     assert list(content["checkpoints"]) == ["20", "40"]
 
 
+def test_discrete_actions_are_compared_with_the_data(discrete: Path, capsys: Any):
+    compared = estimate(discrete, "ope=fqe", "checkpoint=all")["actions"]
+    assert list(compared) == ["20", "40"]
+    assert [action["name"] for action in compared["40"]["actions"]] == ["0", "1"]
+    assert sum(action["chosen"] for action in compared["40"]["actions"]) == pytest.approx(1)
+    assert sum(region["share"] for region in compared["40"]["regions"]) == pytest.approx(1)
+    assert f"Actions in {compared['40']['states']:,} validation states" in capsys.readouterr().out
+
+
+def test_continuous_actions_are_not_compared(continuous: Path):
+    assert estimate(continuous, "ope=fqe")["actions"] == {}
+
+
 def test_importance_sampling_of_continuous_actions_is_rejected(continuous: Path):
     with pytest.raises(ConfigError, match="ope=all needs discrete actions"):
         estimate(continuous, "ope=all")

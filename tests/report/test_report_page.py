@@ -203,6 +203,25 @@ def test_with_one_run_per_method_the_page_states_why_there_is_no_aggregate(tmp_p
 # --- Tables --------------------------------------------------------------------------------------
 
 
+def test_actions_of_the_recommended_policy_are_shown_beside_the_data(tmp_path: Path):
+    shares = [{"name": "stop <b>", "logged": 0.75, "chosen": 0.25},
+              {"name": "go", "logged": 0.25, "chosen": 0.75}]  # fmt: skip
+    region = {"conditions": ["speed > 2"], "share": 0.5, "agreement": 0.0, "logged": "stop <b>",
+              "chosen": "go", "pair_share": 1.0}  # fmt: skip
+    agreed = region | {"agreement": 1.0, "logged": None, "chosen": None, "pair_share": 0.0}
+    actions = {"states": 40, "agreement": 0.5, "actions": shares, "regions": [region, agreed]}
+    for alpha in (1.0, 5.0):
+        bounds = {200: (60.0 + alpha, 80.0)}
+        write_run(tmp_path / "runs" / f"{alpha}", alpha=alpha, bounds=bounds, actions=actions)
+    page = write_page(tmp_path / "runs", tmp_path / "out")
+    assert page.count("Actions in 40 validation states: 50% equal the logged ones") == 1
+    assert "go instead of stop &lt;b&gt; (100%)" in page
+    assert "stop <b>" not in page
+    text = markdown(summary_of(tmp_path / "runs"))
+    assert "| stop <b> | 75% | 25% |" in text
+    assert "| speed > 2 | 50% | 0% | go instead of stop <b> (100%) |" in text
+
+
 def test_markdown_has_the_sentences_and_well_formed_tables(tmp_path: Path):
     write_several(tmp_path)
     summary = summary_of(tmp_path)

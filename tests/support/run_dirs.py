@@ -42,11 +42,13 @@ def write_run(
     status: str = "finished",
     settings: Mapping[str, Any] | None = None,
     findings: tuple[dict[str, str], ...] = (),
+    actions: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write one run folder and return it.
 
     bounds: low and high of the estimate by updates; None: no ope.json. validation: columns that
-    replace the healthy ones. returns: of simulated episodes, by updates.
+    replace the healthy ones. returns: of simulated episodes, by updates. actions: comparison of
+    discrete actions at every update, in ope.json.
     """
     folder.mkdir(parents=True)
     identifier = f"sim/{env}/mixed-v0"
@@ -91,6 +93,7 @@ def write_run(
         behavior = _estimate(BEHAVIOR, 45.0, 55.0)
         content = {"gamma": 0.99, "validation_episodes": 30}
         content |= {"behavior": behavior, "checkpoints": estimates}
+        content["actions"] = {} if actions is None else dict.fromkeys(estimates, actions)
         if best_return is not None:
             content["best_return"] = best_return
         _write_json(folder / "ope.json", content)

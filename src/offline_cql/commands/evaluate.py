@@ -14,13 +14,14 @@ from offline_cql.commands.load_data import simulator_settings
 from offline_cql.commands.load_run import load_agent, open_run, restore_agent
 from offline_cql.commands.off_policy import (
     behavior_probabilities,
+    compare_with_data,
     estimate_policy,
     load_run_data,
     require_validation_episodes,
     write_estimates,
 )
 from offline_cql.commands.run_loggers import print_sync_command, send_results
-from offline_cql.commands.tables import key_value_table
+from offline_cql.commands.tables import key_value_table, print_text_table
 from offline_cql.commands.threads import cpu_threads
 from offline_cql.config import (
     EnvConfig,
@@ -32,6 +33,7 @@ from offline_cql.config import (
 )
 from offline_cql.errors import ConfigError, PolicyError, SimulatorError
 from offline_cql.io import write_json
+from offline_cql.ope.actions import ActionComparison
 from offline_cql.ope.behavior import behavior_value, discounted_returns
 from offline_cql.ope.episodes import validation_episodes
 from offline_cql.ope.estimate import Estimate
@@ -39,6 +41,7 @@ from offline_cql.render.message import print_message
 from offline_cql.render.numbers import format_interval, format_number, format_spread, format_values
 from offline_cql.render.progress import ProgressBar
 from offline_cql.render.terminal import Terminal
+from offline_cql.report.tables import action_tables
 from offline_cql.runs.checkpoint import load_state
 from offline_cql.runs.folder import OPE, CsvFile, kept_updates, video_path
 from offline_cql.simulation.environments import import_package
@@ -63,12 +66,14 @@ def evaluate(config: DictConfig) -> float | None:
     table = key_value_table(f"{run.env.name} · {run.algorithm} · {folder.name}")
     files: list[str] = []
     assumptions: list[str] = []
+    compared: list[ActionComparison] = []
     mean_return = None
     with cpu_threads(run.hardware.threads):
         if settings.ope.method != "none":
             checkpoints = checkpoint_names(folder, settings.checkpoint)
             estimates = estimate_returns(folder, run, checkpoints, settings.ope)
             assumptions = add_estimates(table, estimates)
+            compared = list(estimates.actions.values())[-1:]
             files.append(OPE)
         if rollouts:
             updates, summary = roll_out(folder, settings)
@@ -80,6 +85,9 @@ def evaluate(config: DictConfig) -> float | None:
                 files.append(str(video.relative_to(folder)))
     terminal = Terminal()
     terminal.print_table(table)
+    for comparison in compared:
+        for text_table in action_tables(comparison):
+            print_text_table(terminal, text_table)
     for assumption in assumptions:
         terminal.print_field("assumes", assumption)
     for name in files:
@@ -178,11 +186,13 @@ def add_score(table: Table, updates: int, summary: Score) -> None:
 class Estimates:
     """The estimates of policies, by number of updates, beside the return of the behavior policy.
 
-    All are discounted returns of so many validation episodes.
+    All are discounted returns of so many validation episodes. actions: what the policies do in
+    these beside the data, by number of updates; empty for continuous actions.
     """
 
     policies: dict[int, list[Estimate]]
     behavior: Estimate
+    actions: dict[int, ActionComparison]
     validation_episodes: int
 
 
@@ -197,17 +207,21 @@ def estimate_returns(
     gamma = run.gamma
     probabilities = behavior_probabilities(unseen, ope)
     estimates: dict[int, list[Estimate]] = {}
+    actions: dict[int, ActionComparison] = {}
     for state in states:
         agent = restore_agent(run, state)
         title = f"estimating the policy after {agent.updates:,} updates"
         estimates[agent.updates] = estimate_policy(
             agent, unseen, probabilities, ope, gamma=gamma, title=title
         )
+        if (comparison := compare_with_data(agent, unseen)) is not None:
+            actions[agent.updates] = comparison
     behavior = behavior_value(unseen, gamma=gamma, seed=ope.seed)
     write_estimates(
         folder,
         estimates,
         behavior,
+        actions,
         validation_episodes=len(unseen.ends),
         best_return=float(discounted_returns(transitions, gamma=gamma).max()),
         gamma=gamma,
@@ -218,7 +232,12 @@ def estimate_returns(
     }
     figures = {f"estimate/behavior{key}": x for key, x in bounds(behavior).items()}
     send_results(folder, run.logger, curves=curves, figures=figures)
-    return Estimates(policies=estimates, behavior=behavior, validation_episodes=len(unseen.ends))
+    return Estimates(
+        policies=estimates,
+        behavior=behavior,
+        actions=actions,
+        validation_episodes=len(unseen.ends),
+    )
 
 
 def bounds(estimate: Estimate) -> dict[str, float]:

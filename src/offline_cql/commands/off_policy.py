@@ -15,6 +15,7 @@ from offline_cql.commands.load_data import load_transitions
 from offline_cql.config import OpeConfig, TrainConfig
 from offline_cql.errors import ConfigError, DataError
 from offline_cql.io import NUMBER, check_shape, differing_key, read_json, write_json
+from offline_cql.ope.actions import ActionComparison, compare_actions
 from offline_cql.ope.behavior import fit_behavior_probabilities
 from offline_cql.ope.estimate import FRACTION, Estimate
 from offline_cql.ope.fqe import BEYOND, DeterministicPolicy, FittedQEvaluation, actions_at
@@ -113,6 +114,22 @@ def internal_policy(agent: Agent) -> DeterministicPolicy:
     return lambda observation: agent.bounds.inverse(agent.act(observation)).clamp(-1.0, 1.0)
 
 
+def compare_with_data(agent: Agent, transitions: Transitions) -> ActionComparison | None:
+    """Compare the policy's actions with the logged ones; None for continuous actions."""
+    spaces, images = transitions.spaces, transitions.images is not None
+    if not spaces.discrete:
+        return None
+    width = 0 if images else spaces.observation_dim
+    names = transitions.observation_names or [f"observation {k}" for k in range(width)]
+    return compare_actions(
+        transitions.observations[:, :width],
+        transitions.actions,
+        actions_at(transitions.observations, internal_policy(agent)).numpy(),
+        action_names=transitions.action_names or [str(k) for k in range(spaces.action_dim)],
+        observation_names=names,
+    )
+
+
 def read_estimates(folder: Path) -> dict[str, Any]:
     """Return the content of a run's ope.json; {} without one.
 
@@ -124,6 +141,9 @@ def read_estimates(folder: Path) -> dict[str, Any]:
     if "validation_episodes" not in content:
         return {}
     check_shape(path, content, ESTIMATES)
+    actions = content.get("actions", {})
+    if not isinstance(actions, dict) or not all(map(str.isdecimal, actions)):
+        raise DataError(f"{path}: actions has the wrong type: restore it")
     for updates, estimates in content["checkpoints"].items():
         valid = updates.isdecimal() and isinstance(estimates, list)
         if not valid or any(differing_key(estimate, ESTIMATE) for estimate in estimates):
@@ -135,6 +155,7 @@ def write_estimates(
     folder: Path,
     estimates: dict[int, list[Estimate]],
     behavior: Estimate,
+    actions: dict[int, ActionComparison],
     *,
     validation_episodes: int,
     best_return: float,
@@ -142,17 +163,23 @@ def write_estimates(
 ) -> None:
     """Add estimates, by number of updates, to the run's ope.json; keep those of other checkpoints.
 
-    behavior: mean discounted return of the validation episodes; best_return: maximum over all
-    logged episodes.
+    actions: the same policies' discrete actions beside the logged ones. behavior: mean discounted
+    return of the validation episodes; best_return: maximum over all logged episodes.
     """
     path = folder / OPE
-    previous = read_estimates(folder).get("checkpoints", {})
+    previous = read_estimates(folder)
     new = {str(updates): [asdict(e) for e in group] for updates, group in estimates.items()}
+    compared = {str(updates): asdict(each) for updates, each in actions.items()}
     content = {
         "gamma": gamma,
         "validation_episodes": validation_episodes,
         "behavior": asdict(behavior),
         "best_return": best_return,
-        "checkpoints": dict(sorted((previous | new).items(), key=lambda item: int(item[0]))),
+        "checkpoints": _sorted(previous.get("checkpoints", {}) | new),
+        "actions": _sorted(previous.get("actions", {}) | compared),
     }
     write_json(path, content)
+
+
+def _sorted(by_updates: dict[str, Any]) -> dict[str, Any]:
+    return dict(sorted(by_updates.items(), key=lambda item: int(item[0])))

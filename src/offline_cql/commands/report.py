@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
-from rich.table import Table
-from rich.text import Text
 
 from offline_cql.commands.run_loggers import send_results
+from offline_cql.commands.tables import print_text_table
 from offline_cql.config import LoggerConfig, ReportConfig, validate_config
-from offline_cql.render.table import Table as TextTable
 from offline_cql.render.terminal import Terminal
 from offline_cql.report import tables
 from offline_cql.report.load_runs import load_runs
@@ -24,7 +22,6 @@ from offline_cql.report.summary import Summary, summarize
 from offline_cql.runs.folder import create_run_dir
 
 DOCS = Path(__file__).resolve().parents[3] / "docs"  # in a checkout
-MIN_TEXT_WIDTH = 20  # letters that a column of text keeps on a narrow terminal
 COLORS = {True: "bold green", False: "bold red", None: "bold yellow"}
 
 
@@ -107,6 +104,8 @@ def print_selection(terminal: Terminal, name: str, selection: Selection, *, whol
         lines += ["compute the missing estimates:", command]
     for line in lines:
         terminal.print_line(f"  {line}")
+    for table in tables.chosen_actions(selection):
+        print_text_table(terminal, table)
     terminal.print()
 
 
@@ -124,18 +123,3 @@ def print_runs(terminal: Terminal, summary: Summary) -> None:
     title = f"runs in {root}" if root else "runs"
     table = tables.run_table(summary.runs, names, methods, title=title)
     print_text_table(terminal, table, without=("status", "updates"))
-
-
-def print_text_table(terminal: Terminal, text: TextTable, without: Sequence[str] = ()) -> None:
-    """Print a table, without some of its columns. Long text is folded, numbers never are."""
-    indices = [k for k, name in enumerate(text.columns) if name not in without]
-    table = Table(title=text.title)
-    for k in indices:
-        if text.alignment[k] == "r":
-            table.add_column(text.columns[k], justify="right", no_wrap=True)
-            continue
-        widest = max((len(row[k]) for row in text.rows), default=0)
-        table.add_column(text.columns[k], overflow="fold", min_width=min(MIN_TEXT_WIDTH, widest))
-    for row in text.rows:
-        table.add_row(*(Text(row[k]) for k in indices))
-    terminal.print_table(table)

@@ -20,6 +20,7 @@ from offline_cql.audit.finding import Finding
 from offline_cql.config.keys import leaves
 from offline_cql.errors import ConfigError, DataError, UnreadableRunError
 from offline_cql.io import read_bytes, read_config, read_json
+from offline_cql.ope.actions import ActionComparison, ActionShare, Region
 from offline_cql.ope.estimate import Estimate
 from offline_cql.render.command import command
 from offline_cql.report.run import UPDATE, Curves, Offline, Run, Simulated, SkippedFolder
@@ -166,6 +167,7 @@ def _offline_results(folder: Path, settings: Mapping[str, Any]) -> Offline:
     return Offline(
         validation=_columns(folder / VALIDATION),
         estimates={k: by_updates[k] for k in kept_updates(folder) if k in by_updates},
+        actions={int(k): _comparison(each) for k, each in ope.get("actions", {}).items()},
         behavior=None if behavior is None else _estimate(behavior),
         best_return=ope.get("best_return"),
         validation_fraction=float(settings.get(VALIDATION_FRACTION) or 0.0),
@@ -179,6 +181,27 @@ def _estimate(content: dict[str, Any]) -> Estimate:
         assumptions=tuple(content["assumptions"]),
         extrapolated=float(content.get("extrapolated", 0.0)),
         **{name: float(content[name]) for name in ("value", "low", "high")},
+    )
+
+
+def _comparison(content: dict[str, Any]) -> ActionComparison:
+    numbers = ("logged", "chosen")
+    return ActionComparison(
+        states=int(content["states"]),
+        agreement=float(content["agreement"]),
+        actions=[
+            ActionShare(name=str(each["name"]), **{name: float(each[name]) for name in numbers})
+            for each in content["actions"]
+        ],
+        regions=[
+            Region(
+                conditions=[str(condition) for condition in each["conditions"]],
+                logged=None if each["logged"] is None else str(each["logged"]),
+                chosen=None if each["chosen"] is None else str(each["chosen"]),
+                **{name: float(each[name]) for name in ("share", "agreement", "pair_share")},
+            )
+            for each in content["regions"]
+        ],
     )
 
 

@@ -81,6 +81,7 @@ def _recommendation(name: str, selection: Selection, out: Path) -> dict[str, Any
         "export": export_command(selection),
         "commands": commands(selection),
         "notes": selection.notes,
+        "actions": tables.chosen_actions(selection),
     }
 
 

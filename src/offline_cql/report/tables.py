@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from offline_cql.ope.actions import ActionComparison, Region
 from offline_cql.ope.estimate import Estimate
 from offline_cql.render.numbers import (
     MISSING,
@@ -21,9 +22,53 @@ from offline_cql.report.model_selection import GridPoint, Selection
 from offline_cql.report.run import NOT_SET, Array, Run, SkippedFolder, differences
 from offline_cql.report.summary import Task
 
+MAX_ACTIONS = 12
 ESTIMATE = "fitted Q evaluation: discounted return [95% interval], in reward units"
 DATA_RETURN = "mean discounted return of the logged episodes, in reward units"
 SCORE = "0 is the reference for random actions, 100 the reference policy"
+
+
+def chosen_actions(selection: Selection) -> list[Table]:
+    """Return the tables of what the recommended policy does; none without a comparison."""
+    if (chosen := selection.chosen) is None:
+        return []
+    offline = next(run.offline for run in selection.runs if run.name == chosen.run)
+    comparison = offline.actions.get(chosen.updates)
+    return [] if comparison is None else action_tables(comparison)
+
+
+def action_tables(comparison: ActionComparison) -> list[Table]:
+    """Return the actions by how much their share changes, and the regions that differ most."""
+    actions = sorted(comparison.actions, key=lambda a: -abs(a.chosen - a.logged))
+    further = f", the first {MAX_ACTIONS}" if len(actions) > MAX_ACTIONS else ""
+    title = (
+        f"Actions in {comparison.states:,} validation states{further}: "
+        f"{format_share(comparison.agreement)} equal the logged ones"
+    )
+    shares = Table(
+        title=title,
+        columns=("action", "data", "policy"),
+        rows=[
+            (a.name, format_share(a.logged), format_share(a.chosen)) for a in actions[:MAX_ACTIONS]
+        ],
+    )
+    regions = Table(
+        title="Where policy and data differ",
+        columns=("states", "share", "equal", "most frequent difference"),
+        rows=[_region_row(region) for region in comparison.regions if region.logged is not None],
+        align="lrrl",
+    )
+    return [shares, regions] if regions.rows else [shares]
+
+
+def _region_row(region: Region) -> tuple[str, ...]:
+    share = format_share(region.pair_share)
+    return (
+        " and ".join(region.conditions) or "all",
+        format_share(region.share),
+        format_share(region.agreement),
+        f"{region.chosen} instead of {region.logged} ({share})",
+    )
 
 
 def recommendations(selections: Mapping[str, Selection]) -> Table:

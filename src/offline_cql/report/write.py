@@ -56,6 +56,7 @@ def markdown(summary: Summary) -> str:
             lines.append(f"`{file}`")
         lines += [f"Compute the missing estimates: `{line}`" for line in commands(selection)]
         parts.append(f"**{name}**\n\n" + "\n".join(f"- {line}" for line in lines) + "\n")
+        parts += [to_markdown(table) for table in tables.chosen_actions(selection)]
     all_tables = [
         tables.recommendations(summary.selections),
         *_grid_points(summary),

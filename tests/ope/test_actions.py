@@ -1,0 +1,64 @@
+"""Guarantee: the comparison of actions counts by hand and finds the region where they differ."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from offline_cql.ope.actions import ActionComparison, ActionShare, Region, compare_actions
+
+NAMES = ("left", "right", "wait")
+
+
+def states(size: int = 1_000, columns: int = 3) -> Any:
+    return np.random.default_rng(0).uniform(-1, 1, (size, columns))
+
+
+def compare(observations: Any, logged: Any, chosen: Any) -> ActionComparison:
+    return compare_actions(
+        observations,
+        np.asarray(logged),
+        np.asarray(chosen),
+        action_names=NAMES,
+        observation_names=[f"x{k}" for k in range(observations.shape[1])],
+    )
+
+
+def test_shares_agreement_and_the_most_frequent_difference_by_hand():
+    """Of five states two agree; right instead of left occurs twice, wait instead of left once."""
+    comparison = compare(np.empty((5, 0)), [0, 0, 0, 1, 0], [1, 1, 2, 1, 0])
+    assert (comparison.states, comparison.agreement) == (5, 0.4)
+    assert comparison.actions == [
+        ActionShare(name="left", logged=0.8, chosen=0.2),
+        ActionShare(name="right", logged=0.2, chosen=0.6),
+        ActionShare(name="wait", logged=0.0, chosen=0.2),
+    ]
+    (region,) = comparison.regions
+    assert region.agreement == pytest.approx(0.4)
+    assert (region.logged, region.chosen, region.pair_share) == ("left", "right", 0.4)
+
+
+def test_region_of_two_conditions_is_found():
+    """They differ where x0 > 0.5 and x2 <= 0: an eighth of the states."""
+    observations = states()
+    differs = (observations[:, 0] > 0.5) & (observations[:, 2] <= 0)
+    first, *others = compare(observations, 0 * differs, np.where(differs, 2, 0)).regions
+    assert first.agreement < 0.2
+    assert first.share == pytest.approx(0.125, abs=0.05)
+    assert sorted(condition[:4] for condition in first.conditions) == ["x0 >", "x2 ≤"]
+    assert (first.logged, first.chosen) == ("left", "wait")
+    assert all(region.agreement > 0.8 for region in others)
+
+
+def test_differences_by_chance_have_no_region():
+    generator = np.random.default_rng(1)
+    chosen = generator.integers(0, 2, 1_000)
+    (region,) = compare(states(columns=50), np.zeros(1_000, int), chosen).regions
+    assert (region.conditions, region.share) == ([], 1.0)
+
+
+def test_equal_actions_have_one_region_without_a_difference():
+    logged = np.arange(1_000) % 3
+    assert compare(states(), logged, logged).regions == [
+        Region(conditions=[], share=1, agreement=1, logged=None, chosen=None, pair_share=0)
+    ]
