@@ -281,6 +281,21 @@ def test_statistics_are_numpys_in_float64(make: Any, chunk: int, monkeypatch: An
     np.testing.assert_allclose(std, exact.std(axis=0), rtol=1e-9)
 
 
+@pytest.mark.parametrize("chunk", [1, 2**20])
+def test_flags_are_not_standardized(chunk: int, monkeypatch: Any):
+    """A column of 0 and 1 in the training rows; not one that is constant, or has another value."""
+    monkeypatch.setattr(statistics, "CHUNK", chunk)
+    data = continuous_data(64)
+    data.observations[:] = 0.0
+    data.observations[5, 0] = 1.0  # a rare flag: 8 standard deviations from its mean
+    data.observations[5, 1] = 2.0
+    mean, std = observation_statistics(data, split_episodes(data, dataset()))
+    assert (mean[0], std[0]) == (0.0, 1.0)
+    assert mean[1] == 2 / 64
+    assert std[1] == pytest.approx(np.sqrt(4 / 64 - (2 / 64) ** 2))
+    assert (mean[2:], std[2:]) == (0.0, 0.0)
+
+
 def test_statistics_use_the_training_rows_only():
     data = continuous_data(64)
     data.observations[32:] = 1e6

@@ -21,7 +21,8 @@ class ColumnStatistics:
     """One observation column, in the data's units.
 
     quantiles: 5, 25, 50, 75 and 95 % of a sample. integer: whole numbers only; binary: 0 and 1
-    only. outliers: rows more than 20 standard deviations from the mean. sentinel: an extreme value
+    only. outliers: rows more than 20 standard deviations from the mean, of flags 0, which are not
+    standardized. sentinel: an extreme value
     that repeats far from all others, as -999 for a missing measurement does. increasing: grows with
     every step of every episode, as a clock does. constant_per_episode: does not change within an
     episode, as an id or a goal does.
@@ -80,7 +81,7 @@ def compute_columns(reader: BlockReader) -> ObservationStatistics:
             nearly_constant=bool(nearly_constant[k]),
             binary=bool(moments.binary[k]),
             integer=bool(moments.integer[k]),
-            outliers=int(outliers[k]),
+            outliers=0 if moments.binary[k] else int(outliers[k]),
             sentinel=find_sentinel(sample[:, k]),
             increasing=bool(increasing[k]),
             constant_per_episode=bool(has_pairs and unchanged[k] and not constant[k]),

@@ -58,7 +58,11 @@ def reward_scale(transitions: Transitions, split: Split, dataset: DatasetConfig)
 
 
 def observation_statistics(transitions: Transitions, split: Split) -> tuple[Tensor, Tensor]:
-    """Return mean and standard deviation [D], float64, of the training observations."""
+    """Return mean and standard deviation [D], float64, of the training observations.
+
+    0 and 1 for a column of 0 and 1 alone, a flag or one of a one-hot code, which then stays as it
+    is: a rare flag would be many standard deviations from its mean.
+    """
     observations, rows = transitions.observations, split.rows
     chunk_len = max(1, CHUNK // observations.shape[1])
 
@@ -67,6 +71,22 @@ def observation_statistics(transitions: Transitions, split: Split) -> tuple[Tens
             part = slice(start, start + chunk_len)
             yield observations[part if rows is None else rows[part]].astype(np.float64)
 
-    mean = sum(chunk.sum(axis=0) for chunk in chunks()) / split.size
+    total, binary = np.zeros(observations.shape[1]), np.ones(observations.shape[1], dtype=bool)
+    for chunk in chunks():
+        total += chunk.sum(axis=0)
+        binary &= ((chunk == 0) | (chunk == 1)).all(axis=0)
+    mean = total / split.size
     variance = sum(((chunk - mean) ** 2).sum(axis=0) for chunk in chunks()) / split.size
-    return torch.from_numpy(mean), torch.from_numpy(np.sqrt(variance))
+    binary &= variance > 0  # constant columns are left to the network
+    mean, std = np.where(binary, 0.0, mean), np.where(binary, 1.0, np.sqrt(variance))
+    return torch.from_numpy(mean), torch.from_numpy(std)
+
+
+def sample_statistics(observations: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation [D] of a sample [N, D], flags left as they are, too.
+
+    The deviation is at least 0.001, for columns that hardly change.
+    """
+    binary = ((observations == 0) | (observations == 1)).all(dim=0)
+    mean, std = observations.mean(dim=0), observations.std(dim=0).clamp(min=1e-3)
+    return mean.masked_fill(binary, 0.0), std.masked_fill(binary, 1.0)

@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from offline_cql import losses
 from offline_cql.data.returns import continued_returns, returns_to_go
+from offline_cql.data.statistics import sample_statistics
 from offline_cql.errors import DataError
 from offline_cql.networks import StackedMLP
 from offline_cql.ope.estimate import Estimate, bootstrap_counts, bootstrap_interval
@@ -70,7 +71,8 @@ def fit_behavior_probabilities(
     folds = torch.from_numpy(rng.permutation(n_episodes) % 2)
     row_folds = folds[torch.from_numpy(transitions.episodes).long()]
     observations = torch.from_numpy(np.array(transitions.observations, np.float32))
-    observations = (observations - observations.mean(0)) / observations.std(0).clamp(min=1e-3)
+    mean, std = sample_statistics(observations)
+    observations = (observations - mean) / std
     actions = torch.from_numpy(transitions.actions)
     probabilities = torch.empty(len(actions), dtype=torch.float64)
     for fold in (0, 1):

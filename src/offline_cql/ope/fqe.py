@@ -21,6 +21,7 @@ from offline_cql.config import OpeConfig
 from offline_cql.data.dataset import TransitionDataset
 from offline_cql.data.returns import continued_returns
 from offline_cql.data.split import train_on_all
+from offline_cql.data.statistics import sample_statistics
 from offline_cql.networks import ActionCritics, StackedMLP
 from offline_cql.ope.estimate import UNSEEN, Estimate, bootstrap_counts, bootstrap_interval
 from offline_cql.random_streams import RandomStream
@@ -91,7 +92,7 @@ class FittedQEvaluation:
         mean_size = float(np.abs(transitions.rewards).mean(dtype=np.float64))
         self.scale = mean_size / (1.0 - gamma) or 1.0
         sample = self.dataset[self.sample_indices(10_000)].observation
-        self.mean, self.std = sample.mean(dim=0), sample.std(dim=0).clamp(min=1e-3)
+        self.mean, self.std = sample_statistics(sample)
         self.critics = self._new_critics(transitions)
         self._initialize_at_behavior_value(transitions, gamma)
         self.targets = copy.deepcopy(self.critics).requires_grad_(False)
