@@ -155,6 +155,114 @@ def test_the_kind_of_a_single_action_is_stated(tmp_path: Path):
     assert "continuous" in lines["amount"].group()
 
 
+def test_a_broken_value_further_below_does_not_stop_the_suggestion(tmp_path: Path):
+    """Row 60,000 has text in a column of whole numbers, which a user may leave out."""
+    lines = ["price,action,reward", *["1,0,0.5", "2,1,0.5"] * 30_000, "none,0,0.5"]
+    path = tmp_path / "logs.csv"
+    path.write_text("\n".join(lines))
+    assert infer_columns(str(path)).mapping["observation"] == ("price",)
+
+
+# --- Values ---
+
+DAYS = [f"{number // 4:03}" + "-site" for number in range(40)]  # ten runs of four rows
+
+
+def log(**columns: Any) -> dict[str, Any]:
+    """Return 40 rows: columns of 40 values, and a price."""
+    return {"price": [float(k * 7 % 11) for k in range(40)], **columns}
+
+
+def test_text_that_stays_for_runs_of_rows_is_an_episode(tmp_path: Path):
+    """The ten batches, not the two sites; a text that comes back is none."""
+    sites = ["a"] * 20 + ["b"] * 20
+    inference = infer(tmp_path, **log(site=sites, batch=DAYS, shift=["x", "y"] * 20, reward=F * 40))
+    assert inference.mapping["episode"] == ("batch",)
+    assert "its text stays for runs of rows, 10 in" in inference.text()
+    assert "episode" not in infer(tmp_path, **log(shift=["x", "y"] * 20, reward=F * 40)).mapping
+
+
+def test_few_different_values_are_an_action(tmp_path: Path):
+    """`valve` is 0, 1, 2 in turn; `age` stays for an episode."""
+    columns = log(batch=DAYS, valve=[k % 3 for k in range(40)], reward=F * 40)
+    columns["age"] = [30 + k // 4 * 2 for k in range(40)]
+    inference = infer(tmp_path, **columns)
+    assert inference.mapping["action"] == ("valve",)
+    assert inference.mapping["observation"] == ("price", "age")
+    columns["mode"] = [k // 2 % 2 for k in range(40)]
+    assert "valve, mode have few different values" in infer(tmp_path, **columns).text()
+
+
+@pytest.mark.parametrize("mark", ["batch", "minute"])
+def test_a_flag_that_is_true_on_last_rows_is_an_end(mark: str, tmp_path: Path):
+    """`final` is; `alarm` is true on a first row too; `minute` is 0, 1, 2, 3 again and again."""
+    marks = {"batch": DAYS, "minute": [k % 4 for k in range(40)]}
+    flags = {"alarm": [k % 4 == 3 or k == 8 for k in range(40)]}
+    flags["final"] = [k % 4 == 3 for k in range(40)]
+    inference = infer(tmp_path, **log(**{mark: marks[mark]}, **flags, reward=F * 40))
+    assert inference.mapping["terminated"] == ("final",)
+    assert inference.mapping["step" if mark == "minute" else "episode"] == (mark,)
+
+
+def test_a_column_that_counts_the_rows_is_left_out(tmp_path: Path):
+    columns = log(count=list(range(7, 47)), action=[0, 1] * 20, reward=F * 40)
+    path = write(tmp_path / "logs.csv", {"": list(range(40)), **columns})
+    inference = infer_columns(str(path))
+    assert inference.mapping["observation"] == ("price",)
+    assert "(unnamed) (numbers the rows), count (numbers the rows)" in inference.text()
+
+
+def test_what_follows_the_action_is_no_observation(tmp_path: Path):
+    """One is the reward if there is no other; the next step's and another end are left out."""
+    columns = log(action=[0, 1] * 20, revenue=F * 40, conversion=N * 40, next_price=F * 40)
+    columns |= {
+        "done": [k % 4 == 3 for k in range(40)],
+        "terminated": [k % 8 == 7 for k in range(40)],
+    }
+    columns |= {"sales_last_week": F * 40}
+    inference = infer(tmp_path, **columns)
+    assert inference.mapping["reward"] == ("revenue",)
+    assert inference.mapping["observation"] == ("price", "sales_last_week")
+    assert inference.mapping["terminated"] == ("terminated",)
+    assert set(inference.left_out) == {"conversion", "done", "next_price"}
+    inference = infer(tmp_path, **columns, reward=F * 40)
+    assert inference.left_out["revenue"] == "known after the action only"
+
+
+@pytest.mark.parametrize(
+    ("names", "mapping"),
+    [
+        (  # LeRobot
+            "observation.state_0 observation.state_1 action_0 episode_index frame_index "
+            "next.reward next.done index task_index",
+            {"step": ("frame_index",), "reward": ("next.reward",), "terminated": ("next.done",)}
+            | {"episode": ("episode_index",), "action": ("action_0",)},
+        ),
+        (  # Open Bandit
+            "item_id position click propensity_score user_feature_0 user-item_affinity_0",
+            {"action": ("item_id",), "reward": ("click",), "propensity": ("propensity_score",)},
+        ),
+        (  # RLlib
+            "obs_0 new_obs_0 actions rewards terminateds truncateds eps_id t vf_preds advantages",
+            {"reward": ("rewards",), "step": ("t",), "observation": ("obs_0",)},
+        ),
+        (  # tianshou
+            "obs_0 act rew terminated truncated done obs_next_0",
+            {"action": ("act",), "terminated": ("terminated",), "observation": ("obs_0",)},
+        ),
+        (  # d3rlpy
+            "observations_0 observations_1 actions rewards terminals timeouts",
+            {"terminated": ("terminals",), "truncated": ("timeouts",), "action": ("actions",)},
+        ),
+    ],
+)
+def test_the_names_of_libraries_are_known(names: str, mapping: dict[str, Any], tmp_path: Path):
+    integers = {"item_id", "episode_index", "frame_index", "t", "eps_id", "act", "actions"}
+    columns = {name: N if name in integers else F for name in names.split()}
+    inferred = infer(tmp_path, **columns).mapping
+    assert {role: inferred.get(role) for role in mapping} == mapping
+
+
 def test_a_missing_file_is_a_data_error(tmp_path: Path):
     with pytest.raises(DataError, match="does not exist"):
         infer_columns(str(tmp_path / "none.csv"))

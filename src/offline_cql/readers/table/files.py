@@ -46,7 +46,7 @@ SEPARATORS = ",;\t|"
 # Missing values of a CSV, unless they are quoted.
 MISSING = ("", "NA", "N/A", "n/a", "#N/A", "NULL", "null", "NaN", "nan", "-nan", "None", "<NA>")
 MOST_COLUMNS = 20_000  # of a CSV: DuckDB needs 10 minutes for 100,000
-FIRST_ROWS, FIRST_VALUES = 20_480, 1_000_000  # of a CSV, by which types are found
+FIRST_ROWS, FIRST_VALUES = 20_480, 1_000_000  # by which types are found
 # Types of a CSV's values, and SQL for a text {0} as one, NULL if it is none; a number with a point
 # or a comma. DuckDB would round 1.5 to an integer and read 1_5 as 15. Times without zone are UTC.
 WHOLE = r"CASE WHEN regexp_full_match({0}, '\s*[+-]?\d+\s*') THEN TRY_CAST({0} AS BIGINT) END"
@@ -307,10 +307,12 @@ class Table:
             return f"CAST({sql} AS BIGINT)"
         return f"CAST({sql} AS VARCHAR)" if is_text(kind) else sql
 
-    def select(self, names: Sequence[str], numeric: Collection[str]) -> str:
+    def select(
+        self, names: Sequence[str], numeric: Collection[str], limit: int | None = None
+    ) -> str:
         """Return SQL for the columns `names` as c0, c1, …, then the index of the file and the row.
 
-        The columns `numeric` are of double precision, if they hold numbers.
+        The columns `numeric` are of double precision, if they hold numbers. limit: of the rows.
         """
         values = [self.value(name, name in numeric) for name in names]
         selected = [f"{value} AS c{number}" for number, value in enumerate(values)]
@@ -318,6 +320,7 @@ class Table:
         own = {name: self.columns[name].sql for name in names}
         with self.database.errors(self.path):
             relation = self.relation([*own.values()], {own[name] for name in numeric})
+            relation += "" if limit is None else f" LIMIT {limit}"
             if not self.is_parsed:
                 return f"SELECT {', '.join(selected)}, {ROW} AS row FROM {relation}"
             sql = f"SELECT {', '.join(selected)} FROM {relation}"
@@ -398,7 +401,7 @@ class CsvTable(Table):
 
     def _kinds(self) -> list[Any]:
         """Return the Arrow types of the columns by the first rows; set the decimal separator."""
-        limit = min(FIRST_ROWS, max(1, FIRST_VALUES // max(len(self.own), 1)))
+        limit = first_rows(len(self.own))
         self.decimal = "."
         checks = ", ".join(f"bool_and({sql} IS NOT NULL)" for sql in KINDS.values())
         with_values = self.database.connection.execute(
@@ -548,6 +551,11 @@ def check_format(path: Path) -> None:
         raise DataError(f"{path} cannot be read: supported are {', '.join(FORMATS)}{hdf5}")
     with translate_errors(path):
         refuse_foreign_content(path, suffix)
+
+
+def first_rows(columns: int) -> int:
+    """Return how many of the first rows are looked at."""
+    return min(FIRST_ROWS, max(1, FIRST_VALUES // max(columns, 1)))
 
 
 def _format(path: Path) -> str | None:

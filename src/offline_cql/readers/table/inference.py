@@ -1,14 +1,13 @@
-"""Suggested mapping of a new file's columns, from their names and types, to review and paste.
+"""Suggested mapping of a new file's columns, from names, types and first rows, to review and paste.
 
-Of the values only the first actions are read, which may be choices or amounts: someone who knows
-the data has to review the suggestion.
+Someone who knows the data has to review it: a column's values do not say when they were known.
 """
 
 from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -31,8 +30,9 @@ from offline_cql.readers.table.files import (
     natural_key,
     open_tables,
 )
+from offline_cql.readers.table.profiles import Profile, marks_last_rows, profiles
 from offline_cql.readers.table.values import nullable_numbers
-from offline_cql.readers.writer import CHUNK, few_values
+from offline_cql.readers.writer import CHUNK, FEW_VALUES, few_values
 from offline_cql.render.command import command, hydra_value, shell_word
 from offline_cql.render.message import printable
 
@@ -49,6 +49,20 @@ WORDS = {
     "observation": "observation observations obs ob state states feature feat features f s x "
     "context",
 }
+# Names of RLlib, d3rlpy, tianshou, LeRobot and Open Bandit that their words do not give.
+LIBRARIES = {
+    "next.reward": ("reward", "LeRobot's name"),
+    "next.done": ("terminated", "LeRobot's name; true at time limits too"),
+    "frame_index": ("step", "LeRobot's name"),
+    "episode_index": ("episode", "LeRobot's name"),
+    "item_id": ("action", "Open Bandit's name"),
+    "click": ("reward", "Open Bandit's name"),
+}
+INDEX = {"", "index", "unnamed: 0", "__index_level_0__", "rownames", "row_id"}
+# Words in names of what is known after the action only; the outcomes may be a reward.
+OUTCOMES = {"outcome", "revenue", "profit", "conversion", "converted", "click", "clicked", "sales"}
+AFTER = OUTCOMES | {"success", "returns", "advantages", "targets", "vf", "future", "purchased"}
+BEFORE = {"last", "lag", "lagged", "prev", "previous", "past", "before"}  # sales_last_week
 SUFFIXES = {"id", "no", "nr", "number", "idx", "index", "key", "time"}
 NEXT = ("next", "new")  # RLlib's new_obs
 NO_ACTION = {"logp", "log", "dist", "prev", "previous", "mask"}  # action_logp, prev_actions
@@ -70,12 +84,14 @@ class Guess:
 class Inference:
     """The suggestions for a file; types: those of its columns by name.
 
-    ambiguous: action columns of few whole numbers, which need dataset.columns.discrete.
+    left_out: reasons by column. ambiguous: action columns of few whole numbers, which need
+    dataset.columns.discrete.
     """
 
     path: str
     types: dict[str, str]
     guesses: tuple[Guess, ...]
+    left_out: dict[str, str]
     ambiguous: tuple[str, ...] = ()
 
     @property
@@ -98,10 +114,11 @@ class Inference:
         return settings + [f"dataset.columns.{role}=null" for role in unused]
 
     @classmethod
-    def of(cls, path: str, schema: Any) -> Inference:
-        """Return the suggestions for an Arrow schema."""
+    def of(cls, path: str, schema: Any, table: Table | None = None) -> Inference:
+        """Return the suggestions for an Arrow schema, and the values of a table."""
         types = {field.name: field.type for field in schema}
-        return cls(path, {name: str(kind) for name, kind in types.items()}, _guesses(types))
+        guesses, left_out = _Guesses(types, profiles(table) if table else {}, table).all()
+        return cls(path, {name: str(kind) for name, kind in types.items()}, guesses, left_out)
 
     def settings(self, *, one_step: bool) -> list[str] | None:
         """Return the settings for a message; None if they are incomplete or too long.
@@ -126,6 +143,10 @@ class Inference:
         if self.ambiguous:
             few = ", ".join(self._short(self.ambiguous))
             rows["discrete"] = f"?: true for choices, false for amounts; few whole numbers in {few}"
+        used |= self.left_out.keys()
+        if self.left_out:
+            reasons = self.left_out.items()
+            rows["left out"] = ", ".join(f"{name or '(unnamed)'} ({why})" for name, why in reasons)
         if unused := [f"{name} ({kind})" for name, kind in self.types.items() if name not in used]:
             rows["unused"] = ", ".join(unused)
         head = command("audit.py", "env=logged", "dataset=table")
@@ -134,7 +155,7 @@ class Inference:
         return "\n".join(
             [
                 f"{printable(self.path)}: {len(self.types):,} columns. "
-                "Suggested mapping, by names and types:",
+                "Suggested mapping, by names, types and first rows:",
                 "",
                 *(f"  {role:<17}{printable(text)}" for role, text in rows.items()),
                 *("", "Review and edit the mapping, then run:", ""),
@@ -153,7 +174,7 @@ class Inference:
 def infer_columns(path: str, encoding: str | None = None) -> Inference:
     """Suggest a mapping for the first of the files. Raises DataError if it is unreadable."""
     table = open_tables(path, encoding)[0]
-    inference = Inference.of(path, table.schema)
+    inference = Inference.of(path, table.schema, table)
     actions = inference.mapping.get("action", ())
     types = [table.columns[name].type for name in actions]
     if not all(map(is_number, types)) or (len(types) == 1 and is_category(types[0])):
@@ -175,31 +196,136 @@ def _ambiguous(table: Table, names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(name for name, values in distinct.items() if may_be_choices(values))
 
 
-def _guesses(types: dict[str, Any]) -> tuple[Guess, ...]:
-    later = set(_next_columns(types).values())
-    unclaimed = {
-        name: kind
-        for name, kind in types.items()
-        if name not in later and NEXT[0] not in _tokens(name)
-    }
-    guesses: dict[str, Guess] = {}
+class _Guesses:
+    """Assigns columns to roles: by the names of libraries, by words, then by values."""
 
-    def claim(guess: Guess | None) -> None:
+    def __init__(self, types: dict[str, Any], profiles: dict[str, Profile], table: Table | None):
+        self.types, self.profiles, self.table = types, profiles, table
+        self.unclaimed = dict(types)
+        self.left_out: dict[str, str] = {}
+        self.guesses: dict[str, Guess] = {}
+
+    def all(self) -> tuple[tuple[Guess, ...], dict[str, str]]:
+        """Return the guesses in the order of the roles, and the columns left out with reasons."""
+        for name in self.types:
+            role, reason = LIBRARIES.get(name.lower(), ("", ""))
+            if role and role not in self.guesses:
+                self._claim(Guess(role, (name,), reason))
+        self._leave_out_later_columns()
+        for role, fits in TYPE_CHECKS.items():
+            if role not in self.guesses:
+                fitting = {name: kind for name, kind in self.unclaimed.items() if fits(kind)}
+                self._claim(_guess_one(role, fitting))
+        self._guess_by_values()
+        self._leave_out_what_follows()
+        if "reward" not in self.guesses:
+            self._claim(Guess("reward", (), "no name suggests it; required"))
+        if "action" not in self.guesses:
+            self._claim(_guess_actions(self.unclaimed, self._choices()))
+        self._claim(_guess_observations(self.unclaimed))
+        self._claim(_guess_next_observations(self.guesses["observation"].names, self.types))
+        for name in self.mapped("next_observation"):
+            self.left_out.pop(name, None)
+        if not {"episode", "step", "terminated", "truncated"} & set(self.guesses):
+            reason = "no column says where episodes end; dataset.one_step=true instead if every "
+            self._claim(Guess("episode", (), f"{reason}row is a decision of its own"))
+        return tuple(self.guesses[role] for role in ROLES if role in self.guesses), self.left_out
+
+    def mapped(self, role: str) -> tuple[str, ...]:
+        """Return the columns that a role has so far."""
+        return self.guesses[role].names if role in self.guesses else ()
+
+    def _claim(self, guess: Guess | None) -> None:
         if guess is not None:
-            guesses[guess.role] = guess
+            self.guesses[guess.role] = guess
             for name in guess.names:
-                unclaimed.pop(name, None)
+                self.unclaimed.pop(name, None)
 
-    for role, fits in TYPE_CHECKS.items():
-        claim(_guess_one(role, {name: kind for name, kind in unclaimed.items() if fits(kind)}))
-    guesses.setdefault("reward", Guess("reward", (), "no name suggests it; required"))
-    claim(_guess_actions(unclaimed))
-    claim(_guess_observations(unclaimed))
-    claim(_guess_next_observations(guesses["observation"].names, types))
-    if not {"episode", "step", "terminated", "truncated"} & set(guesses):
-        reason = "no name suggests where episodes end; dataset.one_step=true instead if every row "
-        guesses["episode"] = Guess("episode", (), f"{reason}is a decision of its own")
-    return tuple(guesses[role] for role in ROLES if role in guesses)
+    def _leave_out(self, name: str, reason: str) -> None:
+        self.left_out[name] = reason
+        self.unclaimed.pop(name, None)
+
+    def _leave_out_later_columns(self) -> None:
+        later = set(_next_columns(self.types).values())
+        for name in list(self.unclaimed):
+            if name in later or NEXT[0] in _tokens(name):
+                self._leave_out(name, "of the next step")
+
+    def _guess_by_values(self) -> None:
+        """Claim columns for roles without a name that suggests one."""
+        named = _select("observation", self.unclaimed)
+        free = {n: p for n, p in self.profiles.items() if n in self.unclaimed and n not in named}
+        for name, profile in free.items():
+            if name.lower() in INDEX or profile.numbers_rows:
+                self._leave_out(name, "numbers the rows")
+        texts = [n for n, p in free.items() if is_text(self.types[n]) and p.stays]
+        if texts and "episode" not in self.guesses:
+            name = max(texts, key=lambda n: free[n].runs)
+            reason = f"its text stays for runs of rows, {free[name].runs:,} in the first rows"
+            self._claim(Guess("episode", (name,), reason))
+        episode = self.profiles.get(next(iter(self.mapped("episode")), ""))
+        steps = [
+            name
+            for name, p in free.items()
+            if name in self.unclaimed
+            and pa.types.is_integer(self.types[name])
+            and p.starts_again(episode.runs if episode else None)
+        ]
+        if "step" not in self.guesses and steps:
+            self._claim(
+                Guess("step", (steps[0],), "grows by one and starts again; it may be observed too")
+            )
+        if "terminated" not in self.guesses:
+            self._claim(self._guess_end([n for n in free if n in self.unclaimed]))
+
+    def _guess_end(self, names: list[str]) -> Guess | None:
+        """Suggest the flag that is true on last rows of episodes only, on most of them."""
+        flags = [n for n in names if is_number(self.types[n]) and self.profiles[n].distinct == 2]
+        marks = self.guesses.get("episode") or self.guesses.get("step")
+        if self.table is None or not flags or marks is None or not marks.names:
+            return None
+        are_ends = marks_last_rows(self.table, marks.names[0], marks.role == "step", flags)
+        for name, is_end in zip(flags, are_ends, strict=True):
+            if is_end:
+                reason = "true on last rows; time limits must be marked as truncated instead"
+                return Guess("terminated", (name,), reason)
+        return None
+
+    def _leave_out_what_follows(self) -> None:
+        """Leave out what is known after the action, except for a reward that has no other name."""
+        follows = [
+            name
+            for name in self.unclaimed
+            if AFTER.intersection(_tokens(name)) and BEFORE.isdisjoint(_tokens(name))
+        ]
+        rewards = [
+            name
+            for name in follows
+            if OUTCOMES.intersection(_tokens(name)) and is_number(self.types[name])
+        ]
+        if rewards and "reward" not in self.guesses:
+            others = f", as are {', '.join(rewards[1:])}: choose one" if rewards[1:] else ""
+            self._claim(Guess("reward", (rewards[0],), f"known after the action{others}"))
+        for name in follows:
+            if name in self.unclaimed:
+                self._leave_out(name, "known after the action only")
+        for role in ("reward", "terminated", "truncated"):
+            words = WORDS[role].split()
+            for name in [name for name in self.unclaimed if _core(name, words) in words]:
+                self._leave_out(name, f"named like {role}, of the same step")
+
+    def _choices(self) -> list[str]:
+        """Return the columns of few different values that change within episodes."""
+        named = _select("observation", self.unclaimed)
+        return [
+            name
+            for name, p in self.profiles.items()
+            if name in self.unclaimed
+            and name not in named
+            and is_category(self.types[name])
+            and 2 <= p.distinct <= FEW_VALUES
+            and p.runs > p.distinct
+        ]
 
 
 def _guess_one(role: str, candidates: dict[str, Any]) -> Guess | None:
@@ -218,7 +344,8 @@ def _guess_one(role: str, candidates: dict[str, Any]) -> Guess | None:
     return None
 
 
-def _guess_actions(unclaimed: dict[str, Any]) -> Guess:
+def _guess_actions(unclaimed: dict[str, Any], choices: Sequence[str]) -> Guess:
+    """Suggest actions by name, or a column of few values; choices: those that have them."""
     candidates = {
         name: kind
         for name, kind in unclaimed.items()
@@ -230,8 +357,11 @@ def _guess_actions(unclaimed: dict[str, Any]) -> Guess:
         reason = "by name"
     elif len(texts) == 1:
         names, reason = tuple(texts), "the only column of text"
+    elif len(choices) == 1:
+        names, reason = tuple(choices), "few different values"
     else:
-        hint = "choose one and remove it from the observations"
+        few = f" ({', '.join(choices)} have few different values)" if choices else ""
+        hint = f"choose one and remove it from the observations{few}"
         return Guess("action", (), f"no name suggests it: {hint}")
     if len(names) > 1 and all(is_text(unclaimed[name]) for name in names):
         return Guess("action", names, f"{reason}; discrete, one action per combination")
