@@ -73,8 +73,14 @@ def test_discrete_actions_are_compared_with_the_data(discrete: Path, capsys: Any
     assert f"Actions in {compared['40']['states']:,} validation states" in capsys.readouterr().out
 
 
-def test_continuous_actions_are_not_compared(continuous: Path):
-    assert estimate(continuous, "ope=fqe")["actions"] == {}
+def test_continuous_actions_are_compared_in_the_environments_units(continuous: Path, capsys: Any):
+    """Pendulum's torque is in [-2, 2]."""
+    compared = estimate(continuous, "ope=fqe")["actions"]["40"]
+    (torque,) = compared["dimensions"]
+    assert -2 <= torque["logged"]["low"] < -1.5 < 1.5 < torque["logged"]["high"] <= 2
+    assert 0 < torque["difference"] < 4
+    assert sum(region["share"] for region in compared["regions"]) == pytest.approx(1)
+    assert f"Actions in {compared['states']:,} validation states" in capsys.readouterr().out
 
 
 def test_importance_sampling_of_continuous_actions_is_rejected(continuous: Path):

@@ -5,7 +5,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from offline_cql.ope.actions import ActionComparison, ActionShare, Region, compare_actions
+from offline_cql.ope.actions import (
+    ActionComparison,
+    ActionShare,
+    Region,
+    compare_actions,
+    compare_continuous,
+)
 
 NAMES = ("left", "right", "wait")
 
@@ -62,3 +68,31 @@ def test_equal_actions_have_one_region_without_a_difference():
     assert compare(states(), logged, logged).regions == [
         Region(conditions=[], share=1, agreement=1, logged=None, chosen=None, pair_share=0)
     ]
+
+
+def test_spreads_and_differences_of_continuous_actions_by_hand():
+    """Logged 0, 2, 4 with standard deviation sqrt(8 / 3); the policy takes 1 more each time."""
+    logged = np.array([[0.0], [2.0], [4.0]])
+    comparison = compare_continuous(
+        np.empty((3, 0)), logged, logged + 1, action_names=["dose"], observation_names=[]
+    )
+    (dimension,) = comparison.dimensions
+    assert (dimension.logged.mean, dimension.chosen.mean, dimension.difference) == (2, 3, 1)
+    assert dimension.logged.std == pytest.approx((8 / 3) ** 0.5)
+    assert (dimension.logged.low, dimension.logged.high) == pytest.approx((0.2, 3.8))
+    (region,) = comparison.regions
+    assert (region.conditions, region.share, region.dimension, region.shift) == ([], 1, "dose", 1)
+    assert region.distance == pytest.approx((3 / 8) ** 0.5)
+
+
+def test_region_in_which_one_dimension_is_shifted_is_found():
+    """Where x1 > 0.5, a quarter of the states, the second dimension is 0.9 lower."""
+    observations, logged = states(), np.random.default_rng(1).uniform(-1, 1, (1_000, 2))
+    shifted = observations[:, 1] > 0.5
+    chosen = logged - 0.9 * np.column_stack([0 * shifted, shifted])
+    names = {"action_names": ["push", "turn"], "observation_names": ["x0", "x1", "x2"]}
+    first, second, *_ = compare_continuous(observations, logged, chosen, **names).regions
+    assert first.conditions[0].startswith("x1 > 0.")
+    assert first.share == pytest.approx(0.25, abs=0.06)
+    assert (first.dimension, round(first.shift, 1)) == ("turn", -0.9)
+    assert second.distance < 0.2

@@ -222,6 +222,19 @@ def test_actions_of_the_recommended_policy_are_shown_beside_the_data(tmp_path: P
     assert "| speed > 2 | 50% | 0% | go instead of stop <b> (100%) |" in text
 
 
+def test_continuous_actions_of_the_recommended_policy_are_shown(tmp_path: Path):
+    spread = {"mean": 1.0, "std": 0.5, "low": 0.25, "high": 1.75}
+    dose = {"name": "dose", "logged": spread, "chosen": spread | {"mean": 1.5}, "difference": 0.75}
+    region = {"conditions": [], "share": 1.0, "distance": 1.5, "dimension": "dose", "shift": 0.5}
+    actions = {"states": 40, "dimensions": [dose], "regions": [region]}
+    bounds = {200: (60.0, 80.0)}
+    write_run(tmp_path / "run", bounds=bounds, actions=actions)
+    text = markdown(summary_of(tmp_path))
+    assert "| dose | data | 1.0 ± 0.5 | 0.25 … 1.75 |  |" in text
+    assert "|  | policy | 1.5 ± 0.5 | 0.25 … 1.75 | 0.75 |" in text
+    assert "| all | 100% | 1.5 | dose: +0.5 |" in text
+
+
 def test_markdown_has_the_sentences_and_well_formed_tables(tmp_path: Path):
     write_several(tmp_path)
     summary = summary_of(tmp_path)

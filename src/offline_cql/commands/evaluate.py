@@ -33,7 +33,7 @@ from offline_cql.config import (
 )
 from offline_cql.errors import ConfigError, PolicyError, SimulatorError
 from offline_cql.io import write_json
-from offline_cql.ope.actions import ActionComparison
+from offline_cql.ope.actions import Comparison
 from offline_cql.ope.behavior import behavior_value, discounted_returns
 from offline_cql.ope.episodes import validation_episodes
 from offline_cql.ope.estimate import Estimate
@@ -66,7 +66,7 @@ def evaluate(config: DictConfig) -> float | None:
     table = key_value_table(f"{run.env.name} · {run.algorithm} · {folder.name}")
     files: list[str] = []
     assumptions: list[str] = []
-    compared: list[ActionComparison] = []
+    compared: list[Comparison] = []
     mean_return = None
     with cpu_threads(run.hardware.threads):
         if settings.ope.method != "none":
@@ -187,12 +187,12 @@ class Estimates:
     """The estimates of policies, by number of updates, beside the return of the behavior policy.
 
     All are discounted returns of so many validation episodes. actions: what the policies do in
-    these beside the data, by number of updates; empty for continuous actions.
+    these beside the data, by number of updates.
     """
 
     policies: dict[int, list[Estimate]]
     behavior: Estimate
-    actions: dict[int, ActionComparison]
+    actions: dict[int, Comparison]
     validation_episodes: int
 
 
@@ -207,15 +207,14 @@ def estimate_returns(
     gamma = run.gamma
     probabilities = behavior_probabilities(unseen, ope)
     estimates: dict[int, list[Estimate]] = {}
-    actions: dict[int, ActionComparison] = {}
+    actions: dict[int, Comparison] = {}
     for state in states:
         agent = restore_agent(run, state)
         title = f"estimating the policy after {agent.updates:,} updates"
         estimates[agent.updates] = estimate_policy(
             agent, unseen, probabilities, ope, gamma=gamma, title=title
         )
-        if (comparison := compare_with_data(agent, unseen)) is not None:
-            actions[agent.updates] = comparison
+        actions[agent.updates] = compare_with_data(agent, unseen)
     behavior = behavior_value(unseen, gamma=gamma, seed=ope.seed)
     write_estimates(
         folder,

@@ -15,14 +15,14 @@ from offline_cql.commands.load_data import load_transitions
 from offline_cql.config import OpeConfig, TrainConfig
 from offline_cql.errors import ConfigError, DataError
 from offline_cql.io import NUMBER, check_shape, differing_key, read_json, write_json
-from offline_cql.ope.actions import ActionComparison, compare_actions
+from offline_cql.ope.actions import Comparison, compare_actions, compare_continuous
 from offline_cql.ope.behavior import fit_behavior_probabilities
 from offline_cql.ope.estimate import FRACTION, Estimate
 from offline_cql.ope.fqe import BEYOND, DeterministicPolicy, FittedQEvaluation, actions_at
 from offline_cql.ope.importance import doubly_robust, weighted_importance_sampling
 from offline_cql.render.progress import ProgressBar
 from offline_cql.runs.folder import OPE
-from offline_cql.transitions import Transitions
+from offline_cql.transitions import ActionMap, Transitions
 
 Array = npt.NDArray[Any]
 ENDS_COUNT_NOTHING = "nothing is earned after the ends of truncated episodes (wis)"
@@ -114,19 +114,25 @@ def internal_policy(agent: Agent) -> DeterministicPolicy:
     return lambda observation: agent.bounds.inverse(agent.act(observation)).clamp(-1.0, 1.0)
 
 
-def compare_with_data(agent: Agent, transitions: Transitions) -> ActionComparison | None:
-    """Compare the policy's actions with the logged ones; None for continuous actions."""
+def compare_with_data(agent: Agent, transitions: Transitions) -> Comparison:
+    """Compare the policy's actions with the logged ones, in the environment's units."""
     spaces, images = transitions.spaces, transitions.images is not None
-    if not spaces.discrete:
-        return None
     width = 0 if images else spaces.observation_dim
-    names = transitions.observation_names or [f"observation {k}" for k in range(width)]
-    return compare_actions(
-        transitions.observations[:, :width],
-        transitions.actions,
-        actions_at(transitions.observations, internal_policy(agent)).numpy(),
-        action_names=transitions.action_names or [str(k) for k in range(spaces.action_dim)],
-        observation_names=names,
+    chosen = actions_at(transitions.observations, internal_policy(agent)).numpy()
+    names = transitions.action_names or [str(k) for k in range(spaces.action_dim)]
+    columns = transitions.observation_names or [f"observation {k}" for k in range(width)]
+    states, logged = transitions.observations[:, :width], transitions.actions
+    if spaces.discrete:
+        return compare_actions(
+            states, logged, chosen, action_names=names, observation_names=columns
+        )
+    environment = ActionMap(spaces.action_low, spaces.action_high).to_environment
+    return compare_continuous(
+        states,
+        environment(logged),
+        environment(chosen),
+        action_names=names,
+        observation_names=columns,
     )
 
 
@@ -155,7 +161,7 @@ def write_estimates(
     folder: Path,
     estimates: dict[int, list[Estimate]],
     behavior: Estimate,
-    actions: dict[int, ActionComparison],
+    actions: dict[int, Comparison],
     *,
     validation_episodes: int,
     best_return: float,
@@ -163,7 +169,7 @@ def write_estimates(
 ) -> None:
     """Add estimates, by number of updates, to the run's ope.json; keep those of other checkpoints.
 
-    actions: the same policies' discrete actions beside the logged ones. behavior: mean discounted
+    actions: the same policies' actions beside the logged ones. behavior: mean discounted
     return of the validation episodes; best_return: maximum over all logged episodes.
     """
     path = folder / OPE

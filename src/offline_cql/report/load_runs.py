@@ -20,7 +20,16 @@ from offline_cql.audit.finding import Finding
 from offline_cql.config.keys import leaves
 from offline_cql.errors import ConfigError, DataError, UnreadableRunError
 from offline_cql.io import read_bytes, read_config, read_json
-from offline_cql.ope.actions import ActionComparison, ActionShare, Region
+from offline_cql.ope.actions import (
+    ActionComparison,
+    ActionShare,
+    Comparison,
+    ContinuousComparison,
+    ContinuousRegion,
+    DimensionComparison,
+    Region,
+    Spread,
+)
 from offline_cql.ope.estimate import Estimate
 from offline_cql.render.command import command
 from offline_cql.report.run import UPDATE, Curves, Offline, Run, Simulated, SkippedFolder
@@ -184,7 +193,38 @@ def _estimate(content: dict[str, Any]) -> Estimate:
     )
 
 
-def _comparison(content: dict[str, Any]) -> ActionComparison:
+def _comparison(content: dict[str, Any]) -> Comparison:
+    return _continuous(content) if "dimensions" in content else _discrete(content)
+
+
+def _continuous(content: dict[str, Any]) -> ContinuousComparison:
+    return ContinuousComparison(
+        states=int(content["states"]),
+        dimensions=[
+            DimensionComparison(
+                name=str(each["name"]),
+                logged=_spread(each["logged"]),
+                chosen=_spread(each["chosen"]),
+                difference=float(each["difference"]),
+            )
+            for each in content["dimensions"]
+        ],
+        regions=[
+            ContinuousRegion(
+                conditions=[str(condition) for condition in each["conditions"]],
+                dimension=str(each["dimension"]),
+                **{name: float(each[name]) for name in ("share", "distance", "shift")},
+            )
+            for each in content["regions"]
+        ],
+    )
+
+
+def _spread(content: dict[str, Any]) -> Spread:
+    return Spread(**{name: float(content[name]) for name in ("mean", "std", "low", "high")})
+
+
+def _discrete(content: dict[str, Any]) -> ActionComparison:
     numbers = ("logged", "chosen")
     return ActionComparison(
         states=int(content["states"]),

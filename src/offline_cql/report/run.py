@@ -12,7 +12,7 @@ import numpy.typing as npt
 from offline_cql.audit.finding import Finding
 from offline_cql.config.algorithms import ALGORITHMS
 from offline_cql.config.section import format_value
-from offline_cql.ope.actions import ActionComparison
+from offline_cql.ope.actions import Comparison
 from offline_cql.ope.estimate import Estimate
 
 Array = npt.NDArray[np.float64]
@@ -33,14 +33,14 @@ class Offline:
     validation: columns of validation.csv, empty without validation episodes. estimates: by
     updates, of kept policies only, from the validation episodes. behavior, best_return: mean
     discounted return of the validation episodes, largest one of all logged episodes. actions: what
-    the policies do in these, by updates; empty for continuous actions.
+    the policies do in these, by updates.
     validation_fraction: share of the episodes kept out of training. outdated: ope.json holds
     estimates from the training episodes, which are not loaded.
     """
 
     validation: Curves
     estimates: Mapping[int, Estimate]
-    actions: Mapping[int, ActionComparison]
+    actions: Mapping[int, Comparison]
     behavior: Estimate | None
     best_return: float | None
     validation_fraction: float

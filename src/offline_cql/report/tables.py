@@ -6,10 +6,17 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from offline_cql.ope.actions import ActionComparison, Region
+from offline_cql.ope.actions import (
+    ActionComparison,
+    Comparison,
+    ContinuousComparison,
+    Region,
+    Spread,
+)
 from offline_cql.ope.estimate import Estimate
 from offline_cql.render.numbers import (
     MISSING,
+    format_difference,
     format_interval,
     format_number,
     format_share,
@@ -37,8 +44,54 @@ def chosen_actions(selection: Selection) -> list[Table]:
     return [] if comparison is None else action_tables(comparison)
 
 
-def action_tables(comparison: ActionComparison) -> list[Table]:
-    """Return the actions by how much their share changes, and the regions that differ most."""
+def action_tables(comparison: Comparison) -> list[Table]:
+    """Return the table of the actions, and that of the regions that differ most."""
+    if isinstance(comparison, ContinuousComparison):
+        return _continuous_tables(comparison)
+    return _discrete_tables(comparison)
+
+
+def _continuous_tables(comparison: ContinuousComparison) -> list[Table]:
+    further = f", the first {MAX_ACTIONS}" if len(comparison.dimensions) > MAX_ACTIONS else ""
+    rows = []
+    for dimension in comparison.dimensions[:MAX_ACTIONS]:
+        rows.append((dimension.name, "data", *_spread_cells(dimension.logged), ""))
+        difference = format_number(dimension.difference)
+        rows.append(("", "policy", *_spread_cells(dimension.chosen), difference))
+    spreads = Table(
+        title=f"Actions in {comparison.states:,} validation states{further}",
+        columns=("action", "of", "mean ± std", "90% in", "difference"),
+        rows=rows,
+        align="llr",
+        hints={
+            "mean ± std": "standard deviation over states; the policy's actions are deterministic",
+            "difference": "mean |policy - data|",
+        },
+    )
+    regions = Table(
+        title="Where policy and data differ",
+        columns=("states", "share", "distance", "largest shift"),
+        rows=[
+            (
+                " and ".join(region.conditions) or "all",
+                format_share(region.share),
+                format_number(region.distance),
+                f"{region.dimension}: {format_difference(region.shift)}",
+            )
+            for region in comparison.regions
+        ],
+        align="lrrl",
+        hints={"distance": "mean |policy - data|, in standard deviations of the data's actions"},
+    )
+    return [spreads, regions]
+
+
+def _spread_cells(spread: Spread) -> tuple[str, str]:
+    low, high = format_values(spread.low, spread.high, width=spread.std)
+    return format_spread(spread.mean, spread.std), f"{low} … {high}"
+
+
+def _discrete_tables(comparison: ActionComparison) -> list[Table]:
     actions = sorted(comparison.actions, key=lambda a: -abs(a.chosen - a.logged))
     further = f", the first {MAX_ACTIONS}" if len(actions) > MAX_ACTIONS else ""
     title = (
