@@ -214,7 +214,8 @@ def test_actions_of_the_recommended_policy_are_shown_beside_the_data(tmp_path: P
         bounds = {200: (60.0 + alpha, 80.0)}
         write_run(tmp_path / "runs" / f"{alpha}", alpha=alpha, bounds=bounds, actions=actions)
     page = write_page(tmp_path / "runs", tmp_path / "out")
-    assert page.count("Actions in 40 validation states: 50% equal the logged ones") == 1
+    heading = "<h3>Actions in 40 validation states: 50% equal the logged ones</h3>"
+    assert page.count(heading) == 1
     assert "go instead of stop &lt;b&gt; (100%)" in page
     assert "stop <b>" not in page
     text = markdown(summary_of(tmp_path / "runs"))
