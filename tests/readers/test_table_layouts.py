@@ -240,6 +240,16 @@ def test_a_decimal_is_the_nearest_double(kind: str, separator: str, point: str, 
     assert numbers(chunk, "a").tolist() == [float(text) for text in texts]
 
 
+def test_a_name_in_another_encoding_is_not_replaced(tmp_path: Path):
+    """Only the header has bytes that are not UTF-8."""
+    path = tmp_path / "logs.csv"
+    header = "obs_0,temp °C,action,reward,terminated"
+    path.write_bytes("\n".join([header, "1,2,0,1,0", "3,4,1,1,1"]).encode("cp1252"))
+    with pytest.raises(DataError, match=r"is not UTF-8: set dataset\.encoding"):
+        open_tables(str(path))
+    assert "temp °C" in open_tables(str(path), "cp1252")[0].columns
+
+
 def test_an_unknown_encoding_is_a_config_error(tmp_path: Path):
     from support.config import settings
 

@@ -128,10 +128,7 @@ class Database:
                 f"{match['expected']}: correct or complete the line"
             )
         if ENCODING.search(message):
-            return DataError(
-                f"{path} is not UTF-8: set dataset.encoding to its encoding, as in "
-                "dataset.encoding=cp1252 (Western Windows) or utf-16"
-            )
+            return other_encoding(path)
         reason = re.split(r"Possible (?:fixes|[Ss]olution)|\n\s*LINE ", message)[0]
         reason = " ".join(reason.split())[:LONGEST_REASON]
         return DataError(f"{path} cannot be read ({reason}){f': {remedy}' if remedy else ''}")
@@ -155,6 +152,14 @@ class Database:
             ):
                 shutil.copyfileobj(source, target, 2**20)
         return str(name)
+
+
+def other_encoding(path: Path) -> DataError:
+    """Return the error for a file of text that is not UTF-8."""
+    return DataError(
+        f"{path} is not UTF-8: set dataset.encoding to its encoding, as in "
+        "dataset.encoding=cp1252 (Western Windows) or utf-16"
+    )
 
 
 def identifier(name: str) -> str:

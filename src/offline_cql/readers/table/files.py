@@ -6,6 +6,7 @@ the memory. Nothing in a file is imported or unpickled.
 
 from __future__ import annotations
 
+import codecs
 import csv
 import glob
 import gzip
@@ -36,6 +37,7 @@ from offline_cql.readers.table.database import (
     REFUSED,
     Database,
     identifier,
+    other_encoding,
     text,
 )
 from offline_cql.readers.writer import translate_errors
@@ -578,7 +580,10 @@ def _first_lines(path: Path, name: str) -> list[str]:
     opened: Any = gzip.open if name.endswith(".gz") else open
     with translate_errors(path), opened(name, "rb") as file:
         begin = file.read(BEGIN)
-    lines: list[str] = begin.decode("utf-8-sig", "replace").splitlines(keepends=True)
+    try:  # a character may be cut off at the end
+        lines = codecs.getincrementaldecoder("utf-8-sig")().decode(begin).splitlines(keepends=True)
+    except UnicodeDecodeError as error:
+        raise other_encoding(path) from error
     return lines if len(begin) < BEGIN or len(lines) == 1 else lines[:-1]
 
 
