@@ -338,17 +338,16 @@ def test_a_damaged_curve_is_one_line(file: str, content: bytes | str, forks: For
 
 TEXT = "größe,observation_0,action,reward,terminated\n1,2,0,1,1\n"
 TABLES: dict[str, tuple[bytes | str, str]] = {
-    "latin.csv": (TEXT.encode("latin-1"), "cannot be read"),
-    "utf16.csv": (TEXT.encode("utf-16"), "cannot be read"),
-    "sjis.csv": ("観測,action\n1,2\n".encode("shift-jis"), "cannot be read"),
-    "noise.csv": (bytes(range(256)) * 20, "cannot be read"),
+    "latin.csv": (TEXT.encode("latin-1"), "is not UTF-8"),
+    "sjis.csv": ("観測,action\n1,2\n".encode("shift-jis"), "is not UTF-8"),
+    "noise.csv": (bytes(range(256)) * 20, "is not UTF-8"),
     "empty.csv": ("", "is empty"),
     "text.csv.gz": (TEXT, "cannot be read"),
     "text.parquet": (TEXT, "cannot be read"),
     "text.npz": (TEXT, "cannot be read"),
     "sheet.xlsx": (TEXT, "supported are"),
     "pipe.csv": ("pipe", "is not a regular file"),
-    "folder.csv": ("folder", "is a folder"),
+    "folder.csv": ("folder", "contains no file to read"),
 }
 
 
