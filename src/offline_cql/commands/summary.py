@@ -45,14 +45,14 @@ def print_grid(folder: Path, jobs: list[dict[str, Any]]) -> None:
     table = Table()
     for name in ("job", "status"):
         table.add_column(name)
-    for name in ("return", "score", "updates/s"):
+    for name in ("return (mean ± std of episodes)", "score", "updates/s"):
         table.add_column(name, justify="right")
     for job in jobs:
         result = job["result"]
         table.add_row(
             " ".join(text for text in job["overrides"] if text not in shared),
             result.get("status", "failed"),
-            format_number(result.get("return_mean")),
+            return_text(result),
             format_number(result.get("normalized_score")),
             format_number(result.get("updates_per_second")),
         )
@@ -71,6 +71,13 @@ def print_grid(folder: Path, jobs: list[dict[str, Any]]) -> None:
         reason = job["result"].get("error") or job["error"] or "killed"
         settings = " ".join(text for text in job["overrides"] if text not in shared)
         terminal.print_line(f"{settings}: {status}: {reason}")
+
+
+def return_text(result: dict[str, Any]) -> str:
+    """Return the mean return of the last evaluation, with the spread of its episodes."""
+    if result.get("return_mean") is None:
+        return format_number(None)
+    return format_spread(result["return_mean"], result["return_std"])
 
 
 def print_not_started(jobs: list[list[str]]) -> None:
