@@ -103,7 +103,7 @@ def _table(env: EnvConfig, dataset: DatasetConfig, spaces: Spaces | None) -> Rea
         dataset.columns,
         one_step=bool(dataset.one_step),
         encoding=dataset.encoding,
-        missing=dataset.missing,
+        missing=dataset.missing or "refuse",
         spaces=spaces,
     )
 

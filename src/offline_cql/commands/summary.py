@@ -45,7 +45,7 @@ def print_grid(folder: Path, jobs: list[dict[str, Any]]) -> None:
     table = Table()
     for name in ("job", "status"):
         table.add_column(name)
-    for name in ("return (mean ± std of episodes)", "score", "updates/s"):
+    for name in ("return ± std", "score", "updates/s"):
         table.add_column(name, justify="right")
     for job in jobs:
         result = job["result"]

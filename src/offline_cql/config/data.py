@@ -164,7 +164,7 @@ class DatasetConfig(Section):
     size: Count | None  # transitions to simulate
     path: Text | None  # of the user's files
     encoding: Text | None = None  # of a table's files of text; null: UTF-8
-    missing: Literal["refuse", "drop", "forward"] = "refuse"  # of a table's missing values
+    missing: Literal["refuse", "drop", "forward"] | None = None  # null: a run from before this
     columns: ColumnsConfig | None  # of a table
     fraction: Share  # of the episodes, drawn at random
     validation_fraction: Fraction  # of those, kept out of training
