@@ -164,6 +164,7 @@ def add_to_wandb(
     """
     import wandb
 
+    place_wandb()
     if wandb_mode() == "disabled":
         return
     run = open_wandb_run(info)
