@@ -9,14 +9,13 @@ GET /policy describes the policy, GET /docs the interface.
 """
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import uvicorn
 from fastapi import FastAPI, HTTPException
 from pydantic import BaseModel, ConfigDict, Field, model_validator
-from serve_policy import ServedPolicy, summarize
+from serve_policy import ServedPolicy, open_policy, summarize
 
 MOST_OBSERVATIONS = 10_000  # of one request
 
@@ -46,10 +45,10 @@ def make_app(policy: ServedPolicy) -> FastAPI:
     async def act(request: Request) -> dict[str, Any]:
         if request.observations is not None:
             return {"answers": policy.answer_batch(request.observations)}
-        (answer,) = policy.answer_batch([request.observation])
-        if "error" in answer:
-            raise HTTPException(422, answer["error"])
-        return answer
+        try:
+            return policy.act(request.observation)
+        except ValueError as error:
+            raise HTTPException(422, str(error)) from error
 
     @app.get("/policy")
     async def describe() -> dict[str, Any]:
@@ -65,10 +64,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--seed", type=int, help="seed of a sampled policy")
     arguments = parser.parse_args()
-    try:
-        policy = ServedPolicy(arguments.policy, arguments.seed)
-    except (OSError, ValueError) as error:
-        sys.exit(f"error: {error}")
+    policy = open_policy(arguments.policy, arguments.seed)
     uvicorn.run(make_app(policy), host=arguments.host, port=arguments.port, log_level="warning")
 
 

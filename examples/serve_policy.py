@@ -74,9 +74,10 @@ class ServedPolicy:
 
     def act(self, observation: object) -> dict[str, object]:
         """Return the answer to one observation. Raises ValueError for an invalid one."""
-        row = self.validate(observation)
-        inputs = {"observation": row[None], **self.draw_random_input(1)}
-        return self.describe(self.session.run(["action"], inputs)[0][0], row)
+        (answer,) = self.answer_batch([observation])
+        if "error" in answer:
+            raise ValueError(answer["error"])
+        return answer
 
     def describe(self, action: np.ndarray, row: np.ndarray) -> dict[str, object]:
         """Return the answer with an action. Raises ValueError where there is none.
@@ -212,10 +213,7 @@ def main() -> None:
     parser.add_argument("policy", type=Path, help="policy.onnx, with policy.json beside it")
     parser.add_argument("--seed", type=int, help="seed of a sampled policy")
     arguments = parser.parse_args()
-    try:
-        policy = ServedPolicy(arguments.policy, arguments.seed)
-    except (OSError, ValueError) as error:
-        sys.exit(f"error: {error}")
+    policy = open_policy(arguments.policy, arguments.seed)
     print(summarize(policy.description), file=sys.stderr)
     try:
         answer_lines(policy)
@@ -223,6 +221,14 @@ def main() -> None:
         sys.stdout = None
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def open_policy(path: Path, seed: int | None) -> ServedPolicy:
+    """Return the policy of a file, or end with a line that says why there is none."""
+    try:
+        return ServedPolicy(path, seed)
+    except (OSError, ValueError) as error:
+        sys.exit(f"error: {error}")
 
 
 def answer_lines(policy: ServedPolicy) -> None:
