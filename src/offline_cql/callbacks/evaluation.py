@@ -53,10 +53,9 @@ class EvaluationCallback(AssessmentCallback):
             self.latest, self.error = score(results, self.env), None
             self.file.append(evaluation_rows(agent.updates, results))
             log_metrics(trainer, evaluation_metrics(self.latest), update=agent.updates)
-            for logger in trainer.loggers:
-                if isinstance(logger, GuardedLogger):
-                    returns = [result.return_ for result in results]
-                    logger.log_histogram(RETURNS, returns, update=agent.updates)
+            for logger in guarded_loggers(trainer):
+                returns = [result.return_ for result in results]
+                logger.log_histogram(RETURNS, returns, update=agent.updates)
         if self.evaluation.video:
             self.film(trainer, agent, self.evaluation.video)
 
@@ -71,15 +70,19 @@ class EvaluationCallback(AssessmentCallback):
                 print_message(f"note: no video: {error}")
             self.no_video = True
             return
-        for logger in trainer.loggers:
-            if isinstance(logger, GuardedLogger):
-                logger.log_video(VIDEO, path, update=agent.updates)
+        for logger in guarded_loggers(trainer):
+            logger.log_video(VIDEO, path, update=agent.updates)
 
     def record_failure(self, update: int, error: str) -> None:
         """Note and print why there is no score after `update` updates."""
         self.latest, self.error = None, f"update {update}: {error}"
         self.failures.append([{"update": update, "error": error}])
         print_message(f"warning: the evaluation after {update} updates failed: {error}")
+
+
+def guarded_loggers(trainer: pl.Trainer) -> list[GuardedLogger]:
+    """Return this project's loggers, without those of a Python program."""
+    return [logger for logger in trainer.loggers if isinstance(logger, GuardedLogger)]
 
 
 def last_score(file: CsvFile, env: EnvConfig) -> Score | None:

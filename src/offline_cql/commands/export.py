@@ -85,8 +85,7 @@ def export_policy(settings: ExportConfig) -> dict[str, Any]:
     }
     write_atomically(folder / ONNX, content)
     write_json(folder / JSON, description)
-    if run.logger.artifacts not in (None, "none"):
-        send_results(folder, run.logger, files={"onnx": [folder / ONNX, folder / JSON]})
+    send_results(folder, run.logger, files={"onnx": [folder / ONNX, folder / JSON]})
     return description
 
 

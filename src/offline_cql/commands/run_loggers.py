@@ -58,7 +58,8 @@ def send_results(
     logger.artifacts says so. A failure of W&B is a warning: everything is in the run folder.
     """
     info = run_info(folder, logger)
-    if "wandb" not in logger.names or info.run_id is None:
+    anything = curves or figures or (files and info.with_artifacts)
+    if "wandb" not in logger.names or info.run_id is None or not anything:
         return
     try:
         add_to_wandb(info, curves or {}, figures or {}, files or {})

@@ -46,6 +46,11 @@ class RunInfo:
     tags: Sequence[str]
     artifacts: Literal["none", "policy", "all"] | None = None
 
+    @property
+    def with_artifacts(self) -> bool:
+        """Whether files go to W&B."""
+        return self.artifacts not in (None, "none")
+
 
 def open_wandb_run(info: RunInfo) -> Any:
     """Open a W&B run: online when W&B would, a key is configured, and W&B answers.
@@ -143,7 +148,7 @@ def log_artifact(run: Any, info: RunInfo, name: str, files: Sequence[Path]) -> N
     import wandb
 
     files = [file for file in files if file.is_file() and not file.is_symlink()]
-    if info.artifacts in (None, "none") or not files:
+    if not (info.with_artifacts and files):
         return
     artifact = wandb.Artifact(f"{run.id}-{name}", type="report" if name == "report" else "model")
     for file in files:
