@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from offline_cql.errors import DataError
+from offline_cql.features import Features
 
 if TYPE_CHECKING:  # collecting and loading data must not import torch: it takes seconds
     from torch import Tensor
@@ -133,6 +134,7 @@ class Transitions:
     propensities: npt.NDArray[np.float32] | None = None
     observation_names: tuple[str, ...] = ()
     action_names: tuple[str, ...] = ()  # of the dimensions, or of the discrete actions
+    features: Features | None = None  # of a table: how its columns become observations
     repairs: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -104,6 +104,7 @@ def _table(env: EnvConfig, dataset: DatasetConfig, spaces: Spaces | None) -> Rea
         one_step=bool(dataset.one_step),
         encoding=dataset.encoding,
         missing=dataset.missing or "refuse",
+        condition=dataset.filter,
         spaces=spaces,
     )
 

@@ -5,12 +5,13 @@ import re
 from typing import Annotated, Any, ClassVar, Literal
 
 from omegaconf import OmegaConf
-from pydantic import Field, model_validator
+from pydantic import Field, StrictStr, model_validator
 
 from offline_cql.config.section import (
     Amount,
     Count,
     Flag,
+    Integer,
     Number,
     Positive,
     Section,
@@ -125,6 +126,8 @@ class ColumnsConfig(Section):
     truncated: Text | None
     next_observation: list[Text] | None
     propensity: Text | None  # the behavior's probability of the logged action
+    # Observed columns that are one-hot encoded: their values, a number n for 0 … n - 1, or auto.
+    categories: dict[Text, Literal["auto"] | Count | list[Integer | StrictStr]] | None = None
     discrete: Flag | None  # actions are categories; null: one column of integers or text is
     action_low: list[Number] | None  # bounds per action column; null: the data's
     action_high: list[Number] | None
@@ -164,7 +167,8 @@ class DatasetConfig(Section):
     size: Count | None  # transitions to simulate
     path: Text | None  # of the user's files
     encoding: Text | None = None  # of a table's files of text; null: UTF-8
-    missing: Literal["refuse", "drop", "forward"] | None = None  # null: a run from before this
+    missing: Literal["refuse", "drop", "fill", "forward"] | None = None  # null: an older run
+    filter: Text | None = None  # SQL: the rows of a table that are read; null: all
     columns: ColumnsConfig | None  # of a table
     fraction: Share  # of the episodes, drawn at random
     validation_fraction: Fraction  # of those, kept out of training

@@ -22,7 +22,7 @@ from offline_cql.readers.writer import Reader, TransitionWriter, translate_error
 from offline_cql.render.message import print_message
 from offline_cql.transitions import Transitions
 
-FORMAT = 4  # of rows and metadata; a change makes every data set be read again
+FORMAT = 5  # of rows and metadata; a change makes every data set be read again
 
 
 def load(reader: Reader) -> Transitions:

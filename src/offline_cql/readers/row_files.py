@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from offline_cql.errors import DataError
+from offline_cql.features import Features
 from offline_cql.io import located
 from offline_cql.readers.checksums import ChunkChecksums, verify
 from offline_cql.transitions import Spaces, Transitions, columns
@@ -91,6 +92,7 @@ def load_rows(folder: Path, metadata: dict[str, Any]) -> Transitions:
         sha256=metadata["sha256"],
         observation_names=tuple(metadata["observation_names"]),
         action_names=tuple(metadata["action_names"]),
+        features=None if (content := metadata["features"]) is None else Features.from_json(content),
         repairs=metadata["repairs"],
     )
 

@@ -17,6 +17,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 
 from offline_cql.errors import FAILURES, DataError
+from offline_cql.features import Features
 from offline_cql.readers.row_files import (
     ENDS,
     IMAGES,
@@ -145,6 +146,7 @@ class TransitionWriter:
         self.repairs: Counter[str] = Counter()
         self.observation_names: tuple[str, ...] = ()
         self.action_names: tuple[str, ...] = ()
+        self.features: Features | None = None  # of a table
         self._bounds = None if spaces.discrete else ActionMap(spaces.action_low, spaces.action_high)
         self._files = RowFiles(folder)
         self._faults: dict[str, tuple[int, int, str]] = {}  # steps, row and column of the first
@@ -244,6 +246,7 @@ class TransitionWriter:
             "checksums": self._files.checksums(),
             "observation_names": list(self.observation_names),
             "action_names": list(self.action_names),
+            "features": None if self.features is None else self.features.to_json(),
             "repairs": dict(sorted(self.repairs.items())),
         }
 

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from offline_cql.config import ColumnsConfig, format_value
 from offline_cql.errors import DataError
+from offline_cql.features import EXPRESSION
 from offline_cql.readers.row_files import Array
 from offline_cql.readers.table.arrow_types import is_category, is_integer_or_float, is_text
 from offline_cql.readers.table.files import Chunk
@@ -41,7 +42,7 @@ class Actions:
         """Names of the discrete actions, or of the dimensions."""
         if self.categories is not None:
             return tuple(format_value(value) for value in self.categories.to_pylist())
-        return () if self.discrete else self.columns
+        return () if self.discrete else tuple(n.removeprefix(EXPRESSION) for n in self.columns)
 
     def read(self, chunk: Chunk) -> Array:
         """Return continuous actions [T, A], or discrete ones [T]."""

@@ -10,6 +10,7 @@ from typing import Any
 from offline_cql.config import ColumnsConfig
 from offline_cql.config.data import LISTS, OPTIONAL, SEQUENCE
 from offline_cql.errors import DataError
+from offline_cql.features import EXPRESSION, Feature
 from offline_cql.readers.table.files import match_columns
 from offline_cql.readers.table.inference import Inference
 from offline_cql.render.command import command, shell_word
@@ -20,7 +21,11 @@ MAX_LISTED = 30  # columns in a message
 
 @dataclass(frozen=True)
 class Mapping:
-    """The columns of each part of a transition; None or empty: there are none."""
+    """The columns of each part of a transition; None or empty: there are none.
+
+    `=` and an expression stand for a column that is computed: of an observation by `features`, of
+    other parts by SQL.
+    """
 
     observation: tuple[str, ...]
     action: tuple[str, ...]
@@ -32,11 +37,23 @@ class Mapping:
     next_observation: tuple[str, ...]
     propensity: str | None
 
+    def part(self, role: str) -> list[str]:
+        """Return the columns of a part of a transition; of an expression those it needs."""
+        value = getattr(self, role)
+        entries = value if isinstance(value, tuple) else (value,)
+        names = [name for name in entries if name is not None]
+        if role not in ("observation", "next_observation"):
+            return names
+        return [column for name in names for column in Feature(name).columns]
+
     def names(self) -> list[str]:
         """Return every column that is read, once."""
-        values = (getattr(self, field.name) for field in fields(self))
-        parts = (value if isinstance(value, tuple) else (value,) for value in values)
-        return list(dict.fromkeys(name for part in parts for name in part if name is not None))
+        parts = (self.part(field.name) for field in fields(self))
+        return list(dict.fromkeys(name for part in parts for name in part))
+
+    def computed(self) -> list[str]:
+        """Return the expressions in SQL."""
+        return [name for name in self.names() if name.startswith(EXPRESSION)]
 
 
 def map_columns(
@@ -97,6 +114,8 @@ def inference_command(path: str) -> str:
 
 def _search(pattern: str, names: Sequence[str]) -> list[str] | None:
     """Return the matching columns; None if there are none and the pattern does not end in `?`."""
+    if pattern.startswith(EXPRESSION) and pattern not in names:
+        return [pattern]
     matches = match_columns(pattern, names)
     if not matches and pattern.endswith(OPTIONAL):
         return match_columns(pattern.removesuffix(OPTIONAL), names)
@@ -124,17 +143,14 @@ def _missing(
 def _refuse_duplicates(mapping: Mapping, path: str) -> None:
     """Raise DataError for a column with two uses: a policy must not observe action or reward.
 
-    The step may be observed.
+    The step may be observed, and a column in several expressions.
     """
     uses: dict[str, str] = {}
     for field in fields(mapping):
-        part = getattr(mapping, field.name)
-        for name in part if isinstance(part, tuple) else (part,):
-            first_use = uses.get(name)
-            if first_use is not None and (first_use, field.name) != ("observation", "step"):
+        for name in mapping.part(field.name):
+            first_use = uses.setdefault(name, field.name)
+            if first_use != field.name and (first_use, field.name) != ("observation", "step"):
                 raise DataError(
                     f"{path}: column {name} is both dataset.columns.{first_use} and "
                     f"dataset.columns.{field.name}: remove it from one of them"
                 )
-            if name is not None:
-                uses[name] = field.name

@@ -18,11 +18,13 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from offline_cql.errors import DataError
+from offline_cql.features import EXPRESSION
 from offline_cql.io import expand_home
 from offline_cql.readers.foreign_files import holds_batches, refuse_foreign_content
 from offline_cql.readers.row_files import Array, Flags
@@ -117,6 +119,13 @@ class Selection:
     def count(self) -> int:
         """Return the number of rows."""
         return sum(self._fetch(f"SELECT count(*) FROM ({sql})")[0] for sql in self.sql)
+
+    def distinct(self, name: str, limit: int) -> list[Any]:
+        """Return at most `limit` different values of a column, without missing ones."""
+        number = f"c{self.names.index(name)}"
+        found = f"SELECT DISTINCT {number} FROM ({self._all()}) WHERE {number} IS NOT NULL"
+        (values,) = self._fetch(f"SELECT list({number}) FROM ({found} LIMIT {limit})")
+        return values or []
 
     def count_missing(self, names: Sequence[str]) -> dict[str, int]:
         """Return the number of missing values of columns, and NaN of columns of numbers."""
@@ -267,7 +276,7 @@ class Table:
     """One file as a table in DuckDB.
 
     columns: by name. A column of lists of D numbers is D columns, name_0 … name_D-1, or the column
-    itself if D is 1; an object is one column per entry, name.key.
+    itself if D is 1; an object is one column per entry, name.key. `compute` adds columns by SQL.
     """
 
     is_parsed = True  # once, into a temporary table
@@ -281,6 +290,8 @@ class Table:
             if repeated := sorted(name for name, count in counts.items() if count > 1):
                 raise DataError(f"{self.path} has more than one column {repeated[0]!r}: rename one")
             self.columns: dict[str, Column] = {}
+            self.computed: dict[str, list[str]] = {}  # the columns that SQL of the user's needs
+            self.filter: str | None = None
             for name, column in schema:
                 self.columns |= self._expand(name, column)
 
@@ -309,6 +320,32 @@ class Table:
             return f"CAST({sql} AS BIGINT)"
         return f"CAST({sql} AS VARCHAR)" if is_text(kind) else sql
 
+    def compute(self, name: str) -> None:
+        """Add the column `name`: `=` and SQL over the others. Raises DataError for invalid SQL."""
+        sql = f"({name.removeprefix(EXPRESSION)})"
+        self.columns[name] = Column(sql, pa.null())  # until its type is known
+        self.computed[name] = [
+            column for column in self.columns if column != name and _mentions(sql, column)
+        ]
+        with self.database.errors(self.path):
+            relation, _ = self._source([name], ())
+        try:
+            query = f"SELECT {sql} AS value FROM {relation} LIMIT 0"
+            if len(self.database.connection.extract_statements(query)) > 1:
+                raise duckdb.ParserException("more than one statement")
+            kind = self.database.batches(query, 1).schema.field(0).type
+        except (duckdb.Error, pa.ArrowException) as error:
+            reason = " ".join(re.split(r"\n+LINE ", str(error))[0].split())
+            raise DataError(f"{self.path}: {name} cannot be computed: {reason}") from error
+        self.columns[name] = Column(sql, kind)
+
+    def keep_rows(self, condition: str) -> None:
+        """Read only the rows that fulfill a condition in SQL. Raises DataError for another type."""
+        self.filter = EXPRESSION + condition
+        self.compute(self.filter)
+        if not pa.types.is_boolean(self.columns[self.filter].type):
+            raise DataError(f"dataset.filter={condition} must be a condition, as in age >= 18")
+
     def select(
         self, names: Sequence[str], numeric: Collection[str], limit: int | None = None
     ) -> str:
@@ -316,18 +353,43 @@ class Table:
 
         The columns `numeric` are of double precision, if they hold numbers. limit: of the rows.
         """
-        values = [self.value(name, name in numeric) for name in names]
-        selected = [f"{value} AS c{number}" for number, value in enumerate(values)]
-        selected.append(f"CAST({self.index} AS BIGINT) AS file")
-        own = {name: self.columns[name].sql for name in names}
         with self.database.errors(self.path):
-            relation = self.relation([*own.values()], {own[name] for name in numeric})
-            relation += "" if limit is None else f" LIMIT {limit}"
+            relation, values = self._source([*names, *filter(None, [self.filter])], numeric)
+            selected = [f"{values[name]} AS c{number}" for number, name in enumerate(names)]
+            selected.append(f"CAST({self.index} AS BIGINT) AS file")
+            keep = values[self.filter] if self.filter else "true"
+            end = "" if limit is None else f" LIMIT {limit}"
             if not self.is_parsed:
-                return f"SELECT {', '.join(selected)}, {ROW} AS row FROM {relation}"
-            sql = f"SELECT {', '.join(selected)} FROM {relation}"
+                row = f"{ROW} AS row FROM {relation}"
+                return f"SELECT {', '.join(selected)}, {row} WHERE {keep}{end}"
+            sql = f"SELECT {', '.join(selected)}, {keep} AS keep FROM {relation}{end}"
             self.database.fetch(f"CREATE OR REPLACE TEMP TABLE parsed_{self.index} AS {sql}")
-        return f"SELECT *, rowid AS row FROM parsed_{self.index}"
+        return f"SELECT * EXCLUDE (keep), rowid AS row FROM parsed_{self.index} WHERE keep"
+
+    def _source(self, names: Sequence[str], numeric: Collection[str]) -> tuple[str, dict[str, str]]:
+        """Return SQL for the file's rows, and in them for the values of the columns `names`."""
+        needed = dict.fromkeys(column for name in names for column in self.computed.get(name, ()))
+        own = [name for name in dict.fromkeys([*names, *needed]) if name not in self.computed]
+        relation = self.relation(
+            [self.columns[name].sql for name in own],
+            {self.columns[name].sql for name in own if name in numeric},
+        )
+        values = {name: self.value(name, name in numeric) for name in {*own, *names}}
+        if not needed:
+            return relation, values
+        # Where SQL of the user's runs, columns have their names; others cannot hide them.
+        aliases = {name: f"offline_cql {number}" for number, name in enumerate(own)}
+        parts = [f"{values[name]} AS {identifier(aliases[name])}" for name in own]
+        parts += [f"{self._plain(name, name in numeric)} AS {identifier(name)}" for name in needed]
+        parts += [] if self.is_parsed else [ROW]
+        values |= {name: identifier(alias) for name, alias in aliases.items()}
+        return f"(SELECT {', '.join(parts)} FROM {relation})", values
+
+    def _plain(self, name: str, numeric: bool) -> str:
+        """Return SQL for a column as a value of its own type, for SQL of the user's."""
+        value = self.value(name, numeric)
+        is_flag = pa.types.is_boolean(self.columns[name].type)
+        return f"CAST({value} AS BOOLEAN)" if is_flag and not numeric else value
 
     def _expand(self, name: str, column: Column) -> dict[str, Column]:
         """Return the columns of numbers that a column of lists or objects is, or itself."""
@@ -553,6 +615,12 @@ def check_format(path: Path) -> None:
         raise DataError(f"{path} cannot be read: supported are {', '.join(FORMATS)}{hdf5}")
     with translate_errors(path):
         refuse_foreign_content(path, suffix)
+
+
+def _mentions(sql: str, column: str) -> bool:
+    """Return whether SQL may name a column."""
+    is_part = column.lower() in sql.lower()  # much faster: tables may have 100,000 columns
+    return is_part and bool(re.search(rf"(?<!\w){re.escape(column)}(?!\w)", sql, re.IGNORECASE))
 
 
 def first_rows(columns: int) -> int:

@@ -1,4 +1,4 @@
-"""Rows with missing values: refused with all counts, dropped, or filled by the row before."""
+"""Rows with missing values: refused with all counts, dropped, or filled."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import pyarrow.compute as pc
 
 from offline_cql.readers.row_files import Array, Flags
 from offline_cql.readers.table.files import Chunk
-from offline_cql.readers.table.values import column, matrix
+from offline_cql.readers.table.values import column
 
 MOST_LISTED = 20  # columns in a message
 REMEDY = (
-    "leave a column out, or set dataset.missing=drop (rows without a value end their episode) or "
-    "dataset.missing=forward (observations keep the last value of the episode, other rows are "
-    "dropped); episodes, steps and flags have to be complete"
+    "leave a column out, or set dataset.missing=drop (rows without a value end their episode), "
+    "fill (observations get the column's mean and a flag) or forward (observations keep the last "
+    "value of the episode); episodes, steps and flags have to be complete"
 )
 
 
@@ -50,32 +50,32 @@ class IncompleteRows:
         self.filled = self.dropped = 0  # values, rows
         # Of the last row so far:
         self._is_dropped = False
-        self._observation: Array | None = None  # [D], filled
+        self._last: Array | None = None  # values [C] of the observed columns, filled
 
     def resolve(
-        self, chunk: Chunk, names: tuple[str, ...], others: Sequence[str], starts: Flags
+        self, chunk: Chunk, observed: Array, others: Sequence[str], starts: Flags
     ) -> tuple[Array, Flags, Flags]:
-        """Return observations and starts of the complete rows, and which rows [T] are complete.
+        """Return values and starts of the complete rows, and which rows [T] are complete.
 
-        names: columns of observations. others: further columns that need a value. Raises
-        MissingValueError if missing values are refused.
+        observed [T, C]: the values of the observed columns. others: further columns that need one.
         """
         if self.method == "refuse":
-            return matrix(chunk, names), starts, np.ones(len(starts), bool)
-        observations = matrix(chunk, names, nullable=True)
+            return observed, starts, np.ones(len(starts), bool)
+        complete = complete_rows(chunk, others)
         if self.method == "forward":
-            observations = self._fill(observations, starts)
-        complete = complete_rows(chunk, others) & ~np.isnan(observations).any(axis=1)
+            observed = self._fill(observed, starts)
+        if self.method != "fill":
+            complete &= ~np.isnan(observed).any(axis=1)
         starts = starts | np.append(self._is_dropped, ~complete[:-1])
         self._is_dropped = not complete[-1]
         self.dropped += int((~complete).sum())
-        return observations[complete], starts[complete], complete
+        return observed[complete], starts[complete], complete
 
-    def _fill(self, observations: Array, starts: Flags) -> Array:
-        """Return observations [T, D] filled by earlier rows of the episode; NaN without any."""
-        before = self._observation
-        before = np.full(observations.shape[1], np.nan) if before is None else before
-        values = np.concatenate([before[None], observations])
+    def _fill(self, observed: Array, starts: Flags) -> Array:
+        """Return values [T, C] filled by earlier rows of the episode; NaN without any."""
+        before = self._last
+        before = np.full(observed.shape[1], np.nan) if before is None else before
+        values = np.concatenate([before[None], observed])
         rows = np.arange(len(values))
         present = ~np.isnan(values)
         # The last row with a value, and the first row of the episode, of each row.
@@ -83,6 +83,6 @@ class IncompleteRows:
         firsts = np.maximum.accumulate(np.where(np.append(True, starts), rows, 0))
         result: Array = np.take_along_axis(values, sources, axis=0)
         result[sources < firsts[:, None]] = np.nan
-        self._observation = result[-1]
+        self._last = result[-1]
         self.filled += int((~np.isnan(result) & ~present).sum())
         return result[1:]

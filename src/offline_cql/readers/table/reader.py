@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import numpy as np
 
 from offline_cql.config import ColumnsConfig
 from offline_cql.errors import DataError
+from offline_cql.features import Features
 from offline_cql.readers.table.actions import (
     Actions,
     continuous_actions,
@@ -29,7 +30,14 @@ from offline_cql.readers.table.columns import Mapping, map_columns
 from offline_cql.readers.table.episodes import EpisodeBoundaries, Rows, TransitionBuilder
 from offline_cql.readers.table.files import Chunk, Selection, Table, find_files, open_tables
 from offline_cql.readers.table.missing import IncompleteRows, complete_rows, describe_missing
-from offline_cql.readers.table.values import MissingValueError, flags, matrix, numbers
+from offline_cql.readers.table.observations import (
+    numeric_columns,
+    plain_features,
+    read_values,
+    with_categories,
+    with_fill,
+)
+from offline_cql.readers.table.values import MissingValueError, flags, numbers
 from offline_cql.readers.writer import CHUNK, TransitionWriter, file_signature
 from offline_cql.render.progress import ProgressBar
 from offline_cql.transitions import Spaces
@@ -41,10 +49,10 @@ class TableReader:
     """Reader of the files at dataset.path with the columns of dataset.columns.
 
     one_step: every row is an episode that terminates. encoding: of text that is not UTF-8.
-    missing: refuse, drop or forward, for rows with missing values of observations, actions, rewards
-    or propensities. spaces:
-    of the simulator that the data belong to; None: they come from the data. chunk_size: rows read
-    at a time. Raises DataError, with the position, for invalid data.
+    missing: refuse, drop, fill or forward, for rows with missing values of observations, actions,
+    rewards or propensities. condition: SQL for the rows that are read. spaces: of the simulator
+    that the data belong to; None: they come from the data. chunk_size: rows read at a time. Raises
+    DataError, with the position, for invalid data.
     """
 
     def __init__(
@@ -55,12 +63,14 @@ class TableReader:
         one_step: bool = False,
         encoding: str | None = None,
         missing: str = "refuse",
+        condition: str | None = None,
         spaces: Spaces | None = None,
         chunk_size: int = CHUNK,
     ):
         self.dataset_id = self.path = path
         self.columns, self.one_step, self.encoding = columns, one_step, encoding
-        self.missing, self.simulator, self.chunk_size = missing, spaces, chunk_size
+        self.missing, self.condition = missing, condition
+        self.simulator, self.chunk_size = spaces, chunk_size
 
     def fingerprint(self) -> dict[str, Any]:
         return {
@@ -68,12 +78,14 @@ class TableReader:
             "columns": self.columns.model_dump(),
             **({} if self.encoding is None else {"encoding": self.encoding}),
             **({} if self.missing == "refuse" else {"missing": self.missing}),
+            **({} if self.condition is None else {"filter": self.condition}),
             "one_step": self.one_step,
             "spaces": None if self.simulator is None else asdict(self.simulator),
         }
 
     def spaces(self) -> Spaces:
-        size = len(self.mapping.observation)
+        names = self.features.names
+        size = len(names)
         if self.simulator is None:
             actions = self.actions
             count = len(actions.categories) if actions.discrete else len(actions.columns)
@@ -81,13 +93,15 @@ class TableReader:
         if size != self.simulator.observation_dim:
             raise DataError(
                 f"{self.path}: dataset.columns.observation matches {size} columns "
-                f"({', '.join(self.mapping.observation)}), the simulator has "
-                f"{self.simulator.observation_dim}: name as many, or use env=logged"
+                f"({', '.join(names)}), the simulator has {self.simulator.observation_dim}: name "
+                "as many, set dataset.columns.categories for a state that is a number, or use "
+                "env=logged"
             )
         return self.simulator
 
     def read(self, writer: TransitionWriter) -> None:
-        writer.observation_names, writer.action_names = self.mapping.observation, self.actions.names
+        writer.observation_names, writer.action_names = self.features.names, self.actions.names
+        writer.features = self.features
         total = self.selection.count()
         writer.check_disk_space(total)
         if self.mapping.episode:
@@ -117,6 +131,11 @@ class TableReader:
         """The mapping of columns by the first file; the others must have the same columns."""
         first, *others = self.tables
         mapping = map_columns(self.columns, first.schema, self.path, one_step=self.one_step)
+        for table in self.tables:
+            for name in mapping.computed():
+                table.compute(name)
+            if self.condition is not None:
+                table.keep_rows(self.condition)
         for table in others:
             if missing := [name for name in mapping.names() if name not in table.columns]:
                 raise DataError(f"{table.path} has no column {missing[0]}, unlike {first.path}")
@@ -135,13 +154,31 @@ class TableReader:
         mapping = self.mapping
         amounts = () if self.is_discrete else mapping.action
         scalars = (mapping.reward, mapping.propensity, mapping.terminated, mapping.truncated)
-        numeric = {
-            *mapping.observation,
-            *mapping.next_observation,
-            *amounts,
-            *filter(None, scalars),
-        }
+        features = plain_features(mapping.observation, self.categories)
+        numeric = {*numeric_columns(features), *amounts, *filter(None, scalars)}
+        if mapping.next_observation:
+            numeric |= numeric_columns(self._of_next(features))
         return Selection(self.tables, mapping.names(), numeric - {mapping.step or ""})
+
+    @property
+    def categories(self) -> dict[str, Any]:
+        return self.columns.categories or {}
+
+    @cached_property
+    def features(self) -> Features:
+        """The features of observations; categories and fills may take a pass over the data."""
+        plain = plain_features(self.mapping.observation, self.categories)
+        if not self.categories and self.missing != "fill":
+            return plain
+        features = with_categories(plain, self.selection, self.categories, self.path)
+        if self.missing != "fill":
+            return features
+        return with_fill(features, self.selection.chunks(list(features.columns), self.chunk_size))
+
+    def _of_next(self, features: Features) -> Features:
+        """Return the features of next observations: the same, of the columns that are mapped."""
+        pairs = zip(features.features, self.mapping.next_observation, strict=True)
+        return Features([replace(feature, value=name) for feature, name in pairs])
 
     @cached_property
     def actions(self) -> Actions:
@@ -190,12 +227,15 @@ class TableReader:
             terminated[:] = True
         starts = boundaries.find_starts(chunk, terminated | truncated)
         others = [*mapping.action, mapping.reward, *filter(None, [mapping.propensity])]
-        observations, starts, complete = incomplete.resolve(
-            chunk, mapping.observation, others, starts
-        )
+        observed = read_values(chunk, self.features, nullable=self.missing != "refuse")
+        observed, starts, complete = incomplete.resolve(chunk, observed, others, starts)
+        observations = self.features.encode(observed)
         next_observations = propensities = None
         if mapping.next_observation:
-            next_observations = matrix(chunk, mapping.next_observation, nullable=True)[complete]
+            features = self._of_next(self.features)
+            values = read_values(chunk, features)[complete]
+            next_observations = features.encode(values)
+            next_observations[np.isnan(values).all(axis=1)] = np.nan  # not filled: there is none
             if self.missing == "forward":
                 absent = np.isnan(next_observations)
                 absent &= ~absent.all(axis=1, keepdims=True)  # then there is no next observation

@@ -86,7 +86,13 @@ def flags(chunk: Chunk, name: str | None) -> Flags:
 
 def integers(chunk: Chunk, name: str) -> Any:
     """Return a column as an Arrow array of int64; floats must have no fraction."""
-    values = non_null(chunk, name)
+    non_null(chunk, name)
+    return whole_numbers(chunk, name)
+
+
+def whole_numbers(chunk: Chunk, name: str) -> Any:
+    """Return a column as an Arrow array of int64, null where a value is missing."""
+    values = column(chunk, name)
     kind = values.type
     if not (is_integer_or_float(kind) or pa.types.is_boolean(kind)):
         raise DataError(f"{chunk.position(0, name)} holds {kind}, expected integers or times")
