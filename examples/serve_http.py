@@ -20,7 +20,8 @@ from serve_policy import ServedPolicy, open_policy, summarize
 MOST_OBSERVATIONS = 10_000  # of one request
 
 Number = Annotated[float, Field(strict=True)]
-Observation = list[Number] | dict[str, Number]
+Value = Number | Annotated[str, Field(strict=True)] | None
+Observation = list[Number] | dict[str, Value]
 
 
 class Request(BaseModel):

@@ -2,24 +2,26 @@
 
     python examples/serve_policy.py RUN/policy.onnx
 
-Reads one observation per line from stdin, in the environment's units: a JSON list of numbers, or
-an object {"age": 71, "dose": 0.2} where the columns of the data have names. Writes one answer per
-line to stdout: {"action": [0.3]}, {"action": 1, "name": "right"}, or {"error": "..."} for an
-invalid observation, or one that the policy has no action for. A list of observations has a list of
-answers. An answer to an observation far outside the training data has a "warning". The random
-numbers of a sampled policy are drawn here. examples/serve_http.py answers over HTTP.
+Reads one observation per line from stdin, in the environment's units: a JSON list of numbers, or an
+object {"age": 71, "mode": "auto"} where the columns of the data have names; null is a missing
+value. Writes one answer per line to stdout: {"action": [0.3]}, {"action": 1, "name": "right"}, or
+{"error": "..."} for an invalid observation, or one that the policy has no action for. A list of
+observations has a list of answers. An answer to an observation far outside the training data has a
+"warning". The random numbers of a sampled policy are drawn here. examples/serve_http.py answers
+over HTTP.
 """
 
 import argparse
 import hashlib
 import json
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 
-FORMAT = 1
+FORMAT = 2  # the newest that is read
 LONGEST_LINE = 2**20  # bytes
 
 
@@ -41,7 +43,12 @@ class ServedPolicy:
             reason = printable(str(error).partition("\n")[0])
             raise ValueError(f"{path} cannot be loaded ({reason}); export it again") from error
         self.generator = np.random.default_rng(seed)
+        # A policy of a table with categories or computed numbers takes the columns by name.
+        columns = self.description.get("columns") or []
+        inputs = self.description["inputs"]
+        self.columns = columns if inputs[0]["name"] != "observation" else []
         widths = {"observation": (self.description["observation"]["size"],)}
+        widths = {column["name"]: () for column in self.columns} or widths
         widths |= self.random_input()
         inputs = {node.name: tuple(node.shape[1:]) for node in self.session.get_inputs()}
         if inputs != widths or [node.name for node in self.session.get_outputs()] != ["action"]:
@@ -63,8 +70,7 @@ class ServedPolicy:
             except (ValueError, OverflowError) as error:
                 answers[number] = {"error": str(error)}
         if rows:
-            batch = np.stack([*rows.values()])
-            inputs = {"observation": batch, **self.draw_random_input(len(batch))}
+            inputs = self.inputs([*rows.values()]) | self.draw_random_input(len(rows))
             for number, action in zip(rows, self.session.run(["action"], inputs)[0], strict=True):
                 try:
                     answers[number] = self.describe(action, rows[number])
@@ -94,13 +100,29 @@ class ServedPolicy:
             answer = {"action": action.tolist()} | ({"names": names} if names else {})
         return answer | ({"warning": warning} if warning else {})
 
+    def inputs(self, rows: list[np.ndarray]) -> dict[str, np.ndarray]:
+        """Return the inputs of the file for validated rows."""
+        if not self.columns:
+            return {"observation": np.stack(rows)}
+        texts = [isinstance(column.get("categories", [0])[0], str) for column in self.columns]
+        return {
+            column["name"]: np.array(values, object if is_text else np.float64)
+            for column, values, is_text in zip(
+                self.columns, zip(*rows, strict=True), texts, strict=True
+            )
+        }
+
     def far_outside(self, row: np.ndarray) -> str | None:
         """Return which number is farther outside the training data than these are wide."""
         described = self.description["observation"]
         low, high = (np.array(described.get(key, []), np.float64) for key in ("low", "high"))
         if not low.size:  # the data were not there when the policy was exported
             return None
-        excess = np.maximum(low - row, row - high) - (high - low)
+        if self.columns:  # the ranges are those of the numbers that are computed from them
+            names = {name: index for index, name in enumerate(described["names"])}
+            values = {names.get(c["name"]): v for c, v in zip(self.columns, row, strict=True)}
+            row = np.array([values.get(index, np.nan) for index in range(len(low))], np.float64)
+        excess = np.nan_to_num(np.maximum(low - row, row - high) - (high - low), nan=-1.0)
         index = int(excess.argmax())
         if excess[index] <= 0:
             return None
@@ -113,7 +135,9 @@ class ServedPolicy:
         return names[index] if names else f"number {index}"
 
     def validate(self, observation: object) -> np.ndarray:
-        """Return the observation as finite float32 numbers [D]."""
+        """Return the observation as finite float32 numbers [D], or the values of the columns."""
+        if self.columns:
+            return self.column_values(observation)
         if isinstance(observation, dict):
             observation = self.in_order(observation)
         if not isinstance(observation, list) or {*map(type, observation)} - {int, float}:
@@ -127,9 +151,20 @@ class ServedPolicy:
             raise ValueError(f"{self.name(int(np.isfinite(row).argmin()))} is not finite")
         return row
 
-    def in_order(self, observation: dict[str, object]) -> list[object]:
-        """Return the values of named numbers in the policy's order."""
-        names = self.description["observation"]["names"]
+    def column_values(self, observation: object) -> np.ndarray:
+        """Return the values of the columns of a table in the policy's order."""
+        names = [column["name"] for column in self.columns]
+        if not isinstance(observation, dict):
+            raise ValueError(f"an observation must be an object with {', '.join(names)}")
+        values = self.in_order(observation, names)
+        pairs = zip(self.columns, values, strict=True)
+        return np.array([column_value(column, value) for column, value in pairs], object)
+
+    def in_order(
+        self, observation: dict[str, object], names: list[str] | None = None
+    ) -> list[object]:
+        """Return the named values in the order of the names; None: of the numbers."""
+        names = self.description["observation"]["names"] if names is None else names
         if not names:
             raise ValueError("the numbers of this policy have no names: send them as a list")
         found = set(observation)
@@ -151,6 +186,32 @@ class ServedPolicy:
         draw = {"uniform": self.generator.random, "noise": self.generator.standard_normal}
         inputs = self.random_input().items()
         return {name: draw[name]((count, *width), dtype=np.float32) for name, width in inputs}
+
+
+def column_value(column: dict, value: object) -> object:
+    """Return the value of a column as the file takes it; NaN, or "", where it is missing.
+
+    column: its name, kind (number, category, time), categories, and whether it is optional.
+    """
+    name, categories = column["name"], column.get("categories")
+    if value is None:
+        if not column["optional"]:
+            raise ValueError(f"{name} is missing: send a value")
+        return "" if categories and isinstance(categories[0], str) else np.nan
+    if categories is not None:
+        if isinstance(value, bool) or value not in categories:
+            shown = ", ".join(map(str, categories[:10])) + (", …" if len(categories) > 10 else "")
+            raise ValueError(f"{name} is {value!r:.40}, in the training data: {shown}")
+        return value
+    if column["kind"] == "time" and isinstance(value, str):
+        try:
+            time = datetime.fromisoformat(value)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
+        return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
+    if type(value) not in (int, float) or not np.isfinite(number := float(value)):
+        raise ValueError(f"{name} is {value!r:.40}, expected a number")
+    return number
 
 
 def read_file(path: Path) -> bytes:
@@ -185,10 +246,23 @@ def is_description(content: dict) -> bool:
         and {type(content["sampled"]), type(action["discrete"])} == {bool}
         and {type(size), type(action["size"])} == {int}
         and len(observation["names"]) in (0, size)
+        and are_columns(content.get("columns") or [])
+        and isinstance(content["inputs"][0]["name"], str)
         and len(action["names"]) in (0, action["size"])
         and ranges.shape in ((2, 0), (2, size))
         and bool(np.isfinite(ranges).all())
         and (estimate is None or isinstance(estimate["value"], int | float))
+    )
+
+
+def are_columns(columns: list) -> bool:
+    """Return whether columns are described as `column_value` needs it."""
+    return all(
+        isinstance(column["name"], str)
+        and isinstance(column["optional"], bool)
+        and column["kind"] in ("number", "category", "time")
+        and len(column.get("categories", [0])) > 0
+        for column in columns
     )
 
 

@@ -219,6 +219,22 @@ class Features:
             f.categories for f in self.features if f.value == column and f.categories is not None
         )
 
+    def describe(self) -> list[dict[str, Any]]:
+        """Return the columns for a program without this package: name, kind, categories, optional.
+
+        optional: whether a value may be missing.
+        """
+        needed = {c for f in self.features if f.fill is None for c in f.columns}
+        return [
+            {
+                "name": name,
+                "kind": kind,
+                "optional": name not in needed,
+                **({"categories": list(self.categories(name))} if kind == CATEGORY else {}),
+            }
+            for name, kind in self.columns.items()
+        ]
+
     def encode(self, values: Array) -> Array:
         """Return observations [T, D] for the values [T, C] of the columns, both float64.
 
@@ -283,7 +299,28 @@ class Features:
         needed = {c for f in self.features if f.fill is None for c in f.columns}
         for column, values in zip(self.columns, rows.T, strict=True):
             if column in needed and np.isnan(values).any():
-                raise DataError(f"{column} is missing, which the training data never show")
+                raise DataError(
+                    f"{column} is missing: send a value (with dataset.missing=forward its last one)"
+                )
+
+
+def is_text(categories: tuple[str | int, ...]) -> bool:
+    """Return whether categories are texts; else they are integers."""
+    return isinstance(categories[0], str)
+
+
+def column_inputs(features: Features, values: Array) -> dict[str, Array]:
+    """Return the inputs of an ONNX file for the values [B, C] of the columns."""
+    inputs: dict[str, Array] = {}
+    for (name, kind), column in zip(features.columns.items(), values.T, strict=True):
+        if kind != CATEGORY:
+            inputs[name] = np.ascontiguousarray(column, np.float64)
+            continue
+        categories = features.categories(name)
+        absent: Any = "" if is_text(categories) else np.nan
+        entries = [absent if np.isnan(index) else categories[int(index)] for index in column]
+        inputs[name] = np.array(entries, object if is_text(categories) else np.float64)
+    return inputs
 
 
 def check_names(observation: Mapping[str, Any], columns: Sequence[str] | dict[str, str]) -> None:

@@ -270,7 +270,7 @@ def test_the_check_uses_local_data(run: Path, tmp_path: Path, monkeypatch: pytes
 
 def test_policy_json_describes_the_policy(run: Path):
     description, metadata = (read_json(run / name) for name in ("policy.json", "metadata.json"))
-    assert description["format"] == 1
+    assert description["format"] == 2
     assert description["inputs"] == [{"name": "observation", "shape": ["batch", 3]}]
     observation = description["observation"]
     assert [observation[key] for key in ("size", "names", "keys", "shift")] == [3, [], None, None]

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from offline_cql.errors import ConfigError, DataError, PolicyError
+from offline_cql.features import Features, column_inputs
 from offline_cql.io import expand_home, read_bytes, read_json
 
 Array = npt.NDArray[Any]
@@ -24,7 +25,8 @@ INPUT, OUTPUT = "observation", "action"  # of the ONNX file
 class Policy:
     """A policy; observations and actions are in the environment's units.
 
-    observation_dim: D; action_dim: A, or the number of discrete actions.
+    observation_dim: D; action_dim: A, or the number of discrete actions. features: of a policy that
+    was learned from a table, how its columns become observations.
     """
 
     def __init__(
@@ -34,22 +36,26 @@ class Policy:
         observation_dim: int,
         action_dim: int,
         discrete: bool,
+        features: Features | None = None,
+        act_on_columns: Callable[[Array], Array] | None = None,
     ) -> None:
-        self._act = act
+        self._act, self._act_on_columns = act, act_on_columns
         self.observation_dim, self.action_dim, self.discrete = observation_dim, action_dim, discrete
+        self.features = features
 
-    def predict(self, observation: npt.ArrayLike) -> Array | np.int64:
+    def predict(self, observation: npt.ArrayLike | Mapping[str, Any]) -> Array | np.int64:
         """Return the action for one observation [D], or the actions for a batch [B, D].
 
-        [A] or [B, A]; of discrete actions an integer, or [B] of them. Raises DataError for an
-        observation of another shape or that is not finite, and PolicyError when the policy has no
-        action for it.
+        [A] or [B, A]; of discrete actions an integer, or [B] of them. Of a policy that was learned
+        from a table also by the names of its columns: {"age": 71, "mode": "auto"}, or lists, or a
+        data frame. Raises DataError for an observation of another shape or that is not finite, and
+        PolicyError when the policy has no action for it.
         """
-        if isinstance(observation, Mapping):
-            raise DataError(
-                "the observation is a dictionary, expected its numbers in a row: "
-                "gymnasium.spaces.flatten(env.observation_space, observation)"
-            )
+        if hasattr(observation, "keys"):
+            return self._predict_columns(observation)
+        if self._act_on_columns is not None:
+            columns = ", ".join(self.features.columns) if self.features is not None else ""
+            raise DataError(f"the observation must be given by the names of its columns: {columns}")
         batch = np.asarray(observation)
         single = batch.ndim == 1
         if batch.ndim not in (1, 2) or batch.shape[-1] != self.observation_dim:
@@ -59,14 +65,34 @@ class Policy:
             raise DataError(f"the observation has dtype {batch.dtype}, expected numbers")
         with np.errstate(over="ignore"):  # overflow becomes infinity
             rows = np.atleast_2d(batch).astype(np.float32)
-        if not np.isfinite(rows).all():
-            column = int(np.argwhere(~np.isfinite(rows))[0, 1])
-            raise DataError(f"number {column} of the observation is not finite")
-        actions = self._act(rows)
+        return self._checked(self._act(finite(rows)), single)
+
+    def _predict_columns(self, observation: Any) -> Array | np.int64:
+        if self.features is None:
+            raise DataError(
+                "the observation is a dictionary, expected its numbers in a row: "
+                "gymnasium.spaces.flatten(env.observation_space, observation)"
+            )
+        values, single = self.features.rows(observation)
+        if self._act_on_columns is not None:
+            return self._checked(self._act_on_columns(values), single)
+        rows = self.features.encode(values).astype(np.float32)
+        return self._checked(self._act(finite(rows)), single)
+
+    def _checked(self, actions: Array, single: bool) -> Array | np.int64:
+        """Return the actions, or the first. Raises PolicyError where there is none."""
         valid = (actions >= 0) & (actions < self.action_dim) if self.discrete else actions
         if not (valid.all() if self.discrete else np.isfinite(actions).all()):
             raise PolicyError("the policy has no action: its numbers overflow at this observation")
         return actions[0] if single else actions
+
+
+def finite(rows: Array) -> Array:
+    """Return the rows. Raises DataError for a number that is not finite."""
+    if not np.isfinite(rows).all():
+        column = int(np.argwhere(~np.isfinite(rows))[0, 1])
+        raise DataError(f"number {column} of the observation is not finite")
+    return rows
 
 
 def load_policy(
@@ -89,7 +115,7 @@ def load_policy(
         folder, state = location, None
     import torch
 
-    from offline_cql.commands.load_run import open_run, restore_agent
+    from offline_cql.commands.load_run import open_run, restore_agent, run_features
 
     agent = restore_agent(open_run(folder), state or load_state(folder, str(checkpoint)))
 
@@ -103,6 +129,7 @@ def load_policy(
         observation_dim=agent.spaces.observation_dim,
         action_dim=agent.spaces.action_dim,
         discrete=agent.spaces.discrete,
+        features=run_features(folder),
     )
 
 
@@ -137,12 +164,22 @@ def _onnx_policy(path: Path, seed: int | None) -> Policy:
         raise ConfigError(f"{path} cannot be loaded ({reason}); export it again") from error
     action, generator = description["action"], np.random.default_rng(seed)
 
+    described = description.get("features")
+    features = None if described is None else Features.from_json(described)
+    takes_columns = features is not None and not features.are_columns
+
     def act(rows: Array) -> Array:
-        inputs = {INPUT: rows}
+        return run({INPUT: rows}, len(rows))
+
+    def act_on_columns(values: Array) -> Array:
+        assert features is not None
+        return run(column_inputs(features, values), len(values))
+
+    def run(inputs: dict[str, Array], size: int) -> Array:
         if description["sampled"] and action["discrete"]:
-            inputs["uniform"] = generator.random(len(rows), np.float32)
+            inputs["uniform"] = generator.random(size, np.float32)
         elif description["sampled"]:
-            inputs["noise"] = generator.standard_normal((len(rows), action["size"]), np.float32)
+            inputs["noise"] = generator.standard_normal((size, action["size"]), np.float32)
         actions: Array = session.run([OUTPUT], inputs)[0]
         return actions
 
@@ -151,4 +188,6 @@ def _onnx_policy(path: Path, seed: int | None) -> Policy:
         observation_dim=description["observation"]["size"],
         action_dim=action["size"],
         discrete=action["discrete"],
+        features=features,
+        act_on_columns=act_on_columns if takes_columns else None,
     )

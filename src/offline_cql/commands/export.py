@@ -13,13 +13,14 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from offline_cql.commands.load_data import is_local, simulator_settings
-from offline_cql.commands.load_run import open_run, restore_agent
+from offline_cql.commands.load_run import open_run, restore_agent, run_features
 from offline_cql.commands.off_policy import load_run_data, read_estimates
 from offline_cql.commands.run_loggers import send_results
 from offline_cql.commands.tables import key_value_table
 from offline_cql.config import ALGORITHMS, ExportConfig, TrainConfig, validate_config
 from offline_cql.config.keys import without_secrets
 from offline_cql.errors import DataError, SimulatorError
+from offline_cql.export.columns import columns_onnx_bytes
 from offline_cql.export.onnx_file import (
     ACTION,
     OBSERVATION,
@@ -29,7 +30,10 @@ from offline_cql.export.onnx_file import (
     require_packages,
 )
 from offline_cql.export.policy import ExportablePolicy, exportable_policy
+from offline_cql.features import CATEGORY, Features, column_inputs
 from offline_cql.io import write_atomically, write_json
+from offline_cql.readers.row_files import Array
+from offline_cql.readers.table.reader import TableReader
 from offline_cql.render.command import ROOT, command, path_word, script_path
 from offline_cql.render.message import print_message
 from offline_cql.render.numbers import format_interval, format_number, format_size
@@ -42,7 +46,7 @@ from offline_cql.transitions import Spaces, Transitions
 
 ONNX, JSON = "policy.onnx", "policy.json"
 SERVER = "examples/serve_policy.py"  # of a checkout
-FORMAT = 1
+FORMAT = 2
 N_CHECKED = 1_000  # observations
 VERSIONS = ("offline-cql", "torch", "onnxscript", "onnxruntime")
 
@@ -68,11 +72,18 @@ def export_policy(settings: ExportConfig) -> dict[str, Any]:
     agent = restore_agent(run, state)
     policy = exportable_policy(agent, sampled=settings.sampled)
     transitions = load_local_data(run, state)
-    content = onnx_bytes(policy, agent.spaces.observation_dim)
-    observations = check_observations(policy, transitions)
-    difference = check_onnx(content, policy, observations)
+    features = run_features(folder)
+    if features is None or features.are_columns:
+        content = onnx_bytes(policy, agent.spaces.observation_dim)
+        observations = check_observations(policy, transitions)
+        difference = check_onnx(content, policy, observations)
+    else:
+        content = columns_onnx_bytes(policy, features)
+        values = check_values(run, features, read=transitions is not None)
+        observations = torch.from_numpy(features.encode(values)).float()
+        difference = check_onnx(content, policy, observations, column_inputs(features, values))
     description = {
-        **describe_interface(policy, run, agent.spaces, transitions),
+        **describe_interface(policy, run, agent.spaces, transitions, features),
         **describe_origin(folder, run, state, settings.checkpoint),
         **describe_estimates(folder, state["updates"], sampled=settings.sampled),
         "check": {
@@ -114,14 +125,35 @@ def check_observations(policy: ExportablePolicy, transitions: Transitions | None
     return torch.from_numpy(transitions.observations[rows]).float()
 
 
+def check_values(run: TrainConfig, features: Features, *, read: bool) -> Array:
+    """Return values [N, C] of the columns: the first rows of the table, or random ones."""
+    if read:
+        reader = TableReader.of(run.dataset, None)
+        return reader.first_values(features, N_CHECKED)
+    generator = np.random.default_rng(0)
+    values = np.abs(generator.standard_normal((N_CHECKED, len(features.columns))))
+    for index, (name, kind) in enumerate(features.columns.items()):
+        if kind == CATEGORY:
+            values[:, index] = generator.integers(0, len(features.categories(name)), N_CHECKED)
+    return values
+
+
 # --- policy.json -----------------------------------------------------------------------------
 
 
 def describe_interface(
-    policy: ExportablePolicy, run: TrainConfig, spaces: Spaces, transitions: Transitions | None
+    policy: ExportablePolicy,
+    run: TrainConfig,
+    spaces: Spaces,
+    transitions: Transitions | None,
+    features: Features | None,
 ) -> dict[str, Any]:
     """Return the inputs, the output, and the contents of observations and actions."""
-    inputs = [{"name": OBSERVATION, "shape": ["batch", spaces.observation_dim]}]
+    inputs: list[dict[str, Any]] = [
+        {"name": OBSERVATION, "shape": ["batch", spaces.observation_dim]}
+    ]
+    if features is not None and not features.are_columns:
+        inputs = [{"name": name, "shape": ["batch"]} for name in features.columns]
     if policy.random_input is not None:
         name, distribution = policy.random_input
         shape = ["batch"] if spaces.discrete else ["batch", spaces.action_dim]
@@ -134,9 +166,11 @@ def describe_interface(
         "inputs": inputs,
         "output": ACTION,
         "sampled": policy.random_input is not None,
+        "columns": None if features is None else features.describe(),
+        "features": None if features is None else features.to_json(),
         "observation": {
             "size": spaces.observation_dim,
-            "names": list(transitions.observation_names) if transitions else [],
+            "names": list(observation_names(transitions, features)),
             "keys": env.observation_keys,
             "shift": env.observation_shift,
             "columns": env.observation_columns,
@@ -153,6 +187,15 @@ def describe_interface(
             "names": list(transitions.action_names) if transitions else [],
         },
     }
+
+
+def observation_names(
+    transitions: Transitions | None, features: Features | None
+) -> tuple[str, ...]:
+    """Return the names of the numbers of an observation, () without any."""
+    if features is not None:
+        return features.names
+    return () if transitions is None else transitions.observation_names
 
 
 def observation_range(transitions: Transitions) -> tuple[list[float], list[float]]:

@@ -95,20 +95,6 @@ def _d4rl(env: EnvConfig, dataset: DatasetConfig, spaces: Spaces | None) -> Read
     )
 
 
-def _table(env: EnvConfig, dataset: DatasetConfig, spaces: Spaces | None) -> Reader:
-    if dataset.path is None or dataset.columns is None:
-        raise ConfigError("dataset.path and dataset.columns must be set with dataset=table")
-    return TableReader(
-        dataset.path,
-        dataset.columns,
-        one_step=bool(dataset.one_step),
-        encoding=dataset.encoding,
-        missing=dataset.missing or "refuse",
-        condition=dataset.filter,
-        spaces=spaces,
-    )
-
-
 READERS = {
     "simulated": SourceReader(
         lambda env, dataset, _spaces: MinariReader(ensure_recorded(env, dataset)),
@@ -118,5 +104,8 @@ READERS = {
     "d4rl": SourceReader(
         _d4rl, lambda dataset: dataset.path is not None or task_path(str(dataset.id)).exists()
     ),
-    "table": SourceReader(_table, lambda _dataset: True),  # reading reports a missing file
+    "table": SourceReader(
+        lambda _env, dataset, spaces: TableReader.of(dataset, spaces),
+        lambda _dataset: True,
+    ),  # reading reports a missing file
 }

@@ -16,9 +16,10 @@ from offline_cql.commands.make_agent import make_agent
 from offline_cql.config import TrainConfig, validate_config
 from offline_cql.config.keys import without_secrets
 from offline_cql.errors import CheckpointError, ConfigError, DataError, explain
+from offline_cql.features import Features
 from offline_cql.io import NUMBER, Shape, differing_key, read_config
 from offline_cql.runs.checkpoint import load_state
-from offline_cql.runs.folder import CONFIG, LOGS, METADATA, RESUMED_WITH, read_metadata
+from offline_cql.runs.folder import CONFIG, FEATURES, LOGS, METADATA, RESUMED_WITH, read_metadata
 from offline_cql.runs.result import record_killed
 from offline_cql.transitions import Spaces
 
@@ -64,6 +65,14 @@ def recorded_changes(folder: Path) -> dict[str, Any]:
     if "${" in str(changes):  # they were resolved when they were written
         raise DataError(f"{folder / METADATA} has interpolations in {RESUMED_WITH}: restore it")
     return changes
+
+
+def run_features(folder: Path) -> Features | None:
+    """Return how a run's observations are computed from the columns of its table, if they are."""
+    if not (folder / METADATA).exists():
+        return None
+    content = read_metadata(folder).get(FEATURES)
+    return None if content is None else Features.from_json(content)
 
 
 def merge(config: DictConfig, changes: Mapping[str, Any], path: Path) -> DictConfig:

@@ -61,6 +61,7 @@ from offline_cql.runs.checkpoint import newest_checkpoint
 from offline_cql.runs.folder import (
     CONFIG,
     EVALUATION,
+    FEATURES,
     METADATA,
     RESUMED_WITH,
     VALIDATION,
@@ -211,6 +212,8 @@ def write_settings(
         threads=threads,
         wandb="wandb" in settings.logger.names,
     )
+    if transitions.features is not None:
+        metadata[FEATURES] = transitions.features.to_json()
     write_json(folder / METADATA, metadata)
 
 

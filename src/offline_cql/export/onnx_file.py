@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from offline_cql.errors import ConfigError, ExportError
 from offline_cql.export.policy import ExportablePolicy
@@ -26,6 +26,7 @@ OBSERVATION, ACTION = "observation", "action"
 # float32 rounding reaches 6e-4 where observations are in the ten thousands and not normalized.
 TOLERANCE = 1e-3
 OPSET = 18  # written by the exporter without a conversion
+EXAMPLES = 2  # observations; the exporter would treat a batch of 1 as a constant
 PACKAGES = ("onnxscript", "onnxruntime")
 
 
@@ -47,43 +48,65 @@ def input_names(policy: ExportablePolicy) -> list[str]:
 
 def onnx_bytes(policy: ExportablePolicy, observation_dim: int) -> bytes:
     """Return the ONNX file of a policy: any batch size, weights included, reproducible bytes."""
-    example_size = 2  # the exporter would treat a batch of 1 as a constant
-    inputs = (
-        torch.zeros(example_size, observation_dim),
-        *policy.random(example_size, torch.Generator().manual_seed(0)),
-    )
-    batch = torch.export.Dim("batch")
+    inputs = (torch.zeros(EXAMPLES, observation_dim), *example_noise(policy))
+    return serialize(export_model(policy, inputs, input_names(policy)))
+
+
+def example_noise(policy: ExportablePolicy) -> tuple[Tensor, ...]:
+    """Return the random input of a sampled policy for EXAMPLES observations."""
+    return policy.random(EXAMPLES, torch.Generator().manual_seed(0))
+
+
+def export_model(
+    module: nn.Module, inputs: tuple[Tensor | tuple[Tensor, ...], ...], names: list[str]
+) -> Any:
+    """Return a module as a model of the package onnx; any batch size, one output, ACTION."""
+    batch = {0: torch.export.Dim("batch")}
+    shapes = tuple((batch,) * len(i) if isinstance(i, tuple) else batch for i in inputs)
     with _quiet():
         program = torch.onnx.export(
-            policy,
+            module,
             inputs,
             dynamo=True,
             opset_version=OPSET,
-            input_names=input_names(policy),
+            input_names=names,
             output_names=[ACTION],
-            dynamic_shapes=tuple({0: batch} for _ in inputs),
+            dynamic_shapes=shapes,
             external_data=False,
             verbose=False,
         )
     assert program is not None
-    proto = program.model_proto
-    for part in (proto, proto.graph, *proto.graph.node, *proto.graph.value_info):
+    return program.model_proto
+
+
+def serialize(model: Any) -> bytes:
+    """Return the bytes of a model, the same for the same model."""
+    for part in (model, model.graph, *model.graph.node, *model.graph.value_info):
         del part.metadata_props[:]  # stack traces, which contain paths of this machine
-    content: bytes = proto.SerializeToString(deterministic=True)
+    content: bytes = model.SerializeToString(deterministic=True)
     return content
 
 
-def check_onnx(content: bytes, policy: ExportablePolicy, observation: Tensor) -> float:
+def check_onnx(
+    content: bytes,
+    policy: ExportablePolicy,
+    observation: Tensor,
+    columns: Mapping[str, Array] | None = None,
+) -> float:
     """Return the largest difference between onnxruntime's and torch's actions at observations.
 
-    observation [N, D] in the environment's units. Raises ExportError above TOLERANCE, and where the
-    policy has no action.
+    observation [N, D] in the environment's units; columns: the inputs of a file that computes it
+    from the columns of a table. Raises ExportError above TOLERANCE, and where the policy has no
+    action.
     """
     onnxruntime = import_module("onnxruntime")
-    inputs = (observation, *policy.random(len(observation), torch.Generator().manual_seed(1)))
+    noise = policy.random(len(observation), torch.Generator().manual_seed(1))
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    arrays = (tensor.numpy() for tensor in inputs)
-    (action,) = session.run([ACTION], dict(zip(input_names(policy), arrays, strict=True)))
+    first, *others = input_names(policy)
+    arrays = dict(columns) if columns is not None else {first: observation.numpy()}
+    arrays |= {name: tensor.numpy() for name, tensor in zip(others, noise, strict=True)}
+    (action,) = session.run([ACTION], arrays)
+    inputs = (observation, *noise)
     if n_missing := int((~valid_actions(action)).sum()):
         raise ExportError(
             f"the policy has no action at {n_missing} of {len(observation)} observations: their "

@@ -18,9 +18,14 @@ EVALUATION_FAILURES = "evaluation_failures.csv"
 LOGS = (METRICS, EVALUATION, VALIDATION, EVALUATION_FAILURES)
 OPE, AUDIT = "ope.json", "audit.json"
 RESUMED_WITH = "resumed_with"  # key of metadata.json: settings typed with resume=, nested
+FEATURES = "features"  # key of metadata.json: of a table, what observations are computed from
 METADATA_SHAPE = {
     **dict.fromkeys(("commit", "grid", "wandb_id"), (str, NoneType)),
-    **{RESUMED_WITH: (dict, NoneType), "dataset": {"id": str, "sha256": str}},
+    **{
+        RESUMED_WITH: (dict, NoneType),
+        FEATURES: (list, NoneType),
+        "dataset": {"id": str, "sha256": str},
+    },
 }
 CHECKPOINTS = "checkpoints"
 RESUME = f"{CHECKPOINTS}/resume"

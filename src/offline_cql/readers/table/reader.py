@@ -16,9 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from offline_cql.config import ColumnsConfig
-from offline_cql.errors import DataError
+from offline_cql.config import ColumnsConfig, DatasetConfig
+from offline_cql.errors import ConfigError, DataError
 from offline_cql.features import Features
+from offline_cql.readers.row_files import Array
 from offline_cql.readers.table.actions import (
     Actions,
     continuous_actions,
@@ -72,6 +73,21 @@ class TableReader:
         self.missing, self.condition = missing, condition
         self.simulator, self.chunk_size = spaces, chunk_size
 
+    @classmethod
+    def of(cls, dataset: DatasetConfig, spaces: Spaces | None) -> TableReader:
+        """Return the reader of the section `dataset`. Raises ConfigError without a path."""
+        if dataset.path is None or dataset.columns is None:
+            raise ConfigError("dataset.path and dataset.columns must be set with dataset=table")
+        return cls(
+            dataset.path,
+            dataset.columns,
+            one_step=bool(dataset.one_step),
+            encoding=dataset.encoding,
+            missing=dataset.missing or "refuse",
+            condition=dataset.filter,
+            spaces=spaces,
+        )
+
     def fingerprint(self) -> dict[str, Any]:
         return {
             "files": [file_signature(path) for path in self.paths],
@@ -117,6 +133,14 @@ class TableReader:
         writer.count_repair("filled_observations", incomplete.filled)
         writer.count_repair("dropped_incomplete_rows", incomplete.dropped)
         writer.count_repair("episodes_over_two_files", boundaries.over_two_files)
+
+    def first_values(self, features: Features, size: int) -> Array:
+        """Return the values [N, C] of the features' columns in the first complete rows."""
+        optional = np.array([column["optional"] for column in features.describe()])
+        chunk = next(self.selection.chunks(list(features.columns), size))
+        values = read_values(chunk, features)
+        complete: Array = values[(~np.isnan(values) | optional).all(axis=1)]
+        return complete
 
     @cached_property
     def paths(self) -> list[Path]:

@@ -1,0 +1,177 @@
+"""Guarantee: an exported policy of a table takes its raw columns and answers as the run does."""
+
+import datetime
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from support.builders import build, continuous_data, settings
+from support.config import ROOT
+from support.expressions import EXPRESSIONS
+from support.train import TINY, train_run
+
+from offline_cql import DataError, PolicyError, Run, load_policy
+from offline_cql.errors import ExportError
+from offline_cql.export.columns import columns_onnx_bytes, encode
+from offline_cql.export.onnx_file import check_onnx
+from offline_cql.export.policy import exportable_policy
+from offline_cql.features import Feature, Features, column_inputs
+
+SIZE = 200
+START = datetime.datetime(2026, 1, 1)
+OBSERVATION = ["age", "mode", "ward", '=ln("heart rate") / 2', "=epoch(time) % 86400 / 3600"]
+
+
+def log() -> dict[str, list[Any]]:
+    """Return the columns of 20 episodes of 10 rows, with missing values."""
+    generator = np.random.default_rng(0)
+    gaps = generator.random((2, SIZE)) < 0.1
+    ages = generator.normal(60, 10, SIZE)
+    modes = generator.choice(["auto", "off", "manual"], SIZE)
+    return {
+        "episode": np.repeat(np.arange(20), 10).tolist(),
+        "time": [START + datetime.timedelta(hours=hour) for hour in range(SIZE)],
+        "age": [None if gap else float(age) for gap, age in zip(gaps[0], ages, strict=True)],
+        "mode": [None if gap else str(mode) for gap, mode in zip(gaps[1], modes, strict=True)],
+        "ward": generator.integers(3, 7, SIZE).tolist(),
+        "heart rate": generator.uniform(50, 150, SIZE).tolist(),
+        "dose": generator.uniform(0, 1, SIZE).tolist(),
+        "reward": generator.normal(size=SIZE).tolist(),
+    }
+
+
+@pytest.fixture(scope="module", params=["discrete", "continuous"])
+def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Return a run on the log with discrete or continuous actions."""
+    folder = tmp_path_factory.mktemp("run")
+    pq.write_table(pa.table(log()), folder / "log.parquet")
+    high = "=CASE WHEN dose > 0.5 THEN 'high' ELSE 'low' END"
+    action = "dose" if request.param == "continuous" else high
+    tiny = TINY
+    if request.param == "discrete":
+        tiny = tuple(k for k in TINY if not k.startswith(("cql.n_act", "network.act")))
+    lines = ["env=logged", "dataset=table", f"dataset.path={folder / 'log.parquet'}"]
+    lines += [f"dataset.columns.observation={json.dumps(OBSERVATION)}", "dataset.missing=fill"]
+    lines += ["++dataset.columns.categories={mode:auto,ward:8}"]
+    lines += [f"dataset.columns.action=[{json.dumps(action)}]"]
+    tiny = tuple(key for key in tiny if not key.startswith("dataset.size"))
+    return Run(train_run(folder / "run", *tiny, *lines, "updates=20"))
+
+
+def rows(*names: str) -> dict[str, list[Any]]:
+    columns = log()
+    return {name: columns[name][:50] for name in names}
+
+
+NAMES = ("age", "mode", "ward", "heart rate", "time")
+
+
+def test_run_file_and_server_answer_alike_to_raw_columns(run: Run):
+    observations = rows(*NAMES)
+    expected = run.policy().predict(observations)
+    path = run.export()
+    actions = load_policy(path).predict(observations)
+    assert actions.shape == expected.shape
+    np.testing.assert_allclose(actions, expected, atol=1e-6)
+    one = {name: values[3] for name, values in observations.items()}
+    np.testing.assert_allclose(load_policy(path).predict(one), expected[3], atol=1e-6)
+    answers = serve(path, [{n: plain(v[k]) for n, v in observations.items()} for k in range(50)])
+    served = np.array([answer["action"] for answer in answers])
+    np.testing.assert_allclose(served, expected, atol=1e-6)
+
+
+def plain(value: Any) -> Any:
+    """Return a value for JSON."""
+    return value.isoformat() if isinstance(value, datetime.datetime) else value
+
+
+def serve(path: Path, observations: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    example = str(ROOT / "examples" / "serve_policy.py")
+    process = subprocess.run(
+        [sys.executable, example, str(path)],
+        input="".join(f"{json.dumps(observation)}\n" for observation in observations),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return [json.loads(line) for line in process.stdout.splitlines()]
+
+
+def test_the_graph_has_the_columns_as_inputs(run: Run):
+    session = ort.InferenceSession(run.export(), providers=["CPUExecutionProvider"])
+    assert {node.name: node.type for node in session.get_inputs()} == {
+        **dict.fromkeys(("age", "ward", "heart rate", "time"), "tensor(double)"),
+        "mode": "tensor(string)",
+    }
+
+
+def test_every_operator_is_in_the_graph():
+    """Beside NumPy's and torch's values, which the check before each export compares too."""
+    columns = ("a", "b", "heart rate")
+    features = Features([Feature(f"={text}") for text in EXPRESSIONS])
+    spaces = continuous_data(observation_dim=len(EXPRESSIONS)).spaces
+    policy = exportable_policy(build(settings(), spaces, std=10.0), sampled=False)
+    values = np.random.default_rng(0).uniform(0.5, 5, (50, len(columns)))
+    by_name = dict(zip(columns, values.T, strict=True))
+    ordered = np.stack([by_name[name] for name in features.columns], axis=1)
+    observation = torch.from_numpy(features.encode(ordered)).float()
+    content, inputs = columns_onnx_bytes(policy, features), column_inputs(features, ordered)
+    assert check_onnx(content, policy, observation, inputs) < 1e-6
+    tensors = {name: torch.from_numpy(column) for name, column in by_name.items()}
+    encoded = torch.cat([encode(feature, tensors) for feature in features.features], dim=1)
+    np.testing.assert_allclose(encoded, features.encode(ordered), rtol=1e-12)
+    with pytest.raises(ExportError, match="differ from torch's"):
+        check_onnx(content, policy, observation + 10, inputs)
+
+
+def test_a_column_named_as_the_output_is_refused():
+    features = Features([Feature("action", categories=("x", "y")), Feature("b")])
+    policy = exportable_policy(build(settings(), continuous_data().spaces), sampled=False)
+    with pytest.raises(ExportError, match="rename the column action"):
+        columns_onnx_bytes(policy, features)
+
+
+def test_what_the_data_never_show_has_no_action(run: Run):
+    """The file has no action; the policies and the server say why."""
+    path = run.export()
+    one = {name: values[3] for name, values in rows(*NAMES).items()}
+    session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
+    for change in ({"mode": "on"}, {"ward": 9.0}, {"ward": np.nan}, {"heart rate": np.nan}):
+        values = {"age": np.nan, "mode": "", "ward": 3.0, "heart rate": 80.0, "time": 0.0}
+        inputs = {
+            name: np.array([value], object if name == "mode" else np.float64)
+            for name, value in (values | change).items()
+        }
+        (action,) = session.run(["action"], inputs)
+        assert (action == -1).all() if action.ndim == 1 else np.isnan(action).all()
+    for policy in (run.policy(), load_policy(path)):
+        with pytest.raises(DataError, match="mode is 'on', in the training data: auto, manual"):
+            policy.predict(one | {"mode": "on"})
+        with pytest.raises(DataError, match="ward is missing"):
+            policy.predict(one | {"ward": None})
+        with pytest.raises((DataError, PolicyError)):
+            policy.predict(one | {"heart rate": -1.0})
+    wrong = [{"mode": "on"}, {"ward": None}, {"heart rate": "x"}, {"time": "noon"}]
+    answers = serve(path, [{n: plain(v) for n, v in (one | change).items()} for change in wrong])
+    assert [answer["error"].partition(" ")[0].strip(":") for answer in answers] == [
+        *("mode", "ward", "heart", "time"),
+    ]
+    with pytest.raises(DataError, match="by the names of its columns: age, mode, ward, heart rate"):
+        load_policy(path).predict(np.zeros(14))
+
+
+def test_a_sampled_policy_takes_columns_and_noise(run: Run):
+    if not run.policy().discrete:
+        path = run.export(["sampled=true"])
+        observations = rows(*NAMES)
+        one, same = (load_policy(path, seed=0).predict(observations) for _ in range(2))
+        np.testing.assert_array_equal(one, same)
+        assert np.abs(one - run.policy().predict(observations)).max() > 1e-3
