@@ -86,7 +86,26 @@ def test_other_numbers_are_observations(tmp_path: Path):
     inference = infer(tmp_path, price=F, stock=N, when=T, ordered=S, reward=F, day=N)
     assert inference.mapping["observation"] == ("price", "stock")
     assert inference.mapping["action"] == ("ordered",)
-    assert "  unused           when (timestamp[us])" in inference.text()
+    assert inference.mapping["step"] == ("when",)
+    assert "the only column of times" in inference.text()
+
+
+def test_few_texts_are_categories(tmp_path: Path):
+    """Of twelve rows: `mode` has two texts, `note` as many as there are rows."""
+    path = write(
+        tmp_path / "logs.parquet",
+        {
+            **{"episode": [0] * 6 + [1] * 6, "dose": [0.5, 1.5] * 6, "reward": [1.0] * 12},
+            **{"age": [50.5] * 12, "mode": ["on", "off", "on"] * 4},
+            "note": [f"note {number}" for number in range(12)],
+        },
+    )
+    inference = infer_columns(str(path))
+    assert inference.mapping["observation"] == ("age", "mode")
+    assert "note (string)" in inference.text()
+    overrides = [text.removeprefix("dataset.columns.") for text in inference.overrides()]
+    assert "categories={mode:auto}" in overrides
+    assert load_table(path, *overrides).observation_names == ("age", "mode=off", "mode=on")
 
 
 def test_roles_that_cannot_be_inferred_are_to_be_filled_in(tmp_path: Path):

@@ -227,11 +227,38 @@ TIMES = [datetime.datetime(2026, 5, day) for day in range(1, 7)]
         *(([0, 0, 0, value, 0, 0], "row 3, column") for value in (np.nan, np.inf, -np.inf)),
     ],
 )
-@pytest.mark.parametrize("name", ["obs_0", "reward", "action_0"])
+@pytest.mark.parametrize("name", ["reward", "action_0"])
 def test_values_that_are_not_numbers_are_refused_with_a_remedy(
     name: str, values: Any, hint: str, tmp_path: Path
 ):
     assert hint in refusal(write_changed(tmp_path, **{name: values}))
+
+
+def test_all_observed_columns_of_text_and_times_are_named_with_the_remedy(tmp_path: Path):
+    path = write_changed(
+        tmp_path, obs_0=["1", "2", "off", "4", "5", "6"], obs_1=TIMES, obs_2=["a"] * 6
+    )
+    message = refusal(path)
+    assert "text in obs_0 ('off'), obs_2 ('a'): correct what should be numbers" in message
+    assert "'dataset.columns.categories={obs_0:auto,obs_2:auto}'" in message
+    assert "times in obs_1: observe a number of them, as the hour by '=epoch(obs_1) %" in message
+    columns = ["observation=[obs_0,'=epoch(obs_1) % 86400']", "categories={obs_0:auto}"]
+    assert load_table(path, *columns).observation_names[-2:] == (
+        "obs_0=off",
+        "epoch(obs_1) % 86400",
+    )
+
+
+@pytest.mark.parametrize(
+    ("values", "hint"),
+    [
+        ([[[1.0, 2.0]]] * 6, "split it into one column per number"),
+        ([b"x"] * 6, "holds binary, expected numbers"),
+        *(([0, 0, 0, value, 0, 0], "row 3, column") for value in (np.nan, np.inf, -np.inf)),
+    ],
+)
+def test_observed_values_that_are_not_numbers_are_refused(values: Any, hint: str, tmp_path: Path):
+    assert hint in refusal(write_changed(tmp_path, obs_0=values))
 
 
 @pytest.mark.parametrize(

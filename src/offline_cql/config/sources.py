@@ -9,6 +9,7 @@ from functools import partial
 
 from offline_cql.config.data import ColumnsConfig, D4RLConfig, DatasetConfig, EnvConfig
 
+TABLE = ("dataset.one_step", "dataset.encoding", "dataset.missing", "dataset.filter")
 COLUMNS = tuple(f"dataset.columns.{name}" for name in ColumnsConfig.model_fields)
 
 
@@ -53,8 +54,7 @@ def _check_table(_env: EnvConfig, dataset: DatasetConfig) -> None:
 
 
 def _unused_columns(dataset: DatasetConfig) -> dict[str, str]:
-    keys = ("dataset.one_step", "dataset.encoding", "dataset.missing", *COLUMNS)
-    return dict.fromkeys(keys, f"{dataset.source} needs no mapping of columns")
+    return dict.fromkeys((*TABLE, *COLUMNS), f"{dataset.source} needs no mapping of columns")
 
 
 def _unused_id(dataset: DatasetConfig) -> dict[str, str]:

@@ -127,6 +127,13 @@ class Selection:
         (values,) = self._fetch(f"SELECT list({number}) FROM ({found} LIMIT {limit})")
         return values or []
 
+    def first_text(self, name: str) -> str:
+        """Return the first value of a column of text that is not a number, "" without any."""
+        number = f"c{self.names.index(name)}"
+        is_word = f"{number} IS NOT NULL AND TRY_CAST({number} AS DOUBLE) IS NULL"
+        row = self._fetch(f"SELECT {number} FROM ({self._all()}) WHERE {is_word} LIMIT 1")
+        return str(row[0]) if row else ""
+
     def count_missing(self, names: Sequence[str]) -> dict[str, int]:
         """Return the number of missing values of columns, and NaN of columns of numbers."""
         counts = []

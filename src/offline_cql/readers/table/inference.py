@@ -43,7 +43,8 @@ WORDS = {
     "absorbing",
     "truncated": "truncated truncateds truncation truncations timeout timeouts",
     "step": "step t timestep tick stage",
-    "episode": "episode ep traj trajectory session rollout run trip day date game visit eps unroll",
+    "episode": "episode ep traj trajectory session rollout run trip day date game visit eps unroll "
+    "stay admission encounter patient subject",
     "propensity": "propensity prob probability pscore density likelihood",
     "action": "action actions act a u control command decision treatment dose setpoint choice arm",
     "observation": "observation observations obs ob state states feature feat features f s x "
@@ -68,6 +69,8 @@ NEXT = ("next", "new")  # RLlib's new_obs
 NO_ACTION = {"logp", "log", "dist", "prev", "previous", "mask"}  # action_logp, prev_actions
 PLACEHOLDER = "FILL_IN"
 LONGEST_SETTINGS = 600  # characters in a message
+MOST_TEXTS = 50  # different ones of a category
+AUTO = "auto"  # the categories that the data have
 MIN_LENGTH = 4  # of words that count inside a longer name: total_reward, is_done
 
 
@@ -93,6 +96,7 @@ class Inference:
     guesses: tuple[Guess, ...]
     left_out: dict[str, str]
     ambiguous: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()  # observed columns of text
 
     @property
     def mapping(self) -> dict[str, tuple[str, ...]]:
@@ -106,6 +110,9 @@ class Inference:
             value = ",".join(map(hydra_value, self._short(guess.names))) or PLACEHOLDER
             value = f"[{value}]" if guess.role in LISTS else value
             settings.append(f"dataset.columns.{guess.role}={value}")
+        if self.categories:
+            entries = ",".join(f"{hydra_value(name)}:{AUTO}" for name in self.categories)
+            settings.append(f"dataset.columns.categories={{{entries}}}")
         if self.ambiguous:
             settings.append(f"dataset.columns.discrete={PLACEHOLDER}")
         used = {guess.role for guess in self.guesses}
@@ -117,8 +124,11 @@ class Inference:
     def of(cls, path: str, schema: Any, table: Table | None = None) -> Inference:
         """Return the suggestions for an Arrow schema, and the values of a table."""
         types = {field.name: field.type for field in schema}
-        guesses, left_out = _Guesses(types, profiles(table) if table else {}, table).all()
-        return cls(path, {name: str(kind) for name, kind in types.items()}, guesses, left_out)
+        guessing = _Guesses(types, profiles(table) if table else {}, table)
+        guesses, left_out = guessing.all()
+        texts = [name for name in guessing.mapped("observation") if is_text(types[name])]
+        named = {name: str(kind) for name, kind in types.items()}
+        return cls(path, named, guesses, left_out, categories=tuple(texts))
 
     def settings(self, *, one_step: bool) -> list[str] | None:
         """Return the settings for a message; None if they are incomplete or too long.
@@ -143,6 +153,9 @@ class Inference:
         if self.ambiguous:
             few = ", ".join(self._short(self.ambiguous))
             rows["discrete"] = f"?: true for choices, false for amounts; few whole numbers in {few}"
+        if self.categories:
+            shown = ", ".join(self._short(self.categories))
+            rows["categories"] = f"{shown}: few different texts, one-hot encoded"
         used |= self.left_out.keys()
         if self.left_out:
             reasons = self.left_out.items()
@@ -222,7 +235,7 @@ class _Guesses:
             self._claim(Guess("reward", (), "no name suggests it; required"))
         if "action" not in self.guesses:
             self._claim(_guess_actions(self.unclaimed, self._choices()))
-        self._claim(_guess_observations(self.unclaimed))
+        self._claim(_guess_observations(self.unclaimed, self._few_texts()))
         self._claim(_guess_next_observations(self.guesses["observation"].names, self.types))
         for name in self.mapped("next_observation"):
             self.left_out.pop(name, None)
@@ -275,6 +288,9 @@ class _Guesses:
             self._claim(
                 Guess("step", (steps[0],), "grows by one and starts again; it may be observed too")
             )
+        times = [name for name, kind in self.unclaimed.items() if is_time(kind)]
+        if "step" not in self.guesses and len(times) == 1 and self.mapped("episode"):
+            self._claim(Guess("step", (times[0],), "the only column of times"))
         if "terminated" not in self.guesses:
             self._claim(self._guess_end([n for n in free if n in self.unclaimed]))
 
@@ -313,6 +329,16 @@ class _Guesses:
             words = WORDS[role].split()
             for name in [name for name in self.unclaimed if _core(name, words) in words]:
                 self._leave_out(name, f"named like {role}, of the same step")
+
+    def _few_texts(self) -> list[str]:
+        """Return the columns with few different texts, of which most come back."""
+        return [
+            name
+            for name, p in self.profiles.items()
+            if name in self.unclaimed
+            and is_text(self.types[name])
+            and 2 <= p.distinct <= min(MOST_TEXTS, p.rows / 2)
+        ]
 
     def _choices(self) -> list[str]:
         """Return the columns of few different values that change within episodes."""
@@ -371,12 +397,15 @@ def _guess_actions(unclaimed: dict[str, Any], choices: Sequence[str]) -> Guess:
     return Guess("action", names, f"{reason}; discrete, one action per value{hint}")
 
 
-def _guess_observations(unclaimed: dict[str, Any]) -> Guess:
+def _guess_observations(unclaimed: dict[str, Any], texts: Sequence[str]) -> Guess:
+    """Suggest columns of numbers, and those of few different texts."""
     numeric = {name: kind for name, kind in unclaimed.items() if is_number(kind)}
     if names := _select("observation", numeric):
         return Guess("observation", names, "by name")
-    if numeric:
-        return Guess("observation", tuple(numeric), "all other numbers")
+    others = [name for name in unclaimed if name in numeric or name in texts]
+    if others:
+        reason = "all other numbers" if len(others) == len(numeric) else "numbers and categories"
+        return Guess("observation", tuple(others), reason)
     return Guess("observation", (), "no numeric column is left; required")
 
 

@@ -11,11 +11,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from offline_cql.errors import DataError
-from offline_cql.features import CATEGORY, NUMBER, TIMES, Feature, Features
+from offline_cql.features import CATEGORY, EXPRESSION, NUMBER, TIME, TIMES, Feature, Features
 from offline_cql.readers.row_files import Array
 from offline_cql.readers.table.actions import MAX_CATEGORIES
 from offline_cql.readers.table.arrow_types import is_integer_or_float, is_text, is_time
 from offline_cql.readers.table.files import Chunk, Selection
+from offline_cql.readers.table.inference import AUTO
+from offline_cql.readers.table.missing import MOST_LISTED
 from offline_cql.readers.table.values import (
     MissingValueError,
     column,
@@ -23,8 +25,8 @@ from offline_cql.readers.table.values import (
     nullable_numbers,
     whole_numbers,
 )
+from offline_cql.render.command import shell_word
 
-AUTO = "auto"  # the categories that the data have
 MICROSECONDS = pa.timestamp("us", "UTC")
 
 
@@ -39,6 +41,30 @@ def plain_features(entries: Sequence[str], categories: Mapping[str, Any]) -> Fea
             "it there"
         )
     return Features([Feature(entry, () if entry in categories else None) for entry in entries])
+
+
+def refuse_other_types(features: Features, selection: Selection, path: str) -> None:
+    """Raise DataError that names all observed columns of text and of times, with the remedy."""
+    faults = []
+    types = {name: selection.tables[0].columns[name].type for name in features.columns}
+    numbers = [name for name, kind in features.columns.items() if kind == NUMBER]
+    if texts := [name for name in numbers if is_text(types[name])]:
+        shown = ", ".join(f"{n} ({selection.first_text(n)!r:.40})" for n in texts[:MOST_LISTED])
+        more = f" and {len(texts) - MOST_LISTED:,} more" if len(texts) > MOST_LISTED else ""
+        settings = ",".join(f"{name}:{AUTO}" for name in texts[:MOST_LISTED])
+        setting = shell_word(f"dataset.columns.categories={{{settings}}}")
+        faults.append(
+            f"text in {shown}{more}: correct what should be numbers; one-hot encode categories by "
+            f"{setting}; or leave the columns out"
+        )
+    if times := [name for name in numbers if is_time(types[name])]:
+        hour = f"{EXPRESSION}{TIME}({times[0]}) % 86400 / 3600"
+        faults.append(
+            f"times in {', '.join(times[:MOST_LISTED])}: observe a number of them, as the hour by "
+            f"{hour!r}, or leave the columns out"
+        )
+    if faults:
+        raise DataError(f"{path}: dataset.columns.observation has {'; and '.join(faults)}")
 
 
 def with_categories(

@@ -35,6 +35,7 @@ from offline_cql.readers.table.observations import (
     numeric_columns,
     plain_features,
     read_values,
+    refuse_other_types,
     with_categories,
     with_fill,
 )
@@ -192,6 +193,7 @@ class TableReader:
     def features(self) -> Features:
         """The features of observations; categories and fills may take a pass over the data."""
         plain = plain_features(self.mapping.observation, self.categories)
+        refuse_other_types(plain, self.selection, self.path)
         if not self.categories and self.missing != "fill":
             return plain
         features = with_categories(plain, self.selection, self.categories, self.path)
