@@ -149,6 +149,7 @@ def test_the_printed_command_loads_the_file(tmp_path: Path):
         "trip": columns["episode"],
         "reward": columns["reward"],
         "step": [*T, *T, *T, *T, *T],
+        "propensity": ["unknown"] * 5,
     }
     path = write(tmp_path / "my logs.parquet", renamed)
     arguments = parse_command(infer_columns(str(path)))
@@ -160,7 +161,7 @@ def test_the_printed_command_loads_the_file(tmp_path: Path):
     assert data.observation_names == ('inside "1" [°C], it\'s', "null", "2nd")
     assert data.action_names == ("heating command",)
     assert data.lengths.tolist() == [3, 1]
-    assert "step=null" in columns_overrides
+    assert {"step=step", "propensity=null"} <= set(columns_overrides)
 
 
 def test_the_kind_of_a_single_action_is_stated(tmp_path: Path):
