@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from offline_cql.errors import DataError, PolicyError
 from offline_cql.readers import load
+from offline_cql.readers.minari import storage
 from offline_cql.readers.minari.store import MinariReader, dataset_path
 from offline_cql.render import progress
 from offline_cql.simulation import collect as recording
@@ -234,7 +235,7 @@ def test_an_interruption_while_writing_leaves_the_store_as_it_was(store, monkeyp
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(recording, "flush", interrupt)
+        patch.setattr(storage, "flush", interrupt)
         with pytest.raises(KeyboardInterrupt):
             record(MARKER, config, seed=1, overwrite=overwrite)
     assert stored_files(store) == before

@@ -9,16 +9,19 @@ from typing import Any, TypeAlias
 import numpy as np
 from omegaconf import DictConfig
 
-from offline_cql.commands.load_data import simulator_settings
+from offline_cql.commands.load_data import load_transitions, simulator_settings
 from offline_cql.commands.load_run import load_agent
 from offline_cql.commands.tables import key_value_table
 from offline_cql.config import CollectConfig, DatasetConfig, validate_config
+from offline_cql.config.data import slug
 from offline_cql.config.hydra_internals import split_arguments
 from offline_cql.errors import ConfigError, PolicyError
 from offline_cql.io import expand_home
 from offline_cql.readers import load
+from offline_cql.readers.minari.storage import store_transitions
 from offline_cql.readers.minari.store import MinariReader, dataset_path, is_stored
 from offline_cql.render.command import command
+from offline_cql.render.message import print_message
 from offline_cql.render.numbers import format_number
 from offline_cql.render.terminal import Terminal
 from offline_cql.simulation.behavior import RANDOM, Behavior
@@ -34,10 +37,12 @@ Policy: TypeAlias = Callable[[Array], Any]  # a flat observation [D] to an actio
 def collect(config: DictConfig) -> str:
     """Record a data set in the local Minari store, print a table of its contents, return its id."""
     settings = validate_config(CollectConfig, config)
-    identifier = record_once(settings)
+    is_table = settings.dataset.source == "table"
+    identifier = store_table(settings) if is_table else record_once(settings)
     transitions = load(MinariReader(identifier))
     mean_return = behavior_return(transitions)
-    table = key_value_table(f"{identifier} · {settings.env.id}")
+    source = settings.dataset.path if is_table else settings.env.id
+    table = key_value_table(f"{identifier} · {source}")
     table.add_row("transitions", f"{len(transitions):,}")
     table.add_row("episodes", f"{len(transitions.ends):,}")
     table.add_row("mean return", format_number(mean_return))
@@ -47,6 +52,20 @@ def collect(config: DictConfig) -> str:
     terminal.print_table(table)
     terminal.print_field("stored", str(dataset_path(identifier)))
     terminal.print_field("next", train_command(sys.argv[1:], identifier))
+    return identifier
+
+
+def store_table(settings: CollectConfig) -> str:
+    """Write a table into the local store unless it is there already; return its id."""
+    dataset = settings.dataset
+    identifier = dataset.id or f"logs/{slug(Path(str(dataset.path)).stem)}-v0"
+    if is_stored(identifier) and not settings.overwrite:
+        print(f"{identifier} is already stored; overwrite=true writes it again")
+        return identifier
+    transitions = load_transitions(settings.env, dataset)
+    if transitions.propensities is not None:
+        print_message("warning: Minari has no place for propensities: they are left out")
+    store_transitions(transitions, identifier, overwrite=settings.overwrite)
     return identifier
 
 

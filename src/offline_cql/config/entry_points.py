@@ -93,9 +93,13 @@ class CollectConfig(Section):
     dataset: DatasetConfig
 
     def check(self) -> None:
-        """Raise ConfigError for data that cannot be simulated."""
-        complaint = "must be simulated: other data cannot be collected"
-        self.dataset.require(self.dataset.source == "simulated", "source", complaint)
+        """Raise ConfigError for data that are neither simulated nor a table."""
+        complaint = "must be simulated, or table: other data cannot be collected"
+        self.dataset.require(self.dataset.source in ("simulated", "table"), "source", complaint)
+        if self.dataset.source == "table":
+            check_dataset(self.env, self.dataset)
+            self.require(self.policy is None, "policy", "has no effect with dataset=table")
+            return
         if self.policy is None:
             check_dataset(self.env, self.dataset)
         none = f"must be the id of a simulator with env={self.env.name}, to act in"

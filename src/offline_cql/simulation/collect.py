@@ -1,17 +1,13 @@
 """Recording of simulated data sets: behavior policies stepped in environments, in Minari's format.
 
-A data set appears in the local store complete or not at all: it is written to a hidden folder of
-the same store and renamed, under a lock that makes a second process wait and then use it.
+A second process that needs the same data set waits and then uses it.
 """
 
 from __future__ import annotations
 
 import copy
-import io
-import os
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -19,22 +15,13 @@ import minari
 import numpy as np
 from gymnasium.envs.registration import EnvSpec
 from minari.data_collector import EpisodeBuffer
-from minari.dataset.minari_storage import MinariStorage
 
 from offline_cql.config import DatasetConfig, EnvConfig
 from offline_cql.config.keys import without_secrets
 from offline_cql.errors import DataError
-from offline_cql.io import exclusive, flush, located, remedied, write_atomically
 from offline_cql.random_streams import RandomStream
-from offline_cql.readers.checksums import write_manifest
-from offline_cql.readers.minari.store import (
-    STORE_REMEDY,
-    dataset_path,
-    ensure_namespace,
-    hidden_path,
-    is_stored,
-    store_root,
-)
+from offline_cql.readers.minari.storage import write_dataset, writing
+from offline_cql.readers.minari.store import STORE_REMEDY, is_stored, store_root
 from offline_cql.render.numbers import format_size, format_spread
 from offline_cql.render.progress import ProgressBar
 from offline_cql.simulation.behavior import Behavior, Component, mixture
@@ -58,7 +45,7 @@ def ensure_recorded(env: EnvConfig, dataset: DatasetConfig, *, seed: int = 0) ->
     """Return the id of a simulated data set; record it if the local store lacks it."""
     identifier = dataset_id(dataset)
     if not is_stored(identifier):
-        with _exclusive(identifier):
+        with writing(identifier):
             if not is_stored(identifier):  # another process may have recorded it meanwhile
                 _record(env, dataset, identifier, seed, None)
     return identifier
@@ -79,7 +66,7 @@ def record(
     the rollouts; the store is then unchanged.
     """
     name = dataset_id(dataset)
-    with _exclusive(name):
+    with writing(name):
         if is_stored(name) and not overwrite:
             raise DataError(f"data set {name} is already recorded; overwrite=true records it again")
         _record(env, dataset, name, seed, behavior)
@@ -102,7 +89,14 @@ def _record(
         _check_disk_space(environments[0], dataset.size, name)
         episodes, parts = _roll_out_mixture(environments, components, dataset.size, seed, name)
         spec = environment_spec(env)
-        _store(name, environments[0], spec, episodes, _metadata(env, spec, name, seed, parts))
+        write_dataset(
+            name,
+            environments[0].observation_space,
+            environments[0].action_space,
+            [_buffer(episode) for episode in episodes],
+            _metadata(env, spec, name, seed, parts),
+            spec=spec,
+        )
     finally:
         for environment in environments:
             environment.close()
@@ -196,46 +190,6 @@ def environment_spec(env: EnvConfig) -> EnvSpec:
     return spec
 
 
-def _store(
-    name: str,
-    environment: Environment,
-    spec: EnvSpec,
-    episodes: Sequence[Episode],
-    metadata: dict[str, Any],
-) -> None:
-    """Write to a hidden folder, flush to the disk, rename.
-
-    HDF5 writes to memory: where a disk is full it ends the process (segmentation fault).
-    """
-    final, staging = dataset_path(name), hidden_path(".recording", name)
-    shutil.rmtree(staging, ignore_errors=True)  # of a recording that was killed
-    (staging / "new").mkdir(parents=True)
-    try:
-        with located(staging):
-            storage = MinariStorage.new(
-                staging / "new" / "data",
-                observation_space=environment.observation_space,
-                action_space=environment.action_space,
-                env_spec=spec,
-            )
-            storage._file_path, file = (content := io.BytesIO()), storage._file_path
-            storage.update_metadata(metadata)
-            storage.update_episodes([_buffer(episode) for episode in episodes])
-            write_atomically(file, content.getvalue())
-            storage.update_metadata({"dataset_size": storage.get_size()})
-        for path in (staging / "new" / "data").iterdir():
-            flush(path)
-        write_manifest(staging / "new" / "data")
-        ensure_namespace(name)
-        final.parent.mkdir(parents=True, exist_ok=True)
-        if final.exists():  # overwrite: a folder can only be renamed over an empty one
-            os.replace(final, staging / "old")
-        os.replace(staging / "new", final)
-        flush(final.parent)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-
-
 def _buffer(episode: Episode) -> EpisodeBuffer:
     return EpisodeBuffer(
         seed=episode.seed,
@@ -246,11 +200,3 @@ def _buffer(episode: Episode) -> EpisodeBuffer:
         truncations=episode.truncated,
         infos={},
     )
-
-
-@contextmanager
-def _exclusive(name: str) -> Iterator[None]:
-    """Wait for another recording of this data set; name the store in errors of writing."""
-    lock = hidden_path(".locks", name)
-    with remedied(store_root(), STORE_REMEDY), exclusive(lock, f"recording {name}"):
-        yield

@@ -133,7 +133,8 @@ class MinariReader:
     def read(self, writer: TransitionWriter) -> None:
         stored = self.stored
         writer.check_disk_space(stored.steps, images=stored.layout.images)
-        writer.observation_names = stored.layout.names
+        names = _names(_metadata(self.dataset_id, self.folder), stored)
+        writer.observation_names, writer.action_names = names
         refuse_links_outside(self.folder)
         verify_manifest(self.folder, self.remedy)
         for path in self.folder.rglob("*"):  # a clone of a repository may hold pointers
@@ -146,6 +147,19 @@ class MinariReader:
                 f"{self.dataset_id} holds {writer.size} steps, metadata.json states "
                 f"{stored.steps}: {self.remedy}"
             )
+
+
+def _names(
+    metadata: dict[str, Any], stored: StoredDataset
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the names of observation columns and of actions; a table's are in its metadata."""
+    sizes = {"observation": stored.spaces.observation_dim, "action": stored.spaces.action_dim}
+    names = []
+    for part, size in sizes.items():
+        entries: Any = metadata.get(f"{part}_names")
+        valid = isinstance(entries, list) and {*map(type, entries)} == {str}
+        names.append(tuple(entries) if valid and len(entries) == size else ())
+    return stored.layout.names or names[0], names[1]
 
 
 def _remedy(dataset_id: str, folder: Path) -> str:
