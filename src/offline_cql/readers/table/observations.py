@@ -94,11 +94,12 @@ def _data_values(selection: Selection, name: str, path: str) -> tuple[str | int,
     values = selection.distinct(name, MAX_CATEGORIES + 1)
     if any(isinstance(value, float) for value in values) and all(v == int(v) for v in values):
         values = [int(value) for value in values]  # integers with gaps are floats in many tools
-    if not values or not all(type(value) in (str, int) for value in values):
-        shown = f", as {values[0]!r}" if values else ""
+    if not values:
+        raise DataError(f"{path}: column {name} has no values: leave it out")
+    if not all(type(value) in (str, int) for value in values):
         raise DataError(
-            f"{path}: column {name} holds no text or whole numbers{shown}: remove it from "
-            "dataset.columns.categories"
+            f"{path}: column {name} holds no text or whole numbers, as {values[0]!r}: remove it "
+            "from dataset.columns.categories"
         )
     return tuple(sorted(values))
 
