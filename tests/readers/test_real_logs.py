@@ -293,7 +293,7 @@ def mixed(columns: Columns) -> Columns:
 REFUSED: dict[str, tuple[Callable[[Path], Written], str]] = {
     "header only": (
         written("log.csv", text_of(log()).partition("\n")[0]),
-        "column drug has no rows",
+        "column mode has no values",
     ),
     "empty": (written("log.csv", ""), r"log\.csv"),
     "no columns of these names": (
