@@ -119,7 +119,8 @@ class Transitions:
     rows [N, W] float32 in the order of `columns`, actions in [-1, 1] or their index, rewards in the
     environment's units; ends [E] int64, the row after each episode's last; images [N, 2, D] uint8,
     observation and next observation, or None; propensities [N] float32, the behavior's
-    probability (density, in the environment's units) of the logged action, or None.
+    probability (density, in the environment's units) of the logged action, or None; durations [N]
+    float32, the time of each step in units of dataset.time_unit, or None: 1.
     rows and images may be memory maps, larger than the memory. sha256 identifies the content.
     repairs: what was repaired while reading, by name, with how often (`readers.writer`).
     Raises DataError when shapes disagree or when there is no transition.
@@ -132,6 +133,7 @@ class Transitions:
     sha256: str
     images: npt.NDArray[np.uint8] | None = None
     propensities: npt.NDArray[np.float32] | None = None
+    durations: npt.NDArray[np.float32] | None = None
     observation_names: tuple[str, ...] = ()
     action_names: tuple[str, ...] = ()  # of the dimensions, or of the discrete actions
     features: Features | None = None  # of a table: how its columns become observations
@@ -143,6 +145,7 @@ class Transitions:
             "rows": (self.rows, (size, self.columns.width)),
             "images": (self.images, (size, 2, self.spaces.observation_dim)),
             "propensities": (self.propensities, (size,)),
+            "durations": (self.durations, (size,)),
         }
         for name, (array, shape) in expected.items():
             if array is not None and array.shape != shape:
@@ -260,6 +263,25 @@ class Transitions:
     def episodes(self) -> npt.NDArray[np.int32]:
         """The episode of each transition, 0 … E − 1, [N]."""
         return np.repeat(np.arange(len(self.ends), dtype=np.int32), self.lengths)
+
+    def discounts(self, gamma: float) -> float | npt.NDArray[np.float64]:
+        """Return the discount of a step; [N] where steps take different times."""
+        return gamma if self.durations is None else gamma ** self.durations.astype(np.float64)
+
+    @property
+    def elapsed(self) -> npt.NDArray[np.float64]:
+        """The time since the start of the episode at each step, [N]; without durations, steps."""
+        if self.durations is None:
+            return (np.arange(len(self)) - np.repeat(self.starts, self.lengths)).astype(np.float64)
+        times = np.cumsum(self.durations, dtype=np.float64) - self.durations
+        since: npt.NDArray[np.float64] = times - np.repeat(times[self.starts], self.lengths)
+        return since
+
+    def episode_times(self) -> npt.NDArray[np.float64]:
+        """Return the time that each episode takes, [E]; without durations, its steps."""
+        if self.durations is None:
+            return self.lengths.astype(np.float64)
+        return np.add.reduceat(self.durations.astype(np.float64), self.starts)
 
     def episode_returns(self) -> npt.NDArray[np.float64]:
         """Return each episode's undiscounted sum of rewards, [E], in the environment's units."""

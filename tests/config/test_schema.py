@@ -350,6 +350,7 @@ UNUSED_BY_DEFAULT = {
     "dataset.encoding",
     "dataset.missing",
     "dataset.filter",
+    "dataset.time_unit",
     "dataset.split_seed",
     *COLUMNS,
 }

@@ -3,6 +3,7 @@
 Validation rows are never served; n-step targets and images come from the same rows.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -196,6 +197,14 @@ def test_one_step_equals_n_step_returns_with_n_1():
     assert np.array_equal(batch.reward, reward)
     assert np.array_equal(batch.discount, discount)
     assert last.tolist() == list(range(64))
+
+
+def test_steps_of_different_times_have_discounts_of_their_own():
+    data = replace(continuous_data(64), durations=np.tile(np.float32([1, 2, 3, 4]), 16))
+    batch = all_transitions(dataset_of(data, gamma=0.5))
+    expected = np.tile([0.5, 0.25, 0.125, 0.0625], 16) * ~data.terminated
+    assert batch.discount.tolist() == expected.tolist()
+    assert data.elapsed[:3].tolist() == [0, 1, 3]
 
 
 # --- Images ---------------------------------------------------------------------------------------

@@ -12,7 +12,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from offline_cql.data import returns
-from offline_cql.data.returns import episode_weights, n_step_returns, returns_to_go
+from offline_cql.data.returns import (
+    continued_returns,
+    episode_weights,
+    n_step_returns,
+    returns_to_go,
+)
 
 
 @st.composite
@@ -66,6 +71,36 @@ def test_many_and_few_episodes_take_equal_steps(many: int, monkeypatch: pytest.M
             expected[row] += 0.9 * expected[row + 1]
     monkeypatch.setattr(returns, "MANY_EPISODES", many)
     assert np.array_equal(returns_to_go(rewards, ends, gamma=0.9), expected)
+
+
+def test_steps_with_discounts_of_their_own_by_hand():
+    """Discounts 1/2, 1/4, 1/2 | 1/4 of 8, 8, 4 | 3: 8 + (8 + 4/4)/2, 8 + 4/4, 4 | 3.
+
+    Continued: the second episode, truncated after one step, goes on at 3 per step: 3 · (1/4)/(3/4).
+    The first is terminated.
+    """
+    rewards, ends = np.array([8, 8, 4, 3], np.float32), np.array([3, 4])
+    discounts = np.array([0.5, 0.25, 0.5, 0.25])
+    assert returns_to_go(rewards, ends, gamma=discounts).tolist() == [12.5, 9, 4, 3]
+    terminated = np.array([False, False, True, False])
+    continued = continued_returns(rewards, terminated, ends, gamma=discounts)
+    np.testing.assert_allclose(continued, [12.5, 9, 4, 4])
+    targets = n_step_returns(rewards, terminated, ends, gamma=discounts, n=2)
+    assert targets.reward.tolist() == [12, 9, 4, 3]
+    assert targets.discount.tolist() == [0.125, 0, 0, 0.25]
+
+
+@given(logs())
+def test_equal_discounts_of_all_steps_are_one_gamma(drawn):
+    rewards, terminated, ends = drawn
+    each = np.full(len(rewards), 0.9)
+    assert np.array_equal(
+        returns_to_go(rewards, ends, gamma=each), returns_to_go(rewards, ends, gamma=0.9)
+    )
+    np.testing.assert_allclose(
+        continued_returns(rewards, terminated, ends, gamma=each),
+        continued_returns(rewards, terminated, ends, gamma=0.9),
+    )
 
 
 # --- n steps --------------------------------------------------------------------------------------

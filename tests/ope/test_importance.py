@@ -33,6 +33,18 @@ def test_weighted_importance_sampling_by_hand():
     assert estimate.method == "wis"
 
 
+def test_times_take_the_place_of_steps():
+    """The first step of the long episode takes 3 units: the second reward counts 1/8, not 1/2."""
+    rewards, durations = np.tile([1.0, 10.0, 3.0], COPIES), np.tile([3.0, 1.0, 2.0], COPIES)
+    options = {"gamma": 0.5, "seed": 0, "durations": durations}
+    estimate = weighted_importance_sampling(rewards, POLICY, HALF, ENDS, **options)
+    assert estimate.value == pytest.approx(1.4 + 0.125 * 40 / 4.5)
+    zeros = np.zeros(3 * COPIES)
+    model = {"q_logged": zeros, "v": zeros, "v_end": np.tile([16.0, 0.0], COPIES)}
+    robust = doubly_robust(rewards, POLICY, HALF, ENDS, **model, **options)
+    assert robust.extrapolated == pytest.approx(4 / 4.5 * 16 / 2**4)
+
+
 def test_the_behavior_policy_is_estimated_at_its_mean_return():
     rewards = np.tile([1.0, 2.0, 6.0], COPIES)
     estimate = weighted_importance_sampling(rewards, HALF, HALF, ENDS, gamma=0.5, seed=0)

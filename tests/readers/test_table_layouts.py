@@ -16,7 +16,9 @@ import pyarrow as pa
 import pytest
 from support.table_case import Columns, columns_of, episodes, load_table, write
 
+from offline_cql.data.returns import returns_to_go
 from offline_cql.errors import ConfigError, DataError
+from offline_cql.readers import load
 from offline_cql.readers.table import database
 from offline_cql.readers.table.database import Database
 from offline_cql.readers.table.files import Selection, open_tables
@@ -79,6 +81,43 @@ def test_a_time_orders_the_rows_and_ties_keep_their_order(kind: str, zone: Any, 
     columns["terminated"] = np.array([row in (3, 5) for row in order])
     data = load_table(write(tmp_path / f"logs.{kind}", columns))
     assert data.rewards.tolist() == [0, 1, 2, 3, 100, 101]
+
+
+@pytest.mark.parametrize("kind", ["parquet", "csv"])
+@pytest.mark.parametrize("chunk", [1, 3, 100])
+def test_gamma_discounts_a_unit_of_time(kind: str, chunk: int, tmp_path: Path):
+    """Steps of 30, 60 and 15 minutes in hours; the last, terminated one has no discount."""
+    minutes = [0, 30, 90, 105, 0, 60]
+    columns = episodes([4, 2], ["T", "T"])
+    columns["step"] = [TIMES[0] + datetime.timedelta(minutes=m) for m in minutes]
+    path = write(tmp_path / f"logs.{kind}", columns)
+    data = load(TableReader(str(path), columns_of(), time_unit=3600, chunk_size=chunk))
+    assert data.durations is not None
+    assert data.durations.tolist() == [0.5, 1, 0.25, 1, 1, 1]
+    assert data.elapsed.tolist() == [0, 0.5, 1.5, 1.75, 0, 1]
+    assert data.episode_times().tolist() == [2.75, 2]
+    np.testing.assert_allclose(data.discounts(0.81)[:3], [0.9, 0.81, 0.81**0.25])
+    rewards = data.rewards[:4].astype(np.float64)
+    expected = rewards @ 0.81 ** np.array([0, 0.5, 1.5, 1.75])
+    np.testing.assert_allclose(
+        returns_to_go(data.rewards, data.ends, gamma=data.discounts(0.81))[0], expected
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "settings", "message"),
+    [
+        ({"step": TIMES[:3] + TIMES[3:]}, [], "row 2, column step: the time of the row before"),
+        ({}, [], "column step: holds int64, expected times|holds int64, expected times"),
+        ({}, ["step=null"], "dataset.time_unit needs a column of times as dataset.columns.step"),
+    ],
+)
+def test_a_unit_of_time_needs_times_that_grow(
+    changes: Columns, settings: list[str], message: str, tmp_path: Path
+):
+    path = write(tmp_path / "logs.parquet", episodes([4, 2], ["T", "T"]) | changes)
+    with pytest.raises(DataError, match=message):
+        load(TableReader(str(path), columns_of(*settings), time_unit=60))
 
 
 def test_days_of_a_csv_are_read_as_iso_dates_only(tmp_path: Path):

@@ -75,7 +75,8 @@ def compute_neighbors(reader: BlockReader, *, gamma: float) -> NeighborStatistic
     actions = data.rows[candidates][:, data.columns.action].astype(np.float64)
     spread, local_entropy, total_entropy = _action_spread(actions, nearest, data.spaces.discrete)
     counts, edges = np.histogram(np.minimum(spread, 1.999), BINS, (0.0, 2.0))
-    returns = returns_to_go(data.rewards, data.ends, gamma=gamma)[candidates]
+    discounts = data.discounts(gamma)
+    returns = returns_to_go(data.rewards, data.ends, gamma=discounts)[candidates]
     random_distance = _random_distance(points)
     return NeighborStatistics(
         states=len(queries),

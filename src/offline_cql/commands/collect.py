@@ -63,8 +63,9 @@ def store_table(settings: CollectConfig) -> str:
         print(f"{identifier} is already stored; overwrite=true writes it again")
         return identifier
     transitions = load_transitions(settings.env, dataset)
-    if transitions.propensities is not None:
-        print_message("warning: Minari has no place for propensities: they are left out")
+    for name in ("propensities", "durations"):
+        if getattr(transitions, name) is not None:
+            print_message(f"warning: Minari has no place for {name}: they are left out")
     store_transitions(transitions, identifier, overwrite=settings.overwrite)
     return identifier
 

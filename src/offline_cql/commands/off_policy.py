@@ -93,9 +93,10 @@ def estimate_policy(
     arrays = (transitions.rewards, taken, behavior, transitions.ends)
     q_logged = fqe.mean_values(torch.from_numpy(transitions.actions))
     v, v_end = fqe.mean_values(greedy), fqe.values_at_ends()
+    options: dict[str, Any] = {"gamma": gamma, "durations": transitions.durations, "seed": ope.seed}
     weighted = [
-        weighted_importance_sampling(*arrays, gamma=gamma, seed=ope.seed),
-        doubly_robust(*arrays, q_logged=q_logged, v=v, v_end=v_end, gamma=gamma, seed=ope.seed),
+        weighted_importance_sampling(*arrays, **options),
+        doubly_robust(*arrays, q_logged=q_logged, v=v, v_end=v_end, **options),
     ]
     if transitions.truncated.any():
         weighted = [

@@ -168,6 +168,7 @@ class DatasetConfig(Section):
     path: Text | None  # of the user's files
     encoding: Text | None = None  # of a table's files of text; null: UTF-8
     missing: Literal["refuse", "drop", "fill", "forward"] | None = None  # null: an older run
+    time_unit: Positive | None = None  # seconds that gamma discounts once; null: it does each step
     filter: Text | None = None  # SQL: the rows of a table that are read; null: all
     columns: ColumnsConfig | None  # of a table
     fraction: Share  # of the episodes, drawn at random

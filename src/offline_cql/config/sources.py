@@ -9,7 +9,9 @@ from functools import partial
 
 from offline_cql.config.data import ColumnsConfig, D4RLConfig, DatasetConfig, EnvConfig
 
-TABLE = ("dataset.one_step", "dataset.encoding", "dataset.missing", "dataset.filter")
+TABLE = tuple(
+    f"dataset.{name}" for name in ("one_step", "encoding", "missing", "filter", "time_unit")
+)
 COLUMNS = tuple(f"dataset.columns.{name}" for name in ColumnsConfig.model_fields)
 
 

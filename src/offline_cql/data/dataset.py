@@ -25,8 +25,9 @@ class TransitionDataset:
     """The training transitions, indexed by 0 … size − 1, as batches of tensors.
 
     reward = reward_scale · r + reward_shift, summed over n_step steps; discount is
-    gamma ** n · (1 − terminated), so that a truncated episode bootstraps. With a cloning_share
-    cloning weighs the training episodes by their return (`episode_weights`).
+    gamma ** n · (1 − terminated), so that a truncated episode bootstraps; where steps take
+    different times, gamma ** time. With a cloning_share cloning weighs the training episodes by
+    their return (`episode_weights`).
     """
 
     def __init__(
@@ -50,7 +51,9 @@ class TransitionDataset:
         self.n_step: tuple[Tensor, Tensor, Tensor] | None = None
         rewards = transitions.rewards * np.float32(reward_scale) + np.float32(reward_shift)
         terminated, ends = transitions.terminated, transitions.ends
-        returns = continued_returns(rewards, terminated, ends, gamma=gamma)
+        step_gamma = transitions.discounts(gamma)
+        self.step_gamma = None if isinstance(step_gamma, float) else torch.from_numpy(step_gamma)
+        returns = continued_returns(rewards, terminated, ends, gamma=step_gamma)
         self.return_to_go = torch.from_numpy(returns)  # [N] float64
         self.cloning_weight = torch.ones(len(rewards))
         if cloning_share is not None:
@@ -62,10 +65,10 @@ class TransitionDataset:
                 share=cloning_share,
             )
             self.cloning_weight = torch.from_numpy(weights[transitions.episodes]).float()
-        discounts = gamma * (1.0 - terminated)
+        discounts = step_gamma * (1.0 - terminated)
         if n_step > 1:
             rewards, discounts, last = n_step_returns(
-                rewards, terminated, ends, gamma=gamma, n=n_step
+                rewards, terminated, ends, gamma=step_gamma, n=n_step
             )
             self.n_step = tuple(map(torch.from_numpy, (rewards, discounts, last)))  # type: ignore[assignment]
         self.value_range = value_range(rewards, discounts)
@@ -86,6 +89,8 @@ class TransitionDataset:
         on_device.training_rows = (
             None if self.training_rows is None else self.training_rows.to(device)
         )
+        if self.step_gamma is not None:
+            on_device.step_gamma = self.step_gamma.to(device)
         if self.n_step is not None:
             reward, discount, last = self.n_step
             on_device.n_step = reward.to(device), discount.to(device), last.to(device)
@@ -104,7 +109,8 @@ class TransitionDataset:
             action = action[..., 0].long()
         if self.n_step is None:
             reward = row[..., self.columns.reward] * self.reward_scale + self.reward_shift
-            discount = self.gamma * (1.0 - row[..., self.columns.terminated])
+            gamma = self.gamma if self.step_gamma is None else self.step_gamma[index]
+            discount = gamma * (1.0 - row[..., self.columns.terminated])
             next_observation = self._observation(row, index, next=True)
         else:
             reward, discount, last = (tensor[index] for tensor in self.n_step)

@@ -1,7 +1,8 @@
 """Returns-to-go and n-step returns along episodes, as pure functions of arrays.
 
 N transitions of E episodes, one episode after the other; ends [E] is the row after each
-episode's last.
+episode's last. gamma: the discount of a step, or of each step, [N], where steps take different
+times.
 """
 
 from __future__ import annotations
@@ -17,13 +18,14 @@ BISECTIONS = 60
 MANY_EPISODES = 32  # from which a NumPy call for one step of all of them is worth it
 
 
-def returns_to_go(rewards: Array, ends: Array, *, gamma: float) -> npt.NDArray[np.float64]:
-    """Return G_t = r_t + gamma · G_{t+1} up to the end of t's episode, [N], in reward units.
+def returns_to_go(rewards: Array, ends: Array, *, gamma: float | Array) -> npt.NDArray[np.float64]:
+    """Return G_t = r_t + gamma_t · G_{t+1} up to the end of t's episode, [N], in reward units.
 
     The sum also stops where an episode was truncated: `continued_returns` extrapolates there.
     gamma in [0, 1].
     """
     result = rewards.astype(np.float64)
+    discounts = np.broadcast_to(np.asarray(gamma, np.float64), result.shape)
     lengths = np.diff(ends, prepend=0)
     longest_first = np.argsort(-lengths, kind="stable")
     last, length = ends[longest_first] - 1, lengths[longest_first]
@@ -31,28 +33,33 @@ def returns_to_go(rewards: Array, ends: Array, *, gamma: float) -> npt.NDArray[n
     # Each pass goes one step back in all episodes that are long enough: N additions in all.
     while lag < length[0] and (active := int(np.searchsorted(-length, -lag))) >= MANY_EPISODES:
         rows = last[:active] - lag
-        result[rows] += gamma * result[rows + 1]
+        result[rows] += discounts[rows] * result[rows + 1]
         lag += 1
     # Few long episodes: one step at a time costs less in plain Python.
     for end, size in zip(last[length > lag], length[length > lag], strict=True):
-        steps = result[end + 1 - size : end - lag + 2].tolist()
+        part = slice(end + 1 - size, end - lag + 2)
+        steps, factors = result[part].tolist(), discounts[part].tolist()
         for step in range(len(steps) - 2, -1, -1):
-            steps[step] += gamma * steps[step + 1]
-        result[end + 1 - size : end - lag + 2] = steps
+            steps[step] += factors[step] * steps[step + 1]
+        result[part] = steps
     return result
 
 
 def continued_returns(
-    rewards: Array, terminated: Array, ends: Array, *, gamma: float
+    rewards: Array, terminated: Array, ends: Array, *, gamma: float | Array
 ) -> npt.NDArray[np.float64]:
     """Return discounted returns-to-go [N], continuing truncated episodes at their mean reward.
 
     Without this a time limit would lower the return of every late state, while the critics
-    bootstrap there. gamma in [0, 1).
+    bootstrap there. gamma in [0, 1); of each step: continued at the geometric mean of the
+    episode's.
     """
     lengths = np.diff(ends, prepend=0)
     means = np.add.reduceat(rewards.astype(np.float64), ends - lengths) / lengths
-    tail = np.where(terminated[ends - 1], 0.0, means * gamma / (1.0 - gamma))
+    later = gamma
+    if isinstance(gamma, np.ndarray):
+        later = np.exp(np.add.reduceat(np.log(gamma), ends - lengths) / lengths)
+    tail = np.where(terminated[ends - 1], 0.0, means * later / (1.0 - later))
     extended = rewards.astype(np.float64)
     extended[ends - 1] += tail
     return returns_to_go(extended, ends, gamma=gamma)
@@ -93,9 +100,11 @@ class NStep(NamedTuple):
 
 
 def n_step_returns(
-    rewards: Array, terminated: Array, ends: Array, *, gamma: float, n: int
+    rewards: Array, terminated: Array, ends: Array, *, gamma: float | Array, n: int
 ) -> NStep:
     """Return R_t = Σ_{k<m} gamma^k r_{t+k} and the discount gamma^m · (1 − terminated).
+
+    Where steps have discounts of their own, products of them stand for powers of gamma.
 
     m is n, or fewer at the end of t's episode: no sum crosses an episode's end, and a truncated
     episode bootstraps from its last next observation. Sutton & Barto 2018, ch. 7.
@@ -104,12 +113,14 @@ def n_step_returns(
     rows = np.arange(size)
     remaining = np.repeat(ends, np.diff(ends, prepend=0)) - rows
     steps = np.minimum(n, remaining)
-    total = np.zeros(size, np.float64)
+    total, product = np.zeros(size, np.float64), np.ones(size, np.float64)
+    discounts = np.broadcast_to(np.asarray(gamma, np.float64), (size,))
     for k in range(n):
         active = np.flatnonzero(steps > k)
-        total[active] += gamma**k * rewards[active + k]
+        total[active] += product[active] * rewards[active + k]
+        product[active] *= discounts[active + k]
     last = rows + steps - 1
-    discount = gamma**steps * (1.0 - terminated[last])
+    discount = product * (1.0 - terminated[last])
     return NStep(total.astype(np.float32), discount.astype(np.float32), last)
 
 

@@ -26,7 +26,10 @@ def return_scale(transitions: Transitions, split: Split, *, gamma: float) -> flo
     reward. Raises DataError when all are equal.
     """
     returns = continued_returns(
-        transitions.rewards, transitions.terminated, transitions.ends, gamma=gamma
+        transitions.rewards,
+        transitions.terminated,
+        transitions.ends,
+        gamma=transitions.discounts(gamma),
     )
     training = returns if split.rows is None else returns[split.rows]
     spread = float(training.std())

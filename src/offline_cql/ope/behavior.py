@@ -29,7 +29,10 @@ def discounted_returns(transitions: Transitions, *, gamma: float) -> npt.NDArray
     A truncated episode is continued at its mean reward, because FQE bootstraps there too.
     """
     returns = continued_returns(
-        transitions.rewards, transitions.terminated, transitions.ends, gamma=gamma
+        transitions.rewards,
+        transitions.terminated,
+        transitions.ends,
+        gamma=transitions.discounts(gamma),
     )
     first: npt.NDArray[np.float64] = returns[transitions.starts]
     return first
@@ -38,7 +41,8 @@ def discounted_returns(transitions: Transitions, *, gamma: float) -> npt.NDArray
 def behavior_value(transitions: Transitions, *, gamma: float, seed: int) -> Estimate:
     """Return the mean of the logged episodes' discounted returns, with a bootstrap interval."""
     returns = discounted_returns(transitions, gamma=gamma)
-    logged = returns_to_go(transitions.rewards, transitions.ends, gamma=gamma)
+    discounts = transitions.discounts(gamma)
+    logged = returns_to_go(transitions.rewards, transitions.ends, gamma=discounts)
     observed = logged[transitions.starts].mean()
     rng = np.random.default_rng([seed, RandomStream.LOGGED_RETURNS])
     counts = bootstrap_counts(len(returns), N_REPLICATES, rng)

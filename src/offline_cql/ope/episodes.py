@@ -24,10 +24,12 @@ def select_episodes(transitions: Transitions, episodes: npt.NDArray[np.int64]) -
     """Return the transitions of some episodes; id and sha256 stay those of the whole data set."""
     rows = episode_rows(transitions, episodes)
     images, propensities = transitions.images, transitions.propensities
+    durations = transitions.durations
     return replace(
         transitions,
         rows=np.ascontiguousarray(transitions.rows[rows]),
         ends=np.cumsum(transitions.lengths[episodes]),
         images=None if images is None else np.ascontiguousarray(images[rows]),
         propensities=None if propensities is None else propensities[rows],
+        durations=None if durations is None else durations[rows],
     )

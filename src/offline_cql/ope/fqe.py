@@ -80,6 +80,7 @@ class FittedQEvaluation:
         self.counts = torch.from_numpy(counts)
         self.episodes = torch.from_numpy(transitions.episodes).long()
         self.starts = torch.from_numpy(transitions.starts)
+        self.lengths = transitions.episode_times()
         self.truncated_ends = torch.from_numpy(np.flatnonzero(transitions.truncated))
         self.dataset = TransitionDataset(
             transitions,
@@ -90,7 +91,7 @@ class FittedQEvaluation:
             n_step=1,
         )
         mean_size = float(np.abs(transitions.rewards).mean(dtype=np.float64))
-        self.scale = mean_size / (1.0 - gamma) or 1.0
+        self.scale = mean_size / (1.0 - float(np.mean(transitions.discounts(gamma)))) or 1.0
         sample = self.dataset[self.sample_indices(10_000)].observation
         self.mean, self.std = sample_statistics(sample)
         self.critics = self._new_critics(transitions)
@@ -184,8 +185,7 @@ class FittedQEvaluation:
         It is gamma^T · Q(s_T, π(s_T)), averaged over the logged episodes: exact where the policy
         is the behavior policy, and the amount that no row supports in any case.
         """
-        lengths = np.bincount(self.episodes.numpy())
-        return float((self.dataset.gamma**lengths * self.values_at_ends()).mean())
+        return float((self.dataset.gamma**self.lengths * self.values_at_ends()).mean())
 
     def sample_indices(self, size: int) -> Tensor:
         """Draw transitions uniformly, with replacement."""
@@ -206,7 +206,10 @@ class FittedQEvaluation:
         mlp = self.critics if self.discrete else self.critics.mlp
         assert isinstance(mlp, StackedMLP)
         returns = continued_returns(
-            transitions.rewards, transitions.terminated, transitions.ends, gamma=gamma
+            transitions.rewards,
+            transitions.terminated,
+            transitions.ends,
+            gamma=transitions.discounts(gamma),
         )
         bias: Tensor = mlp.biases[-1]
         bias.fill_(float(returns.mean()) / self.scale)

@@ -48,9 +48,18 @@ def cumulative_ratios(policy: Array, behavior: Array, ends: Array) -> npt.NDArra
 
 
 def weighted_importance_sampling(
-    rewards: Array, policy: Array, behavior: Array, ends: Array, *, gamma: float, seed: int
+    rewards: Array,
+    policy: Array,
+    behavior: Array,
+    ends: Array,
+    *,
+    gamma: float,
+    durations: Array | None = None,
+    seed: int,
 ) -> Estimate:
     """Return the per-decision weighted estimate Σ_t gamma^t Σ_e (rho_et / Σ_e rho_et) r_et.
+
+    durations [N]: of the steps, where gamma is the discount of a time; then gamma^time.
 
     Precup, Sutton & Singh 2000. Consistent; biased towards the behavior policy while few episodes
     carry weight. An episode that has ended keeps its last weight and has reward 0. The interval
@@ -59,20 +68,21 @@ def weighted_importance_sampling(
     """
     rho = _by_episode(cumulative_ratios(policy, behavior, ends), ends, repeat_last=True)
     reward = _by_episode(rewards.astype(np.float64), ends)
-    discount = gamma ** np.arange(reward.shape[1])
+    discount = _discounts(gamma, durations, ends)[:, :-1]
+    value_now = discount * reward
     few = effective_episodes(rho) < FEWEST
     known = int(few.argmax()) if few.any() else len(few)
 
     def value(counts: Array) -> float:
         weight = _normalize(counts[:, None] * rho[:, :known])
-        mean = (weight * reward[:, :known]).sum(axis=0)
-        return float((discount[:known] * mean).sum())
+        return float((weight * value_now[:, :known]).sum())
 
     estimate = _bootstrap("wis", value, len(ends), seed)
     if known == len(few):
         return estimate
-    later = float((discount[known:] * reward[:, known:].mean(axis=0)).sum())
-    low, high = (float(bound * discount[known:].sum()) for bound in (reward.min(), reward.max()))
+    later = float(value_now[:, known:].mean(axis=0).sum())
+    largest = discount[:, known:].max(axis=0).sum()  # of the episodes that last so long
+    low, high = (float(bound * largest) for bound in (reward.min(), reward.max()))
     return replace(
         estimate,
         value=estimate.value + later,
@@ -102,6 +112,7 @@ def doubly_robust(
     v: Array,
     v_end: Array,
     gamma: float,
+    durations: Array | None = None,
     seed: int,
 ) -> Estimate:
     """Return the weighted doubly robust estimate: V(s_0) plus importance-weighted TD errors.
@@ -115,20 +126,32 @@ def doubly_robust(
     reward = _by_episode(rewards.astype(np.float64), ends)
     q = _by_episode(q_logged.astype(np.float64), ends)
     v = _by_episode(v.astype(np.float64), ends)
-    discount = gamma ** np.arange(reward.shape[1])
     episodes, lengths = np.arange(len(ends)), np.diff(ends, prepend=0)
+    discounts = _discounts(gamma, durations, ends)
+    discount, end_discount = discounts[:, :-1], discounts[episodes, lengths]
 
     def value(counts: Array) -> float:
         weight, previous = (_normalize(counts[:, None] * table) for table in (rho, previous_rho))
-        steps = (weight * (reward - q)).sum(axis=0) + (previous * v).sum(axis=0)
+        steps = weight * (reward - q) + previous * v
         return float((discount * steps).sum()) + extrapolated(counts)
 
     def extrapolated(counts: Array) -> float:
         weight = _normalize(counts[:, None] * rho)[episodes, lengths - 1]
-        return float((weight * gamma**lengths * v_end).sum())
+        return float((weight * end_discount * v_end).sum())
 
     estimate = _bootstrap("dr", value, len(ends), seed)
     return replace(estimate, extrapolated=extrapolated(np.ones(len(ends))))
+
+
+def _discounts(gamma: float, durations: Array | None, ends: Array) -> Array:
+    """Return gamma^t at the start of each step and at the end of the last, [E, longest + 1]."""
+    lengths = np.diff(ends, prepend=0)
+    steps = np.ones((len(ends), int(lengths.max())))
+    if durations is not None:
+        steps = _by_episode(durations.astype(np.float64), ends)
+    times = np.concatenate([np.zeros((len(ends), 1)), np.cumsum(steps, axis=1)], axis=1)
+    discounts: Array = gamma**times
+    return discounts
 
 
 def _normalize(weights: Array) -> Array:

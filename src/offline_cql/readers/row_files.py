@@ -1,7 +1,7 @@
 """Transitions as the files of a folder: written by appending, then mapped into memory.
 
-rows.f32, ends.i64 and, where there are any, images.u8 and propensities.f32. They have no headers:
-sizes and names are in the metadata that the writer returns.
+rows.f32, ends.i64 and, where there are any, images.u8, propensities.f32 and durations.f32. They
+have no headers: sizes and names are in the metadata that the writer returns.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from offline_cql.transitions import Spaces, Transitions, columns
 Array = npt.NDArray[Any]
 Flags = npt.NDArray[np.bool_]
 
-ROWS, ENDS, IMAGES, PROPENSITIES = "rows.f32", "ends.i64", "images.u8", "propensities.f32"
+ROWS, ENDS, IMAGES = "rows.f32", "ends.i64", "images.u8"
+PROPENSITIES, DURATIONS = "propensities.f32", "durations.f32"
 
 
 class RowFiles:
@@ -77,16 +78,19 @@ def load_rows(folder: Path, metadata: dict[str, Any]) -> Transitions:
         return np.memmap(folder / name, dtype, mode="c", shape=shape) if size else np.empty(shape)
 
     width = columns(spaces, images=has_images).width
-    images = propensities = None
+    images = propensities = durations = None
     if has_images:
         images = memory_map(IMAGES, np.uint8, (size, 2, spaces.observation_dim))
     if PROPENSITIES in metadata["files"]:
         propensities = memory_map(PROPENSITIES, np.float32, (size,))
+    if DURATIONS in metadata["files"]:
+        durations = memory_map(DURATIONS, np.float32, (size,))
     return Transitions(
         rows=memory_map(ROWS, np.float32, (size, width)),
         ends=np.fromfile(folder / ENDS, np.int64),
         images=images,
         propensities=propensities,
+        durations=durations,
         spaces=spaces,
         dataset_id=metadata["dataset_id"],
         sha256=metadata["sha256"],

@@ -19,6 +19,7 @@ import numpy as np
 from offline_cql.errors import FAILURES, DataError
 from offline_cql.features import Features
 from offline_cql.readers.row_files import (
+    DURATIONS,
     ENDS,
     IMAGES,
     PROPENSITIES,
@@ -55,7 +56,8 @@ class Steps:
 
     observations, next_observations [T, D] of one numeric dtype (uint8: images, stored as bytes);
     actions [T, A] in the environment's units, or [T] integers; rewards [T]; terminated,
-    truncated [T] bool: either ends the episode; propensities [T] or None.
+    truncated [T] bool: either ends the episode; propensities [T] or None; durations [T] above 0 in
+    units of dataset.time_unit, or None.
     """
 
     observations: Array
@@ -65,6 +67,7 @@ class Steps:
     terminated: Array
     truncated: Array
     propensities: Array | None = None
+    durations: Array | None = None
 
 
 Arrays = TypeVar("Arrays")
@@ -216,6 +219,10 @@ class TransitionWriter:
         self._files.append(ROWS, rows)
         if steps.propensities is not None:
             self._files.append(PROPENSITIES, self._propensities(steps.propensities))
+        if steps.durations is not None:
+            durations = steps.durations.astype(np.float32)
+            self._refuse(~((durations > 0) & np.isfinite(durations)), "durations are not above 0")
+            self._files.append(DURATIONS, durations)
         self.ends.append(self.size + np.flatnonzero(ended) + 1)
         self.size += size
 
@@ -261,6 +268,7 @@ class TransitionWriter:
             "terminated": (size,),
             "truncated": (size,),
             "propensities": (size,),
+            "durations": (size,),
         }
         for name, shape in shapes.items():
             array: Array | None = getattr(steps, name)

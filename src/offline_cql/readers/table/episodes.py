@@ -25,7 +25,10 @@ MAX_TRUNCATED = 0.5  # they say that the recording ended
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """T consecutive rows of a table as arrays; starts [T]: an episode starts at this row."""
+    """T consecutive rows of a table as arrays; starts [T]: an episode starts at this row.
+
+    times [T] in units of dataset.time_unit, or None: every step takes as long.
+    """
 
     observations: Array
     actions: Array
@@ -35,6 +38,7 @@ class Rows:
     starts: Flags
     next_observations: Array | None = None  # NaN where a value is missing
     propensities: Array | None = None
+    times: Array | None = None
 
     def __len__(self) -> int:
         return len(self.rewards)
@@ -50,13 +54,14 @@ def concatenate(first: Rows, second: Rows) -> Rows:
 class EpisodeBoundaries:
     """Finds the first rows of episodes, chunk by chunk, and refuses rows that are out of order.
 
-    With an episode column, an episode starts where its value changes, and may continue in the next
+    times_grow: rows of one episode with the same time are refused, too. With an episode column, an
+    episode starts where its value changes, and may continue in the next
     file. Without one, an episode starts after a row that is terminated or truncated, where the
     step has the value of the table's first row, and with each file.
     """
 
-    def __init__(self, mapping: Mapping):
-        self.mapping = mapping
+    def __init__(self, mapping: Mapping, *, times_grow: bool = False):
+        self.mapping, self.times_grow = mapping, times_grow
         # Of the last row so far:
         self.file: Any = None
         self.episode: Any = None
@@ -112,6 +117,9 @@ class EpisodeBoundaries:
         if are_times:
             fault = "is earlier than the row before, in one episode: sort by episode, step"
             chunk.refuse(name, ~starts & (steps < previous), lambda row: f"the time {fault}")
+            if self.times_grow:
+                repeated = "the time of the row before: with dataset.time_unit times must grow"
+                chunk.refuse(name, ~starts & (steps == previous), lambda row: repeated)
             return starts
         if not self.mapping.episode:
             starts = starts | (steps == self.first_step)
@@ -195,8 +203,14 @@ class TransitionBuilder:
             terminated=rows.terminated,
             truncated=truncated,
             propensities=rows.propensities,
+            durations=None if rows.times is None else _durations(rows.times, last),
         )
         self.writer.append(take(steps, kept))
+
+
+def _durations(times: Array, last: Flags) -> Array:
+    """Return the time to the next row of the episode [T]; 1 at the last row."""
+    return np.where(last, 1.0, np.append(np.diff(times), 1.0))
 
 
 def _next_observations(rows: Rows, last: Flags) -> tuple[Array, Flags]:

@@ -141,7 +141,7 @@ def read_values(chunk: Chunk, features: Features, *, nullable: bool = True) -> A
         if kind == CATEGORY:
             values = _indices(chunk, name, features.categories(name))
         else:
-            values = _seconds(chunk, name) if kind == TIMES else nullable_numbers(chunk, name)
+            values = seconds(chunk, name) if kind == TIMES else nullable_numbers(chunk, name)
         if not nullable:
             _refuse_missing(chunk, name, values)
         arrays.append(values)
@@ -177,11 +177,11 @@ def _indices(chunk: Chunk, name: str, categories: tuple[str | int, ...]) -> Arra
     return index.to_numpy(zero_copy_only=False).astype(np.float64)  # type: ignore[no-any-return]
 
 
-def _seconds(chunk: Chunk, name: str) -> Array:
+def seconds(chunk: Chunk, name: str) -> Array:
     """Return the seconds since 1970 of a column of times [T], NaN where one is missing."""
     values = column(chunk, name)
     if not is_time(values.type):
-        raise DataError(f"{chunk.position(0, name)} holds {values.type}, epoch() needs times")
+        raise DataError(f"{chunk.position(0, name)} holds {values.type}, expected times")
     seconds = pc.divide(values.cast(MICROSECONDS).cast(pa.int64()).cast(pa.float64()), 1e6)
     return seconds.to_numpy(zero_copy_only=False)  # type: ignore[no-any-return]
 

@@ -36,6 +36,7 @@ from offline_cql.readers.table.observations import (
     plain_features,
     read_values,
     refuse_other_types,
+    seconds,
     with_categories,
     with_fill,
 )
@@ -52,9 +53,10 @@ class TableReader:
 
     one_step: every row is an episode that terminates. encoding: of text that is not UTF-8.
     missing: refuse, drop, fill or forward, for rows with missing values of observations, actions,
-    rewards or propensities. condition: SQL for the rows that are read. spaces: of the simulator
-    that the data belong to; None: they come from the data. chunk_size: rows read at a time. Raises
-    DataError, with the position, for invalid data.
+    rewards or propensities. condition: SQL for the rows that are read. time_unit: the seconds that
+    gamma discounts once, by the times of dataset.columns.step; None: it discounts each step.
+    spaces: of the simulator that the data belong to; None: they come from the data. chunk_size:
+    rows read at a time. Raises DataError, with the position, for invalid data.
     """
 
     def __init__(
@@ -66,12 +68,13 @@ class TableReader:
         encoding: str | None = None,
         missing: str = "refuse",
         condition: str | None = None,
+        time_unit: float | None = None,
         spaces: Spaces | None = None,
         chunk_size: int = CHUNK,
     ):
         self.dataset_id = self.path = path
         self.columns, self.one_step, self.encoding = columns, one_step, encoding
-        self.missing, self.condition = missing, condition
+        self.missing, self.condition, self.time_unit = missing, condition, time_unit
         self.simulator, self.chunk_size = spaces, chunk_size
 
     @classmethod
@@ -86,6 +89,7 @@ class TableReader:
             encoding=dataset.encoding,
             missing=dataset.missing or "refuse",
             condition=dataset.filter,
+            time_unit=dataset.time_unit,
             spaces=spaces,
         )
 
@@ -96,6 +100,7 @@ class TableReader:
             **({} if self.encoding is None else {"encoding": self.encoding}),
             **({} if self.missing == "refuse" else {"missing": self.missing}),
             **({} if self.condition is None else {"filter": self.condition}),
+            **({} if self.time_unit is None else {"time_unit": self.time_unit}),
             "one_step": self.one_step,
             "spaces": None if self.simulator is None else asdict(self.simulator),
         }
@@ -124,7 +129,9 @@ class TableReader:
         if self.mapping.episode:
             is_sorted = self.selection.sort_if_needed(self.mapping.episode, self.mapping.step)
             writer.count_repair("sorted_rows", total * is_sorted)
-        boundaries, builder = EpisodeBoundaries(self.mapping), TransitionBuilder(writer)
+        timed = self.time_unit is not None
+        boundaries = EpisodeBoundaries(self.mapping, times_grow=timed)
+        builder = TransitionBuilder(writer)
         incomplete = IncompleteRows(self.missing)
         with ProgressBar(f"reading {self.dataset_id}", total) as bar, self._missing_counted():
             for chunk in self.selection.chunks(self.mapping.names(), self.chunk_size):
@@ -278,4 +285,14 @@ class TableReader:
             starts=starts,
             next_observations=next_observations,
             propensities=propensities,
+            times=None if self.time_unit is None else self._times(chunk, self.time_unit),
         )
+
+    def _times(self, chunk: Chunk, unit: float) -> Array:
+        """Return the times [T] of rows in units. Raises DataError without a column of times."""
+        if self.mapping.step is None or self.mapping.next_observation:
+            raise DataError(
+                f"{self.path}: dataset.time_unit needs a column of times as dataset.columns.step, "
+                "and none of next observations, whose time is unknown"
+            )
+        return seconds(chunk, self.mapping.step) / unit
