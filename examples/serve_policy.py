@@ -6,9 +6,10 @@ Reads one observation per line from stdin, in the environment's units: a JSON li
 object {"age": 71, "mode": "auto"} where the columns of the data have names; null is a missing
 value. Writes one answer per line to stdout: {"action": [0.3]}, {"action": 1, "name": "right"}, or
 {"error": "..."} for an invalid observation, or one that the policy has no action for. A list of
-observations has a list of answers. An answer to an observation far outside the training data has a
-"warning". The random numbers of a sampled policy are drawn here. examples/serve_http.py answers
-over HTTP.
+observations has a list of answers. "support" says from 0 to 1 how well the training data support
+the action (policy.json says by which measure); where it is below 0.01, or the observation is far
+outside the training data, there is a "warning". The random numbers of a sampled policy are drawn
+here. examples/serve_http.py answers over HTTP.
 """
 
 import argparse
@@ -23,6 +24,7 @@ import onnxruntime
 
 FORMAT = 2  # the newest that is read
 LONGEST_LINE = 2**20  # bytes
+RARE = 0.01  # of the support of an action, which is in [0, 1]
 
 
 class ServedPolicy:
@@ -51,7 +53,9 @@ class ServedPolicy:
         widths = {column["name"]: () for column in self.columns} or widths
         widths |= self.random_input()
         inputs = {node.name: tuple(node.shape[1:]) for node in self.session.get_inputs()}
-        if inputs != widths or [node.name for node in self.session.get_outputs()] != ["action"]:
+        outputs = [node.name for node in self.session.get_outputs()]
+        expected = ["action", "support"] if self.description.get("support") else ["action"]
+        if inputs != widths or outputs != expected:
             raise ValueError(f"{path} is not the policy of policy.json; export it again")
 
     def answer(self, request: object) -> dict[str, object] | list[dict[str, object]]:
@@ -71,9 +75,11 @@ class ServedPolicy:
                 answers[number] = {"error": str(error)}
         if rows:
             inputs = self.inputs([*rows.values()]) | self.draw_random_input(len(rows))
-            for number, action in zip(rows, self.session.run(["action"], inputs)[0], strict=True):
+            actions, *support = self.session.run(None, inputs)
+            supports = support[0].tolist() if support else [None] * len(rows)
+            for number, action, share in zip(rows, actions, supports, strict=True):
                 try:
-                    answers[number] = self.describe(action, rows[number])
+                    answers[number] = self.describe(action, rows[number], share)
                 except ValueError as error:
                     answers[number] = {"error": str(error)}
         return answers
@@ -85,7 +91,9 @@ class ServedPolicy:
             raise ValueError(answer["error"])
         return answer
 
-    def describe(self, action: np.ndarray, row: np.ndarray) -> dict[str, object]:
+    def describe(
+        self, action: np.ndarray, row: np.ndarray, support: float | None
+    ) -> dict[str, object]:
         """Return the answer with an action. Raises ValueError where there is none.
 
         The file answers with NaN, or the index -1, where its numbers overflow.
@@ -94,10 +102,13 @@ class ServedPolicy:
         if not (0 <= action < size if discrete else np.isfinite(action).all()):
             raise ValueError("the policy has no action: its numbers overflow at this observation")
         names, warning = self.description["action"]["names"], self.far_outside(row)
+        if support is not None and support < RARE and not warning:
+            warning = "the training data hardly show this action in such a state"
         if discrete:
             answer = {"action": int(action)} | ({"name": names[action]} if names else {})
         else:
             answer = {"action": action.tolist()} | ({"names": names} if names else {})
+        answer |= {} if support is None else {"support": round(support, 4)}
         return answer | ({"warning": warning} if warning else {})
 
     def inputs(self, rows: list[np.ndarray]) -> dict[str, np.ndarray]:

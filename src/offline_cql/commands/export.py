@@ -32,11 +32,13 @@ from offline_cql.export.onnx_file import (
 from offline_cql.export.policy import ExportablePolicy, exportable_policy
 from offline_cql.features import CATEGORY, Features, column_inputs
 from offline_cql.io import write_atomically, write_json
+from offline_cql.ope.behavior import Support, fit_support
 from offline_cql.readers.row_files import Array
 from offline_cql.readers.table.reader import TableReader
 from offline_cql.render.command import ROOT, command, path_word, script_path
 from offline_cql.render.message import print_message
 from offline_cql.render.numbers import format_interval, format_number, format_size
+from offline_cql.render.progress import ProgressBar
 from offline_cql.render.terminal import Terminal
 from offline_cql.runs.checkpoint import load_state
 from offline_cql.runs.folder import read_metadata
@@ -48,6 +50,11 @@ ONNX, JSON = "policy.onnx", "policy.json"
 SERVER = "examples/serve_policy.py"  # of a checkout
 FORMAT = 2
 N_CHECKED = 1_000  # observations
+UPDATES = 3_000  # of the behavior policy
+SUPPORT_OF = {
+    True: "the behavior policy's probability of the action",
+    False: "the share of logged actions with a lower density where they were taken",
+}
 VERSIONS = ("offline-cql", "torch", "onnxscript", "onnxruntime")
 
 
@@ -73,17 +80,20 @@ def export_policy(settings: ExportConfig) -> dict[str, Any]:
     policy = exportable_policy(agent, sampled=settings.sampled)
     transitions = load_local_data(run, state)
     features = run_features(folder)
+    support = support_of(transitions) if settings.support else None
     if features is None or features.are_columns:
-        content = onnx_bytes(policy, agent.spaces.observation_dim)
-        observations = check_observations(policy, transitions)
-        difference = check_onnx(content, policy, observations)
+        content = onnx_bytes(policy, agent.spaces.observation_dim, support)
+        observations, columns = check_observations(policy, transitions), None
     else:
-        content = columns_onnx_bytes(policy, features)
+        content = columns_onnx_bytes(policy, features, support)
         values = check_values(run, features, read=transitions is not None)
         observations = torch.from_numpy(features.encode(values)).float()
-        difference = check_onnx(content, policy, observations, column_inputs(features, values))
+        columns = column_inputs(features, values)
+    difference = check_onnx(content, policy, observations, columns, support)
     description = {
-        **describe_interface(policy, run, agent.spaces, transitions, features),
+        **describe_interface(
+            policy, run, agent.spaces, transitions, features, support=support is not None
+        ),
         **describe_origin(folder, run, state, settings.checkpoint),
         **describe_estimates(folder, state["updates"], sampled=settings.sampled),
         "check": {
@@ -112,6 +122,14 @@ def load_local_data(run: TrainConfig, state: dict[str, Any]) -> Transitions | No
     except (DataError, SimulatorError) as error:
         print_message(f"warning: {error}; random observations are used for the check")
         return None
+
+
+def support_of(transitions: Transitions | None) -> Support | None:
+    """Return the model of the support of actions; None without the data, and for images."""
+    if transitions is None or transitions.images is not None:
+        return None
+    with ProgressBar("fitting the behavior policy", UPDATES) as bar:
+        return fit_support(transitions, seed=0, updates=UPDATES, on_update=lambda: bar.advance(1))
 
 
 def check_observations(policy: ExportablePolicy, transitions: Transitions | None) -> Tensor:
@@ -147,8 +165,10 @@ def describe_interface(
     spaces: Spaces,
     transitions: Transitions | None,
     features: Features | None,
+    *,
+    support: bool,
 ) -> dict[str, Any]:
-    """Return the inputs, the output, and the contents of observations and actions."""
+    """Return the inputs, the outputs, and the contents of observations and actions."""
     inputs: list[dict[str, Any]] = [
         {"name": OBSERVATION, "shape": ["batch", spaces.observation_dim]}
     ]
@@ -165,6 +185,7 @@ def describe_interface(
         "format": FORMAT,
         "inputs": inputs,
         "output": ACTION,
+        "support": (SUPPORT_OF[spaces.discrete] if support else None),
         "sampled": policy.random_input is not None,
         "columns": None if features is None else features.describe(),
         "features": None if features is None else features.to_json(),
@@ -259,6 +280,7 @@ def print_export(folder: Path, description: dict[str, Any]) -> None:
     table.add_row("inputs", ", ".join(map(format_input, description["inputs"])))
     kind = "discrete" if action["discrete"] else "continuous"
     table.add_row("action", f"{action['size']} {kind}")
+    table.add_row("support of actions", "in the file" if description["support"] else "–")
     table.add_row("updates", f"{description['updates']:,}")
     table.add_row("checked on", f"{check['observations']:,} observations, {check['from']}")
     table.add_row("largest difference from torch", format_number(check["largest_difference"]))

@@ -168,6 +168,7 @@ class ExportConfig(Section):
     env: PackageConfig
     checkpoint: Text  # last, or the number of updates of a kept policy
     sampled: Flag  # the policy's distribution, from random numbers that come in
+    support: Flag  # a second output: how well the data support the action
 
     def check(self) -> None:
         """Raise ConfigError for a checkpoint that is not last or a number of updates."""

@@ -19,10 +19,12 @@ from offline_cql.errors import ExportError
 from offline_cql.export.onnx_file import (
     ACTION,
     EXAMPLES,
+    SUPPORT,
     example_noise,
     export_model,
     input_names,
     serialize,
+    with_support,
 )
 from offline_cql.export.policy import ExportablePolicy
 from offline_cql.features import CATEGORY, Feature, Features, is_text
@@ -34,16 +36,15 @@ LABELS = "ai.onnx.ml"  # the operators with texts
 class ColumnsPolicy(nn.Module):
     """A policy after the computation of its observation from the columns of a table."""
 
-    def __init__(self, policy: ExportablePolicy, features: Features):
+    def __init__(self, policy: nn.Module, features: Features):
         super().__init__()
         self.policy, self.features = policy, features
 
-    def forward(self, values: Sequence[Tensor], noise: Tensor | None = None) -> Tensor:
+    def forward(self, values: Sequence[Tensor], noise: Tensor | None = None) -> Any:
         columns = dict(zip(self.features.columns, values, strict=True))
         parts = [encode(feature, columns) for feature in self.features.features]
         observation = torch.cat(parts, dim=1).float()
-        action: Tensor = self.policy(observation, *([] if noise is None else [noise]))
-        return action
+        return self.policy(observation, *([] if noise is None else [noise]))
 
 
 def encode(feature: Feature, columns: Mapping[str, Tensor]) -> Tensor:
@@ -76,7 +77,9 @@ def text_columns(features: Features) -> list[str]:
     return [name for name in names if is_text(features.categories(name))]
 
 
-def columns_onnx_bytes(policy: ExportablePolicy, features: Features) -> bytes:
+def columns_onnx_bytes(
+    policy: ExportablePolicy, features: Features, support: nn.Module | None = None
+) -> bytes:
     """Return the ONNX file. Raises ExportError for a column with the name of another value."""
     texts = text_columns(features)
     examples = tuple(
@@ -86,10 +89,12 @@ def columns_onnx_bytes(policy: ExportablePolicy, features: Features) -> bytes:
     plain = [f"column_{number}" for number in range(len(examples))]
     names = [*plain, *input_names(policy)[1:]]
     model = export_model(
-        ColumnsPolicy(policy, features).eval(), (examples, *example_noise(policy)), names
+        ColumnsPolicy(with_support(policy, support), features).eval(),
+        (examples, *example_noise(policy)),
+        names,
     )
     renamed = dict(zip(plain, features.columns, strict=True))
-    taken = {name for node in model.graph.node for name in node.output} | {*names, ACTION}
+    taken = {name for node in model.graph.node for name in node.output} | {*names, ACTION, SUPPORT}
     if both := taken.difference(plain).intersection(features.columns):
         raise ExportError(f"rename the column {min(both)}: ONNX has a value of that name")
     _rename_inputs(model, renamed, {name: features.categories(name) for name in texts})

@@ -18,10 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from offline_cql.errors import ConfigError, ExportError
-from offline_cql.export.policy import ExportablePolicy
+from offline_cql.export.policy import ExportablePolicy, SupportedPolicy
 
 Array = npt.NDArray[Any]
-OBSERVATION, ACTION = "observation", "action"
+OBSERVATION, ACTION, SUPPORT = "observation", "action", "support"
 # Largest difference between onnxruntime and torch, in the units of `ExportablePolicy.distance`.
 # float32 rounding reaches 6e-4 where observations are in the ten thousands and not normalized.
 TOLERANCE = 1e-3
@@ -46,10 +46,20 @@ def input_names(policy: ExportablePolicy) -> list[str]:
     return [OBSERVATION] if policy.random_input is None else [OBSERVATION, policy.random_input[0]]
 
 
-def onnx_bytes(policy: ExportablePolicy, observation_dim: int) -> bytes:
-    """Return the ONNX file of a policy: any batch size, weights included, reproducible bytes."""
+def onnx_bytes(
+    policy: ExportablePolicy, observation_dim: int, support: nn.Module | None = None
+) -> bytes:
+    """Return the ONNX file of a policy: any batch size, weights included, reproducible bytes.
+
+    support: the module for the second output.
+    """
     inputs = (torch.zeros(EXAMPLES, observation_dim), *example_noise(policy))
-    return serialize(export_model(policy, inputs, input_names(policy)))
+    return serialize(export_model(with_support(policy, support), inputs, input_names(policy)))
+
+
+def with_support(policy: ExportablePolicy, support: nn.Module | None) -> nn.Module:
+    """Return the module to export."""
+    return policy if support is None else SupportedPolicy(policy, support)
 
 
 def example_noise(policy: ExportablePolicy) -> tuple[Tensor, ...]:
@@ -60,8 +70,9 @@ def example_noise(policy: ExportablePolicy) -> tuple[Tensor, ...]:
 def export_model(
     module: nn.Module, inputs: tuple[Tensor | tuple[Tensor, ...], ...], names: list[str]
 ) -> Any:
-    """Return a module as a model of the package onnx; any batch size, one output, ACTION."""
+    """Return a module as a model of the package onnx; any batch size; action, then support."""
     batch = {0: torch.export.Dim("batch")}
+    outputs = [ACTION, SUPPORT] if is_supported(module) else [ACTION]
     shapes = tuple((batch,) * len(i) if isinstance(i, tuple) else batch for i in inputs)
     with _quiet():
         program = torch.onnx.export(
@@ -70,13 +81,18 @@ def export_model(
             dynamo=True,
             opset_version=OPSET,
             input_names=names,
-            output_names=[ACTION],
+            output_names=outputs,
             dynamic_shapes=shapes,
             external_data=False,
             verbose=False,
         )
     assert program is not None
     return program.model_proto
+
+
+def is_supported(module: nn.Module) -> bool:
+    """Return whether a module has the second output."""
+    return any(isinstance(part, SupportedPolicy) for part in module.modules())
 
 
 def serialize(model: Any) -> bytes:
@@ -92,20 +108,21 @@ def check_onnx(
     policy: ExportablePolicy,
     observation: Tensor,
     columns: Mapping[str, Array] | None = None,
+    support: nn.Module | None = None,
 ) -> float:
     """Return the largest difference between onnxruntime's and torch's actions at observations.
 
     observation [N, D] in the environment's units; columns: the inputs of a file that computes it
-    from the columns of a table. Raises ExportError above TOLERANCE, and where the policy has no
-    action.
+    from the columns of a table; support: of a file that has the output. Raises ExportError above
+    TOLERANCE, of the support too, and where the policy has no action.
     """
     onnxruntime = import_module("onnxruntime")
     noise = policy.random(len(observation), torch.Generator().manual_seed(1))
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    first, *others = input_names(policy)
+    first, *random = input_names(policy)
     arrays = dict(columns) if columns is not None else {first: observation.numpy()}
-    arrays |= {name: tensor.numpy() for name, tensor in zip(others, noise, strict=True)}
-    (action,) = session.run([ACTION], arrays)
+    arrays |= {name: tensor.numpy() for name, tensor in zip(random, noise, strict=True)}
+    action, *others = session.run(None, arrays)
     inputs = (observation, *noise)
     if n_missing := int((~valid_actions(action)).sum()):
         raise ExportError(
@@ -113,6 +130,10 @@ def check_onnx(
             "numbers, or the weights, are beyond float32; no file was written"
         )
     difference = float(policy.distance(inputs, torch.from_numpy(action)).amax())
+    if support is not None:
+        expected = support(observation, torch.from_numpy(action)).numpy()
+        # A quantile that a density just reaches is reached or not by rounding.
+        difference = max(difference, float(np.median(np.abs(others[0] - expected))))
     if not difference <= TOLERANCE:
         raise ExportError(
             f"onnxruntime's actions differ from torch's by up to {difference:.3g}, more than "

@@ -132,6 +132,18 @@ class CategoricalSample(GreedyPolicy):
         return torch.maximum(low - uniform, uniform - high).clamp(min=0.0)
 
 
+class SupportedPolicy(nn.Module):
+    """A policy with the support [B] of its actions, by `ope.behavior.Support`."""
+
+    def __init__(self, policy: ExportablePolicy, support: nn.Module):
+        super().__init__()
+        self.policy, self.support = policy, support
+
+    def forward(self, observation: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        action: Tensor = self.policy(observation, *([] if noise is None else [noise]))
+        return action, self.support(observation, action)
+
+
 # Per kind of `agents.Policy`: the deterministic policy, and the sampled one if there is any.
 POLICIES: dict[str, tuple[type[ExportablePolicy], type[ExportablePolicy] | None]] = {
     "tanh_gaussian": (TanhGaussianMode, TanhGaussianSample),
