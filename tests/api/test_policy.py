@@ -30,12 +30,12 @@ def test_run_checkpoint_and_file_give_the_same_actions(run: Run):
     for path in (checkpoints / "20.ckpt", checkpoints / "resume" / "20.ckpt"):
         np.testing.assert_array_equal(load_policy(path).predict(OBSERVATIONS), actions)
     np.testing.assert_array_equal(run.policy(20).predict(OBSERVATIONS), actions)
-    exported = load_policy(run.export()).predict(OBSERVATIONS)
+    exported = load_policy(run.export(["support=false"])).predict(OBSERVATIONS)
     np.testing.assert_allclose(exported, actions, atol=1e-5)
 
 
 def test_a_sampled_file_draws_with_its_seed(run: Run):
-    path = run.export(["sampled=true"])
+    path = run.export(["sampled=true", "support=false"])
     one, other = (load_policy(path, seed=seed).predict(OBSERVATIONS) for seed in (0, 0))
     np.testing.assert_array_equal(one, other)
     assert not np.array_equal(one, load_policy(path, seed=1).predict(OBSERVATIONS))
@@ -43,7 +43,7 @@ def test_a_sampled_file_draws_with_its_seed(run: Run):
 
 def test_discrete_actions_are_integers(recorded: Path, tmp_path: Path):
     run = Run(train_run(tmp_path / "run", *DISCRETE, "updates=20"))
-    for policy in (load_policy(run.folder), load_policy(run.export())):
+    for policy in (load_policy(run.folder), load_policy(run.export(["support=false"]))):
         actions = policy.predict(STATES)
         assert actions.dtype == np.int64
         assert actions.shape == (5,)
@@ -61,7 +61,7 @@ def test_discrete_actions_are_integers(recorded: Path, tmp_path: Path):
     ],
 )
 def test_other_observations_are_refused(run: Run, observation: object, message: str):
-    for policy in (load_policy(run.folder), load_policy(run.export())):
+    for policy in (load_policy(run.folder), load_policy(run.export(["support=false"]))):
         with pytest.raises(DataError, match=message):
             policy.predict(observation)
 

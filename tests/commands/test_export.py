@@ -78,8 +78,9 @@ def run(exported: Callable[..., Path], tmp_path: Path) -> Path:
 
 
 def export(folder: Path, *overrides: str) -> dict[str, Any]:
-    """Run export.py and return policy.json."""
-    command.export(compose_config(f"run={folder}", *overrides, entry_point="export"))
+    """Run export.py, without support=true unless it is typed, and return policy.json."""
+    support = () if "support=true" in overrides else ("support=false",)
+    command.export(compose_config(f"run={folder}", *support, *overrides, entry_point="export"))
     return read_json(folder / "policy.json")
 
 
@@ -283,6 +284,24 @@ def test_policy_json_describes_the_policy(run: Path):
     assert (description["updates"], description["checkpoint"]) == (40, "last")
     assert description["commit"] == metadata["commit"]
     assert (description["estimate"], description["behavior_estimate"]) == (None, None)
+
+
+def test_the_file_says_how_well_the_data_support_an_action(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(command, "UPDATES", 300)
+    description = export(run, "support=true")
+    assert description["support"].startswith("the share of logged actions with a lower density")
+    session = onnxruntime.InferenceSession(run / "policy.onnx")
+    observations = random_observations(agent_of(run), 4)
+    action, support = session.run(None, {"observation": observations})
+    np.testing.assert_allclose(action, agent_actions(agent_of(run), observations), atol=1e-5)
+    assert support.shape == (4,)
+    assert ((support >= 0) & (support <= 1)).all()
+    answers = serve(run, [json.dumps(row.tolist()) for row in observations])
+    np.testing.assert_allclose([answer["support"] for answer in answers], support, atol=1e-4)
+    for answer in answers:
+        assert ("warning" in answer) == (answer["support"] < 0.01)
 
 
 def test_behavior_cloning_has_no_alpha(exported: Callable[..., Path]):

@@ -50,7 +50,7 @@ def test_every_command_continues_the_run_and_adds_its_results(tmp_path: Path, ca
     run = Run(folder)
     score = run.evaluate(ROLLOUTS)
     estimates = run.estimate(["ope.updates=5", "checkpoint=all"])
-    run.export()
+    run.export(["support=false"])
     run.report([], [f"out={tmp_path / 'report'}", "resamples=100", "above_best_share=1"])
     resume_run(folder, "updates=30")
     training, evaluated, estimated, exported, reported, resumed = offline_runs(folder)

@@ -77,7 +77,7 @@ NAMES = ("age", "mode", "ward", "heart rate", "time")
 def test_run_file_and_server_answer_alike_to_raw_columns(run: Run):
     observations = rows(*NAMES)
     expected = run.policy().predict(observations)
-    path = run.export()
+    path = run.export()  # with the support of actions
     actions = load_policy(path).predict(observations)
     assert actions.shape == expected.shape
     np.testing.assert_allclose(actions, expected, atol=1e-6)
@@ -86,6 +86,7 @@ def test_run_file_and_server_answer_alike_to_raw_columns(run: Run):
     answers = serve(path, [{n: plain(v[k]) for n, v in observations.items()} for k in range(50)])
     served = np.array([answer["action"] for answer in answers])
     np.testing.assert_allclose(served, expected, atol=1e-6)
+    assert all(0 <= answer["support"] <= 1 for answer in answers)
 
 
 def plain(value: Any) -> Any:
@@ -106,7 +107,9 @@ def serve(path: Path, observations: list[dict[str, Any]]) -> list[dict[str, Any]
 
 
 def test_the_graph_has_the_columns_as_inputs(run: Run):
-    session = ort.InferenceSession(run.export(), providers=["CPUExecutionProvider"])
+    session = ort.InferenceSession(
+        run.export(["support=false"]), providers=["CPUExecutionProvider"]
+    )
     assert {node.name: node.type for node in session.get_inputs()} == {
         **dict.fromkeys(("age", "ward", "heart rate", "time"), "tensor(double)"),
         "mode": "tensor(string)",
@@ -141,7 +144,7 @@ def test_a_column_named_as_the_output_is_refused():
 
 def test_what_the_data_never_show_has_no_action(run: Run):
     """The file has no action; the policies and the server say why."""
-    path = run.export()
+    path = run.export(["support=false"])
     one = {name: values[3] for name, values in rows(*NAMES).items()}
     session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
     for change in ({"mode": "on"}, {"ward": 9.0}, {"ward": np.nan}, {"heart rate": np.nan}):
@@ -170,7 +173,7 @@ def test_what_the_data_never_show_has_no_action(run: Run):
 
 def test_a_sampled_policy_takes_columns_and_noise(run: Run):
     if not run.policy().discrete:
-        path = run.export(["sampled=true"])
+        path = run.export(["sampled=true", "support=false"])
         observations = rows(*NAMES)
         one, same = (load_policy(path, seed=0).predict(observations) for _ in range(2))
         np.testing.assert_array_equal(one, same)

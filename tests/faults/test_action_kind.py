@@ -266,6 +266,7 @@ module = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(module)
 policy = object.__new__(module.ServedPolicy)
 policy.description = {"observation": json.loads(sys.argv[2])}
+policy.columns = []
 for row in json.loads(sys.argv[3]):
     print(json.dumps(policy.far_outside(module.np.array(row, module.np.float32))))
 """
