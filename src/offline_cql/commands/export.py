@@ -51,6 +51,7 @@ SERVER = "examples/serve_policy.py"  # of a checkout
 FORMAT = 2
 N_CHECKED = 1_000  # observations
 UPDATES = 3_000  # of the behavior policy
+CONVERSION = 1_500  # updates that take about as long as the conversion to ONNX
 SUPPORT_OF = {
     True: "the behavior policy's probability of the action",
     False: "the share of logged actions with a lower density where they were taken",
@@ -80,34 +81,48 @@ def export_policy(settings: ExportConfig) -> dict[str, Any]:
     policy = exportable_policy(agent, sampled=settings.sampled)
     transitions = load_local_data(run, state)
     features = run_features(folder)
-    support = support_of(transitions) if settings.support else None
-    if features is None or features.are_columns:
-        content = onnx_bytes(policy, agent.spaces.observation_dim, support)
-        observations, columns = check_observations(policy, transitions), None
-    else:
-        content = columns_onnx_bytes(policy, features, support)
-        values = check_values(run, features, read=transitions is not None)
-        observations = torch.from_numpy(features.encode(values)).float()
-        columns = column_inputs(features, values)
-    difference = check_onnx(content, policy, observations, columns, support)
+    with ProgressBar(f"exporting {folder.name}", UPDATES + 2 * CONVERSION) as bar:
+        support = support_of(transitions, bar) if settings.support else None
+        bar.advance(UPDATES + CONVERSION - bar.done)
+        content, check = checked_file(policy, run, transitions, features, support)
     description = {
         **describe_interface(
             policy, run, agent.spaces, transitions, features, support=support is not None
         ),
         **describe_origin(folder, run, state, settings.checkpoint),
         **describe_estimates(folder, state["updates"], sampled=settings.sampled),
-        "check": {
-            "observations": len(observations),
-            "from": "random normal" if transitions is None else "data set",
-            "largest_difference": difference,
-            "tolerance": TOLERANCE,
-        },
+        "check": check,
         "sha256": hashlib.sha256(content).hexdigest(),
     }
     write_atomically(folder / ONNX, content)
     write_json(folder / JSON, description)
     send_results(folder, run.logger, files={"onnx": [folder / ONNX, folder / JSON]})
     return description
+
+
+def checked_file(
+    policy: ExportablePolicy,
+    run: TrainConfig,
+    transitions: Transitions | None,
+    features: Features | None,
+    support: Support | None,
+) -> tuple[bytes, dict[str, Any]]:
+    """Return the content of policy.onnx, and of `check` in policy.json. Raises ExportError."""
+    if features is None or features.are_columns:
+        content = onnx_bytes(policy, len(policy.statistics.mean), support)
+        observations, columns = check_observations(policy, transitions), None
+    else:
+        content = columns_onnx_bytes(policy, features, support)
+        values = check_values(run, features, read=transitions is not None)
+        observations = torch.from_numpy(features.encode(values)).float()
+        columns = column_inputs(features, values)
+    check = {
+        "observations": len(observations),
+        "from": "random normal" if transitions is None else "data set",
+        "largest_difference": check_onnx(content, policy, observations, columns, support),
+        "tolerance": TOLERANCE,
+    }
+    return content, check
 
 
 # --- The observations of the check -----------------------------------------------------------
@@ -124,12 +139,11 @@ def load_local_data(run: TrainConfig, state: dict[str, Any]) -> Transitions | No
         return None
 
 
-def support_of(transitions: Transitions | None) -> Support | None:
+def support_of(transitions: Transitions | None, bar: ProgressBar) -> Support | None:
     """Return the model of the support of actions; None without the data, and for images."""
     if transitions is None or transitions.images is not None:
         return None
-    with ProgressBar("fitting the behavior policy", UPDATES) as bar:
-        return fit_support(transitions, seed=0, updates=UPDATES, on_update=lambda: bar.advance(1))
+    return fit_support(transitions, seed=0, updates=UPDATES, on_update=lambda: bar.advance(1))
 
 
 def check_observations(policy: ExportablePolicy, transitions: Transitions | None) -> Tensor:
