@@ -10,11 +10,12 @@ import shutil
 import subprocess
 from html import escape, unescape
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
-from support.run_dirs import write_grid
+from support.run_dirs import write_grid, write_mixed
 
 from offline_cql.render.colors import css_variables
 from offline_cql.report.load_runs import load_runs
@@ -31,10 +32,16 @@ PHONE, SCREEN = 390, 1100
 MEASURE = """
 addEventListener("load", () => {
   const page = document.querySelector("iframe").contentDocument;
-  const boxes = [...page.querySelectorAll("svg")].map(plot => plot.getBoundingClientRect());
+  const plots = [...page.querySelectorAll("svg")];
+  const boxes = plots.map(plot => plot.getBoundingClientRect());
+  const cut = plots.flatMap((plot, k) => [...plot.querySelectorAll("text")].filter(text => {
+    const box = text.getBoundingClientRect();
+    return box.left < boxes[k].left - 2 || box.right > boxes[k].right + 2;
+  }));
   const measured = {
     width: page.documentElement.scrollWidth,
     svg: boxes.map(box => [box.width, box.height]),
+    cut: cut.map(text => text.textContent),
     requests: performance.getEntriesByType("resource").map(entry => entry.name),
   };
   document.querySelector("output").textContent = JSON.stringify(measured);
@@ -55,9 +62,20 @@ def chromium(tmp_path: Path, *arguments: str) -> str:
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("report")
+    return write_page(write_grid(folder / "runs"), folder)
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("mixed")
+    return write_page(write_mixed(folder / "runs", seeds=8), folder)
+
+
+def write_page(runs: Path, folder: Path) -> Path:
+    """Write the report of a folder of runs; return the page."""
     limits = Limits(above_best_share=0.05, bc_margin=0.1)
     sampling = {"resamples": 200, "seed": 0}
-    summary = summarize(load_runs(str(write_grid(folder / "runs"))), limits, **sampling)
+    summary = summarize(load_runs(str(runs)), limits, **sampling)
     out = folder / "out"
     out.mkdir()
     write(out, summary, limits, docs=None, **sampling)
@@ -84,15 +102,32 @@ def pixels(image: np.ndarray, color: str) -> int:
     return int((np.abs(image - rgb).sum(axis=-1) < 6).sum())
 
 
-def test_a_phone_shows_the_whole_page_without_scrolling_sideways(page: Path, tmp_path: Path):
-    frame = f'<iframe width="{PHONE}" height="800" srcdoc="{escape(page.read_text())}"></iframe>'
-    wrapper = tmp_path / "phone.html"
+def measure(page: Path, folder: Path, width: int) -> dict[str, Any]:
+    """Return what MEASURE measures in a frame of that width."""
+    frame = f'<iframe width="{width}" height="800" srcdoc="{escape(page.read_text())}"></iframe>'
+    wrapper = folder / "frame.html"
     wrapper.write_text(f'<meta charset="utf-8">{frame}<output></output><script>{MEASURE}</script>')
-    printed = chromium(tmp_path, "--dump-dom", f"file://{wrapper}")
-    measured = json.loads(unescape(re.findall(r"<output>(.*?)</output>", printed, re.S)[-1]))
+    printed = chromium(folder, "--dump-dom", f"file://{wrapper}")
+    measured: dict[str, Any] = json.loads(
+        unescape(re.findall(r"<output>(.*?)</output>", printed, re.S)[-1])
+    )
+    return measured
+
+
+def test_a_phone_shows_the_whole_page_without_scrolling_sideways(page: Path, tmp_path: Path):
+    measured = measure(page, tmp_path, PHONE)
     assert measured["width"] <= PHONE
     assert len(measured["svg"]) == 10
     assert all(250 < width <= PHONE and height > 50 for width, height in measured["svg"])
+    assert measured["requests"] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [PHONE, SCREEN])
+def test_two_hundred_runs_of_ten_kinds_fit_the_page(mixed: Path, tmp_path: Path, width: int):
+    measured = measure(mixed, tmp_path, width)
+    assert measured["width"] <= width
+    assert measured["cut"] == []
     assert measured["requests"] == []
 
 
