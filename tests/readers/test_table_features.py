@@ -88,6 +88,14 @@ def test_what_cannot_be_a_category_is_refused(tmp_path: Path):
         )
 
 
+def test_next_observations_of_another_type_are_refused(tmp_path: Path):
+    log = LOG | {"next_ward": [b"x"] * 6}
+    path = write(tmp_path / "logs.parquet", log)
+    columns = ("observation=[ward]", "next_observation=[next_ward]", "categories={ward:auto}")
+    with pytest.raises(DataError, match="column next_ward holds binary, the categories are 3, 5"):
+        read(path, *columns)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_forward_keeps_the_last_category(kind: str, tmp_path: Path):
     path = write(tmp_path / f"logs.{kind}", LOG)
@@ -134,6 +142,10 @@ def test_a_filter_keeps_rows_and_their_positions(kind: str, tmp_path: Path):
         ("reward='=revenu'", 'cannot be computed: Binder Error: Referenced column "revenu"'),
         ("reward='=1; DROP TABLE x'", "cannot be computed"),
         ("reward='=(SELECT content FROM read_text($secret$/etc/passwd$secret$))'", "Permission"),
+        (
+            "observation=['=dosis * 2']",
+            "has no column dosis (dataset.columns.observation); did you",
+        ),
         ("observation=['=dose ** 2']", "which an exported policy cannot compute"),
         ("observation=['=revenue * 2']", "revenue is both dataset.columns.observation and"),
     ],

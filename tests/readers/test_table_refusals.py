@@ -1,6 +1,7 @@
 """Guarantee: an invalid table is refused in one line with position and remedy."""
 
 import datetime
+import gzip
 from pathlib import Path
 from typing import Any
 
@@ -367,3 +368,13 @@ def test_data_that_do_not_fit_the_simulator_are_refused(
     path = write_changed(tmp_path, **changes)
     assert message in refusal(path, spaces=simulator)
     assert "no effect with a simulator" in refusal(path, "discrete=false", spaces=TWO_ACTIONS)
+
+
+def test_a_damaged_compressed_file_is_refused(tmp_path: Path):
+    path = write(tmp_path / "logs.jsonl", episodes([100], ["T"]))
+    content = bytearray(gzip.compress(path.read_bytes()))
+    content[40:200] = bytes(160)
+    damaged = tmp_path / "logs.jsonl.gz"
+    damaged.write_bytes(content)
+    with pytest.raises(DataError, match=r"logs\.jsonl\.gz cannot be read \(.*copy or download"):
+        load_table(damaged)

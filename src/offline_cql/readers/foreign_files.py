@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from offline_cql.errors import DataError
+from offline_cql.readers.writer import translate_errors
 from offline_cql.render.command import command, hydra_value, shell_word
 
 SHORT = 2**9  # bytes that show what a file is
@@ -64,7 +65,7 @@ def holds_batches(path: Path) -> bool:
     Raises DataError for batches of several agents and packed columns.
     """
     opened: Any = gzip.open if path.name.lower().endswith(".gz") else open
-    with opened(path, "rb") as file:
+    with translate_errors(path, AGAIN), opened(path, "rb") as file:
         line = file.readline(LARGEST_ROW)
     try:
         row = json.loads(line)

@@ -83,6 +83,10 @@ def map_columns(
         else:
             parts[role] = matches[0] if matches else None
     mapping = Mapping(**parts)
+    for role in ("observation", "next_observation"):
+        for name in mapping.part(role):
+            if name not in names:  # of an expression
+                raise _missing(role, name, names, path, None)
     _refuse_duplicates(mapping, path)
     n_next = len(mapping.next_observation)
     if n_next not in (0, len(mapping.observation)):

@@ -158,10 +158,11 @@ def _refuse_missing(chunk: Chunk, name: str, values: Array) -> None:
 
 def _indices(chunk: Chunk, name: str, categories: tuple[str | int, ...]) -> Array:
     """Return the index of each value among the categories [T], NaN where it is missing."""
-    values = column(chunk, name)
-    if is_integer_or_float(values.type) and isinstance(categories[0], int):
+    values, are_texts = column(chunk, name), isinstance(categories[0], str)
+    if not are_texts and is_integer_or_float(values.type):
         values = whole_numbers(chunk, name)
-    if not (is_text(values.type) == isinstance(categories[0], str)):
+    fits = is_text(values.type) if are_texts else pa.types.is_int64(values.type)
+    if not fits:
         raise DataError(
             f"{chunk.position(0, name)} holds {values.type}, the categories are "
             f"{', '.join(map(str, categories[:3]))}"
