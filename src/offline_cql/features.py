@@ -208,7 +208,7 @@ class Features:
         """The names of the D numbers of an observation."""
         return tuple(name for feature in self.features for name in feature.names)
 
-    @property
+    @cached_property
     def are_columns(self) -> bool:
         """True where each number of an observation is a column of numbers."""
         return all(f == Feature(f.value) and f.expression is None for f in self.features)

@@ -64,6 +64,7 @@ def map_columns(
     one_step: every row is an episode, so that no column says how rows follow each other.
     """
     names: list[str] = schema.names
+    set_of_names = set(names)  # there may be 100,000
     parts: dict[str, Any] = {}
     for role in (field.name for field in fields(Mapping)):
         setting = None if one_step and role in SEQUENCE else getattr(columns, role)
@@ -84,9 +85,9 @@ def map_columns(
             parts[role] = matches[0] if matches else None
     mapping = Mapping(**parts)
     for role in ("observation", "next_observation"):
-        for name in mapping.part(role):
-            if name not in names:  # of an expression
-                raise _missing(role, name, names, path, None)
+        unknown = [name for name in mapping.part(role) if name not in set_of_names]
+        if unknown:  # in an expression
+            raise _missing(role, unknown[0], names, path, None)
     _refuse_duplicates(mapping, path)
     n_next = len(mapping.next_observation)
     if n_next not in (0, len(mapping.observation)):
