@@ -124,3 +124,10 @@ def test_forward_has_no_effect_on_decisions_of_their_own():
     log = ("env=logged", "dataset=table", "dataset.path=x", "dataset.one_step=true")
     with pytest.raises(ConfigError, match=r"dataset\.missing"):
         settings(*log, "dataset.missing=forward")
+
+
+def test_a_column_of_text_is_named_where_all_rows_are_dropped(tmp_path: Path):
+    columns = episodes([3], ["T"]) | {"action_0": [float("nan")] * 3, "reward": ["x"] * 3}
+    bounds = ("action_low=[0,0]", "action_high=[1,1]")
+    with pytest.raises(DataError, match=r"logs\.parquet, column reward holds text"):
+        read(write(tmp_path / "logs.parquet", columns), "drop", *bounds)

@@ -79,6 +79,8 @@ class Chunk(NamedTuple):
 
     def position(self, row: int, column: str) -> str:
         """Return file, row and column for a message; rows are counted from 0, after the header."""
+        if row >= self.batch.num_rows:  # all rows were dropped
+            return f"{self.paths[0]}, column {column}"
         number = self.batch.column(POSITION[1])[row].as_py()
         return f"{self.paths[self.files[row]]} at row {number:,}, column {column}"
 
