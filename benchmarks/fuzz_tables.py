@@ -70,8 +70,9 @@ SETTINGS = """discrete=true discrete=false observation=[obs_0] observation=[obs_
 observation=[] observation=['*'] observation=['obs_['] action=[action] action=['action_*'] action=[]
 reward=null reward=obs_0 episode=null step=null terminated=done truncated=reward
 next_observation=null next_observation=['next_obs_*'] propensity=reward
-action_low=[0] action_low=[-1,-1] action_high=[1,1] categories={obs_0:auto}
-categories={obs_0:3,obs_1:auto} categories={obs_1:[0,1,2]} observation=['=obs_0*2',obs_1]
+action_low=[0] action_low=[-1,-1] action_high=[1,1] categories=[obs_0]
+categories=[{column:obs_0,values:3},obs_1] categories=[{column:obs_1,values:[0,1,2]}]
+observation=['=obs_0*2',obs_1]
 observation=['=ln(obs_0)/obs_1'] observation=['=epoch(obs_0)%60'] observation=['=a.b+1']
 reward='=obs_0+1' reward='=step/episode' reward='=[x]' episode='=episode%3' action=['=obs_1>1']"""
 OTHERS = """dataset.missing=fill dataset.missing=forward dataset.missing=drop
@@ -203,7 +204,7 @@ def settings(draw: random.Random) -> list[str]:
     if draw.random() < 0.1:
         return ["infer=true"]
     columns = draw.sample(SETTINGS.split(), draw.choice((0, 0, 0, 0, 1, 2)))
-    overrides = [f"++dataset.columns.{text}" for text in columns]
+    overrides = [f"dataset.columns.{text}" for text in columns]
     overrides += draw.sample(OTHERS.split(), draw.choice((0, 0, 0, 1, 1, 2)))
     overrides = list({text.partition("=")[0]: text for text in overrides}.values())
     return overrides + (["dataset.one_step=true"] if draw.random() < 0.15 else [])

@@ -107,6 +107,20 @@ def test_columns_of_a_data_frame_are_named(tmp_path: Path):
     np.testing.assert_array_equal(same.transitions.rows, dataset.transitions.rows)
 
 
+def test_categories_and_missing_values_of_a_data_frame(tmp_path: Path):
+    gaps = [None if row % 4 == 0 else 1.0 for row in range(len(REWARDS))]
+    columns = {"age": gaps, "größe": ["l", "m"] * (len(REWARDS) // 2), "dose": ACTIONS[:, 0]}
+    dataset = Dataset.from_dataframe(
+        pa.table(columns | {"gain": REWARDS, "end": LAST}),
+        **{"observation": ["age", "größe"], "action": "dose", "reward": "gain"},
+        **{"terminated": "end", "categories": ["größe"], "missing": "fill"},
+        folder=tmp_path,
+    )
+    names = ("age", "age missing", "größe=l", "größe=m")
+    assert dataset.transitions.observation_names == names
+    assert dataset.transitions.observations[0].tolist() == [1, 1, 1, 0]
+
+
 def down(observation: np.ndarray) -> int:
     return 1
 

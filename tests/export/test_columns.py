@@ -60,7 +60,7 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
         tiny = tuple(k for k in TINY if not k.startswith(("cql.n_act", "network.act")))
     lines = ["env=logged", "dataset=table", f"dataset.path={folder / 'log.parquet'}"]
     lines += [f"dataset.columns.observation={json.dumps(OBSERVATION)}", "dataset.missing=fill"]
-    lines += ["++dataset.columns.categories={mode:auto,ward:8}"]
+    lines += ["dataset.columns.categories=[mode,{column:ward,values:8}]"]
     lines += [f"dataset.columns.action=[{json.dumps(action)}]"]
     tiny = tuple(key for key in tiny if not key.startswith("dataset.size"))
     return Run(train_run(folder / "run", *tiny, *lines, "updates=20"))

@@ -29,7 +29,7 @@ SIZE = 120
 START = datetime.datetime(2026, 3, 1, 8)
 TINY = tuple(k for k in DISCRETE if not k.startswith(("env=", "dataset.size")))
 MAPPED = (
-    *("observation=[age,mode]", "categories={mode:auto}", "action=[drug]", "reward=effect"),
+    *("observation=[age,mode]", "categories=[mode]", "action=[drug]", "reward=effect"),
     *("episode=stay", "step=hour", "terminated=left"),
 )
 
@@ -116,7 +116,7 @@ def partitions(folder: Path) -> Written:
         path = folder / "logs" / f"ward={ward}" / "part-0.parquet"
         path.parent.mkdir(parents=True)
         pq.write_table(pa.table(part), path)
-    return folder / "logs", ("observation=[age,mode,ward]", "categories={mode:auto,ward:auto}")
+    return folder / "logs", ("observation=[age,mode,ward]", "categories=[mode,ward]")
 
 
 def files(folder: Path) -> Written:
@@ -140,7 +140,7 @@ def json_objects(folder: Path) -> Written:
     nested = [row | {"vitals": {"age": row["age"], "mode": row["mode"]}} for row in rows]
     (folder / "log.json").write_text(json.dumps(nested))
     observation = "observation=[vitals.age,vitals.mode]"
-    return folder / "log.json", (observation, "categories={vitals.mode:auto}")
+    return folder / "log.json", (observation, "categories=[vitals.mode]")
 
 
 def lists(columns: Columns) -> Columns:
@@ -196,7 +196,7 @@ def npz(folder: Path) -> Written:
     numbers = {name: np.array(columns[name]) for name in ("age", "effect", "left", "hour")}
     texts = {name: np.unique(columns[name], return_inverse=True)[1] for name in ("stay", "drug")}
     np.savez(folder / "log.npz", **numbers, **texts)
-    return folder / "log.npz", ("observation=[age]", "categories={}")
+    return folder / "log.npz", ("observation=[age]", "categories=[]")
 
 
 FILL, FORWARD, DROP = (f"dataset.missing={name}" for name in ("fill", "forward", "drop"))
@@ -221,8 +221,8 @@ READ: dict[str, Callable[[Path], Written]] = {
     "dictionary of Parquet": parquet(dictionary),
     "decimals": parquet(decimals),
     "integer categories": parquet(integer_category),
-    "Discrete(n)": parquet(integer_category, "categories={mode:10}"),
-    "booleans": parquet(booleans, "categories={}"),
+    "Discrete(n)": parquet(integer_category, "categories=[{column:mode,values:10}]"),
+    "booleans": parquet(booleans, "categories=[]"),
     "filled": parquet(incomplete, FILL),
     "forward": parquet(incomplete, FORWARD),
     "dropped": parquet(incomplete, DROP),
@@ -245,7 +245,7 @@ def arguments(path: Path, settings: tuple[str, ...]) -> list[str]:
     """Return the overrides of train.py; later settings replace those of MAPPED."""
     chosen = {text.partition("=")[0]: text for text in (*MAPPED, *settings)}
     prefixed = [
-        text if text.startswith("dataset.") else f"++dataset.columns.{text}"
+        text if text.startswith("dataset.") else f"dataset.columns.{text}"
         for text in chosen.values()
     ]
     return ["env=logged", "dataset=table", f"dataset.path={path}", *prefixed]
@@ -303,7 +303,7 @@ REFUSED: dict[str, tuple[Callable[[Path], Written], str]] = {
         r"has no column age \(dataset\.columns\.observation\).*columns: a, b.*infer=true",
     ),
     "several types": (
-        parquet(mixed, "observation=[age,mode,'hour 2']", "categories={}"),
+        parquet(mixed, "observation=[age,mode,'hour 2']", "categories=[]"),
         r"text in age \('n\.a\.'\), mode \('\w+'\):.*and times in hour 2: observe a number of them",
     ),
     "missing values": (
@@ -324,11 +324,11 @@ REFUSED: dict[str, tuple[Callable[[Path], Written], str]] = {
     ),
     "Excel": (written("log.xlsx", "PK"), "cannot be read: supported are"),
     "a new category": (
-        parquet(lambda c: c, "categories={mode:[aus,kleiner]}"),
-        r"column mode: größer is not in dataset\.columns\.categories\.mode",
+        parquet(lambda c: c, "categories=[{column:mode,values:[aus,kleiner]}]"),
+        r"column mode: größer is not among the values in dataset\.columns\.categories",
     ),
     "an expression that no file can carry": (
-        parquet(lambda c: c, "observation=['=upper(mode)']", "categories={}"),
+        parquet(lambda c: c, "observation=['=upper(mode)']", "categories=[]"),
         "has 'upper\\(mode\\)', which an exported policy cannot compute",
     ),
 }

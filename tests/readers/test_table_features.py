@@ -44,9 +44,7 @@ def test_missing_numbers_and_categories_are_filled_and_flagged(
 ):
     """The mean age of the five rows that have one is 50."""
     path = write(tmp_path / f"logs.{kind}", LOG)
-    data = read(
-        path, "observation=[age,mode,ward]", "categories={mode:auto,ward:auto}", chunk=chunk
-    )
+    data = read(path, "observation=[age,mode,ward]", "categories=[mode,ward]", chunk=chunk)
     assert data.observation_names == (
         *("age", "age missing", "mode=auto", "mode=off", "mode missing", "ward=3", "ward=5"),
     )
@@ -64,34 +62,42 @@ def test_missing_numbers_and_categories_are_filled_and_flagged(
 @pytest.mark.parametrize("kind", KINDS)
 def test_categories_can_be_given(kind: str, tmp_path: Path):
     path = write(tmp_path / f"logs.{kind}", LOG)
-    given = "categories={mode:[manual,off,auto],ward:6}"
+    given = "categories=[{column:mode,values:[manual,off,auto]},{column:ward,values:6}]"
     data = read(path, "observation=[mode,ward]", given)
     assert data.observations[0].tolist() == [0, 1, 0, 0, 0, 0, 0, 1, 0, 0]
     with pytest.raises(
-        DataError, match=r"row 1, column mode: auto is not in dataset\.columns\.cat"
+        DataError, match=r"row 1, column mode: auto is not among the values in dataset"
     ):
-        read(path, "observation=[mode]", "categories={mode:[off]}")
+        read(path, "observation=[mode]", "categories=[{column:mode,values:[off]}]")
     with pytest.raises(
         DataError, match=r"categories: mode is not in dataset\.columns\.observation"
     ):
-        read(path, "observation=[age]", "categories={mode:auto}")
+        read(path, "observation=[age]", "categories=[mode]")
 
 
 def test_what_cannot_be_a_category_is_refused(tmp_path: Path):
     path = write(tmp_path / "logs.parquet", LOG)
     with pytest.raises(DataError, match="column dose holds no text or whole numbers, as"):
-        read(path, "observation=[dose]", "categories={dose:auto}")
-    with pytest.raises(ConfigError, match=r"dataset\.columns\.categories\.mode"):
+        read(path, "observation=[dose]", "categories=[dose]")
+    with pytest.raises(DataError, match=r"has no column mod \(dataset\.columns\.categories\)"):
+        read(path, "observation=[dose]", "categories=[mod]")
+
+
+@pytest.mark.parametrize(
+    "entry", ["3.5", "{column:mode}", "{column:mode,values:0}", "{column:mode,values:[A,1]}"]
+)
+def test_other_values_of_categories_are_refused(entry: str):
+    with pytest.raises(ConfigError, match=r"categories=.* must hold names, or \{column|must be"):
         settings(
             *("env=logged", "dataset=table", "dataset.path=x"),
-            "++dataset.columns.categories={mode:1.5}",
+            f"dataset.columns.categories=[{entry}]",
         )
 
 
 def test_next_observations_of_another_type_are_refused(tmp_path: Path):
     log = LOG | {"next_ward": [b"x"] * 6}
     path = write(tmp_path / "logs.parquet", log)
-    columns = ("observation=[ward]", "next_observation=[next_ward]", "categories={ward:auto}")
+    columns = ("observation=[ward]", "next_observation=[next_ward]", "categories=[ward]")
     with pytest.raises(DataError, match="column next_ward holds binary, the categories are 3, 5"):
         read(path, *columns)
 
@@ -99,14 +105,14 @@ def test_next_observations_of_another_type_are_refused(tmp_path: Path):
 @pytest.mark.parametrize("kind", KINDS)
 def test_forward_keeps_the_last_category(kind: str, tmp_path: Path):
     path = write(tmp_path / f"logs.{kind}", LOG)
-    data = read(path, "observation=[age,mode]", "categories={mode:auto}", missing="forward")
+    data = read(path, "observation=[age,mode]", "categories=[mode]", missing="forward")
     assert data.observations[:3].tolist() == [[40, 0, 1], [40, 1, 0], [60, 1, 0]]
 
 
 def test_a_missing_category_is_refused_with_its_count(tmp_path: Path):
     path = write(tmp_path / "logs.parquet", LOG)
     with pytest.raises(DataError, match=r"column mode: the value is missing.*: mode 1; leave"):
-        read(path, "observation=[mode]", "categories={mode:auto}", missing="refuse")
+        read(path, "observation=[mode]", "categories=[mode]", missing="refuse")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -169,7 +175,7 @@ def test_next_observations_are_encoded_alike(tmp_path: Path):
     data = read(
         path,
         *("observation=[age,mode]", "next_observation=[next_age,next_mode]"),
-        "categories={mode:auto}",
+        "categories=[mode]",
     )
     assert data.next_observations.tolist() == [
         [1, 0, 1, 0, 0],
@@ -183,7 +189,9 @@ def test_next_observations_are_encoded_alike(tmp_path: Path):
 def test_a_state_that_is_a_number_fits_a_simulator_of_discrete_states(tmp_path: Path):
     """Discrete(6) is one-hot in the simulator."""
     path = write(tmp_path / "logs.parquet", LOG | {"action": [0, 1, 0, 1, 0, 1]})
-    columns = columns_of("reward=revenue", "observation=[ward]", "categories={ward:6}")
+    columns = columns_of(
+        "reward=revenue", "observation=[ward]", "categories=[{column:ward,values:6}]"
+    )
     data = load(TableReader(str(path), columns, spaces=Spaces(6, 2, True, (), ())))
     assert data.observations.argmax(axis=1).tolist() == LOG["ward"]
     assert np.all(data.observations.sum(axis=1) == 1)

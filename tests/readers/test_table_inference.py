@@ -104,7 +104,7 @@ def test_few_texts_are_categories(tmp_path: Path):
     assert inference.mapping["observation"] == ("age", "mode")
     assert "note (string)" in inference.text()
     overrides = [text.removeprefix("dataset.columns.") for text in inference.overrides()]
-    assert "categories={mode:auto}" in overrides
+    assert "categories=[mode]" in overrides
     assert load_table(path, *overrides).observation_names == ("age", "mode=off", "mode=on")
 
 

@@ -241,9 +241,9 @@ def test_all_observed_columns_of_text_and_times_are_named_with_the_remedy(tmp_pa
     )
     message = refusal(path)
     assert "text in obs_0 ('off'), obs_2 ('a'): correct what should be numbers" in message
-    assert "'dataset.columns.categories={obs_0:auto,obs_2:auto}'" in message
+    assert "'dataset.columns.categories=[obs_0,obs_2]'" in message
     assert "times in obs_1: observe a number of them, as the hour by '=epoch(obs_1) %" in message
-    columns = ["observation=[obs_0,'=epoch(obs_1) % 86400']", "categories={obs_0:auto}"]
+    columns = ["observation=[obs_0,'=epoch(obs_1) % 86400']", "categories=[obs_0]"]
     assert load_table(path, *columns).observation_names[-2:] == (
         "obs_0=off",
         "epoch(obs_1) % 86400",

@@ -10,8 +10,7 @@ import pyarrow.csv
 import pyarrow.parquet
 from support.config import settings
 
-from offline_cql.config import ColumnsConfig, TrainConfig
-from offline_cql.config.command_line import add_to_mappings
+from offline_cql.config import ColumnsConfig
 from offline_cql.readers import load
 from offline_cql.readers.table.reader import TableReader
 from offline_cql.transitions import Spaces, Transitions
@@ -22,7 +21,7 @@ FORMATS = ("parquet", "csv", "csv.gz", "jsonl", "npz")
 
 def columns_of(*overrides: str) -> ColumnsConfig:
     """Return the mapping of `dataset=table <overrides>`; keys are below dataset.columns."""
-    prefixed = add_to_mappings([f"dataset.columns.{text}" for text in overrides], TrainConfig)
+    prefixed = [f"dataset.columns.{text}" for text in overrides]
     dataset = settings("env=logged", "dataset=table", "dataset.path=x", *prefixed).dataset
     assert dataset.columns is not None
     return dataset.columns

@@ -77,6 +77,8 @@ class Dataset:
         observation: Sequence[str],
         action: str | Sequence[str],
         reward: str,
+        categories: Sequence[str] = (),
+        missing: str = "refuse",
         folder: str | Path = FOLDER,
         **columns: str,
     ) -> Dataset:
@@ -92,9 +94,8 @@ class Dataset:
                 f"the data frame is not a table ({reason}); see pyarrow.table"
             ) from error
         path = _write(table, Path(folder))
-        return cls.from_parquet(
-            path, observation=observation, action=action, reward=reward, **columns
-        )
+        names: dict[str, Any] = {"observation": observation, "action": action, "reward": reward}
+        return cls.from_parquet(path, **names, categories=categories, missing=missing, **columns)
 
     @classmethod
     def from_parquet(
@@ -104,18 +105,21 @@ class Dataset:
         observation: Sequence[str] | None = None,
         action: str | Sequence[str] | None = None,
         reward: str | None = None,
+        categories: Sequence[str] = (),
+        missing: str = "refuse",
         **columns: str,
     ) -> Dataset:
         """Return the data set of one row per step, in a file or in several (logs/*.parquet).
 
-        observation, action, reward: the names of the columns, or patterns with *; columns: those of
-        episode, step, terminated, truncated and propensity. Without one, names are expected as
-        docs/data.md lists them.
+        observation, action, reward: the names of the columns, or patterns with *, or `=` and an
+        expression; categories: observed columns that are one-hot encoded; missing: refuse, drop,
+        fill or forward; columns: those of episode, step, terminated, truncated and propensity.
+        Without one, names are expected as docs/data.md lists them.
         """
         if unknown := set(columns) - set(ROLES):
             raise TypeError(f"{sorted(unknown)[0]} is not a column; use {', '.join(ROLES)}")
-        lists = {"observation": observation, "action": action}
-        settings = _of_file(Path(path))
+        lists = {"observation": observation, "action": action, "categories": categories or None}
+        settings = [*_of_file(Path(path)), setting("dataset.missing", missing)]
         for name, value in lists.items():
             if value is not None:
                 names = [value] if isinstance(value, str) else list(value)

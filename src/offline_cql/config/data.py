@@ -5,13 +5,12 @@ import re
 from typing import Annotated, Any, ClassVar, Literal
 
 from omegaconf import OmegaConf
-from pydantic import Field, StrictStr, model_validator
+from pydantic import Field, model_validator
 
 from offline_cql.config.section import (
     Amount,
     Count,
     Flag,
-    Integer,
     Number,
     Positive,
     Section,
@@ -126,8 +125,9 @@ class ColumnsConfig(Section):
     truncated: Text | None
     next_observation: list[Text] | None
     propensity: Text | None  # the behavior's probability of the logged action
-    # Observed columns that are one-hot encoded: their values, a number n for 0 … n - 1, or auto.
-    categories: dict[Text, Literal["auto"] | Count | list[Integer | StrictStr]] | None = None
+    # Observed columns that are one-hot encoded: names, or {column: NAME, values: VALUES}, where
+    # VALUES are texts or whole numbers, or n for 0 … n - 1; of a name those of the data.
+    categories: list[Text | dict[str, Any]] | None = None
     discrete: Flag | None  # actions are categories; null: one column of integers or text is
     action_low: list[Number] | None  # bounds per action column; null: the data's
     action_high: list[Number] | None
@@ -136,6 +136,9 @@ class ColumnsConfig(Section):
         """Raise ConfigError without an observation or action, or with inconsistent bounds."""
         for name in ("observation", "action"):
             self.require(bool(getattr(self, name)), name, "must name at least one column")
+        complaint = "must hold names, or {column: NAME, values: [A, B]}, or values: n for 0 … n - 1"
+        valid = all(isinstance(e, str) or is_category(e) for e in self.categories or ())
+        self.require(valid, "categories", complaint)
         low, high = self.action_low, self.action_high
         if low is None or high is None:
             complaint = f"and {self.setting('action_low')} must both be set or both be null"
@@ -145,6 +148,16 @@ class ColumnsConfig(Section):
         self.require(equal, "action_high", f"must be as long as {self.setting('action_low')}")
         ordered = all(a < b for a, b in zip(low, high, strict=True))
         self.require(ordered, "action_high", f"must be > {self.setting('action_low')}")
+
+
+def is_category(entry: dict[str, Any]) -> bool:
+    """Return whether an entry of dataset.columns.categories gives a column its values."""
+    values = entry.get("values")
+    known = {"column", "values"} == entry.keys() and isinstance(entry["column"], str)
+    if isinstance(values, list):
+        kinds = {*map(type, values)}
+        return known and kinds in ({str}, {int}) and len({*values}) == len(values)
+    return known and type(values) is int and values > 0
 
 
 def is_encoding(name: str) -> bool:

@@ -65,22 +65,18 @@ def setting_keys(schema: type[Section]) -> list[str]:
             keys += [f"{name}.{inner}" for inner in setting_keys(nested)]
             continue
         keys.append(name)
-        if any(get_origin(option) is dict for option in _options(field.annotation)):
-            keys.append(f"{name}.*")  # any key may follow
+        if get_origin(field.annotation) is dict:  # any key may follow
+            keys.append(f"{name}.*")
     return keys
 
 
 def subsection(hint: Any) -> type[Section] | None:
     """Return the section that a field's type names, also where it may be null."""
-    for option in _options(hint):
+    options = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+    for option in options:
         if isinstance(option, type) and issubclass(option, Section):
             return option
     return None
-
-
-def _options(hint: Any) -> tuple[Any, ...]:
-    """Return the types that a hint allows."""
-    return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
 
 
 def leaves(tree: Any, key: str = "") -> Iterator[tuple[str, Any]]:

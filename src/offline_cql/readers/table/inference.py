@@ -70,7 +70,6 @@ NO_ACTION = {"logp", "log", "dist", "prev", "previous", "mask"}  # action_logp, 
 PLACEHOLDER = "FILL_IN"
 LONGEST_SETTINGS = 600  # characters in a message
 MOST_TEXTS = 50  # different ones of a category
-AUTO = "auto"  # the categories that the data have
 MIN_LENGTH = 4  # of words that count inside a longer name: total_reward, is_done
 
 
@@ -111,8 +110,8 @@ class Inference:
             value = f"[{value}]" if guess.role in LISTS else value
             settings.append(f"dataset.columns.{guess.role}={value}")
         if self.categories:
-            entries = ",".join(f"{hydra_value(name)}:{AUTO}" for name in self.categories)
-            settings.append(f"dataset.columns.categories={{{entries}}}")
+            names = ",".join(map(hydra_value, self._short(self.categories)))
+            settings.append(f"dataset.columns.categories=[{names}]")
         if self.ambiguous:
             settings.append(f"dataset.columns.discrete={PLACEHOLDER}")
         used = {guess.role for guess in self.guesses}

@@ -16,7 +16,6 @@ from offline_cql.readers.row_files import Array
 from offline_cql.readers.table.actions import MAX_CATEGORIES
 from offline_cql.readers.table.arrow_types import is_integer_or_float, is_text, is_time
 from offline_cql.readers.table.files import Chunk, Selection
-from offline_cql.readers.table.inference import AUTO
 from offline_cql.readers.table.missing import MOST_LISTED
 from offline_cql.readers.table.values import (
     MissingValueError,
@@ -25,7 +24,7 @@ from offline_cql.readers.table.values import (
     nullable_numbers,
     whole_numbers,
 )
-from offline_cql.render.command import shell_word
+from offline_cql.render.command import hydra_value, shell_word
 
 MICROSECONDS = pa.timestamp("us", "UTC")
 
@@ -51,8 +50,7 @@ def refuse_other_types(features: Features, selection: Selection, path: str) -> N
     if texts := [name for name in numbers if is_text(types[name])]:
         shown = ", ".join(f"{n} ({selection.first_text(n)!r:.40})" for n in texts[:MOST_LISTED])
         more = f" and {len(texts) - MOST_LISTED:,} more" if len(texts) > MOST_LISTED else ""
-        settings = ",".join(f"{name}:{AUTO}" for name in texts[:MOST_LISTED])
-        setting = shell_word(f"dataset.columns.categories={{{settings}}}")
+        setting = shell_word(f"dataset.columns.categories={hydra_value(texts[:MOST_LISTED])}")
         faults.append(
             f"text in {shown}{more}: correct what should be numbers; one-hot encode categories by "
             f"{setting}; or leave the columns out"
@@ -75,7 +73,7 @@ def with_categories(
     for feature in features.features:
         if feature.categories is not None:
             setting = categories[feature.value]
-            if setting == AUTO:
+            if setting is None:
                 values = _data_values(selection, feature.value, path)
             else:
                 values = tuple(range(setting) if isinstance(setting, int) else setting)
@@ -173,7 +171,9 @@ def _indices(chunk: Chunk, name: str, categories: tuple[str | int, ...]) -> Arra
     chunk.refuse(
         name,
         unknown,
-        lambda row: f"{format_entry(values, row)} is not in dataset.columns.categories.{name}",
+        lambda row: (
+            f"{format_entry(values, row)} is not among the values in dataset.columns.categories"
+        ),
     )
     return index.to_numpy(zero_copy_only=False).astype(np.float64)  # type: ignore[no-any-return]
 

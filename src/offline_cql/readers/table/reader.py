@@ -27,9 +27,16 @@ from offline_cql.readers.table.actions import (
     is_discrete,
     simulator_actions,
 )
-from offline_cql.readers.table.columns import Mapping, map_columns
+from offline_cql.readers.table.columns import Mapping, list_columns, map_columns
 from offline_cql.readers.table.episodes import EpisodeBoundaries, Rows, TransitionBuilder
-from offline_cql.readers.table.files import Chunk, Selection, Table, find_files, open_tables
+from offline_cql.readers.table.files import (
+    Chunk,
+    Selection,
+    Table,
+    find_files,
+    match_columns,
+    open_tables,
+)
 from offline_cql.readers.table.missing import IncompleteRows, complete_rows, describe_missing
 from offline_cql.readers.table.observations import (
     numeric_columns,
@@ -192,9 +199,23 @@ class TableReader:
             numeric |= numeric_columns(self._of_next(features))
         return Selection(self.tables, mapping.names(), numeric - {mapping.step or ""})
 
-    @property
+    @cached_property
     def categories(self) -> dict[str, Any]:
-        return self.columns.categories or {}
+        """The values of columns of categories; None: those of the data."""
+        entries = [
+            (entry, None) if isinstance(entry, str) else (entry["column"], entry["values"])
+            for entry in self.columns.categories or ()
+        ]
+        names: list[str] = self.tables[0].schema.names
+        result: dict[str, Any] = {}
+        for pattern, values in entries:
+            if not (matches := match_columns(pattern, names)):
+                raise DataError(
+                    f"{self.path} has no column {pattern} (dataset.columns.categories); "
+                    f"{list_columns(names)}"
+                )
+            result |= dict.fromkeys(matches, values)
+        return result
 
     @cached_property
     def features(self) -> Features:
