@@ -403,7 +403,7 @@ def test_propensities_are_kept(tmp_path: Path, spaces: Spaces):
     np.testing.assert_array_equal(data.propensities, propensities.astype(np.float32))
 
 
-@pytest.mark.parametrize("bad", [0.0, -0.1, 1.01])
+@pytest.mark.parametrize("bad", [0.0, -0.1, 1.01, 1e-60])
 def test_propensities_that_are_not_probabilities_are_refused(tmp_path: Path, bad: float):
     values = np.full(6, 0.5)
     values[4] = bad

@@ -349,8 +349,9 @@ class TransitionWriter:
     def _propensities(self, values: Array) -> Array:
         self._refuse_infinite("propensities", values)
         largest, interval = (1.0, "(0, 1]") if self.spaces.discrete else (np.inf, "(0, ∞)")
-        outside = (values <= 0) | (values > largest)
+        with np.errstate(over="ignore"):
+            result = values.astype(np.float32)
+        outside = (result <= 0) | (values > largest)  # 1e-60 would be 0
         hint = " (if they are logarithms, take exp)" if (values < 0).all() else ""
         self._refuse(outside, f"propensities are not within {interval}{hint}")
-        with np.errstate(over="ignore"):
-            return values.astype(np.float32)
+        return result

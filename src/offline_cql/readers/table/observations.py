@@ -90,7 +90,7 @@ def with_categories(
 def _data_values(selection: Selection, name: str, path: str) -> tuple[str | int, ...]:
     """Return the different values of a column, sorted."""
     values = selection.distinct(name, MAX_CATEGORIES + 1)
-    if any(isinstance(value, float) for value in values) and all(v == int(v) for v in values):
+    if values and all(isinstance(value, float) and value.is_integer() for value in values):
         values = [int(value) for value in values]  # integers with gaps are floats in many tools
     if not values:
         raise DataError(f"{path}: column {name} has no values: leave it out")
