@@ -79,8 +79,8 @@ def test_what_cannot_be_a_category_is_refused(tmp_path: Path):
     path = write(tmp_path / "logs.parquet", LOG)
     with pytest.raises(DataError, match="column dose holds no text or whole numbers, as"):
         read(path, "observation=[dose]", "categories=[dose]")
+    infinite = write(tmp_path / "infinite.parquet", LOG | {"dose": [float("inf"), 1.0] * 3})
     with pytest.raises(DataError, match="column dose holds no text or whole numbers, as"):
-        infinite = write(tmp_path / "infinite.parquet", LOG | {"dose": [float("inf"), 1.0] * 3})
         read(infinite, "observation=[dose]", "categories=[dose]")
     with pytest.raises(DataError, match=r"has no column mod \(dataset\.columns\.categories\)"):
         read(path, "observation=[dose]", "categories=[mod]")
