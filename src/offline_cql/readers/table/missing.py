@@ -64,7 +64,9 @@ class IncompleteRows:
         complete = complete_rows(chunk, others)
         if self.method == "forward":
             observed = self._fill(observed, starts)
-        if self.method != "fill":
+        if self.method == "fill":  # when observations are computed
+            self.filled += int(np.isnan(observed[complete]).sum())
+        else:
             complete &= ~np.isnan(observed).any(axis=1)
         starts = starts | np.append(self._is_dropped, ~complete[:-1])
         self._is_dropped = not complete[-1]
