@@ -57,7 +57,7 @@ def test_missing_numbers_and_categories_are_filled_and_flagged(
         [50, 0, 0, 1, 0, 1, 0],
     ]
     assert data.next_observations[0].tolist() == data.observations[1].tolist()
-    assert data.repairs["filled_observations"] == 2
+    assert data.repairs["flagged_observations"] == 2
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -45,6 +45,7 @@ REPAIRS = {
     "sorted_rows": "rows were sorted by episode and step",
     "dropped_incomplete_rows": "rows with missing values were dropped; their episodes end before",
     "filled_observations": "missing observations were filled with the last value of the episode",
+    "flagged_observations": "missing observations were filled with the mean and flagged",
     "episodes_over_two_files": "episodes continue in the next file and were joined",
     "dropped_last_steps": "last steps had no next observation and were dropped",
     "dropped_episodes_of_one_step": "episodes of one step had no next observation and were dropped",

@@ -145,7 +145,8 @@ class TableReader:
                 builder.add(self._rows(chunk, boundaries, incomplete))
                 bar.advance(chunk.batch.num_rows)
         builder.finish()
-        writer.count_repair("filled_observations", incomplete.filled)
+        kind = "flagged" if self.missing == "fill" else "filled"
+        writer.count_repair(f"{kind}_observations", incomplete.filled)
         writer.count_repair("dropped_incomplete_rows", incomplete.dropped)
         writer.count_repair("episodes_over_two_files", boundaries.over_two_files)
 
