@@ -2,6 +2,7 @@
 
 import datetime
 import math
+from decimal import Decimal
 from typing import Any
 
 import duckdb
@@ -43,8 +44,30 @@ def test_columns_of_many_rows():
 
 
 @pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        *(("age", value, [3.0, 0]) for value in (3, np.int8(3), np.float32(3), np.array(3.0))),
+        *(("age", value, [3.0, 0]) for value in (Decimal(3), 3.0)),
+        *(("age", value, [50.0, 1]) for value in (None, np.nan, np.float32("nan"))),
+        *(("ward", value, [0, 1, 0]) for value in (5, 5.0, np.int64(5), np.float32(5))),
+        *(("ward", value, [0, 0, 1]) for value in (None, np.float32("nan"))),
+        *(("mode", value, [0, 1]) for value in ("off", np.str_("off"))),
+        *(("time", value, [7]) for value in (67, np.int64(67), np.datetime64(67, "s"))),
+    ],
+)
+def test_values_may_be_of_any_type_of_numbers(name: str, value: Any, expected: list[float]):
+    first = {"age": 0, "mode": 2, "ward": 4, "time": 8}[name]
+    values, single = MIXED.rows(ROW | {name: value})
+    assert single
+    assert MIXED.encode(values)[0, first : first + len(expected)].tolist() == expected
+
+
+@pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"age": np.inf}, "age is inf, expected a number"),
+        ({"ward": np.inf}, "ward is inf, in the training data: 3, 5"),
+        ({"ward": True}, "ward is True, in the training data: 3, 5"),
         ({"mode": "on"}, "mode is 'on', in the training data: auto, off"),
         ({"mode": None}, "mode is missing: send a value"),
         ({"ward": 4}, "ward is 4, in the training data: 3, 5"),

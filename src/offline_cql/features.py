@@ -11,6 +11,7 @@ import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from decimal import Decimal
 from functools import cached_property
 from typing import Any
 
@@ -274,22 +275,25 @@ class Features:
 
     def _number(self, name: str, value: Any) -> float:
         """Return one value of a column as a number, NaN where it is missing."""
-        if value is None or (isinstance(value, float) and np.isnan(value)):
+        if isinstance(value, np.generic | np.ndarray) and value.dtype.kind in "biufU":
+            value = value.item()  # as Python has it
+        is_number = isinstance(value, int | float | Decimal)
+        if value is None or (is_number and value != value) or str(value) == "NaT":
             return np.nan
         kind = self.columns[name]
         if kind == CATEGORY:
             return self._index(name, value)
-        if kind == TIMES and not isinstance(value, int | float):
+        if kind == TIMES and not is_number:
             return _seconds(name, value)
-        if isinstance(value, int | float | np.number | np.bool_):
-            return float(value)
-        raise DataError(f"{name} is {value!r}, expected a number")
+        if not is_number or not np.isfinite(number := float(value)):
+            raise DataError(f"{name} is {value!r}, expected a number")
+        return number
 
     def _index(self, name: str, value: Any) -> float:
         categories = self.categories(name)
-        if isinstance(value, float | np.floating) and value == int(value):
+        if isinstance(value, float) and value.is_integer():
             value = int(value)
-        if value not in categories:
+        if isinstance(value, bool) or value not in categories:
             shown = ", ".join(map(str, categories[:MAX_SHOWN]))
             more = ", …" if len(categories) > MAX_SHOWN else ""
             raise DataError(f"{name} is {value!r}, in the training data: {shown}{more}")
@@ -358,7 +362,7 @@ def _feature(
 
 def _is_column(value: Any) -> bool:
     """Return whether a value of an observation holds many rows."""
-    return not isinstance(value, str | bytes) and hasattr(value, "__len__")
+    return np.ndim(value) > 0
 
 
 def _seconds(name: str, value: Any) -> float:
