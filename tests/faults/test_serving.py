@@ -128,7 +128,9 @@ def test_each_line_has_an_answer_of_json(exported: Callable[[str], Path]):
     assert process.returncode == 0
     assert b"Traceback" not in process.stderr
     answers = [json.loads(line) for line in process.stdout.splitlines()]
-    assert [list(answer) for answer in answers] == [["error"]] * len(lines) + [["action"]]
+    assert [list(answer) for answer in answers] == [["error"]] * len(lines) + [
+        ["action", "support"]
+    ]
     assert b"NaN" not in b"".join(process.stdout.splitlines()[-1:])
 
 
@@ -137,7 +139,7 @@ def test_a_line_has_one_answer(line: bytes, exported: Callable[[str], Path]):
     """Also one without text, or longer than is read at once: answers are told apart by order."""
     process = serve(exported("continuous") / "policy.onnx", line + b"\n[0, 0, 0]\n")
     answers = [json.loads(line) for line in process.stdout.splitlines()]
-    assert [list(answer) for answer in answers] == [["error"], ["action"]]
+    assert [list(answer) for answer in answers] == [["error"], ["action", "support"]]
 
 
 DAMAGED = {
