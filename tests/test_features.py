@@ -125,6 +125,7 @@ def test_an_expression_means_what_it_means_in_sql(text: str):
         ("1 + 2", "names no column"),
         ("-" * 60 + "a", "more than 50 nested parts"),
         ("a" * 2000, "longer than 1,000 characters"),
+        ("a\n\x1b[31m", r"observation: ='a\n\x1b[31m' is not an expression"),
     ],
 )
 def test_other_text_is_refused(text: str, message: str):

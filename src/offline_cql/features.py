@@ -44,7 +44,7 @@ COMPARISONS: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
 }
 OPERATORS = f"+ - * / % < <= > >= {' '.join(FUNCTIONS)} {TIME}"
 LONGEST, DEEPEST = 1_000, 50  # characters and nested parts of an expression
-MAX_SHOWN = 10  # categories in a message
+MAX_SHOWN, MAX_CHARACTERS = 10, 100  # categories and characters in a message
 
 
 class Expression:
@@ -101,7 +101,7 @@ class Expression:
             ):
                 parts = args
             case _:
-                code = ast.unparse(node)
+                code = ast.unparse(node)[:MAX_CHARACTERS]
                 raise self._error(
                     f"has {code!r}, which an exported policy cannot compute: use {OPERATORS}, or "
                     "add a column to the table"
@@ -136,7 +136,9 @@ class Expression:
                 return getattr(library, FUNCTIONS[name][0])(*map(evaluate, node.args))
 
     def _error(self, fault: str) -> DataError:
-        return DataError(f"dataset.columns.observation: {EXPRESSION}{self.text} {fault}")
+        plain = self.text.isprintable() and len(self.text) <= MAX_CHARACTERS
+        shown = EXPRESSION + (self.text if plain else repr(self.text[:MAX_CHARACTERS]))
+        return DataError(f"dataset.columns.observation: {shown} {fault}")
 
 
 def _name(node: Any) -> str:

@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -169,6 +170,21 @@ def test_what_the_data_never_show_has_no_action(run: Run):
     ]
     with pytest.raises(DataError, match="by the names of its columns: age, mode, ward, heart rate"):
         load_policy(path).predict(np.zeros(14))
+
+
+def test_without_the_table_random_columns_are_compared(run: Run, tmp_path: Path):
+    folder = Path(shutil.copytree(run.folder, tmp_path / "run"))
+    text = (folder / "config.yaml").read_text()
+    (folder / "config.yaml").write_text(text.replace("log.parquet", "gone.parquet"))
+    path = Run(folder).export()
+    description = json.loads(path.with_suffix(".json").read_text())
+    assert description["check"]["from"] == "random normal"
+    assert description["support"] is None
+    metadata = json.loads((folder / "metadata.json").read_text())
+    metadata["features"].pop()
+    (folder / "metadata.json").write_text(json.dumps(metadata))
+    with pytest.raises(DataError, match="the description of the observation has 15 numbers"):
+        load_policy(folder)
 
 
 def test_a_sampled_policy_takes_columns_and_noise(run: Run):

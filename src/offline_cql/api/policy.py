@@ -39,6 +39,11 @@ class Policy:
         features: Features | None = None,
         act_on_columns: Callable[[Array], Array] | None = None,
     ) -> None:
+        if features is not None and len(features.names) != observation_dim:
+            raise DataError(
+                f"the description of the observation has {len(features.names)} numbers, the policy "
+                f"{observation_dim}: restore metadata.json, or export the policy again"
+            )
         self._act, self._act_on_columns = act, act_on_columns
         self.observation_dim, self.action_dim, self.discrete = observation_dim, action_dim, discrete
         self.features = features

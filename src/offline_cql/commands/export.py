@@ -113,7 +113,8 @@ def checked_file(
         observations, columns = check_observations(policy, transitions), None
     else:
         content = columns_onnx_bytes(policy, features, support)
-        values = check_values(run, features, read=transitions is not None)
+        statistics = policy.statistics.mean, policy.statistics.std
+        values = check_values(run, features, *statistics, read=transitions is not None)
         observations = torch.from_numpy(features.encode(values)).float()
         columns = column_inputs(features, values)
     check = {
@@ -157,16 +158,27 @@ def check_observations(policy: ExportablePolicy, transitions: Transitions | None
     return torch.from_numpy(transitions.observations[rows]).float()
 
 
-def check_values(run: TrainConfig, features: Features, *, read: bool) -> Array:
-    """Return values [N, C] of the columns: the first rows of the table, or random ones."""
+def check_values(
+    run: TrainConfig, features: Features, mean: Tensor, std: Tensor, *, read: bool
+) -> Array:
+    """Return values [N, C] of the columns: the first rows of the table, or random ones.
+
+    mean, std [D]: of observations. Columns that are only in expressions are half-normal.
+    """
     if read:
         reader = TableReader.of(run.dataset, None)
         return reader.first_values(features, N_CHECKED)
     generator = np.random.default_rng(0)
     values = np.abs(generator.standard_normal((N_CHECKED, len(features.columns))))
+    statistics = dict(
+        zip(features.names, zip(mean.tolist(), std.tolist(), strict=True), strict=True)
+    )
     for index, (name, kind) in enumerate(features.columns.items()):
         if kind == CATEGORY:
             values[:, index] = generator.integers(0, len(features.categories(name)), N_CHECKED)
+        elif name in statistics:
+            center, spread = statistics[name]
+            values[:, index] = center + spread * generator.standard_normal(N_CHECKED)
     return values
 
 
