@@ -151,6 +151,8 @@ def test_a_filter_keeps_rows_and_their_positions(kind: str, tmp_path: Path):
     [
         ("reward='=revenu'", 'cannot be computed: Binder Error: Referenced column "revenu"'),
         ("reward='=1; DROP TABLE x'", "cannot be computed"),
+        ("reward='=mode + 1'", "cannot be computed: Binder Error: No function matches"),
+        ("reward='=rank() OVER (ORDER BY dose)'", "OVER changes the order or the number of rows"),
         ("reward='=(SELECT content FROM read_text($secret$/etc/passwd$secret$))'", "Permission"),
         (
             "observation=['=dosis * 2']",

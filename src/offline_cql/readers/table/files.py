@@ -62,6 +62,7 @@ KINDS = {
     "boolean": "TRY_CAST(value AS BOOLEAN)",
     "time": "TRY_CAST(value AS TIMESTAMPTZ)",
 }
+OTHER_ROWS = re.compile(r"\bover\b|\bunnest\b", re.IGNORECASE)  # in SQL of the user's
 POSITION = ("\0file", "\0row")  # no column that is set can have these names
 HDF5 = (".hdf5", ".h5")
 
@@ -332,6 +333,11 @@ class Table:
     def compute(self, name: str) -> None:
         """Add the column `name`: `=` and SQL over the others. Raises DataError for invalid SQL."""
         sql = f"({name.removeprefix(EXPRESSION)})"
+        if match := OTHER_ROWS.search(sql):
+            raise DataError(
+                f"{self.path}: {name} cannot be computed: {match[0]} changes the order or the "
+                "number of rows: add a column to the table"
+            )
         self.columns[name] = Column(sql, pa.null())  # until its type is known
         self.computed[name] = [
             column for column in self.columns if column != name and _mentions(sql, column)
@@ -344,7 +350,7 @@ class Table:
                 raise duckdb.ParserException("more than one statement")
             kind = self.database.batches(query, 1).schema.field(0).type
         except (duckdb.Error, pa.ArrowException) as error:
-            reason = " ".join(re.split(r"\n+LINE ", str(error))[0].split())
+            reason = " ".join(re.split(r"\n+LINE |Candidate functions", str(error))[0].split())
             raise DataError(f"{self.path}: {name} cannot be computed: {reason}") from error
         self.columns[name] = Column(sql, kind)
 
