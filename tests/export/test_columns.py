@@ -81,6 +81,8 @@ def test_run_file_and_server_answer_alike_to_raw_columns(run: Run):
     path = run.export()  # with the support of actions
     actions = load_policy(path).predict(observations)
     assert actions.shape == expected.shape
+    table = pa.table(dict(reversed(observations.items())))
+    np.testing.assert_array_equal(run.policy().predict(table), expected)
     np.testing.assert_allclose(actions, expected, atol=1e-6)
     one = {name: values[3] for name, values in observations.items()}
     np.testing.assert_allclose(load_policy(path).predict(one), expected[3], atol=1e-6)

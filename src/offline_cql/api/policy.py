@@ -56,8 +56,13 @@ class Policy:
         data frame. Raises DataError for an observation of another shape or that is not finite, and
         PolicyError when the policy has no action for it.
         """
-        if hasattr(observation, "keys"):
-            return self._predict_columns(observation)
+        named: Any = observation
+        if hasattr(named, "to_pydict"):  # a pyarrow Table
+            named = named.to_pydict()
+        elif hasattr(named, "to_dicts"):  # a data frame of polars
+            named = {name: named[name].to_list() for name in named.columns}
+        if hasattr(named, "keys"):
+            return self._predict_columns(named)
         if self._act_on_columns is not None:
             columns = ", ".join(self.features.columns) if self.features is not None else ""
             raise DataError(f"the observation must be given by the names of its columns: {columns}")
