@@ -310,7 +310,7 @@ class Features:
                 )
 
 
-def is_text(categories: tuple[str | int, ...]) -> bool:
+def are_texts(categories: tuple[str | int, ...]) -> bool:
     """Return whether categories are texts; else they are integers."""
     return isinstance(categories[0], str)
 
@@ -323,9 +323,9 @@ def column_inputs(features: Features, values: Array) -> dict[str, Array]:
             inputs[name] = np.ascontiguousarray(column, np.float64)
             continue
         categories = features.categories(name)
-        absent: Any = "" if is_text(categories) else np.nan
+        absent: Any = "" if are_texts(categories) else np.nan
         entries = [absent if np.isnan(index) else categories[int(index)] for index in column]
-        inputs[name] = np.array(entries, object if is_text(categories) else np.float64)
+        inputs[name] = np.array(entries, object if are_texts(categories) else np.float64)
     return inputs
 
 

@@ -137,7 +137,7 @@ class ColumnsConfig(Section):
         for name in ("observation", "action"):
             self.require(bool(getattr(self, name)), name, "must name at least one column")
         complaint = "must hold names, or {column: NAME, values: [A, B]}, or values: n for 0 … n - 1"
-        valid = all(isinstance(e, str) or is_category(e) for e in self.categories or ())
+        valid = all(isinstance(e, str) or gives_values(e) for e in self.categories or ())
         self.require(valid, "categories", complaint)
         low, high = self.action_low, self.action_high
         if low is None or high is None:
@@ -150,7 +150,7 @@ class ColumnsConfig(Section):
         self.require(ordered, "action_high", f"must be > {self.setting('action_low')}")
 
 
-def is_category(entry: dict[str, Any]) -> bool:
+def gives_values(entry: dict[str, Any]) -> bool:
     """Return whether an entry of dataset.columns.categories gives a column its values."""
     values = entry.get("values")
     known = {"column", "values"} == entry.keys() and isinstance(entry["column"], str)

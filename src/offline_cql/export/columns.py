@@ -27,7 +27,7 @@ from offline_cql.export.onnx_file import (
     with_support,
 )
 from offline_cql.export.policy import ExportablePolicy
-from offline_cql.features import CATEGORY, Feature, Features, is_text
+from offline_cql.features import CATEGORY, Feature, Features, are_texts
 
 UNKNOWN, MISSING = -1, -2  # in place of the index of a category of text
 LABELS = "ai.onnx.ml"  # the operators with texts
@@ -62,7 +62,7 @@ def encode(feature: Feature, columns: Mapping[str, Tensor]) -> Tensor:
 
 def _one_hot(categories: tuple[str | int, ...], values: Tensor) -> tuple[Tensor, Tensor]:
     """Return one-hot columns [B, K] in float64, NaN for an unknown category; and missing [B]."""
-    if is_text(categories):
+    if are_texts(categories):
         known, missing = torch.arange(len(categories)), values == MISSING
     else:
         known, missing = torch.tensor(categories, dtype=torch.float64), values.isnan()
@@ -74,7 +74,7 @@ def _one_hot(categories: tuple[str | int, ...], values: Tensor) -> tuple[Tensor,
 def text_columns(features: Features) -> list[str]:
     """Return the columns of text."""
     names = [name for name, kind in features.columns.items() if kind == CATEGORY]
-    return [name for name in names if is_text(features.categories(name))]
+    return [name for name in names if are_texts(features.categories(name))]
 
 
 def columns_onnx_bytes(

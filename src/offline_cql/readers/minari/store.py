@@ -112,9 +112,14 @@ class MinariReader:
         return self.stored.spaces
 
     @cached_property
+    def metadata(self) -> dict[str, Any]:
+        """The content of metadata.json."""
+        return _metadata(self.dataset_id, self.folder)
+
+    @cached_property
     def stored(self) -> StoredDataset:
         """The validated metadata."""
-        metadata = _metadata(self.dataset_id, self.folder)
+        metadata = self.metadata
         with translate_errors(self.dataset_id, self.remedy):
             observation = deserialize_space(metadata["observation_space"])
             action = deserialize_space(metadata["action_space"])
@@ -133,7 +138,7 @@ class MinariReader:
     def read(self, writer: TransitionWriter) -> None:
         stored = self.stored
         writer.check_disk_space(stored.steps, images=stored.layout.images)
-        names = _names(_metadata(self.dataset_id, self.folder), stored)
+        names = _names(self.metadata, stored)
         writer.observation_names, writer.action_names = names
         refuse_links_outside(self.folder)
         verify_manifest(self.folder, self.remedy)

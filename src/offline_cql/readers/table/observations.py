@@ -18,10 +18,10 @@ from offline_cql.readers.table.arrow_types import is_integer_or_float, is_text, 
 from offline_cql.readers.table.files import Chunk, Selection
 from offline_cql.readers.table.missing import MOST_LISTED
 from offline_cql.readers.table.values import (
-    MissingValueError,
     column,
     format_entry,
     nullable_numbers,
+    refuse_missing,
     whole_numbers,
 )
 from offline_cql.render.command import hydra_value, shell_word
@@ -141,17 +141,9 @@ def read_values(chunk: Chunk, features: Features, *, nullable: bool = True) -> A
         else:
             values = seconds(chunk, name) if kind == TIMES else nullable_numbers(chunk, name)
         if not nullable:
-            _refuse_missing(chunk, name, values)
+            refuse_missing(chunk, name, values)
         arrays.append(values)
     return np.stack(arrays, axis=1)
-
-
-def _refuse_missing(chunk: Chunk, name: str, values: Array) -> None:
-    is_missing = np.isnan(values)
-    if is_missing.any():
-        position = chunk.position(int(is_missing.argmax()), name)
-        raise MissingValueError(f"{position}: the value is missing (or NaN)")
-    chunk.refuse(name, np.isinf(values), lambda row: "the value is infinite")
 
 
 def _indices(chunk: Chunk, name: str, categories: tuple[str | int, ...]) -> Array:

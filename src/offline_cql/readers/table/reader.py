@@ -230,6 +230,10 @@ class TableReader:
             return features
         return with_fill(features, self.selection.chunks(list(features.columns), self.chunk_size))
 
+    @cached_property
+    def next_features(self) -> Features:
+        return self._of_next(self.features)
+
     def _of_next(self, features: Features) -> Features:
         """Return the features of next observations: the same, of the columns that are mapped."""
         pairs = zip(features.features, self.mapping.next_observation, strict=True)
@@ -287,7 +291,7 @@ class TableReader:
         observations = self.features.encode(observed)
         next_observations = propensities = None
         if mapping.next_observation:
-            features = self._of_next(self.features)
+            features = self.next_features
             values = read_values(chunk, features)[complete]
             next_observations = features.encode(values)
             next_observations[np.isnan(values).all(axis=1)] = np.nan  # not filled: there is none

@@ -57,21 +57,22 @@ def nullable_numbers(chunk: Chunk, name: str) -> Array:
 def numbers(chunk: Chunk, name: str) -> Array:
     """Return a numeric column [T]. Raises DataError for missing and infinite values."""
     values = nullable_numbers(chunk, name)
+    refuse_missing(chunk, name, values)
+    return values
+
+
+def refuse_missing(chunk: Chunk, name: str, values: Array) -> None:
+    """Raise DataError for missing (NaN) and infinite values [T] of a column."""
     is_missing = np.isnan(values)
     if is_missing.any():
         position = chunk.position(int(is_missing.argmax()), name)
         raise MissingValueError(f"{position}: the value is missing (or NaN)")
     chunk.refuse(name, np.isinf(values), lambda row: "the value is infinite")
-    return values
 
 
-def matrix(chunk: Chunk, names: tuple[str, ...], *, nullable: bool = False) -> Array:
-    """Return numeric columns side by side [T, D].
-
-    nullable: missing values become NaN; otherwise they raise DataError.
-    """
-    arrays = [(nullable_numbers if nullable else numbers)(chunk, name) for name in names]
-    return np.stack(arrays, axis=1)
+def matrix(chunk: Chunk, names: tuple[str, ...]) -> Array:
+    """Return numeric columns side by side [T, D]. Raises DataError as `numbers`."""
+    return np.stack([numbers(chunk, name) for name in names], axis=1)
 
 
 def flags(chunk: Chunk, name: str | None) -> Flags:
