@@ -20,7 +20,8 @@ from serve_policy import ServedPolicy, open_policy, summarize
 MOST_OBSERVATIONS = 10_000  # of one request
 
 Number = Annotated[float, Field(strict=True)]
-Value = Number | Annotated[str, Field(strict=True)] | None
+Flag = Annotated[bool, Field(strict=True)]
+Value = Number | Flag | Annotated[str, Field(strict=True)] | None
 Observation = list[Number] | dict[str, Value]
 
 

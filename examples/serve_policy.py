@@ -50,7 +50,8 @@ class ServedPolicy:
         inputs = self.description["inputs"]
         self.columns = columns if inputs[0]["name"] != "observation" else []
         widths = {"observation": (self.description["observation"]["size"],)}
-        widths = {column["name"]: () for column in self.columns} or widths
+        self.input_names = [entry["name"] for entry in inputs][: len(self.columns)]
+        widths = dict.fromkeys(self.input_names, ()) or widths
         widths |= self.random_input()
         inputs = {node.name: tuple(node.shape[1:]) for node in self.session.get_inputs()}
         outputs = [node.name for node in self.session.get_outputs()]
@@ -117,28 +118,34 @@ class ServedPolicy:
             return {"observation": np.stack(rows)}
         texts = [isinstance(column.get("categories", [0])[0], str) for column in self.columns]
         return {
-            column["name"]: np.array(values, object if is_text else np.float64)
-            for column, values, is_text in zip(
-                self.columns, zip(*rows, strict=True), texts, strict=True
+            name: np.array(values, object if is_text else np.float64)
+            for name, values, is_text in zip(
+                self.input_names, zip(*rows, strict=True), texts, strict=True
             )
         }
 
     def far_outside(self, row: np.ndarray) -> str | None:
-        """Return which number is farther outside the training data than these are wide."""
-        described = self.description["observation"]
-        low, high = (np.array(described.get(key, []), np.float64) for key in ("low", "high"))
-        if not low.size:  # the data were not there when the policy was exported
+        """Return which number is farther outside the training data than these are wide.
+
+        None also where the data were not there when the policy was exported.
+        """
+        described, names = self.description["observation"], None
+        low, high = described.get("low", []), described.get("high", [])
+        if self.columns:
+            pairs = zip(self.columns, row, strict=True)
+            numbers = [(column, value) for column, value in pairs if "low" in column]
+            names, row = [c["name"] for c, _ in numbers], np.array([v for _, v in numbers], float)
+            low, high = ([c[key] for c, _ in numbers] for key in ("low", "high"))
+        low, high = np.array(low, np.float64), np.array(high, np.float64)
+        if not low.size:
             return None
-        if self.columns:  # the ranges are those of the numbers that are computed from them
-            names = {name: index for index, name in enumerate(described["names"])}
-            values = {names.get(c["name"]): v for c, v in zip(self.columns, row, strict=True)}
-            row = np.array([values.get(index, np.nan) for index in range(len(low))], np.float64)
         excess = np.nan_to_num(np.maximum(low - row, row - high) - (high - low), nan=-1.0)
         index = int(excess.argmax())
         if excess[index] <= 0:
             return None
+        name = names[index] if names else self.name(index)
         limits = f"{low[index]:.6g} to {high[index]:.6g}"
-        return f"{self.name(index)} is {row[index]:.6g}, in the training data {limits}"
+        return f"{name} is {row[index]:.6g}, in the training data {limits}"
 
     def name(self, index: int) -> str:
         """Return the name of a number of the observation."""
@@ -149,9 +156,10 @@ class ServedPolicy:
         """Return the observation as finite float32 numbers [D], or the values of the columns."""
         if self.columns:
             return self.column_values(observation)
+        types = {int, float}
         if isinstance(observation, dict):
-            observation = self.in_order(observation)
-        if not isinstance(observation, list) or {*map(type, observation)} - {int, float}:
+            observation, types = self.in_order(observation), {bool, int, float}
+        if not isinstance(observation, list) or {*map(type, observation)} - types:
             raise ValueError("an observation must be a list of numbers")
         size = self.description["observation"]["size"]
         if len(observation) != size:
@@ -205,7 +213,8 @@ def column_value(column: dict, value: object) -> object:
     column: its name, kind (number, category, time), categories, and whether it is optional.
     """
     name, categories = column["name"], column.get("categories")
-    if value is None:
+    is_empty = value == "" and column["kind"] == "category"
+    if value is None or is_empty:
         if not column["optional"]:
             raise ValueError(f"{name} is missing: send a value")
         return "" if categories and isinstance(categories[0], str) else np.nan
@@ -220,7 +229,8 @@ def column_value(column: dict, value: object) -> object:
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
         return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
-    if type(value) not in (int, float) or not np.isfinite(number := float(value)):
+    numbers = (int, float) if column["kind"] == "time" else (bool, int, float)
+    if type(value) not in numbers or not np.isfinite(number := float(value)):
         raise ValueError(f"{name} is {value!r:.40}, expected a number")
     return number
 
@@ -273,6 +283,7 @@ def are_columns(columns: list) -> bool:
         and isinstance(column["optional"], bool)
         and column["kind"] in ("number", "category", "time")
         and len(column.get("categories", [0])) > 0
+        and bool(np.isfinite([column.get("low", 0.0), column.get("high", 0.0)]).all())
         for column in columns
     )
 

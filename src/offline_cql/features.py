@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import operator
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -43,7 +44,12 @@ COMPARISONS: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
     ast.GtE: operator.ge,
 }
 OPERATORS = f"+ - * / % < <= > >= {' '.join(FUNCTIONS)} {TIME}"
+QUOTE = 'write a name that is no plain word in double quotes, as "heart rate"'
+QUOTED = re.compile(r'"((?:[^"]|"")+)"')  # a name in SQL
 LONGEST, DEEPEST = 1_000, 50  # characters and nested parts of an expression
+WORD = re.compile(r"_quoted_(\d+)_")  # in place of such a name
+OTHER_VALUES = ("observation", "action", "support", "noise", "uniform")  # of an exported policy
+LARGEST_CATEGORY = 2**53  # float64 tells all whole numbers up to it apart
 MAX_SHOWN, MAX_CHARACTERS = 10, 100  # categories and characters in a message
 
 
@@ -58,13 +64,15 @@ class Expression:
         self.text = text
         self.columns: list[str] = []
         self.times: set[str] = set()
+        self._quoted: list[str] = []
+        self._code = QUOTED.sub(self._word, text.strip())
         try:
             if len(text) > LONGEST:
                 raise SyntaxError(f"longer than {LONGEST:,} characters")
-            self._tree = ast.parse(text.strip(), mode="eval").body
+            self._tree = ast.parse(self._code, mode="eval").body
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             reason = getattr(error, "msg", None) or error
-            raise self._error(f"is not an expression ({reason})") from error
+            raise self._error(f"is not an expression ({reason}); {QUOTE}") from error
         self._check(self._tree)
         if not self.columns:
             raise self._error("names no column")
@@ -79,7 +87,8 @@ class Expression:
             raise self._error(f"has more than {DEEPEST} nested parts")
         parts: list[ast.expr] = []
         match node:
-            case ast.Name(id=name) | ast.Constant(value=str() as name):
+            case ast.Name():
+                name = self._name(node)
                 self.columns += [] if name in self.columns else [name]
             case ast.Constant(value=int() | float()):
                 pass
@@ -92,19 +101,21 @@ class Expression:
             case ast.Compare(left=left, ops=[op], comparators=[right]) if type(op) in COMPARISONS:
                 parts = [left, right]
             case ast.Call(func=ast.Name(id=name), args=[argument], keywords=[]) if (
-                name.lower() == TIME and isinstance(argument, ast.Name | ast.Constant)
+                name.lower() == TIME and isinstance(argument, ast.Name)
             ):
                 parts = [argument]
-                self.times.add(_name(argument))
+                self.times.add(self._name(argument))
             case ast.Call(func=ast.Name(id=name), args=args, keywords=[]) if (
                 len(args) == FUNCTIONS.get(name.lower(), ("", None))[1]
             ):
                 parts = args
             case _:
-                code = ast.unparse(node)[:MAX_CHARACTERS]
+                source = ast.get_source_segment(self._code, node) or ""
+                shown = WORD.sub(lambda match: f'"{self._quoted[int(match[1])]}"', source)
                 raise self._error(
-                    f"has {code!r}, which an exported policy cannot compute: use {OPERATORS}, or "
-                    "add a column to the table"
+                    f"has {shown[:MAX_CHARACTERS]!r}, which an exported policy cannot compute: use "
+                    f"{OPERATORS} (least and greatest of two); {QUOTE}; or add a column to the "
+                    "table"
                 )
         for part in parts:
             self._check(part, depth + 1)
@@ -114,8 +125,8 @@ class Expression:
             return self._evaluate(part, values, library)
 
         match node:
-            case ast.Name() | ast.Constant(value=str()):
-                return values[_name(node)]
+            case ast.Name():
+                return values[self._name(node)]
             case ast.Constant():
                 return library.asarray(node.value, dtype=library.float64)
             case ast.UnaryOp():
@@ -135,14 +146,21 @@ class Expression:
                     return evaluate(node.args[0])
                 return getattr(library, FUNCTIONS[name][0])(*map(evaluate, node.args))
 
+    def _word(self, match: re.Match[str]) -> str:
+        """Return the word that stands for a quoted name in Python's syntax."""
+        self._quoted.append(match[1].replace('""', '"'))
+        return f"_quoted_{len(self._quoted) - 1}_"
+
+    def _name(self, node: ast.expr) -> str:
+        """Return the column that a word stands for, as it is written: Python normalizes µ to μ."""
+        word = ast.get_source_segment(self._code, node) or ""
+        match = WORD.fullmatch(word)
+        return self._quoted[int(match[1])] if match else word
+
     def _error(self, fault: str) -> DataError:
         plain = self.text.isprintable() and len(self.text) <= MAX_CHARACTERS
         shown = EXPRESSION + (self.text if plain else repr(self.text[:MAX_CHARACTERS]))
         return DataError(f"dataset.columns.observation: {shown} {fault}")
-
-
-def _name(node: Any) -> str:
-    return str(node.id if isinstance(node, ast.Name) else node.value)
 
 
 @dataclass(frozen=True)
@@ -254,8 +272,9 @@ class Features:
     def rows(self, observation: Mapping[str, Any]) -> tuple[Array, bool]:
         """Return the values [B, C] of named columns, and whether they are one row: no lists.
 
-        Missing values are None or NaN, times ISO 8601 or seconds since 1970. Raises DataError for
-        other columns, categories that the data do not have, and missing values without `fill`.
+        Missing values are None or NaN, times ISO 8601 or seconds since 1970; True is 1. Raises
+        DataError for other columns, categories that the data do not have, and missing values
+        without `fill`.
         """
         check_names(observation, self.columns)
         single = not any(_is_column(observation[name]) for name in self.columns)
@@ -280,15 +299,23 @@ class Features:
         if isinstance(value, np.generic | np.ndarray) and value.dtype.kind in "biufU":
             value = value.item()  # as Python has it
         is_number = isinstance(value, int | float | Decimal)
-        if value is None or (is_number and value != value) or str(value) == "NaT":
-            return np.nan
         kind = self.columns[name]
+        if isinstance(value, str):
+            is_missing = kind == CATEGORY and value == ""
+        else:  # pandas' own are no numbers
+            is_missing = value is None or str(value) in ("nan", "NaN", "NaT", "<NA>")
+        if is_missing:
+            return np.nan
         if kind == CATEGORY:
             return self._index(name, value)
-        if kind == TIMES and not is_number:
+        if kind == TIMES and (not is_number or isinstance(value, bool)):
             return _seconds(name, value)
-        if not is_number or not np.isfinite(number := float(value)):
-            raise DataError(f"{name} is {value!r}, expected a number")
+        try:
+            number = float(value) if is_number else np.nan
+        except OverflowError:  # of a whole number
+            number = np.inf
+        if not np.isfinite(number):
+            raise DataError(f"{name} is {value!r:.40}, expected a number")
         return number
 
     def _index(self, name: str, value: Any) -> float:
@@ -310,9 +337,25 @@ class Features:
                 )
 
 
+def input_name(column: str) -> str:
+    """Return the name of a column's input in an ONNX file."""
+    return f"{column} (column)" if column in OTHER_VALUES else column
+
+
 def are_texts(categories: tuple[str | int, ...]) -> bool:
     """Return whether categories are texts; else they are integers."""
     return isinstance(categories[0], str)
+
+
+def valid_categories(values: Sequence[Any]) -> bool:
+    """Return whether values can be categories: different texts, not empty, or whole numbers.
+
+    An empty text is a missing value. float64, the type of an exported policy's numbers, tells whole
+    numbers up to LARGEST_CATEGORY apart.
+    """
+    are_text = {*map(type, values)} == {str} and "" not in values
+    are_whole = {*map(type, values)} == {int} and max(map(abs, values)) <= LARGEST_CATEGORY
+    return (are_text or are_whole) and len({*values}) == len(values)
 
 
 def column_inputs(features: Features, values: Array) -> dict[str, Array]:
@@ -320,12 +363,13 @@ def column_inputs(features: Features, values: Array) -> dict[str, Array]:
     inputs: dict[str, Array] = {}
     for (name, kind), column in zip(features.columns.items(), values.T, strict=True):
         if kind != CATEGORY:
-            inputs[name] = np.ascontiguousarray(column, np.float64)
+            inputs[input_name(name)] = np.ascontiguousarray(column, np.float64)
             continue
         categories = features.categories(name)
         absent: Any = "" if are_texts(categories) else np.nan
         entries = [absent if np.isnan(index) else categories[int(index)] for index in column]
-        inputs[name] = np.array(entries, object if are_texts(categories) else np.float64)
+        dtype = object if are_texts(categories) else np.float64
+        inputs[input_name(name)] = np.array(entries, dtype)
     return inputs
 
 
@@ -356,7 +400,7 @@ def _feature(
     value: str, categories: Sequence[str | int] | None = None, fill: float | None = None
 ) -> Feature:
     """Return a checked feature. Raises ValueError."""
-    plain = {type(c) for c in categories or ()} <= {str, int}
+    plain = categories is None or valid_categories(categories)
     if not (isinstance(value, str) and plain and (fill is None or np.isfinite(float(fill)))):
         raise ValueError(f"{value!r}")
     return Feature(value, None if categories is None else tuple(categories), fill)

@@ -138,11 +138,20 @@ def test_every_operator_is_in_the_graph():
         check_onnx(content, policy, observation + 10, inputs)
 
 
-def test_a_column_named_as_the_output_is_refused():
-    features = Features([Feature("action", categories=("x", "y")), Feature("b")])
-    policy = exportable_policy(build(settings(), continuous_data().spaces), sampled=False)
-    with pytest.raises(ExportError, match="rename the column action"):
-        columns_onnx_bytes(policy, features)
+def test_columns_may_have_the_names_of_values_of_the_graph():
+    """The file's other inputs and outputs keep their names, values inside it get others."""
+    names = ("action", "support", "observation", "noise", "add", "cat", "mul_1", "linear")
+    features = Features(
+        [Feature("action", categories=("x", "y")), *(Feature(name, fill=0.0) for name in names[1:])]
+    )
+    spaces = continuous_data(observation_dim=len(features.names)).spaces
+    policy = exportable_policy(build(settings(), spaces, std=10.0), sampled=False)
+    values = np.random.default_rng(0).integers(0, 2, (50, len(names))).astype(float)
+    inputs = column_inputs(features, values)
+    assert list(inputs)[:2] == ["action (column)", "support (column)"]
+    content = columns_onnx_bytes(policy, features)
+    observation = torch.from_numpy(features.encode(values)).float()
+    assert check_onnx(content, policy, observation, inputs) < 1e-6
 
 
 def test_what_the_data_never_show_has_no_action(run: Run):
@@ -165,6 +174,22 @@ def test_what_the_data_never_show_has_no_action(run: Run):
             policy.predict(one | {"ward": None})
         with pytest.raises((DataError, PolicyError)):
             policy.predict(one | {"heart rate": -1.0})
+        for change in ({"ward": True}, {"time": True}, {"age": 10**400}, {"age": np.inf}):
+            with pytest.raises(DataError, match=rf"{next(iter(change))} is .*, (expected|in the)"):
+                policy.predict(one | change)
+        np.testing.assert_array_equal(
+            policy.predict(one | {"age": True, "mode": ""}),
+            policy.predict(one | {"age": 1, "mode": None}),
+        )
+    with pytest.raises(DataError, match="age is not finite in float32"):
+        run.policy().predict(one | {"age": 1e60})
+    refused = [{"ward": True}, {"time": True}, {"age": 10**400}]
+    for answer in serve(path, [{n: plain(v) for n, v in (one | c).items()} for c in refused]):
+        assert "error" in answer
+    pair = [{"age": True, "mode": ""}, {"age": 1, "mode": None}]
+    answers = serve(path, [{n: plain(v) for n, v in (one | c).items()} for c in pair])
+    assert "action" in answers[0]
+    assert answers[0] == answers[1]
     wrong = [{"mode": "on"}, {"ward": None}, {"heart rate": "x"}, {"time": "noon"}]
     answers = serve(path, [{n: plain(v) for n, v in (one | change).items()} for change in wrong])
     assert [answer["error"].partition(" ")[0].strip(":") for answer in answers] == [
@@ -172,6 +197,17 @@ def test_what_the_data_never_show_has_no_action(run: Run):
     ]
     with pytest.raises(DataError, match="by the names of its columns: age, mode, ward, heart rate"):
         load_policy(path).predict(np.zeros(14))
+
+
+def test_a_column_that_only_an_expression_needs_has_a_range(run: Run):
+    """The heart rates are between 50 and 150, the times in 2026."""
+    path = run.export()
+    one = {name: plain(values[3]) for name, values in rows(*NAMES).items()}
+    far = [{}, {"heart rate": 1e6}, {"time": "1970-01-01"}]
+    inside, *outside = serve(path, [one | change for change in far])
+    assert "warning" not in inside or "hardly show" in inside["warning"]
+    assert outside[0]["warning"].startswith("heart rate is 1e+06, in the training data 5")
+    assert outside[1]["warning"].startswith("time is 0, in the training data 1.767")
 
 
 def test_without_the_table_random_columns_are_compared(run: Run, tmp_path: Path):

@@ -78,10 +78,10 @@ def test_categories_can_be_given(kind: str, tmp_path: Path):
 
 def test_what_cannot_be_a_category_is_refused(tmp_path: Path):
     path = write(tmp_path / "logs.parquet", LOG)
-    with pytest.raises(DataError, match="column dose holds no text or whole numbers, as"):
+    with pytest.raises(DataError, match=r"column dose holds (0\.5|inf): categories are"):
         read(path, "observation=[dose]", "categories=[dose]")
     infinite = write(tmp_path / "infinite.parquet", LOG | {"dose": [float("inf"), 1.0] * 3})
-    with pytest.raises(DataError, match="column dose holds no text or whole numbers, as"):
+    with pytest.raises(DataError, match=r"column dose holds (0\.5|inf): categories are"):
         read(infinite, "observation=[dose]", "categories=[dose]")
     with pytest.raises(DataError, match=r"has no column mod \(dataset\.columns\.categories\)"):
         read(path, "observation=[dose]", "categories=[mod]")
@@ -91,7 +91,7 @@ def test_what_cannot_be_a_category_is_refused(tmp_path: Path):
     "entry", ["3.5", "{column:mode}", "{column:mode,values:0}", "{column:mode,values:[A,1]}"]
 )
 def test_other_values_of_categories_are_refused(entry: str):
-    with pytest.raises(ConfigError, match=r"categories=.* must hold names, or \{column|must be"):
+    with pytest.raises(ConfigError, match=r"categories: .*(must be a name|needs)|must be"):
         settings(
             *("env=logged", "dataset=table", "dataset.path=x"),
             f"dataset.columns.categories=[{entry}]",
@@ -102,7 +102,7 @@ def test_next_observations_of_another_type_are_refused(tmp_path: Path):
     log = LOG | {"next_ward": [b"x"] * 6}
     path = write(tmp_path / "logs.parquet", log)
     columns = ("observation=[ward]", "next_observation=[next_ward]", "categories=[ward]")
-    with pytest.raises(DataError, match="column next_ward holds binary, the categories are 3, 5"):
+    with pytest.raises(DataError, match="column next_ward holds binary, the values in"):
         read(path, *columns)
 
 
@@ -149,7 +149,7 @@ def test_a_filter_keeps_rows_and_their_positions(kind: str, tmp_path: Path):
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("reward='=revenu'", 'cannot be computed: Binder Error: Referenced column "revenu"'),
+        ("reward='=revenu'", "there is no column revenu; did you mean revenue?"),
         ("reward='=1; DROP TABLE x'", "cannot be computed"),
         ("reward='=mode + 1'", "cannot be computed: Binder Error: No function matches"),
         ("reward='=rank() OVER (ORDER BY dose)'", "OVER changes the order or the number of rows"),

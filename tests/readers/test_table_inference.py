@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 from support.config import settings
-from support.table_case import episodes, load_table, write
+from support.table_case import columns_of, episodes, load_table, write
 
 from offline_cql.errors import DataError
+from offline_cql.readers import load
 from offline_cql.readers.table.columns import match_columns
 from offline_cql.readers.table.inference import Inference, infer_columns
+from offline_cql.readers.table.reader import TableReader
 
 F, N, B, S = [0.5], [1], [True], ["a"]
 T = [datetime.datetime(2026, 5, 1)]
@@ -106,6 +108,23 @@ def test_few_texts_are_categories(tmp_path: Path):
     overrides = [text.removeprefix("dataset.columns.") for text in inference.overrides()]
     assert "categories=[mode]" in overrides
     assert load_table(path, *overrides).observation_names == ("age", "mode=off", "mode=on")
+
+
+def test_gaps_are_filled_by_the_printed_command(tmp_path: Path):
+    columns = episodes([6, 6], ["T", "T"])
+    gaps = [None if row == 2 else value for row, value in enumerate(columns["obs_0"].tolist())]
+    path = write(tmp_path / "logs.parquet", columns | {"obs_0": gaps, "=x": columns["obs_0"]})
+    inference = infer_columns(str(path))
+    assert "fill: obs_0 lack values" in inference.text()
+    assert "=x (its name begins with =" in inference.text()
+    arguments = parse_command(inference)
+    assert "dataset.missing=fill" in arguments
+    prefix = "dataset.columns."
+    overrides = [text.removeprefix(prefix) for text in arguments if text.startswith(prefix)]
+    reader = TableReader(str(path), columns_of(*overrides), missing="fill")
+    assert load(reader).observation_names == ("obs_0", "obs_0 missing", "obs_1")
+    with pytest.raises(DataError, match="the name of column =x begins with =, as expressions do"):
+        load_table(path, "observation=['=x']")
 
 
 def test_roles_that_cannot_be_inferred_are_to_be_filled_in(tmp_path: Path):

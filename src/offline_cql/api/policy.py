@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +75,8 @@ class Policy:
             raise DataError(f"the observation has dtype {batch.dtype}, expected numbers")
         with np.errstate(over="ignore"):  # overflow becomes infinity
             rows = np.atleast_2d(batch).astype(np.float32)
-        return self._checked(self._act(finite(rows)), single)
+        names = () if self.features is None else self.features.names
+        return self._checked(self._act(finite(rows, names)), single)
 
     def _predict_columns(self, observation: Any) -> Array | np.int64:
         if self.features is None:
@@ -86,8 +87,9 @@ class Policy:
         values, single = self.features.rows(observation)
         if self._act_on_columns is not None:
             return self._checked(self._act_on_columns(values), single)
-        rows = self.features.encode(values).astype(np.float32)
-        return self._checked(self._act(finite(rows)), single)
+        with np.errstate(over="ignore"):  # overflow becomes infinity
+            rows = self.features.encode(values).astype(np.float32)
+        return self._checked(self._act(finite(rows, self.features.names)), single)
 
     def _checked(self, actions: Array, single: bool) -> Array | np.int64:
         """Return the actions, or the first. Raises PolicyError where there is none."""
@@ -97,11 +99,12 @@ class Policy:
         return actions[0] if single else actions
 
 
-def finite(rows: Array) -> Array:
-    """Return the rows. Raises DataError for a number that is not finite."""
+def finite(rows: Array, names: Sequence[str] = ()) -> Array:
+    """Return the rows. Raises DataError for a number that is not finite; names: of the numbers."""
     if not np.isfinite(rows).all():
         column = int(np.argwhere(~np.isfinite(rows))[0, 1])
-        raise DataError(f"number {column} of the observation is not finite")
+        name = names[column] if names else f"number {column} of the observation"
+        raise DataError(f"{name} is not finite in float32")
     return rows
 
 

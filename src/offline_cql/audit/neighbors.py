@@ -103,11 +103,11 @@ def _draw(size: int, max_count: int, stream: int) -> Array:
 
 def _standardize(observations: Array) -> Array:
     """Return the columns that vary with zero mean and unit variance, clipped to ±CLIP_STD."""
-    points = observations.astype(np.float32)
+    points = observations.astype(np.float64)  # the squares of 1e30 overflow float32
     mean, std = points.mean(axis=0), points.std(axis=0)
     varies = std > 0
     scaled: Array = (points[:, varies] - mean[varies]) / std[varies]
-    return np.clip(scaled, -CLIP_STD, CLIP_STD)
+    return np.clip(scaled, -CLIP_STD, CLIP_STD).astype(np.float32)
 
 
 def _find_nearest(points: Array, queries: Array, group: Array) -> tuple[Array, Array]:

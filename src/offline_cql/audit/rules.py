@@ -46,6 +46,7 @@ REPAIRS = {
     "dropped_incomplete_rows": "rows with missing values were dropped; their episodes end before",
     "filled_observations": "missing observations were filled with the last value of the episode",
     "flagged_observations": "missing observations were filled with the mean and flagged",
+    "episodes_split_by_filter": "times dataset.filter leaves out rows in an episode: it is split",
     "episodes_over_two_files": "episodes continue in the next file and were joined",
     "dropped_last_steps": "last steps had no next observation and were dropped",
     "dropped_episodes_of_one_step": "episodes of one step had no next observation and were dropped",
@@ -54,7 +55,10 @@ REPAIRS = {
     "terminals_dropped_at_timeouts": "of the rows dropped at time limits were terminated",
     "steps_without_their_text": "steps contained text, which was dropped",
 }
-OF_EPISODES = ("terminal_and_truncated", "episodes_without_an_end", "episodes_over_two_files")
+OF_EPISODES = (
+    *("terminal_and_truncated", "episodes_without_an_end", "episodes_over_two_files"),
+    "episodes_split_by_filter",
+)
 # What to do where a repair concerns a large share of the data.
 REPAIR_REMEDIES = {
     "terminal_and_truncated": "mark a time limit as truncated alone: a terminated step does not "

@@ -30,11 +30,11 @@ from offline_cql.export.onnx_file import (
     require_packages,
 )
 from offline_cql.export.policy import ExportablePolicy, exportable_policy
-from offline_cql.features import CATEGORY, Features, column_inputs
+from offline_cql.features import CATEGORY, Features, column_inputs, input_name
 from offline_cql.io import write_atomically, write_json
 from offline_cql.ope.behavior import Support, fit_support
 from offline_cql.readers.row_files import Array
-from offline_cql.readers.table.reader import TableReader
+from offline_cql.readers.table.reader import Sample, TableReader
 from offline_cql.render.command import ROOT, command, path_word, script_path
 from offline_cql.render.message import print_message
 from offline_cql.render.numbers import format_interval, format_number, format_size
@@ -50,6 +50,7 @@ ONNX, JSON = "policy.onnx", "policy.json"
 SERVER = "examples/serve_policy.py"  # of a checkout
 FORMAT = 2
 N_CHECKED = 1_000  # observations
+MISSING = 0.01  # share of the values of random observations
 UPDATES = 3_000  # of the behavior policy
 CONVERSION = 1_500  # updates that take about as long as the conversion to ONNX
 SUPPORT_OF = {
@@ -84,10 +85,11 @@ def export_policy(settings: ExportConfig) -> dict[str, Any]:
     with ProgressBar(f"exporting {folder.name}", UPDATES + 2 * CONVERSION) as bar:
         support = support_of(transitions, bar) if settings.support else None
         bar.advance(UPDATES + CONVERSION - bar.done)
-        content, check = checked_file(policy, run, transitions, features, support)
+        sample = table_sample(run, features) if transitions is not None else None
+        content, check = checked_file(policy, transitions, features, support, sample)
     description = {
         **describe_interface(
-            policy, run, agent.spaces, transitions, features, support=support is not None
+            policy, run, agent.spaces, transitions, features, sample, support=support is not None
         ),
         **describe_origin(folder, run, state, settings.checkpoint),
         **describe_estimates(folder, state["updates"], sampled=settings.sampled),
@@ -102,10 +104,10 @@ def export_policy(settings: ExportConfig) -> dict[str, Any]:
 
 def checked_file(
     policy: ExportablePolicy,
-    run: TrainConfig,
     transitions: Transitions | None,
     features: Features | None,
     support: Support | None,
+    sample: Sample | None,
 ) -> tuple[bytes, dict[str, Any]]:
     """Return the content of policy.onnx, and of `check` in policy.json. Raises ExportError."""
     if features is None or features.are_columns:
@@ -113,8 +115,8 @@ def checked_file(
         observations, columns = check_observations(policy, transitions), None
     else:
         content = columns_onnx_bytes(policy, features, support)
-        statistics = policy.statistics.mean, policy.statistics.std
-        values = check_values(run, features, *statistics, read=transitions is not None)
+        mean, std = policy.statistics.mean, policy.statistics.std
+        values = random_values(features, mean, std) if sample is None else sample.values
         observations = torch.from_numpy(features.encode(values)).float()
         columns = column_inputs(features, values)
     check = {
@@ -158,16 +160,18 @@ def check_observations(policy: ExportablePolicy, transitions: Transitions | None
     return torch.from_numpy(transitions.observations[rows]).float()
 
 
-def check_values(
-    run: TrainConfig, features: Features, mean: Tensor, std: Tensor, *, read: bool
-) -> Array:
-    """Return values [N, C] of the columns: the first rows of the table, or random ones.
+def table_sample(run: TrainConfig, features: Features | None) -> Sample | None:
+    """Return values of the columns of a table, None if they are not inputs of the file."""
+    if features is None or features.are_columns:
+        return None
+    return TableReader.of(run.dataset, None).sample(features, N_CHECKED)
 
-    mean, std [D]: of observations. Columns that are only in expressions are half-normal.
+
+def random_values(features: Features, mean: Tensor, std: Tensor) -> Array:
+    """Return random values [N, C] of columns; mean, std [D]: of observations.
+
+    Columns that are only in expressions are half-normal; a hundredth of what may be missing is.
     """
-    if read:
-        reader = TableReader.of(run.dataset, None)
-        return reader.first_values(features, N_CHECKED)
     generator = np.random.default_rng(0)
     values = np.abs(generator.standard_normal((N_CHECKED, len(features.columns))))
     statistics = dict(
@@ -179,6 +183,8 @@ def check_values(
         elif name in statistics:
             center, spread = statistics[name]
             values[:, index] = center + spread * generator.standard_normal(N_CHECKED)
+    optional = [column["optional"] for column in features.describe()]
+    values[(generator.random(values.shape) < MISSING) & optional] = np.nan
     return values
 
 
@@ -191,6 +197,7 @@ def describe_interface(
     spaces: Spaces,
     transitions: Transitions | None,
     features: Features | None,
+    sample: Sample | None,
     *,
     support: bool,
 ) -> dict[str, Any]:
@@ -199,13 +206,16 @@ def describe_interface(
         {"name": OBSERVATION, "shape": ["batch", spaces.observation_dim]}
     ]
     if features is not None and not features.are_columns:
-        inputs = [{"name": name, "shape": ["batch"]} for name in features.columns]
+        inputs = [{"name": input_name(name), "shape": ["batch"]} for name in features.columns]
     if policy.random_input is not None:
         name, distribution = policy.random_input
         shape = ["batch"] if spaces.discrete else ["batch", spaces.action_dim]
         inputs.append({"name": name, "shape": shape, "distribution": distribution})
     env = simulator_settings(run.env, run.dataset)
     low, high = observation_range(transitions) if transitions else ([], [])
+    columns = None if features is None else features.describe()
+    for column in columns or ():
+        column |= {} if sample is None else sample.ranges.get(column["name"], {})
     normalization = "(observation - mean) / std of the training data, inside the file"
     return {
         "format": FORMAT,
@@ -213,7 +223,7 @@ def describe_interface(
         "output": ACTION,
         "support": (SUPPORT_OF[spaces.discrete] if support else None),
         "sampled": policy.random_input is not None,
-        "columns": None if features is None else features.describe(),
+        "columns": columns,
         "features": None if features is None else features.to_json(),
         "observation": {
             "size": spaces.observation_dim,

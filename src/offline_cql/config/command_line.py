@@ -40,7 +40,7 @@ from offline_cql.config.unused import reject_unused_overrides
 from offline_cql.config.validation import validate_config
 from offline_cql.errors import ConfigError, PreemptedError, explain
 from offline_cql.io import located
-from offline_cql.render.command import command
+from offline_cql.render.command import command, hydra_value, shell_word
 from offline_cql.render.message import discard_unwritable_output, print_message
 from offline_cql.stop_signals import handle_stop_signals, stop_requested
 
@@ -323,7 +323,11 @@ def _parse(text: str, conf: ConfigFolder) -> Override:
     try:
         return conf.parse(text)
     except OverrideError as error:
-        raise ConfigError(f"{text} cannot be read as KEY=VALUE: {_one_line(error)}") from error
+        key, _, value = text.partition("=")
+        quoted = shell_word(f"{key}={hydra_value(value)}")
+        hint = f"; if the value is a text, type {quoted}" if value else ""
+        message = f"{text} cannot be read as KEY=VALUE: {_one_line(error)}{hint}"
+        raise ConfigError(message) from error
 
 
 def _check_key(override: Override, conf: ConfigFolder, keys: list[str]) -> None:

@@ -136,9 +136,9 @@ class ColumnsConfig(Section):
         """Raise ConfigError without an observation or action, or with inconsistent bounds."""
         for name in ("observation", "action"):
             self.require(bool(getattr(self, name)), name, "must name at least one column")
-        complaint = "must hold names, or {column: NAME, values: [A, B]}, or values: n for 0 … n - 1"
-        valid = all(isinstance(e, str) or gives_values(e) for e in self.categories or ())
-        self.require(valid, "categories", complaint)
+        for entry in self.categories or ():
+            if (fault := category_fault(entry)) is not None:
+                raise ConfigError(f"dataset.columns.categories: {entry} {fault}")
         low, high = self.action_low, self.action_high
         if low is None or high is None:
             complaint = f"and {self.setting('action_low')} must both be set or both be null"
@@ -150,14 +150,24 @@ class ColumnsConfig(Section):
         self.require(ordered, "action_high", f"must be > {self.setting('action_low')}")
 
 
-def gives_values(entry: dict[str, Any]) -> bool:
-    """Return whether an entry of dataset.columns.categories gives a column its values."""
-    values = entry.get("values")
-    known = {"column", "values"} == entry.keys() and isinstance(entry["column"], str)
-    if isinstance(values, list):
-        kinds = {*map(type, values)}
-        return known and kinds in ({str}, {int}) and len({*values}) == len(values)
-    return known and type(values) is int and values > 0
+def category_fault(entry: str | dict[str, Any]) -> str | None:
+    """Return what is wrong with an entry of dataset.columns.categories."""
+    from offline_cql.features import valid_categories  # imported late: it needs NumPy
+
+    if isinstance(entry, str):
+        return None
+    if entry.keys() != {"column", "values"} or not isinstance(entry["column"], str):
+        return "must be a name, or {column: NAME, values: [A, B]}, or {column: NAME, values: n}"
+    values = entry["values"]
+    if not isinstance(values, list):
+        return None if type(values) is int and values > 0 else "needs a list of values, or n > 0"
+    if len({*map(repr, values)}) < len(values):
+        return "has a value twice"
+    return (
+        None
+        if valid_categories(values)
+        else ("needs texts, none of them empty, or whole numbers up to 2^53")
+    )
 
 
 def is_encoding(name: str) -> bool:

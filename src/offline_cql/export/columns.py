@@ -15,11 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from offline_cql.errors import ExportError
 from offline_cql.export.onnx_file import (
-    ACTION,
     EXAMPLES,
-    SUPPORT,
     example_noise,
     export_model,
     input_names,
@@ -27,7 +24,7 @@ from offline_cql.export.onnx_file import (
     with_support,
 )
 from offline_cql.export.policy import ExportablePolicy
-from offline_cql.features import CATEGORY, Feature, Features, are_texts
+from offline_cql.features import CATEGORY, Feature, Features, are_texts, input_name
 
 UNKNOWN, MISSING = -1, -2  # in place of the index of a category of text
 LABELS = "ai.onnx.ml"  # the operators with texts
@@ -80,7 +77,7 @@ def text_columns(features: Features) -> list[str]:
 def columns_onnx_bytes(
     policy: ExportablePolicy, features: Features, support: nn.Module | None = None
 ) -> bytes:
-    """Return the ONNX file. Raises ExportError for a column with the name of another value."""
+    """Return the ONNX file; its inputs have the names of `input_name`."""
     texts = text_columns(features)
     examples = tuple(
         torch.zeros(EXAMPLES, dtype=torch.int64 if name in texts else torch.float64)
@@ -93,24 +90,32 @@ def columns_onnx_bytes(
         (examples, *example_noise(policy)),
         names,
     )
-    renamed = dict(zip(plain, features.columns, strict=True))
-    taken = {name for node in model.graph.node for name in node.output} | {*names, ACTION, SUPPORT}
-    if both := taken.difference(plain).intersection(features.columns):
-        raise ExportError(f"rename the column {min(both)}: ONNX has a value of that name")
-    _rename_inputs(model, renamed, {name: features.categories(name) for name in texts})
+    renamed = dict(zip(plain, map(input_name, features.columns), strict=True))
+    by_input = {input_name(name): features.categories(name) for name in texts}
+    _rename_inputs(model, renamed, by_input)
     return serialize(model)
 
 
 def _rename_inputs(
     model: Any, renamed: Mapping[str, str], texts: Mapping[str, tuple[str | int, ...]]
 ) -> None:
-    """Give the inputs the names of columns; those of text are turned into indices of categories."""
+    """Give the inputs the names of columns; those of text are turned into indices of categories.
+
+    Values inside the graph that have the name of a column get another one.
+    """
     onnx = import_module("onnx")
+    graph = model.graph
     inner = {plain: plain if name in texts else name for plain, name in renamed.items()}
-    for node in model.graph.node:
+    values = [*(name for node in graph.node for name in node.output)]
+    values += [tensor.name for tensor in graph.initializer]
+    inner |= {name: f"{name} (inner)" for name in {*values}.intersection(renamed.values())}
+    for tensor in [*graph.initializer, *graph.value_info]:
+        tensor.name = inner.get(tensor.name, tensor.name)
+    for node in graph.node:
         node.input[:] = [inner.get(name, name) for name in node.input]
+        node.output[:] = [inner.get(name, name) for name in node.output]
     encoders = []
-    for entry in model.graph.input:
+    for entry in graph.input:
         plain, entry.name = entry.name, renamed.get(entry.name, entry.name)
         if entry.name not in texts:
             continue
@@ -128,7 +133,7 @@ def _rename_inputs(
             )
         )
     if encoders:
-        nodes = [*encoders, *model.graph.node]
-        del model.graph.node[:]
-        model.graph.node.extend(nodes)
+        nodes = [*encoders, *graph.node]
+        del graph.node[:]
+        graph.node.extend(nodes)
         model.opset_import.append(onnx.helper.make_opsetid(LABELS, 2))

@@ -11,12 +11,11 @@ from offline_cql.config import ColumnsConfig
 from offline_cql.config.data import LISTS, OPTIONAL, SEQUENCE
 from offline_cql.errors import DataError
 from offline_cql.features import EXPRESSION, Feature
-from offline_cql.readers.table.files import match_columns
+from offline_cql.readers.table.files import match_columns, shorten
 from offline_cql.readers.table.inference import Inference
 from offline_cql.render.command import command, shell_word
 
 REQUIRED = ("observation", "action", "reward")
-MAX_LISTED = 30  # columns in a message
 
 
 @dataclass(frozen=True)
@@ -84,6 +83,7 @@ def map_columns(
         else:
             parts[role] = matches[0] if matches else None
     mapping = Mapping(**parts)
+    _refuse_names(mapping, set_of_names, path)
     for role in ("observation", "next_observation"):
         unknown = [name for name in mapping.part(role) if name not in set_of_names]
         if unknown:  # in an expression
@@ -108,8 +108,7 @@ def map_columns(
 
 def list_columns(names: Sequence[str]) -> str:
     """Return `columns: a, b, c` for a message."""
-    more = f" and {len(names) - MAX_LISTED:,} more" if len(names) > MAX_LISTED else ""
-    return f"columns: {', '.join(names[:MAX_LISTED])}{more}"
+    return f"columns: {shorten(names)}"
 
 
 def inference_command(path: str) -> str:
@@ -143,6 +142,18 @@ def _missing(
         f"{path} has no column {requested} (dataset.columns.{role}); {hint}{list_columns(names)}; "
         f"{mapping}: {inference_command(path)}"
     )
+
+
+def _refuse_names(mapping: Mapping, names: set[str], path: str) -> None:
+    """Raise DataError for a column whose name would be an expression."""
+    roles = (getattr(mapping, field.name) for field in fields(mapping))
+    entries = [entry for role in roles for entry in (role if isinstance(role, tuple) else (role,))]
+    for name in entries:
+        if name is not None and name.startswith(EXPRESSION) and name in names:
+            raise DataError(
+                f"{path}: the name of column {name} begins with {EXPRESSION}, as expressions do: "
+                "rename it"
+            )
 
 
 def _refuse_duplicates(mapping: Mapping, path: str) -> None:

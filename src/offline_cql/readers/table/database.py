@@ -37,6 +37,7 @@ RAGGED = re.compile(
     r"Found: (?P<found>\d+)",
     re.DOTALL,
 )
+COMPUTATION = re.compile(r"^(Conversion|Out of Range) Error")
 ENCODING = re.compile(r"not utf-8 encoded|Invalid unicode|byte sequence mismatch", re.IGNORECASE)
 
 
@@ -131,6 +132,10 @@ class Database:
             return other_encoding(path)
         reason = re.split(r"Possible (?:fixes|[Ss]olution)|\n\s*LINE ", message)[0]
         reason = " ".join(reason.split())[:LONGEST_REASON]
+        if COMPUTATION.search(reason):  # our own SQL converts without errors
+            return DataError(
+                f"{path}: SQL in dataset.columns or dataset.filter fails ({reason}): correct it"
+            )
         return DataError(f"{path} cannot be read ({reason}){f': {remedy}' if remedy else ''}")
 
     def _provide(self, index: int, path: Path, encoding: str | None) -> str:

@@ -5,6 +5,7 @@ Two rows are held back between chunks: whether a row is kept depends on the two 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,10 +15,19 @@ import pyarrow.compute as pc
 from offline_cql.readers.row_files import Array, Flags
 from offline_cql.readers.table.columns import Mapping
 from offline_cql.readers.table.files import Chunk
-from offline_cql.readers.table.values import episode_ids, format_entry, step_values
+from offline_cql.readers.table.values import (
+    MissingNextError,
+    episode_ids,
+    format_entry,
+    step_values,
+)
 from offline_cql.readers.writer import Steps, TransitionWriter, take
 
 N_HELD = 2  # rows
+SPLIT_REMEDIES = {
+    "dataset.missing=drop": "set dataset.missing=fill or forward",
+    "dataset.filter": "let it keep whole episodes",
+}
 # Shares of the rows that may be dropped.
 MAX_UNMARKED = 0.2  # the data do not say how an episode ends
 MAX_TRUNCATED = 0.5  # they say that the recording ended
@@ -36,7 +46,8 @@ class Rows:
     terminated: Flags
     truncated: Flags
     starts: Flags
-    next_observations: Array | None = None  # NaN where a value is missing
+    next_observations: Array | None = None  # NaN where a value is missing and not filled
+    has_next: Flags | None = None  # [T]: there is a value of them
     propensities: Array | None = None
     times: Array | None = None
 
@@ -68,7 +79,8 @@ class EpisodeBoundaries:
         self.step: int | None = None
         self.ended = False
         self.first_step: int | None = None  # of the table
-        self.over_two_files = 0  # episodes
+        self.place = 0  # Chunk.places
+        self.over_two_files = self.split = 0  # episodes
 
     def find_starts(self, chunk: Chunk, ended: Flags) -> Flags:
         """Return starts [T]; ended [T]: terminated or truncated. Raises DataError."""
@@ -89,11 +101,22 @@ class EpisodeBoundaries:
             )
         else:
             starts = ended_before | new_files
+        starts = self._split(chunk, starts)
         if self.mapping.step:
             starts = self._check_steps(chunk, self.mapping.step, starts)
         self.over_two_files += int((new_files & ~starts).sum())
         self.file, self.ended = files[-1], bool(ended[-1])
         return starts
+
+    def _split(self, chunk: Chunk, starts: Flags) -> Flags:
+        """Return starts [T] where the filter left out rows of an episode, too."""
+        places = chunk.places
+        if places is None:
+            return starts
+        gaps: Flags = ~starts & (places != np.append(self.place, places[:-1]) + 1)
+        self.place = int(places[-1])
+        self.split += int(gaps.sum())
+        return starts | gaps
 
     def _changes(self, chunk: Chunk, name: str, values: Any) -> Flags:
         """Return the rows [T] where the values of the episode column change."""
@@ -143,10 +166,13 @@ class TransitionBuilder:
     episode. The last row of an episode that is not terminated may have none: it is dropped and
     counted. A terminated row needs none and keeps its reward; its own observation is stored as
     the next one, which the discount of 0 masks.
+
+    missing: dataset.missing. A row whose columns of next observations lack a value that is not
+    filled is dropped inside an episode, too; with `refuse` this raises MissingNextError.
     """
 
-    def __init__(self, writer: TransitionWriter):
-        self.writer = writer
+    def __init__(self, writer: TransitionWriter, missing: str = "refuse"):
+        self.writer, self.missing = writer, missing
         self.held: Rows | None = None
         self.dropped_unmarked = self.dropped_truncated = 0  # rows
 
@@ -157,25 +183,33 @@ class TransitionBuilder:
         self._append(rows, count)
         self.held = take(rows, slice(count, None))
 
-    def finish(self) -> None:
-        """Append the rows that were held back. Raises DataError if a large share was dropped."""
+    def finish(self, splits: Sequence[str] = ()) -> None:
+        """Append the rows that were held back. Raises DataError if a large share was dropped.
+
+        splits: the settings that split episodes, for the message.
+        """
         if self.held is not None:
             self._append(self.held, len(self.held))
+        advice = "".join(
+            f"{setting} splits episodes where it leaves out rows: {SPLIT_REMEDIES[setting]}; or "
+            for setting in splits
+        )
         self.writer.check_loss(
             self.dropped_unmarked,
             largest_share=MAX_UNMARKED,
             reason="each is the last of its episode, has no next observation and no mark of an end",
-            remedy="set dataset.columns.terminated to a column that marks where the task ended, "
-            "dataset.columns.truncated to one that marks where only the recording did (up to half "
-            "of the rows may then be dropped), or dataset.one_step=true if every row is a decision "
-            "of its own, or check dataset.columns.episode",
+            remedy=f"{advice}set dataset.columns.terminated to a column that marks where the task "
+            "ended, dataset.columns.truncated to one that marks where only the recording did (up "
+            "to half of the rows may then be dropped), or dataset.one_step=true if every row is a "
+            "decision of its own, or check dataset.columns.episode",
         )
         self.writer.check_loss(
             self.dropped_truncated,
             largest_share=MAX_TRUNCATED,
             reason="each is truncated and has no next observation",
-            remedy="set dataset.columns.next_observation, or mark the rows as terminated if the "
-            "task ended there, or set dataset.one_step=true if every row is a decision of its own",
+            remedy=f"{advice}set dataset.columns.next_observation, or mark the rows as terminated "
+            "if the task ended there, or set dataset.one_step=true if every row is a decision of "
+            "its own",
         )
 
     def _append(self, rows: Rows, count: int) -> None:
@@ -183,17 +217,26 @@ class TransitionBuilder:
         last = np.append(rows.starts[1:], True)
         unmarked = last & ~rows.terminated & ~rows.truncated
         next_observations, available = _next_observations(rows, last)
-        keep = ~last | rows.terminated | available
+        keep = rows.terminated | available
+        inside = ~last & ~keep
+        if self.missing != "refuse":
+            self.writer.count_repair("dropped_incomplete_rows", int(inside[:count].sum()))
+        elif n_missing := int(inside[:count].sum()):
+            raise MissingNextError(
+                f"{self.writer.dataset_id}: {n_missing:,} rows lack a value of the next "
+                "observation inside an episode"
+            )
         truncated = rows.truncated | unmarked
         # The row before a dropped one becomes the last of its episode.
         truncated[:-1] |= ~keep[1:] & ~rows.starts[1:]
         head = slice(0, count)
-        single = ~keep & rows.starts
+        keep_or_inside = keep | inside
+        single = ~keep_or_inside & rows.starts
         self.writer.count_repair("episodes_without_an_end", int(unmarked[head].sum()))
-        self.writer.count_repair("dropped_last_steps", int((~keep & ~single)[head].sum()))
+        self.writer.count_repair("dropped_last_steps", int((~keep_or_inside & ~single)[head].sum()))
         self.writer.count_repair("dropped_episodes_of_one_step", int(single[head].sum()))
         self.dropped_unmarked += int((~keep & unmarked)[head].sum())
-        self.dropped_truncated += int((~keep & ~unmarked)[head].sum())
+        self.dropped_truncated += int((~keep_or_inside & ~unmarked)[head].sum())
         kept: Any = head if keep[head].all() else np.flatnonzero(keep[head])
         steps = Steps(
             observations=rows.observations,
@@ -216,11 +259,14 @@ def _durations(times: Array, last: Flags) -> Array:
 def _next_observations(rows: Rows, last: Flags) -> tuple[Array, Flags]:
     """Return next observations [T, D], and the rows [T] that have one.
 
-    A terminated row without one gets its own observation.
+    A terminated row without one gets its own observation. Without a value in any of its columns
+    the last row of an episode has none; other rows may have a filled one.
     """
     if rows.next_observations is not None:
         next_observations = rows.next_observations
         available: Flags = ~np.isnan(next_observations).any(axis=1)  # type: ignore[assignment]
+        if rows.has_next is not None:
+            available &= rows.has_next | ~last
     else:
         next_observations = np.concatenate([rows.observations[1:], rows.observations[-1:]])
         available = ~last

@@ -15,6 +15,7 @@ import re
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,6 +36,7 @@ from offline_cql.readers.table.arrow_types import (
     is_text,
 )
 from offline_cql.readers.table.database import (
+    LONGEST_REASON,
     LONGEST_VALUE,
     REFUSED,
     Database,
@@ -53,10 +55,16 @@ MOST_COLUMNS = 20_000  # of a CSV: DuckDB needs 10 minutes for 100,000
 FIRST_ROWS, FIRST_VALUES = 20_480, 1_000_000  # by which types are found
 # Types of a CSV's values, and SQL for a text {0} as one, NULL if it is none; a number with a point
 # or a comma. DuckDB would round 1.5 to an integer and read 1_5 as 15. Times without zone are UTC.
-WHOLE = r"CASE WHEN regexp_full_match({0}, '\s*[+-]?\d+\s*') THEN TRY_CAST({0} AS BIGINT) END"
+# A whole number; ANY_WHOLE also with leading zeros, which are a part of a code. CODE: such a code,
+# or more digits than the float64 of an exported policy holds.
+WHOLE = (
+    r"CASE WHEN regexp_full_match({0}, '\s*[+-]?(0|[1-9]\d*)\s*') THEN TRY_CAST({0} AS BIGINT) END"
+)
+ANY_WHOLE = WHOLE.replace(r"(0|[1-9]\d*)", r"\d+")
+CODE = r"[+-]?(0\d+|\d{16,})"
 CSV_TYPES = (pa.int64(), pa.float64(), pa.bool_(), pa.timestamp("us", "UTC"))
 KINDS = {
-    "whole": WHOLE.format("value"),
+    "whole": ANY_WHOLE.format("value"),
     "point": "TRY_CAST(translate(value, '_', '?') AS DOUBLE)",
     "comma": "TRY_CAST(translate(value, '_.,', '??.') AS DOUBLE)",
     "boolean": "TRY_CAST(value AS BOOLEAN)",
@@ -64,11 +72,18 @@ KINDS = {
 }
 OTHER_ROWS = re.compile(r"\bover\b|\bunnest\b", re.IGNORECASE)  # in SQL of the user's
 POSITION = ("\0file", "\0row")  # no column that is set can have these names
+PLACE = "\0place"
 HDF5 = (".hdf5", ".h5")
+CODE_TYPES = {pa.string(): "VARCHAR", pa.int64(): "BIGINT"}  # in SQL
+MAX_LISTED = 30  # columns in a message
 
 
 class Chunk(NamedTuple):
-    """Rows of a table; the columns POSITION of `batch` are the file and the row in that file."""
+    """Rows of a table; the columns POSITION of `batch` are the file and the row in that file.
+
+    Of filtered rows there may be a column PLACE, which grows by more than one where rows are left
+    out in an episode.
+    """
 
     paths: Sequence[Path]
     batch: pa.RecordBatch
@@ -77,6 +92,12 @@ class Chunk(NamedTuple):
     def files(self) -> Array:
         """The index of each row's file [T]."""
         return self.batch.column(POSITION[0]).to_numpy()  # type: ignore[no-any-return]
+
+    @property
+    def places(self) -> Array | None:
+        """PLACE of each row [T], None without one."""
+        has_places = PLACE in self.batch.schema.names
+        return self.batch.column(PLACE).to_numpy() if has_places else None
 
     def position(self, row: int, column: str) -> str:
         """Return file, row and column for a message; rows are counted from 0, after the header."""
@@ -116,12 +137,15 @@ class Selection:
         for name in set(names).difference(numeric):
             _refuse_other_types(tables, name)
         self.numeric = set(numeric)
-        self.sql = [table.select(names, numeric) for table in tables]
+        self.is_filtered = any(table.filter for table in tables)
+        self.unfiltered = [table.select(names, numeric) for table in tables]
+        kept = "SELECT * EXCLUDE (keep) FROM ({}) WHERE keep"
+        self.sql = [kept.format(sql) if self.is_filtered else sql for sql in self.unfiltered]
         self.sort_by: tuple[str, str] | None = None
 
     def count(self) -> int:
         """Return the number of rows."""
-        return sum(self._fetch(f"SELECT count(*) FROM ({sql})")[0] for sql in self.sql)
+        return sum(self._counts(self.sql))
 
     def distinct(self, name: str, limit: int) -> list[Any]:
         """Return at most `limit` different values of a column, without missing ones."""
@@ -137,14 +161,19 @@ class Selection:
         row = self._fetch(f"SELECT {number} FROM ({self._all()}) WHERE {is_word} LIMIT 1")
         return str(row[0]) if row else ""
 
-    def count_missing(self, names: Sequence[str]) -> dict[str, int]:
-        """Return the number of missing values of columns, and NaN of columns of numbers."""
+    def count_missing(self, names: Sequence[str], categories: Collection[str]) -> dict[str, int]:
+        """Return the number of missing values of columns, and NaN of columns of numbers.
+
+        categories: columns where an empty text is a missing value.
+        """
         counts = []
         for name in names:
             number = f"c{self.names.index(name)}"
             has_nan = self.tables[0].columns[name].type in (pa.float64(), pa.float32())
             nan = f" OR isnan({number})" if name in self.numeric or has_nan else ""
-            counts.append(f"count(*) FILTER ({number} IS NULL{nan})")
+            is_text_category = name in categories and is_text(self.tables[0].columns[name].type)
+            empty = f" OR {number} = ''" if is_text_category else ""
+            counts.append(f"count(*) FILTER ({number} IS NULL{nan}{empty})")
         row = self._fetch(f"SELECT {', '.join(counts)} FROM ({self._all()})")
         return dict(zip(names, row, strict=True))
 
@@ -175,22 +204,60 @@ class Selection:
 
     def chunks(self, names: Sequence[str], size: int) -> Iterator[Chunk]:
         """Yield some of the columns in chunks of at most `size` rows."""
-        number = {name: f"c{index}" for index, name in enumerate(self.names)}
-        columns = ", ".join([*(number[name] for name in names), "file", "row"])
+        columns, labels = self._columns(names)
         if self.sort_by is None:
             for table, sql in zip(self.tables, self.sql, strict=True):
-                yield from self._stream(table.path, f"SELECT {columns} FROM ({sql})", names, size)
+                yield from self._stream(table.path, f"SELECT {columns} FROM ({sql})", labels, size)
             return
+        yield from self._sorted(self._all(), columns, labels, size)
+
+    def placed_chunks(self, episode: str | None, step: str | None, size: int) -> Iterator[Chunk]:
+        """Yield all columns as `chunks` does; of filtered rows with the column PLACE."""
+        if not self.is_filtered:
+            yield from self.chunks(self.names, size)
+            return
+        columns, labels = self._columns(self.names)
+        columns, labels = f"{columns}, place", [*labels, PLACE]
+        if episode is None:
+            counts = self._counts(self.unfiltered)
+            for index, (table, sql) in enumerate(zip(self.tables, self.sql, strict=True)):
+                placed = f"SELECT *, row + {sum(counts[:index])} AS place FROM ({sql})"
+                sql = f"SELECT {columns} FROM ({placed})"
+                yield from self._stream(table.path, sql, labels, size)
+            return
+        e = f"c{self.names.index(episode)}"
+        order = f"c{self.names.index(step)}, file, row" if step else "file, row"
+        placed = (
+            f"SELECT * EXCLUDE (keep) FROM (SELECT *, "
+            f"row_number() OVER (PARTITION BY {e} ORDER BY {order}) AS place "
+            f"FROM ({' UNION ALL '.join(self.unfiltered)})) WHERE keep"
+        )
+        if self.sort_by is None:
+            sql = f"SELECT {columns} FROM ({placed}) ORDER BY file, row"
+            yield from self._stream(self.tables[0].path, sql, labels, size)
+        else:
+            yield from self._sorted(placed, columns, labels, size)
+
+    def _columns(self, names: Sequence[str]) -> tuple[str, list[str]]:
+        """Return some of the columns in SQL, and their names in a chunk."""
+        numbers = [f"c{self.names.index(name)}" for name in names]
+        return ", ".join([*numbers, "file", "row"]), [*names, *POSITION]
+
+    def _sorted(self, rows: str, columns: str, labels: list[str], size: int) -> Iterator[Chunk]:
+        assert self.sort_by is not None
         episode, step = self.sort_by
         sql = (
-            f"WITH steps AS NOT MATERIALIZED ({self._all()}), firsts AS "
+            f"WITH steps AS NOT MATERIALIZED ({rows}), firsts AS "
             f"(SELECT {episode}, min((file << 40) + row) AS first FROM steps GROUP BY {episode}) "
             f"SELECT {columns} FROM steps JOIN firsts USING ({episode}) "
             f"ORDER BY first, {step}, file, row"
         )
-        yield from self._stream(self.tables[0].path, sql, names, size)
+        yield from self._stream(self.tables[0].path, sql, labels, size)
 
-    def _stream(self, path: Path, sql: str, names: Sequence[str], size: int) -> Iterator[Chunk]:
+    def _counts(self, queries: Sequence[str]) -> list[int]:
+        return [self._fetch(f"SELECT count(*) FROM ({sql})")[0] for sql in queries]
+
+    def _stream(self, path: Path, sql: str, labels: list[str], size: int) -> Iterator[Chunk]:
         paths = [table.path for table in self.tables]
         with self.database.errors(path):
             batches = iter(self.database.batches(sql, size))
@@ -199,7 +266,6 @@ class Selection:
                 batch = next(batches, None)
             if batch is None:
                 return
-            labels = [*names, *POSITION]
             for start in range(0, batch.num_rows, size):
                 part = batch.slice(start, size)
                 yield Chunk(paths, pa.RecordBatch.from_arrays(part.columns, names=labels))
@@ -266,7 +332,9 @@ def partition_columns(path: str, files: Sequence[Path]) -> list[dict[str, Column
     folders = [file.parent.relative_to(fixed).parts if file != fixed else () for file in files]
     keys = [dict(part.split("=", 1) for part in parts if "=" in part) for parts in folders]
     shared = [key for key in keys[0] if all(key in each for each in keys)]
-    whole = {k for k in shared if all(re.fullmatch(r"-?\d{1,18}", each[k]) for each in keys)}
+    texts = {key: {each[key] for each in keys} for key in shared}
+    numbers = {k for k, t in texts.items() if all(re.fullmatch(r"-?\d{1,18}", v) for v in t)}
+    whole = {k for k in numbers if len(set(map(int, texts[k]))) == len(texts[k])}  # not 7 and 07
 
     def column(key: str, value: str) -> Column:
         if key in whole:
@@ -290,6 +358,7 @@ class Table:
     """
 
     is_parsed = True  # once, into a temporary table
+    is_typed = True  # the file says of what type a column is
 
     def __init__(self, database: Database, index: int):
         self.database, self.index = database, index
@@ -330,36 +399,62 @@ class Table:
             return f"CAST({sql} AS BIGINT)"
         return f"CAST({sql} AS VARCHAR)" if is_text(kind) else sql
 
-    def compute(self, name: str) -> None:
-        """Add the column `name`: `=` and SQL over the others. Raises DataError for invalid SQL."""
-        sql = f"({name.removeprefix(EXPRESSION)})"
+    def are_codes(self, name: str) -> bool:
+        """Return whether the whole numbers of a column are rather text, as 007."""
+        return False
+
+    def retype(self, name: str, kind: Any) -> None:
+        """Read a column of whole numbers, or without values, as another type of CODE_TYPES."""
+        column = self.columns[name]
+        if column.type != kind:
+            self.columns[name] = Column(f"CAST({column.sql} AS {CODE_TYPES[kind]})", kind)
+
+    def compute(self, name: str, setting: str | None = None) -> None:
+        """Add the column `name`: `=` and SQL over the others. Raises DataError for invalid SQL.
+
+        setting: its name in messages; None: the expression.
+        """
+        own, sql = list(self.columns), f"({name.removeprefix(EXPRESSION)})"
+        label = f"{self.path}: {setting or _on_one_line(name)} cannot be computed:"
         if match := OTHER_ROWS.search(sql):
             raise DataError(
-                f"{self.path}: {name} cannot be computed: {match[0]} changes the order or the "
-                "number of rows: add a column to the table"
+                f"{label} {match[0]} changes the order or the number of rows: add a column to the "
+                "table"
             )
         self.columns[name] = Column(sql, pa.null())  # until its type is known
-        self.computed[name] = [
-            column for column in self.columns if column != name and _mentions(sql, column)
-        ]
+        self.computed[name] = _mentioned(sql, own, label)
         with self.database.errors(self.path):
             relation, _ = self._source([name], ())
         try:
-            query = f"SELECT {sql} AS value FROM {relation} LIMIT 0"
+            # `*` refuses a sum over the rows.
+            query = f"SELECT {sql} AS value, * FROM {relation} LIMIT 0"
             if len(self.database.connection.extract_statements(query)) > 1:
                 raise duckdb.ParserException("more than one statement")
             kind = self.database.batches(query, 1).schema.field(0).type
         except (duckdb.Error, pa.ArrowException) as error:
-            reason = " ".join(re.split(r"\n+LINE |Candidate functions", str(error))[0].split())
-            raise DataError(f"{self.path}: {name} cannot be computed: {reason}") from error
+            raise DataError(f"{label} {self._reason(str(error), own)}") from error
         self.columns[name] = Column(sql, kind)
+
+    def _reason(self, message: str, names: Sequence[str]) -> str:
+        """Return why SQL of the user's is invalid, without the names that only we use."""
+        if match := re.search(r'Referenced column "(.*?)" not found', message):
+            folded = {name.lower(): name for name in names}
+            close = get_close_matches(match[1].lower(), list(folded), n=1)
+            hint = f"; did you mean {folded[close[0]]}?" if close else ""
+            return f"there is no column {match[1]}{hint}; columns: {shorten(names)}"
+        if "GROUP BY clause" in message:
+            return "it needs several rows: add a column to the table"
+        reason = re.split(r"\n+LINE |Candidate functions", message)[0]
+        reason = reason.replace(self.name, str(self.path))
+        return " ".join(reason.split())[:LONGEST_REASON]
 
     def keep_rows(self, condition: str) -> None:
         """Read only the rows that fulfill a condition in SQL. Raises DataError for another type."""
         self.filter = EXPRESSION + condition
-        self.compute(self.filter)
+        self.compute(self.filter, "dataset.filter")
         if not pa.types.is_boolean(self.columns[self.filter].type):
-            raise DataError(f"dataset.filter={condition} must be a condition, as in age >= 18")
+            shown = _on_one_line(condition)
+            raise DataError(f"dataset.filter={shown} must be a condition, as in age >= 18")
 
     def select(
         self, names: Sequence[str], numeric: Collection[str], limit: int | None = None
@@ -367,19 +462,20 @@ class Table:
         """Return SQL for the columns `names` as c0, c1, …, then the index of the file and the row.
 
         The columns `numeric` are of double precision, if they hold numbers. limit: of the rows.
+        With a filter there is a column `keep` more.
         """
         with self.database.errors(self.path):
             relation, values = self._source([*names, *filter(None, [self.filter])], numeric)
             selected = [f"{values[name]} AS c{number}" for number, name in enumerate(names)]
             selected.append(f"CAST({self.index} AS BIGINT) AS file")
-            keep = values[self.filter] if self.filter else "true"
+            if self.filter:
+                selected.append(f"{values[self.filter]} AS keep")
             end = "" if limit is None else f" LIMIT {limit}"
             if not self.is_parsed:
-                row = f"{ROW} AS row FROM {relation}"
-                return f"SELECT {', '.join(selected)}, {row} WHERE {keep}{end}"
-            sql = f"SELECT {', '.join(selected)}, {keep} AS keep FROM {relation}{end}"
+                return f"SELECT {', '.join(selected)}, {ROW} AS row FROM {relation}{end}"
+            sql = f"SELECT {', '.join(selected)} FROM {relation}{end}"
             self.database.fetch(f"CREATE OR REPLACE TEMP TABLE parsed_{self.index} AS {sql}")
-        return f"SELECT * EXCLUDE (keep), rowid AS row FROM parsed_{self.index} WHERE keep"
+        return f"SELECT *, rowid AS row FROM parsed_{self.index}"
 
     def _source(self, names: Sequence[str], numeric: Collection[str]) -> tuple[str, dict[str, str]]:
         """Return SQL for the file's rows, and in them for the values of the columns `names`."""
@@ -461,6 +557,8 @@ class CsvTable(Table):
     single column, and guesses the order of day and month.
     """
 
+    is_typed = False
+
     def read_schema(self) -> list[tuple[str, Column]]:
         lines = _first_lines(self.path, self.name)
         self.separator = max(SEPARATORS, key=lambda separator: _likely(lines, separator))
@@ -484,13 +582,15 @@ class CsvTable(Table):
         self.decimal = "."
         checks = ", ".join(f"bool_and({sql} IS NOT NULL)" for sql in KINDS.values())
         with_values = self.database.connection.execute(
-            f"SELECT name, bool_or(regexp_full_match(value, '[+-]?\\d+,\\d+')), {checks} FROM "
+            f"SELECT name, bool_or(regexp_full_match(value, '[+-]?\\d+,\\d+')), "
+            f"bool_or(regexp_full_match(trim(value), '{CODE}')), {checks} FROM "
             f"(UNPIVOT (SELECT * FROM {self._file({})} LIMIT {limit}) ON COLUMNS(*)) GROUP BY name"
         ).fetchall()
         if self.separator != "," and any(has_comma for _, has_comma, *_ in with_values):
             self.decimal = ","
         kinds = {}
-        for name, _, whole, point, comma, *others in with_values:
+        self.codes = {identifier(name) for name, _, has_code, *_ in with_values if has_code}
+        for name, _, _, whole, point, comma, *others in with_values:
             fits = (whole, comma if self.decimal == "," else point, *others)
             kinds[identifier(name)] = next(itertools.compress(CSV_TYPES, fits), pa.string())
         return [kinds.get(sql, pa.null()) for sql in self.own]
@@ -506,19 +606,27 @@ class CsvTable(Table):
                 types[sql] = "TIMESTAMPTZ"
         return self._file(types)
 
+    def are_codes(self, name: str) -> bool:
+        return self.columns[name].sql in self.codes
+
+    def retype(self, name: str, kind: Any) -> None:
+        self.columns[name] = self.columns[name]._replace(type=kind)
+
     def value(self, name: str, numeric: bool) -> str:
         sql, kind = self.columns[name]
         if numeric or sql not in self.own:
             return super().value(name, numeric)
         if kind != pa.int64():
             return sql  # yes and no stay text
+        whole = ANY_WHOLE if sql in self.codes else WHOLE
         fault = text(f"{REFUSED}{self.path}, column {name}: '")
         remedy = text(
-            "' is not a whole number as in the first rows: correct the value, or for an action "
-            "set dataset.columns.discrete=false"
+            "' is not a whole number as in the first rows: correct the value; or for an action set "
+            "dataset.columns.discrete=false, for categories list them as text in "
+            "dataset.columns.categories"
         )
         refusal = f"error({fault} || left({sql}, {LONGEST_VALUE}) || {remedy})"
-        return f"CASE WHEN {sql} IS NOT NULL THEN coalesce({WHOLE.format(sql)}, {refusal}) END"
+        return f"CASE WHEN {sql} IS NOT NULL THEN coalesce({whole.format(sql)}, {refusal}) END"
 
     def _file(self, types: dict[str, str]) -> str:
         columns = ", ".join(f"{sql}: {text(types.get(sql, 'VARCHAR'))}" for sql in self.own)
@@ -557,6 +665,9 @@ class NpzTable(Table):
     """An NPZ file: an array [N] or [N, 1] is a column; [N, D] is D columns, name_0 … name_D-1."""
 
     is_parsed = False
+
+    def retype(self, name: str, kind: Any) -> None:
+        """Keep the type: it is that of the array."""
 
     def read_schema(self) -> list[tuple[str, Column]]:
         self.arrays: dict[str, tuple[str, int | None]] = {}  # by SQL: the array, and index in it
@@ -622,6 +733,31 @@ def open_tables(path: str, encoding: str | None = None) -> list[Table]:
     return tables
 
 
+def unify_codes(tables: Sequence[Table], name: str, *, as_text: bool) -> None:
+    """Give a column of episodes, choices or categories one type in all files.
+
+    Whole numbers are read as text where `as_text` is set; those of a CSV also where another file
+    has text, and where they are codes as 007. Without any value a column has the type of the
+    other files.
+    """
+    kinds = [table.columns[name].type for table in tables]
+    texts = [is_text(kind) for kind in kinds]
+    known = [kind for kind in kinds if not pa.types.is_null(kind)]
+    if not all(is_text(kind) or pa.types.is_integer(kind) for kind in known):
+        return
+    is_typed = any(table.is_typed for table in tables)
+    if any(texts) and not all(texts) and is_typed and not as_text and len(known) == len(kinds):
+        return  # refused when it is read
+    if as_text or any(texts) or any(table.are_codes(name) for table in tables):
+        kind = pa.string()
+    elif known and len(known) < len(kinds):
+        kind = pa.int64()
+    else:
+        return
+    for table in tables:
+        table.retype(name, kind)
+
+
 def check_format(path: Path) -> None:
     """Raise DataError for a file of another format than its name says, or that is not read."""
     suffix = _format(path)
@@ -632,10 +768,43 @@ def check_format(path: Path) -> None:
         refuse_foreign_content(path, suffix)
 
 
-def _mentions(sql: str, column: str) -> bool:
-    """Return whether SQL may name a column."""
-    is_part = column.lower() in sql.lower()  # much faster: tables may have 100,000 columns
-    return is_part and bool(re.search(rf"(?<!\w){re.escape(column)}(?!\w)", sql, re.IGNORECASE))
+def shorten(names: Sequence[str]) -> str:
+    """Return `a, b, c` for a message, on one line."""
+    more = f" and {len(names) - MAX_LISTED:,} more" if len(names) > MAX_LISTED else ""
+    return ", ".join(map(_on_one_line, names[:MAX_LISTED])) + more
+
+
+def _on_one_line(text: str) -> str:
+    """Return text of the user's for a message: quoted if it has a line break."""
+    return text if text.isprintable() else repr(text)
+
+
+def _mentioned(sql: str, names: Sequence[str], label: str) -> list[str]:
+    """Return the columns that SQL may name.
+
+    SQL does not tell Dose from dose. Raises DataError, which begins with `label`, for two columns
+    that differ only by case, unless just one of them is named exactly.
+    """
+    folded = sql.lower()
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        key = name.lower()
+        # The first test is much faster: tables may have 100,000 columns.
+        if key in folded and re.search(_word(name), sql, re.IGNORECASE):
+            groups.setdefault(key, []).append(name)
+    result = []
+    for group in groups.values():
+        exact = [name for name in group if re.search(_word(name), sql)]
+        if len(group) > 1 and len(exact) != 1:
+            raise DataError(
+                f"{label} SQL does not tell the columns {' and '.join(group)} apart: rename one"
+            )
+        result += exact if len(group) > 1 else group
+    return result
+
+
+def _word(name: str) -> str:
+    return rf"(?<!\w){re.escape(name)}(?!\w)"
 
 
 def first_rows(columns: int) -> int:
@@ -655,7 +824,10 @@ def _refuse_other_types(tables: Sequence[Table], name: str) -> None:
     for table in tables[1:]:
         kind = table.columns[name].type
         if kind != first and not (is_integer_or_float(kind) and is_integer_or_float(first)):
-            raise DataError(f"{table.path}: column {name} is {kind}, in other files {first}")
+            raise DataError(
+                f"{table.path}: column {name} is {kind}, in other files {first}: write it with one "
+                "type, or leave it out"
+            )
 
 
 def _first_lines(path: Path, name: str) -> list[str]:

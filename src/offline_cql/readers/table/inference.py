@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from offline_cql.config.data import LISTS, SEQUENCE
+from offline_cql.features import EXPRESSION
 from offline_cql.readers.table.actions import may_be_choices
 from offline_cql.readers.table.arrow_types import (
     is_category,
@@ -67,6 +68,7 @@ BEFORE = {"last", "lag", "lagged", "prev", "previous", "past", "before"}  # sale
 SUFFIXES = {"id", "no", "nr", "number", "idx", "index", "key", "time"}
 NEXT = ("next", "new")  # RLlib's new_obs
 NO_ACTION = {"logp", "log", "dist", "prev", "previous", "mask"}  # action_logp, prev_actions
+MAY_LACK = ("observation", "action", "reward", "propensity")  # values, with dataset.missing
 PLACEHOLDER = "FILL_IN"
 LONGEST_SETTINGS = 600  # characters in a message
 MOST_TEXTS = 50  # different ones of a category
@@ -96,6 +98,7 @@ class Inference:
     left_out: dict[str, str]
     ambiguous: tuple[str, ...] = ()
     categories: tuple[str, ...] = ()  # observed columns of text
+    gaps: tuple[str, ...] = ()  # mapped columns that lack values
 
     @property
     def mapping(self) -> dict[str, tuple[str, ...]]:
@@ -112,6 +115,8 @@ class Inference:
         if self.categories:
             names = ",".join(map(hydra_value, self._short(self.categories)))
             settings.append(f"dataset.columns.categories=[{names}]")
+        if self.gaps:
+            settings.append("dataset.missing=fill")
         if self.ambiguous:
             settings.append(f"dataset.columns.discrete={PLACEHOLDER}")
         used = {guess.role for guess in self.guesses}
@@ -127,7 +132,9 @@ class Inference:
         guesses, left_out = guessing.all()
         texts = [name for name in guessing.mapped("observation") if is_text(types[name])]
         named = {name: str(kind) for name, kind in types.items()}
-        return cls(path, named, guesses, left_out, categories=tuple(texts))
+        used = [name for role in MAY_LACK for name in guessing.mapped(role)]
+        gaps = tuple(n for n in used if n in guessing.profiles and guessing.profiles[n].missing)
+        return cls(path, named, guesses, left_out, categories=tuple(texts), gaps=gaps)
 
     def settings(self, *, one_step: bool) -> list[str] | None:
         """Return the settings for a message; None if they are incomplete or too long.
@@ -155,6 +162,9 @@ class Inference:
         if self.categories:
             shown = ", ".join(self._short(self.categories))
             rows["categories"] = f"{shown}: few different texts, one-hot encoded"
+        if self.gaps:
+            shown = ", ".join(self._short(self.gaps))
+            rows["missing"] = f"fill: {shown} lack values; or drop, forward, or leave them out"
         used |= self.left_out.keys()
         if self.left_out:
             reasons = self.left_out.items()
@@ -223,6 +233,7 @@ class _Guesses:
             role, reason = LIBRARIES.get(name.lower(), ("", ""))
             if role and role not in self.guesses:
                 self._claim(Guess(role, (name,), reason))
+        self._leave_out_expressions()
         self._leave_out_later_columns()
         for role, fits in TYPE_CHECKS.items():
             if role not in self.guesses:
@@ -256,6 +267,10 @@ class _Guesses:
     def _leave_out(self, name: str, reason: str) -> None:
         self.left_out[name] = reason
         self.unclaimed.pop(name, None)
+
+    def _leave_out_expressions(self) -> None:
+        for name in [name for name in self.unclaimed if name.startswith(EXPRESSION)]:
+            self._leave_out(name, "its name begins with =, as expressions do: rename it")
 
     def _leave_out_later_columns(self) -> None:
         later = set(_next_columns(self.types).values())

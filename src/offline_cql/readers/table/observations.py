@@ -11,8 +11,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from offline_cql.errors import DataError
-from offline_cql.features import CATEGORY, EXPRESSION, NUMBER, TIME, TIMES, Feature, Features
-from offline_cql.readers.row_files import Array
+from offline_cql.features import (
+    CATEGORY,
+    EXPRESSION,
+    NUMBER,
+    TIME,
+    TIMES,
+    Feature,
+    Features,
+    valid_categories,
+)
+from offline_cql.readers.row_files import Array, Flags
 from offline_cql.readers.table.actions import MAX_CATEGORIES
 from offline_cql.readers.table.arrow_types import is_integer_or_float, is_text, is_time
 from offline_cql.readers.table.files import Chunk, Selection
@@ -21,6 +30,7 @@ from offline_cql.readers.table.values import (
     column,
     format_entry,
     nullable_numbers,
+    refuse_infinite,
     refuse_missing,
     whole_numbers,
 )
@@ -90,36 +100,56 @@ def with_categories(
 def _data_values(selection: Selection, name: str, path: str) -> tuple[str | int, ...]:
     """Return the different values of a column, sorted."""
     values = selection.distinct(name, MAX_CATEGORIES + 1)
+    values = [value for value in values if value != ""]  # an empty text is a missing value
     if values and all(isinstance(value, float) and value.is_integer() for value in values):
         values = [int(value) for value in values]  # integers with gaps are floats in many tools
     if not values:
         raise DataError(f"{path}: column {name} has no values: leave it out")
-    if not all(type(value) in (str, int) for value in values):
-        raise DataError(
-            f"{path}: column {name} holds no text or whole numbers, as {values[0]!r}: remove it "
-            "from dataset.columns.categories"
-        )
+    for value in values:
+        if not valid_categories([value]):
+            shown = f"{value:,}" if isinstance(value, int) else repr(value)
+            raise DataError(
+                f"{path}: column {name} holds {shown}: categories are text or whole numbers up to "
+                "2^53; list larger ones as text in dataset.columns.categories, or remove the "
+                "column from there"
+            )
     return tuple(sorted(values))
 
 
-def with_fill(features: Features, chunks: Iterable[Chunk]) -> Features:
-    """Return the features; those with missing values in the data are filled by their mean."""
+def with_fill(
+    features: Features, following: Features | None, chunks: Iterable[Chunk], path: str
+) -> Features:
+    """Return the features; those with missing values in the data are filled by their mean.
+
+    following: the features of next observations, if there are columns of them. Raises DataError
+    for a column without any value.
+    """
     size = len(features.features)
     sums, counts, are_missing = np.zeros(size), np.zeros(size), np.zeros(size, bool)
+    is_number = np.array([f.categories is None for f in features.features])
+    numbers = [f for f in features.features if f.categories is None]
     for chunk in chunks:
         values = read_values(chunk, features)
-        by_name = dict(zip(features.columns, np.isnan(values).T, strict=True))
-        for index, feature in enumerate(features.features):
-            missing = np.any([by_name[name] for name in feature.columns], axis=0)
-            are_missing[index] |= missing.any()
-            counts[index] += (~missing).sum()
-        numbers = [f for f in features.features if f.categories is None]
+        missing = _missing(features, values)
+        are_missing |= missing.any(axis=0)
+        counts += (~missing).sum(axis=0)
         encoded = Features(numbers).encode(values[:, _positions(features, numbers)])
-        is_number = np.array([f.categories is None for f in features.features])
-        sums[is_number] += np.nansum(encoded, axis=0)
-    means = sums / np.maximum(counts, 1)
-    pairs = zip(features.features, means.tolist(), are_missing, strict=True)
-    return Features([replace(f, fill=m) if missing else f for f, m, missing in pairs])
+        sums[is_number] += np.where(np.isfinite(encoded), encoded, 0.0).sum(axis=0)
+        if following is not None:
+            missing = _missing(following, read_values(chunk, following))
+            are_missing |= missing[~missing.all(axis=1)].any(axis=0)
+    for feature, count in zip(features.features, counts, strict=True):
+        if count == 0:
+            raise DataError(f"{path}: column {feature.value} has no values: leave it out")
+    pairs = zip(features.features, (sums / counts).tolist(), are_missing, strict=True)
+    return Features([replace(f, fill=m) if is_filled else f for f, m, is_filled in pairs])
+
+
+def _missing(features: Features, values: Array) -> Flags:
+    """Return which features [T, F] lack a value of their columns; values [T, C] of these."""
+    by_name = dict(zip(features.columns, np.isnan(values).T, strict=True))
+    parts = [np.any([by_name[c] for c in f.columns], axis=0) for f in features.features]
+    return np.stack(parts, axis=1)
 
 
 def _positions(features: Features, part: Sequence[Feature]) -> list[int]:
@@ -140,7 +170,9 @@ def read_values(chunk: Chunk, features: Features, *, nullable: bool = True) -> A
             values = _indices(chunk, name, features.categories(name))
         else:
             values = seconds(chunk, name) if kind == TIMES else nullable_numbers(chunk, name)
-        if not nullable:
+        if nullable:
+            refuse_infinite(chunk, name, values)
+        else:
             refuse_missing(chunk, name, values)
         arrays.append(values)
     return np.stack(arrays, axis=1)
@@ -154,9 +186,12 @@ def _indices(chunk: Chunk, name: str, categories: tuple[str | int, ...]) -> Arra
     fits = is_text(values.type) if are_texts else pa.types.is_int64(values.type)
     if not fits:
         raise DataError(
-            f"{chunk.position(0, name)} holds {values.type}, the categories are "
-            f"{', '.join(map(str, categories[:3]))}"
+            f"{chunk.position(0, name)} holds {values.type}, the values in "
+            f"dataset.columns.categories are {', '.join(map(repr, categories[:3]))}: list values "
+            "of the column, or only its name for all of them"
         )
+    if are_texts:  # an empty text is a missing value
+        values = pc.if_else(pc.equal(values, ""), pa.scalar(None, values.type), values)
     present = pa.array(categories, values.type)
     index = pc.index_in(values, value_set=present)
     unknown = pc.and_(index.is_null(), values.is_valid()).to_numpy(zero_copy_only=False)
@@ -175,8 +210,20 @@ def seconds(chunk: Chunk, name: str) -> Array:
     values = column(chunk, name)
     if not is_time(values.type):
         raise DataError(f"{chunk.position(0, name)} holds {values.type}, expected times")
-    seconds = pc.divide(values.cast(MICROSECONDS).cast(pa.int64()).cast(pa.float64()), 1e6)
-    return seconds.to_numpy(zero_copy_only=False)  # type: ignore[no-any-return]
+    # Nanoseconds are rounded, and times that are microseconds beyond 2^53, after the year 2255.
+    microseconds = values.cast(MICROSECONDS, safe=False).cast(pa.int64())
+    return microseconds.to_numpy(zero_copy_only=False).astype(np.float64) / 1e6  # type: ignore[no-any-return]
+
+
+def refuse_not_finite(chunk: Chunk, features: Features, observations: Array) -> None:
+    """Raise DataError at the first number [T, D] that is not finite, as ln(0) or 1 / 0."""
+    if not (is_finite := np.isfinite(observations)).all():
+        row, index = np.argwhere(~is_finite)[0]
+        name, number = features.names[index], observations[row, index]
+        raise DataError(
+            f"{chunk.position(int(row), name)} is {number:g}: change the expression, as by "
+            f"greatest(x, 1e-6) in it, or leave the row out by dataset.filter"
+        )
 
 
 def numeric_columns(features: Features) -> set[str]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import pyarrow as pa
+
 from offline_cql.readers.table.arrow_types import is_integer_or_float, is_number, is_text
 from offline_cql.readers.table.files import Table, first_rows
 
@@ -14,7 +16,8 @@ MOST_COLUMNS = 500  # whose values are looked at
 class Profile(NamedTuple):
     """What the first rows say about a column.
 
-    runs: of one value. steps: rows that are one more than the row before; falls: that are less.
+    runs: of one value. steps: rows that are one more than the row before; falls: that are less;
+    missing: without a value.
     """
 
     rows: int
@@ -22,6 +25,7 @@ class Profile(NamedTuple):
     runs: int
     steps: int
     falls: int
+    missing: int
 
     @property
     def stays(self) -> bool:
@@ -64,12 +68,15 @@ def profiles(table: Table) -> dict[str, Profile]:
             parts.append(f"count(*) FILTER ({c} = {p} + 1), count(*) FILTER ({c} < {p})")
         else:
             parts.append("0, 0")
+        is_float = pa.types.is_floating(table.columns[name].type)
+        nan = f" OR isnan({c})" if is_float else ""
+        parts.append(f"count(*) FILTER ({c} IS NULL{nan})")
     with table.database.errors(table.path):
         rows, *values = table.database.fetch(
             f"SELECT count(*), {', '.join(parts)} FROM "
             f"(SELECT *, {', '.join(before)} FROM {_first_rows(table, names, numeric)})"
         )
-    return {name: Profile(rows, *values[4 * k : 4 * k + 4]) for k, name in enumerate(names)}
+    return {name: Profile(rows, *values[5 * k : 5 * k + 5]) for k, name in enumerate(names)}
 
 
 def marks_last_rows(

@@ -12,13 +12,13 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from offline_cql.config import ColumnsConfig, DatasetConfig
 from offline_cql.errors import ConfigError, DataError
-from offline_cql.features import Features
+from offline_cql.features import CATEGORY, EXPRESSION, Features
 from offline_cql.readers.row_files import Array
 from offline_cql.readers.table.actions import (
     Actions,
@@ -36,23 +36,37 @@ from offline_cql.readers.table.files import (
     find_files,
     match_columns,
     open_tables,
+    unify_codes,
 )
 from offline_cql.readers.table.missing import IncompleteRows, complete_rows, describe_missing
 from offline_cql.readers.table.observations import (
     numeric_columns,
     plain_features,
     read_values,
+    refuse_not_finite,
     refuse_other_types,
     seconds,
     with_categories,
     with_fill,
 )
-from offline_cql.readers.table.values import MissingValueError, flags, numbers
+from offline_cql.readers.table.values import (
+    MissingNextError,
+    MissingValueError,
+    flags,
+    numbers,
+)
 from offline_cql.readers.writer import CHUNK, TransitionWriter, file_signature
 from offline_cql.render.progress import ProgressBar
 from offline_cql.transitions import Spaces
 
 ACTION_SPACE_SETTINGS = ("discrete", "action_low")  # of dataset.columns
+
+
+class Sample(NamedTuple):
+    """Values [N, C] of columns, and the low and the high of each column of numbers and times."""
+
+    values: Array
+    ranges: dict[str, dict[str, float]]
 
 
 class TableReader:
@@ -138,25 +152,42 @@ class TableReader:
             writer.count_repair("sorted_rows", total * is_sorted)
         timed = self.time_unit is not None
         boundaries = EpisodeBoundaries(self.mapping, times_grow=timed)
-        builder = TransitionBuilder(writer)
+        builder = TransitionBuilder(writer, self.missing)
         incomplete = IncompleteRows(self.missing)
         with ProgressBar(f"reading {self.dataset_id}", total) as bar, self._missing_counted():
-            for chunk in self.selection.chunks(self.mapping.names(), self.chunk_size):
+            episode, step = self.mapping.episode, self.mapping.step
+            for chunk in self.selection.placed_chunks(episode, step, self.chunk_size):
                 builder.add(self._rows(chunk, boundaries, incomplete))
                 bar.advance(chunk.batch.num_rows)
-        builder.finish()
+            splits = {
+                "dataset.missing=drop": self.missing == "drop" and incomplete.dropped,
+                "dataset.filter": boundaries.split,
+            }
+            builder.finish([setting for setting, count in splits.items() if count])
         kind = "flagged" if self.missing == "fill" else "filled"
         writer.count_repair(f"{kind}_observations", incomplete.filled)
         writer.count_repair("dropped_incomplete_rows", incomplete.dropped)
         writer.count_repair("episodes_over_two_files", boundaries.over_two_files)
+        writer.count_repair("episodes_split_by_filter", boundaries.split)
 
-    def first_values(self, features: Features, size: int) -> Array:
-        """Return the values [N, C] of the features' columns in the first complete rows."""
+    def sample(self, features: Features, size: int) -> Sample:
+        """Return the first `size` complete rows of the features' columns, and ranges of all."""
         optional = np.array([column["optional"] for column in features.describe()])
-        chunk = next(self.selection.chunks(list(features.columns), size))
-        values = read_values(chunk, features)
-        complete: Array = values[(~np.isnan(values) | optional).all(axis=1)]
-        return complete
+        low, high = np.full(len(optional), np.inf), np.full(len(optional), -np.inf)
+        first = np.empty((0, len(optional)))
+        for chunk in self.selection.chunks(list(features.columns), self.chunk_size):
+            values = read_values(chunk, features)
+            low = np.fmin(low, np.fmin.reduce(values, axis=0))
+            high = np.fmax(high, np.fmax.reduce(values, axis=0))
+            if len(first) < size:
+                complete = values[(~np.isnan(values) | optional).all(axis=1)]
+                first = np.concatenate([first, complete[: size - len(first)]])
+        ranges = {
+            name: {"low": float(a), "high": float(b)}
+            for (name, kind), a, b in zip(features.columns.items(), low, high, strict=True)
+            if kind != CATEGORY
+        }
+        return Sample(first, ranges)
 
     @cached_property
     def paths(self) -> list[Path]:
@@ -171,15 +202,29 @@ class TableReader:
         """The mapping of columns by the first file; the others must have the same columns."""
         first, *others = self.tables
         mapping = map_columns(self.columns, first.schema, self.path, one_step=self.one_step)
+        computed = mapping.computed()
+        own = [name for name in mapping.names() if name not in computed]
+        for table in others:
+            if missing := [name for name in own if name not in table.columns]:
+                raise DataError(f"{table.path} has no column {missing[0]}, unlike {first.path}")
+        for name, as_text in self._codes(mapping).items():
+            unify_codes(self.tables, name, as_text=as_text)
         for table in self.tables:
-            for name in mapping.computed():
+            for name in computed:
                 table.compute(name)
             if self.condition is not None:
                 table.keep_rows(self.condition)
-        for table in others:
-            if missing := [name for name in mapping.names() if name not in table.columns]:
-                raise DataError(f"{table.path} has no column {missing[0]}, unlike {first.path}")
         return mapping
+
+    def _codes(self, mapping: Mapping) -> dict[str, bool]:
+        """Return the columns of episodes, choices and categories, and whether they are text."""
+        names = [mapping.episode] if mapping.episode else []
+        if self.simulator is None and self.columns.discrete is not False:
+            names += mapping.action if len(mapping.action) == 1 or self.columns.discrete else ()
+        codes = dict.fromkeys((name for name in names if not name.startswith(EXPRESSION)), False)
+        for name, values in self.categories.items():
+            codes[name] = isinstance(values, list) and isinstance(values[0], str)
+        return codes
 
     @cached_property
     def is_discrete(self) -> bool:
@@ -198,7 +243,10 @@ class TableReader:
         numeric = {*numeric_columns(features), *amounts, *filter(None, scalars)}
         if mapping.next_observation:
             numeric |= numeric_columns(self._of_next(features))
-        return Selection(self.tables, mapping.names(), numeric - {mapping.step or ""})
+        selection = Selection(self.tables, mapping.names(), numeric - {mapping.step or ""})
+        if self.condition is not None and selection.count() == 0:
+            raise DataError(f"{self.path}: dataset.filter={self.condition!r} keeps no row")
+        return selection
 
     @cached_property
     def categories(self) -> dict[str, Any]:
@@ -228,7 +276,10 @@ class TableReader:
         features = with_categories(plain, self.selection, self.categories, self.path)
         if self.missing != "fill":
             return features
-        return with_fill(features, self.selection.chunks(list(features.columns), self.chunk_size))
+        following = self._of_next(features) if self.mapping.next_observation else None
+        columns = features.columns | ({} if following is None else following.columns)
+        chunks = self.selection.chunks(list(columns), self.chunk_size)
+        return with_fill(features, following, chunks, self.path)
 
     @cached_property
     def next_features(self) -> Features:
@@ -271,9 +322,10 @@ class TableReader:
         try:
             yield
         except MissingValueError as error:
-            optional = self.mapping.next_observation
-            names = [name for name in self.mapping.names() if name not in optional]
-            counts = self.selection.count_missing(names)
+            optional = self.mapping.part("next_observation")
+            is_next = isinstance(error, MissingNextError)
+            names = [name for name in self.mapping.names() if is_next or name not in optional]
+            counts = self.selection.count_missing(names, self.categories)
             text = describe_missing(counts, self.selection.count())
             raise DataError(f"{error}; {text}") from error
 
@@ -289,17 +341,16 @@ class TableReader:
         observed = read_values(chunk, self.features, nullable=self.missing != "refuse")
         observed, starts, complete = incomplete.resolve(chunk, observed, others, starts)
         observations = self.features.encode(observed)
-        next_observations = propensities = None
+        chunk = chunk.filter(complete)
+        refuse_not_finite(chunk, self.features, observations)
+        next_observations = has_next = propensities = None
         if mapping.next_observation:
-            features = self.next_features
-            values = read_values(chunk, features)[complete]
-            next_observations = features.encode(values)
-            next_observations[np.isnan(values).all(axis=1)] = np.nan  # not filled: there is none
+            values = read_values(chunk, self.next_features)
+            has_next = ~np.asarray(np.isnan(values).all(axis=1))
+            next_observations = self.next_features.encode(values)
             if self.missing == "forward":
                 absent = np.isnan(next_observations)
-                absent &= ~absent.all(axis=1, keepdims=True)  # then there is no next observation
                 next_observations = np.where(absent, observations, next_observations)
-        chunk = chunk.filter(complete)
         if mapping.propensity:
             propensities = numbers(chunk, mapping.propensity)
         return Rows(
@@ -310,6 +361,7 @@ class TableReader:
             truncated=truncated[complete],
             starts=starts,
             next_observations=next_observations,
+            has_next=has_next,
             propensities=propensities,
             times=None if self.time_unit is None else self._times(chunk, self.time_unit),
         )

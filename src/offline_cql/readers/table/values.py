@@ -28,6 +28,10 @@ class MissingValueError(DataError):
     """A value is missing where one is needed."""
 
 
+class MissingNextError(MissingValueError):
+    """A next observation is missing inside an episode."""
+
+
 def column(chunk: Chunk, name: str) -> Any:
     """Return a column as an Arrow array."""
     return chunk.batch.column(chunk.batch.schema.get_field_index(name))
@@ -67,6 +71,11 @@ def refuse_missing(chunk: Chunk, name: str, values: Array) -> None:
     if is_missing.any():
         position = chunk.position(int(is_missing.argmax()), name)
         raise MissingValueError(f"{position}: the value is missing (or NaN)")
+    refuse_infinite(chunk, name, values)
+
+
+def refuse_infinite(chunk: Chunk, name: str, values: Array) -> None:
+    """Raise DataError for infinite values [T] of a column."""
     chunk.refuse(name, np.isinf(values), lambda row: "the value is infinite")
 
 
