@@ -212,6 +212,27 @@ def test_any_name_of_a_column_or_file_is_read(kind: str, tmp_path: Path):
     assert data.observations[0].tolist() == list(range(7))
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("inner", ["\n", "\r\n"])
+def test_the_ends_of_lines_of_a_csv(end: str, inner: str, tmp_path: Path):
+    """Spreadsheets write \\r\\n after a line and \\n inside a quoted cell or name."""
+    lines = [f'"dose{inner}in mg",action,reward,episode', f'0.5,"a{inner}b",1,0', "1.5,c,2,0"]
+    path = tmp_path / "logs.csv"
+    path.write_text(end.join([*lines, *lines[1:], ""]), newline="")
+    data = load_table(path, f"observation=['dose{inner}in mg']")
+    assert data.observations[:, 0].tolist() == [0.5, 1.5, 0.5]
+    assert data.action_names == (f"a{inner}b", "c")
+
+
+@pytest.mark.parametrize("ends", [("\r\n", "\n"), ("\n", "\r\n")])
+def test_lines_of_different_ends_are_refused(ends: tuple[str, str], tmp_path: Path):
+    content = f"x,action,reward,episode{ends[0]}" + f"0.5,a,1,0{ends[0]}1.5,b,1,0{ends[0]}" * 5_000
+    path = tmp_path / "logs.csv"
+    path.write_text(f"{content}2.5,b,1,0{ends[1]}3.5,b,1,0{ends[1]}", newline="")
+    with pytest.raises(DataError, match=r"its lines end in different ways"):
+        load_table(path, "observation=[x]")
+
+
 def test_a_line_of_a_csv_that_begins_with_a_hash_is_a_row(tmp_path: Path):
     columns = episodes([3, 2], ["T", "T"])
     columns = {"episode": np.array(["#1", "#1", "#1", "#2", "#2"]), **rows(columns, slice(None))}

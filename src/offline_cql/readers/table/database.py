@@ -128,6 +128,11 @@ class Database:
                 f"{path} at line {int(match['line']):,}: {match['found']} columns, the header has "
                 f"{match['expected']}: correct or complete the line"
             )
+        if "reached an invalid state" in message:
+            return DataError(
+                f"{path} cannot be read: its lines end in different ways (\\n and \\r\\n), or a "
+                "quote is not closed: write it anew"
+            )
         if ENCODING.search(message):
             return other_encoding(path)
         reason = re.split(r"Possible (?:fixes|[Ss]olution)|\n\s*LINE ", message)[0]

@@ -416,6 +416,8 @@ class Table:
         """
         own, sql = list(self.columns), f"({name.removeprefix(EXPRESSION)})"
         label = f"{self.path}: {setting or _on_one_line(name)} cannot be computed:"
+        if sql == "()":
+            raise DataError(f"{label} there is nothing after {EXPRESSION}")
         if match := OTHER_ROWS.search(sql):
             raise DataError(
                 f"{label} {match[0]} changes the order or the number of rows: add a column to the "
@@ -444,7 +446,7 @@ class Table:
             return f"there is no column {match[1]}{hint}; columns: {shorten(names)}"
         if "GROUP BY clause" in message:
             return "it needs several rows: add a column to the table"
-        reason = re.split(r"\n+LINE |Candidate functions", message)[0]
+        reason = re.split(r"\n+LINE |Candidate functions| at or near", message)[0]
         reason = reason.replace(self.name, str(self.path))
         return " ".join(reason.split())[:LONGEST_REASON]
 
@@ -563,7 +565,12 @@ class CsvTable(Table):
         lines = _first_lines(self.path, self.name)
         self.separator = max(SEPARATORS, key=lambda separator: _likely(lines, separator))
         self.skip = next((number for number, line in enumerate(lines) if line.strip()), 0)
-        header = next(csv.reader(lines[self.skip :], delimiter=self.separator), [])
+        rows = csv.reader(lines[self.skip :], delimiter=self.separator)
+        header = next(rows, [])
+        last = "".join(lines[self.skip + rows.line_num - 1 : self.skip + rows.line_num])
+        # DuckDB would take the end of a line inside a quoted name for that of all lines.
+        ends = {"\r\n": r"\r\n", "\n": r"\n"}
+        self.new_line = next((name for end, name in ends.items() if last.endswith(end)), None)
         if len(header) > MOST_COLUMNS:
             raise DataError(
                 f"{self.path} has {len(header):,} columns, of a CSV {MOST_COLUMNS:,} are read: "
@@ -630,10 +637,11 @@ class CsvTable(Table):
 
     def _file(self, types: dict[str, str]) -> str:
         columns = ", ".join(f"{sql}: {text(types.get(sql, 'VARCHAR'))}" for sql in self.own)
+        new_line = f"new_line = {text(self.new_line)}, " if self.new_line else ""
         return (
             f"read_csv({text(self.name)}, auto_detect = false, header = true, skip = {self.skip}, "
             f"columns = {{{columns}}}, delim = {text(self.separator)}, "
-            f"decimal_separator = {text(self.decimal)}, quote = '\"', escape = '\"', "
+            f"decimal_separator = {text(self.decimal)}, quote = '\"', escape = '\"', {new_line}"
             f"nullstr = [{', '.join(map(text, MISSING))}], allow_quoted_nulls = false, "
             f"max_line_size = {2 * BEGIN})"
         )
