@@ -53,6 +53,7 @@ ODD: tuple[Callable[[random.Random], Any], ...] = (
     lambda draw: draw.gauss(0, 1) * 10.0 ** draw.randrange(-320, 308),
     lambda draw: draw.choice((float("nan"), float("inf"), -float("inf"), -0.0, 1e39, 5e-324)),
     lambda draw: draw.choice(["", "a", "b", "NaN", "null", "true", "1", "0x1", "1,5", "1e9"]),
+    lambda draw: draw.choice(["007", "07", "7", "12345678901234567"]),
     lambda draw: draw.choice(
         ['"', "'", "x,y", "x;y", "é\n", "\x1b[2J", "\x00", "=1", "<b>", "[x]"]
     ),
@@ -76,7 +77,7 @@ observation=['=obs_0*2',obs_1]
 observation=['=ln(obs_0)/obs_1'] observation=['=epoch(obs_0)%60'] observation=['=a.b+1']
 reward='=obs_0+1' reward='=step/episode' reward='=[x]' episode='=episode%3' action=['=obs_1>1']"""
 OTHERS = """dataset.missing=fill dataset.missing=forward dataset.missing=drop
-dataset.filter='obs_0>0' dataset.filter=reward dataset.filter='(' dataset.time_unit=60"""
+dataset.filter='obs_0>0' dataset.filter='step<>1' dataset.filter=reward dataset.filter='(' dataset.time_unit=60"""
 FORMATS = [*["csv", "parquet", "npz"] * 5, *["csv.gz", "json"] * 3, "jsonl.gz", "tsv", "txt", "h5"]
 
 

@@ -12,8 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from support.config import compose_config, run_entry_point, settings
-from support.train import SIZE, TINY
+from support.train import SIZE, TINY, train_run
 
+from offline_cql import Run
 from offline_cql.audit.finding import Finding
 from offline_cql.commands.audit import audit, next_command, raise_for_findings
 from offline_cql.errors import ConfigError, DataError
@@ -114,6 +115,45 @@ def test_strict_turns_warnings_into_errors(tmp_path: Path):
 def test_columns_keep_the_names_of_the_table(tmp_path: Path):
     content = run_audit(tmp_path / "out", *write_table(tmp_path))
     assert [column["name"] for column in content["observations"]["columns"]] == ["obs_x", "obs_y"]
+
+
+@pytest.mark.parametrize("discrete", [True, False])
+def test_the_policy_of_a_run_is_compared_with_the_logged_actions(
+    discrete: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """The same figures as the run's policy gives, in the table, the page and the file."""
+    data = write_table(tmp_path)
+    if discrete:
+        sql = "=CASE WHEN action > 0 THEN 'up' ELSE 'down' END"
+        data = (*data, f'dataset.columns.action=["{sql}"]')
+    without = ("dataset.size", "cql.n_act", "network.actor") if discrete else ("dataset.size",)
+    tiny = [setting for setting in TINY if not setting.startswith(without)]
+    run = Run(train_run(tmp_path / "run", *tiny, *data, "updates=20"))
+    content = run_audit(tmp_path / "audit", *data, f"run={run.folder}")["policy"]
+    table = pq.read_table(tmp_path / "logs.parquet").to_pydict()
+    observations = np.stack([table["obs_x"], table["obs_y"]], axis=1)
+    last = np.arange(len(observations)) % 30 == 29  # without a next observation
+    chosen = run.policy().predict(observations[~last])
+    logged = np.array(table["action"])[~last]
+    printed = capsys.readouterr().out
+    if discrete:
+        shares = {action["name"]: action["chosen"] for action in content["actions"]}
+        assert shares == {"down": (chosen == 0).mean(), "up": (chosen == 1).mean()}
+        assert content["agreement"] == ((logged > 0) == chosen).mean()
+        assert "up" in printed
+    else:
+        (dimension,) = content["dimensions"]
+        assert dimension["chosen"]["mean"] == pytest.approx(chosen.mean(), abs=1e-6)
+        difference = np.abs(chosen[:, 0] - logged).mean()
+        assert dimension["difference"] == pytest.approx(difference, abs=1e-6)
+    page = (tmp_path / "audit" / "audit.html").read_text()
+    assert '<h2 id="policy">Policy</h2>' in page
+    with pytest.raises(ConfigError, match="does not fit these data: its observations differ"):
+        run_audit(tmp_path / "other", f"run={run.folder}", f"dataset.size={SIZE}")
+    if discrete:
+        other = (*data[:-1], data[-1].replace("up", "high"))
+        with pytest.raises(ConfigError, match="does not fit these data: its actions differ"):
+            run_audit(tmp_path / "other", *other, f"run={run.folder}")
 
 
 def test_infer_prints_a_mapping_and_writes_nothing(tmp_path: Path, capsys):

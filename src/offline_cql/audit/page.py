@@ -17,8 +17,10 @@ from offline_cql.render.table import Table
 MAX_ROWS = 200  # of the table of columns
 
 
-def audit_page(statistics: DatasetStatistics, findings: Sequence[Finding]) -> str:
-    """Return the page."""
+def audit_page(
+    statistics: DatasetStatistics, findings: Sequence[Finding], policy: Sequence[Table] = ()
+) -> str:
+    """Return the page. policy: the tables of what a policy does in the data."""
     columns = column_table(statistics)
     return render_page(
         "audit.html.j2",
@@ -28,6 +30,7 @@ def audit_page(statistics: DatasetStatistics, findings: Sequence[Finding]) -> st
         groups=describe(statistics),
         plots=[render_plot(plot) for plot in audit_plots(statistics)],
         columns=columns,
+        policy=policy,
         further_columns=statistics.observations.total - len(columns.rows),
     )
 

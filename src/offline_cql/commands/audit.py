@@ -6,6 +6,7 @@ import sys
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig
 
@@ -14,21 +15,26 @@ from offline_cql.audit.rules import apply_rules
 from offline_cql.audit.statistics import FULL_PASSES, DatasetStatistics, Scores, compute_statistics
 from offline_cql.audit.table import print_audit, print_summary
 from offline_cql.commands.load_data import load_transitions
+from offline_cql.commands.tables import print_text_table
 from offline_cql.config import AuditConfig, DatasetConfig, EnvConfig, validate_config
 from offline_cql.config.hydra_internals import split_arguments
-from offline_cql.errors import DataError
+from offline_cql.errors import ConfigError, DataError
+from offline_cql.features import Features
 from offline_cql.io import write_atomically, write_json
+from offline_cql.ope.actions import Comparison
 from offline_cql.render.command import command
 from offline_cql.render.numbers import format_count
 from offline_cql.render.progress import ProgressBar
+from offline_cql.render.table import Table
 from offline_cql.render.terminal import Terminal
-from offline_cql.runs.folder import AUDIT, create_run_dir
+from offline_cql.report.tables import action_tables
+from offline_cql.runs.folder import ACTION_NAMES, AUDIT, create_run_dir, read_metadata
 from offline_cql.simulation.environments import import_package
 from offline_cql.simulation.evaluation import behavior_return, normalized_score
-from offline_cql.transitions import Transitions
+from offline_cql.transitions import Spaces, Transitions
 
 JSON, HTML = AUDIT, "audit.html"
-AUDIT_KEYS = ("out", "infer", "strict")  # keys that train.py does not have
+AUDIT_KEYS = ("out", "run", "infer", "strict")  # keys that train.py does not have
 
 
 def audit(config: DictConfig) -> None:
@@ -44,6 +50,10 @@ def audit(config: DictConfig) -> None:
     result = audit_dataset(settings)
     terminal = Terminal()
     print_audit(terminal, result.statistics, result.findings)
+    for table in tables_of(result.actions):
+        print_text_table(terminal, table)
+    if settings.run:
+        terminal.print_field("policy", f"the last one of {settings.run}")
     terminal.print_field("page", str(result.folder / HTML))
     terminal.print_field("json", str(result.folder / JSON))
     raise_for_findings(result.findings, result.dataset_id, strict=settings.strict)
@@ -52,12 +62,16 @@ def audit(config: DictConfig) -> None:
 
 @dataclass(frozen=True)
 class Audit:
-    """The statistics of a data set, its problems, and the folder of audit.html and audit.json."""
+    """The statistics of a data set, its problems, and the folder of audit.html and audit.json.
+
+    actions: with run=FOLDER, those of its policy beside the logged ones.
+    """
 
     dataset_id: str
     folder: Path
     statistics: DatasetStatistics
     findings: list[Finding]
+    actions: Comparison | None = None
 
 
 def audit_dataset(settings: AuditConfig) -> Audit:
@@ -66,8 +80,43 @@ def audit_dataset(settings: AuditConfig) -> Audit:
     transitions = load_transitions(settings.env, settings.dataset)
     statistics = compute_with_progress(transitions, settings)
     findings = apply_rules(statistics)
-    folder = write_audit(Path(settings.out), statistics, findings)
-    return Audit(transitions.dataset_id, folder, statistics, findings)
+    actions = compare_policy(Path(settings.run), transitions) if settings.run else None
+    folder = write_audit(Path(settings.out), statistics, findings, actions)
+    return Audit(transitions.dataset_id, folder, statistics, findings, actions)
+
+
+def compare_policy(run: Path, transitions: Transitions) -> Comparison:
+    """Compare the actions of a run's last policy with the logged ones.
+
+    Raises ConfigError for data with other observations or actions than the run's.
+    """
+    from offline_cql.commands.load_run import load_agent, run_features  # late: they need torch
+    from offline_cql.commands.off_policy import compare_with_data
+
+    config, agent = load_agent(run)
+    policy = interface(agent.spaces, run_features(run), read_metadata(run).get(ACTION_NAMES))
+    data = interface(transitions.spaces, transitions.features, transitions.action_names)
+    if different := [part for part, value in data.items() if policy[part] != value]:
+        raise ConfigError(
+            f"run={run} does not fit these data: its {different[0]} differ from theirs; name data "
+            f"of env={config.env.name} with the settings of dataset in the run's config.yaml"
+        )
+    return compare_with_data(agent, transitions)
+
+
+def interface(
+    spaces: Spaces, features: Features | None, action_names: Sequence[str] | None
+) -> dict[str, Any]:
+    """Return what data and a policy must have in common; the bounds of actions may differ."""
+    return {
+        "observations": (spaces.observation_dim, None if features is None else features.to_json()),
+        "actions": (spaces.action_dim, spaces.discrete, tuple(action_names or ())),
+    }
+
+
+def tables_of(actions: Comparison | None) -> list[Table]:
+    """Return the tables of what a policy does, [] without one."""
+    return [] if actions is None else action_tables(actions, "states of the data")
 
 
 def print_inferred_columns(settings: AuditConfig) -> None:
@@ -92,21 +141,31 @@ def compute_with_progress(transitions: Transitions, settings: AuditConfig) -> Da
         )
 
 
-def write_audit(out: Path, statistics: DatasetStatistics, findings: Sequence[Finding]) -> Path:
+def write_audit(
+    out: Path,
+    statistics: DatasetStatistics,
+    findings: Sequence[Finding],
+    actions: Comparison | None = None,
+) -> Path:
     """Write audit.json and audit.html to a new folder at `out` and return it."""
     from offline_cql.audit.page import audit_page  # imported late: a run needs no plots
 
     folder = create_run_dir(out, setting="out")
-    write_statistics(folder, statistics, findings)
-    write_atomically(folder / HTML, audit_page(statistics, findings).encode())
+    write_statistics(folder, statistics, findings, actions)
+    page = audit_page(statistics, findings, tables_of(actions))
+    write_atomically(folder / HTML, page.encode())
     return folder
 
 
 def write_statistics(
-    folder: Path, statistics: DatasetStatistics, findings: Sequence[Finding]
+    folder: Path,
+    statistics: DatasetStatistics,
+    findings: Sequence[Finding],
+    actions: Comparison | None = None,
 ) -> None:
-    """Write audit.json: the statistics, and the findings under `findings`."""
+    """Write audit.json: the statistics, `findings`, and of a policy's actions `policy`."""
     content = asdict(statistics) | {"findings": [vars(finding) for finding in findings]}
+    content |= {} if actions is None else {"policy": asdict(actions)}
     write_json(folder / JSON, content)
 
 

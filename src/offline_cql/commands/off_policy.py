@@ -116,10 +116,13 @@ def internal_policy(agent: Agent) -> DeterministicPolicy:
 
 
 def compare_with_data(agent: Agent, transitions: Transitions) -> Comparison:
-    """Compare the policy's actions with the logged ones, in the environment's units."""
+    """Compare the policy's actions with the logged ones, in the environment's units.
+
+    The data may have other bounds than those that the policy was learned from.
+    """
     spaces, images = transitions.spaces, transitions.images is not None
     width = 0 if images else spaces.observation_dim
-    chosen = actions_at(transitions.observations, internal_policy(agent)).numpy()
+    chosen = actions_at(transitions.observations, agent.act).numpy()
     names = transitions.action_names or [str(k) for k in range(spaces.action_dim)]
     columns = transitions.observation_names or [f"observation {k}" for k in range(width)]
     states, logged = transitions.observations[:, :width], transitions.actions
@@ -131,7 +134,7 @@ def compare_with_data(agent: Agent, transitions: Transitions) -> Comparison:
     return compare_continuous(
         states,
         environment(logged),
-        environment(chosen),
+        chosen,
         action_names=names,
         observation_names=columns,
     )

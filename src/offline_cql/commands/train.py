@@ -59,6 +59,7 @@ from offline_cql.render.message import print_message, printable
 from offline_cql.render.numbers import format_size
 from offline_cql.runs.checkpoint import newest_checkpoint
 from offline_cql.runs.folder import (
+    ACTION_NAMES,
     CONFIG,
     EVALUATION,
     FEATURES,
@@ -214,6 +215,8 @@ def write_settings(
     )
     if transitions.features is not None:
         metadata[FEATURES] = transitions.features.to_json()
+    if transitions.action_names:
+        metadata[ACTION_NAMES] = list(transitions.action_names)
     write_json(folder / METADATA, metadata)
 
 

@@ -111,6 +111,7 @@ class AuditConfig(Section):
 
     gamma: Fraction  # of the discounted returns
     out: Location  # a new folder for audit.json and audit.html
+    run: Location | None  # whose last policy is compared with the logged actions
     infer: Flag  # print the roles inferred for the columns of dataset.path, and stop
     strict: Flag  # exit with 2 for a warning too
     env: EnvConfig

@@ -44,14 +44,17 @@ def chosen_actions(selection: Selection) -> list[Table]:
     return [] if comparison is None else action_tables(comparison)
 
 
-def action_tables(comparison: Comparison) -> list[Table]:
-    """Return the table of the actions, and that of the regions that differ most."""
+def action_tables(comparison: Comparison, states: str = "validation states") -> list[Table]:
+    """Return the table of the actions, and that of the regions that differ most.
+
+    states: what the states are called.
+    """
     if isinstance(comparison, ContinuousComparison):
-        return _continuous_tables(comparison)
-    return _discrete_tables(comparison)
+        return _continuous_tables(comparison, states)
+    return _discrete_tables(comparison, states)
 
 
-def _continuous_tables(comparison: ContinuousComparison) -> list[Table]:
+def _continuous_tables(comparison: ContinuousComparison, states: str) -> list[Table]:
     further = f", the first {MAX_ACTIONS}" if len(comparison.dimensions) > MAX_ACTIONS else ""
     rows = []
     for dimension in comparison.dimensions[:MAX_ACTIONS]:
@@ -59,7 +62,7 @@ def _continuous_tables(comparison: ContinuousComparison) -> list[Table]:
         difference = format_number(dimension.difference)
         rows.append(("", "policy", *_spread_cells(dimension.chosen), difference))
     spreads = Table(
-        title=f"Actions in {comparison.states:,} validation states{further}",
+        title=f"Actions in {comparison.states:,} {states}{further}",
         columns=("action", "of", "mean ± std", "90% in", "difference"),
         rows=rows,
         align="llr",
@@ -91,11 +94,11 @@ def _spread_cells(spread: Spread) -> tuple[str, str]:
     return format_spread(spread.mean, spread.std), f"{low} … {high}"
 
 
-def _discrete_tables(comparison: ActionComparison) -> list[Table]:
+def _discrete_tables(comparison: ActionComparison, states: str) -> list[Table]:
     actions = sorted(comparison.actions, key=lambda a: -abs(a.chosen - a.logged))
     further = f", the first {MAX_ACTIONS}" if len(actions) > MAX_ACTIONS else ""
     title = (
-        f"Actions in {comparison.states:,} validation states{further}: "
+        f"Actions in {comparison.states:,} {states}{further}: "
         f"{format_share(comparison.agreement)} equal the logged ones"
     )
     shares = Table(

@@ -18,12 +18,13 @@ EVALUATION_FAILURES = "evaluation_failures.csv"
 LOGS = (METRICS, EVALUATION, VALIDATION, EVALUATION_FAILURES)
 OPE, AUDIT = "ope.json", "audit.json"
 RESUMED_WITH = "resumed_with"  # key of metadata.json: settings typed with resume=, nested
+ACTION_NAMES = "action_names"  # key of metadata.json: of discrete actions of a table, and columns
 FEATURES = "features"  # key of metadata.json: of a table, what observations are computed from
 METADATA_SHAPE = {
     **dict.fromkeys(("commit", "grid", "wandb_id"), (str, NoneType)),
     **{
         RESUMED_WITH: (dict, NoneType),
-        FEATURES: (list, NoneType),
+        **dict.fromkeys((FEATURES, ACTION_NAMES), (list, NoneType)),
         "dataset": {"id": str, "sha256": str},
     },
 }
