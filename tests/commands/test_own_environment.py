@@ -50,6 +50,8 @@ def right(observation):
 
 
 gym.register("Own/Chain-v0", entry_point="own_tasks:Chain")
+gym.register("Own/Class-v0", entry_point=Chain)
+gym.register("Own/Lambda-v0", entry_point=lambda **arguments: Chain(**arguments))
 """
 CHAIN = ("env=gymnasium", "env.package=own_tasks", "env.id=Own/Chain-v0")
 SMALL = (
@@ -153,6 +155,24 @@ def test_a_function_acts_in_an_environment_with_arguments(user: User, last: int,
     metadata = user.folder / "store/sim/own-chain-v0/right_60-v0/data/metadata.json"
     spec = json.loads(json.loads(metadata.read_text())["env_spec"])
     assert spec["kwargs"] == {"config": {"last": last}}
+
+
+@pytest.mark.parametrize("id", ["Class", "Lambda"])
+def test_an_environment_registered_by_an_object_is_recorded(user: User, id: str):
+    """The data set describes it by its name, if it has one; a typed id is that of the data set."""
+    words = ("env=gymnasium", "env.package=own_tasks", f"env.id=Own/{id}-v0")
+    typed = ("policy=random", "dataset.size=60", "dataset.id=mine/first-v0")
+    ended = user.run("collect.py", *words, *typed)
+    assert ended.code == 0, ended.err
+    metadata = json.loads((user.folder / "store/mine/first_60-v0/data/metadata.json").read_text())
+    if id == "Class":
+        assert json.loads(metadata["env_spec"])["entry_point"] == "own_tasks:Chain"
+    else:
+        assert "warning: the data set does not describe its environment: Callable" in ended.err
+        assert "env_spec" not in metadata
+    data = ("dataset=minari", "dataset.id=mine/first_60-v0")
+    small = (word for word in SMALL if not word.startswith("dataset"))
+    assert user.run("train.py", *words, *data, *small).code == 0
 
 
 @pytest.mark.parametrize(

@@ -122,9 +122,12 @@ def choose_behavior(settings: CollectConfig) -> tuple[DatasetConfig, Behavior | 
 
 
 def named(settings: CollectConfig, quality: str) -> DatasetConfig:
-    """Return the section `dataset` with the id sim/<environment>/<quality>-v0."""
-    identifier = f"sim/{settings.env.name}/{quality}-v0"
-    return settings.dataset.model_copy(update={"quality": quality, "id": identifier})
+    """Return the section `dataset` with the id sim/<environment>/<quality>-v0, or the typed one."""
+    dataset = settings.dataset
+    default = f"sim/{settings.env.name}/{dataset.quality}-v0"
+    is_typed = dataset.id != default
+    identifier = dataset.id if is_typed else f"sim/{settings.env.name}/{quality}-v0"
+    return dataset.model_copy(update={"quality": quality, "id": identifier})
 
 
 def policy_of_run(settings: CollectConfig, folder: Path) -> Behavior:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import shutil
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,6 +23,7 @@ from offline_cql.errors import DataError
 from offline_cql.random_streams import RandomStream
 from offline_cql.readers.minari.storage import write_dataset, writing
 from offline_cql.readers.minari.store import STORE_REMEDY, is_stored, store_root
+from offline_cql.render.message import print_message
 from offline_cql.render.numbers import format_size, format_spread
 from offline_cql.render.progress import ProgressBar
 from offline_cql.simulation.behavior import Behavior, Component, mixture
@@ -161,7 +163,7 @@ def _describe(part: dict[str, Any]) -> str:
 
 
 def _metadata(
-    env: EnvConfig, spec: EnvSpec, name: str, seed: int, parts: Sequence[dict[str, Any]]
+    env: EnvConfig, spec: EnvSpec | None, name: str, seed: int, parts: Sequence[dict[str, Any]]
 ) -> dict[str, Any]:
     size = sum(part["steps"] for part in parts)
     behavior = "; ".join(map(_describe, parts))
@@ -170,7 +172,6 @@ def _metadata(
         "algorithm_name": f"behavior policies: {', '.join(part['name'] for part in parts)}",
         "author": {"offline_cql"},
         "minari_version": minari.__version__,
-        "eval_env_spec": spec.to_json(),
         "description": (
             f"{size:,} steps of {env.id}, recorded with seed {seed}. "
             f"Behavior (mean ± standard deviation over whole episodes): {behavior}."
@@ -178,16 +179,34 @@ def _metadata(
         "behavior": list(parts),
         "recording_seed": seed,
     }
+    metadata |= {} if spec is None else {"eval_env_spec": spec.to_json()}
     if env.reference_min is not None and env.reference_max is not None:
         metadata |= {"ref_min_score": env.reference_min, "ref_max_score": env.reference_max}
     return metadata
 
 
-def environment_spec(env: EnvConfig) -> EnvSpec:
-    """Return Gymnasium's description of the environment, with its arguments but secret ones."""
+def environment_spec(env: EnvConfig) -> EnvSpec | None:
+    """Return Gymnasium's description of the environment, with its arguments but secret ones.
+
+    None, with a warning, for an environment of objects that have no name to import them by.
+    """
     spec = copy.deepcopy(gym.spec(str(env.id)))
     spec.kwargs |= without_secrets(env.arguments)
+    spec.entry_point = _importable(spec.entry_point)
+    try:
+        spec.to_json()
+    except (ValueError, TypeError) as error:
+        reason = str(error).partition("\n")[0]
+        print_message(f"warning: the data set does not describe its environment: {reason}")
+        return None
     return spec
+
+
+def _importable(entry_point: Any) -> Any:
+    """Return a class or function as `module:name` if that imports it."""
+    module, name = (getattr(entry_point, key, "") for key in ("__module__", "__qualname__"))
+    is_importable = getattr(sys.modules.get(module), name, None) is entry_point
+    return f"{module}:{name}" if name and is_importable else entry_point
 
 
 def _buffer(episode: Episode) -> EpisodeBuffer:
