@@ -77,7 +77,8 @@ observation=['=obs_0*2',obs_1]
 observation=['=ln(obs_0)/obs_1'] observation=['=epoch(obs_0)%60'] observation=['=a.b+1']
 reward='=obs_0+1' reward='=step/episode' reward='=[x]' episode='=episode%3' action=['=obs_1>1']"""
 OTHERS = """dataset.missing=fill dataset.missing=forward dataset.missing=drop
-dataset.filter='obs_0>0' dataset.filter='step<>1' dataset.filter=reward dataset.filter='(' dataset.time_unit=60"""
+dataset.filter='obs_0>0' dataset.filter='step<>1' dataset.filter=reward
+dataset.filter='(' dataset.time_unit=60"""
 FORMATS = [*["csv", "parquet", "npz"] * 5, *["csv.gz", "json"] * 3, "jsonl.gz", "tsv", "txt", "h5"]
 
 

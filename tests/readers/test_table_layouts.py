@@ -21,8 +21,9 @@ from offline_cql.errors import ConfigError, DataError
 from offline_cql.readers import load
 from offline_cql.readers.table import database
 from offline_cql.readers.table.database import Database
-from offline_cql.readers.table.files import Selection, open_tables
+from offline_cql.readers.table.files import open_tables
 from offline_cql.readers.table.reader import TableReader
+from offline_cql.readers.table.selection import Selection
 from offline_cql.readers.table.values import numbers
 
 LENGTHS, ENDS = [3, 1, 5, 4], ["T", "T", "U", "T"]

@@ -15,7 +15,7 @@ from offline_cql.errors import DataError
 from offline_cql.features import EXPRESSION
 from offline_cql.readers.row_files import Array
 from offline_cql.readers.table.arrow_types import is_category, is_integer_or_float, is_text
-from offline_cql.readers.table.files import Chunk
+from offline_cql.readers.table.selection import Chunk
 from offline_cql.readers.table.values import format_entry, integers, matrix, non_null
 from offline_cql.readers.writer import FEW_VALUES, few_values
 from offline_cql.transitions import Spaces

@@ -11,8 +11,9 @@ from offline_cql.config import ColumnsConfig
 from offline_cql.config.data import LISTS, OPTIONAL, SEQUENCE
 from offline_cql.errors import DataError
 from offline_cql.features import EXPRESSION, Feature
-from offline_cql.readers.table.files import match_columns, shorten
+from offline_cql.readers.table.files import match_columns
 from offline_cql.readers.table.inference import Inference
+from offline_cql.readers.table.user_sql import shorten
 from offline_cql.render.command import command, shell_word
 
 REQUIRED = ("observation", "action", "reward")

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from offline_cql.readers.row_files import Array, Flags
 from offline_cql.readers.table.columns import Mapping
-from offline_cql.readers.table.files import Chunk
+from offline_cql.readers.table.selection import Chunk
 from offline_cql.readers.table.values import (
     MissingNextError,
     episode_ids,

@@ -24,14 +24,9 @@ from offline_cql.readers.table.arrow_types import (
     is_text,
     is_time,
 )
-from offline_cql.readers.table.files import (
-    Selection,
-    Table,
-    match_columns,
-    natural_key,
-    open_tables,
-)
+from offline_cql.readers.table.files import Table, match_columns, natural_key, open_tables
 from offline_cql.readers.table.profiles import Profile, marks_last_rows, profiles
+from offline_cql.readers.table.selection import Selection
 from offline_cql.readers.table.values import nullable_numbers
 from offline_cql.readers.writer import CHUNK, FEW_VALUES, few_values
 from offline_cql.render.command import command, hydra_value, shell_word

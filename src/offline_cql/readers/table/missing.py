@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from offline_cql.readers.row_files import Array, Flags
-from offline_cql.readers.table.files import Chunk
+from offline_cql.readers.table.selection import Chunk
 from offline_cql.readers.table.values import column
 
 MOST_LISTED = 20  # columns in a message

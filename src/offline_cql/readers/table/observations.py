@@ -24,8 +24,8 @@ from offline_cql.features import (
 from offline_cql.readers.row_files import Array, Flags
 from offline_cql.readers.table.actions import MAX_CATEGORIES
 from offline_cql.readers.table.arrow_types import is_integer_or_float, is_text, is_time
-from offline_cql.readers.table.files import Chunk, Selection
 from offline_cql.readers.table.missing import MOST_LISTED
+from offline_cql.readers.table.selection import Chunk, Selection
 from offline_cql.readers.table.values import (
     column,
     format_entry,

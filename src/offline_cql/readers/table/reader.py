@@ -29,15 +29,7 @@ from offline_cql.readers.table.actions import (
 )
 from offline_cql.readers.table.columns import Mapping, list_columns, map_columns
 from offline_cql.readers.table.episodes import EpisodeBoundaries, Rows, TransitionBuilder
-from offline_cql.readers.table.files import (
-    Chunk,
-    Selection,
-    Table,
-    find_files,
-    match_columns,
-    open_tables,
-    unify_codes,
-)
+from offline_cql.readers.table.files import Table, find_files, match_columns, open_tables
 from offline_cql.readers.table.missing import IncompleteRows, complete_rows, describe_missing
 from offline_cql.readers.table.observations import (
     numeric_columns,
@@ -49,6 +41,7 @@ from offline_cql.readers.table.observations import (
     with_categories,
     with_fill,
 )
+from offline_cql.readers.table.selection import Chunk, Selection, unify_codes
 from offline_cql.readers.table.values import (
     MissingNextError,
     MissingValueError,

@@ -10,7 +10,7 @@ import pyarrow as pa
 from offline_cql.errors import DataError
 from offline_cql.readers.row_files import Array, Flags
 from offline_cql.readers.table.arrow_types import is_integer_or_float, is_text, is_time
-from offline_cql.readers.table.files import Chunk
+from offline_cql.readers.table.selection import Chunk
 
 MAX_SHOWN = 40  # characters of a value in a message
 
