@@ -244,6 +244,8 @@ def read_file(path: Path) -> bytes:
 
 def read_description(path: Path) -> dict:
     """Return policy.json. Raises ValueError for anything else."""
+    if not path.exists():
+        raise ValueError(f"{path} does not exist; name the policy.onnx beside it")
     content = read_file(path)
     try:
         description = json.loads(content)

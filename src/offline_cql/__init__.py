@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         DataError,
         DivergedError,
         ExportError,
+        IncompleteRunError,
         PolicyError,
         SimulatorError,
     )
@@ -31,6 +32,7 @@ __all__ = [
     "Dataset",
     "DivergedError",
     "ExportError",
+    "IncompleteRunError",
     "Policy",
     "PolicyError",
     "Report",

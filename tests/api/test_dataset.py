@@ -4,8 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
+import torch
 from support.config import settings
 from support.train import SIZE
 
@@ -78,12 +80,35 @@ def test_integers_are_discrete_actions_and_columns_of_one_are_accepted(tmp_path:
         ({"rewards": REWARDS[:5]}, r"reward has shape \(5,\), expected 40 steps"),
         ({"actions": np.arange(N) % 2 * 2}, r"0 … K - 1, each taken at least once, not \[0, 2\]"),
         ({"next_observations": OBSERVATIONS[:, 1:]}, "must have the shape of observations"),
+        ({"terminated": np.where(LAST, "True", "False")}, "terminated has dtype <U5"),
+        ({"terminated": np.where(LAST, 1.0, np.nan)}, "terminated must be booleans, or 0 and 1"),
+        ({"truncated": LAST * 2}, "truncated must be booleans, or 0 and 1"),
+        ({"terminated": [None] * N}, "terminated has dtype object"),
+        ({"actions": np.arange(N) % 3 * 1.0}, "pass integers .* or discrete=False for amounts"),
+        ({"actions": np.eye(3)[np.arange(N) % 3]}, "argmax"),
+        ({"actions": ACTIONS, "discrete": True}, r"discrete actions have shape \(40, 2\)"),
+        ({"rewards": REWARDS * 1j}, "rewards has dtype complex128, expected numbers"),
+        ({"rewards": 1.0}, r"reward has shape \(\), expected 40 steps"),
+        ({"observations": [[1.0], [1.0, 2.0]]}, "observations is no array"),
+        ({"observations": torch.zeros(N, 1, requires_grad=True)}, "observations is no array"),
+        ({"rewards": np.ma.masked_less(REWARDS, 3)}, "rewards has masked values"),
     ],
 )
 def test_other_arrays_are_refused(tmp_path: Path, changed: dict[str, Any], message: str):
     with pytest.raises(DataError, match=message):
         from_arrays(tmp_path, **changed)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_types_of_actions_and_arrays(tmp_path: Path):
+    """Booleans are choices; HDF5 files may be big-endian."""
+    assert from_arrays(tmp_path, actions=np.arange(N) % 2 == 0).transitions.spaces.discrete
+    whole = (np.arange(N) % 3).astype(float)
+    assert not from_arrays(tmp_path, actions=whole, discrete=False).transitions.spaces.discrete
+    assert from_arrays(tmp_path, actions=whole, discrete=True).transitions.spaces.discrete
+    big = from_arrays(tmp_path, rewards=REWARDS.astype(">f8"), terminated=LAST * 1.0)
+    np.testing.assert_array_equal(big.transitions.rewards, REWARDS)
+    assert from_arrays(tmp_path, rewards=REWARDS.astype(np.longdouble)).transitions.rewards[3] == 3
 
 
 def test_values_are_validated_when_they_are_read(tmp_path: Path):
@@ -139,11 +164,26 @@ def test_a_function_is_recorded_in_any_environment(
     assert "is already recorded" in capfd.readouterr().out
     anonymous = collect(lake, policy=lambda observation: int(observation[0] == 1))
     assert anonymous.transitions.dataset_id == "sim/frozenlake-v1/policy_60-v0"
+    with pytest.raises(DataError, match=r"already recorded, but not as .* with seed 2: .* seed 1"):
+        collect([*lake[:-1], "seed=2"], policy=down)
+    with pytest.raises(DataError, match=r"already recorded, but not .*: other env\.arguments"):
+        collect([*lake, "env.arguments={is_slippery: false}"], policy=down)
+    typed = collect([*lake, "dataset.id=mine/lake-v3"], policy=down)
+    assert typed.transitions.dataset_id == "mine/lake-v3"
     with pytest.raises(PolicyError, match="policy=policy raised KeyError"):
         collect([*lake, "overwrite=true"], policy=lambda observation: {}[0])
 
 
+def test_columns_of_a_data_frame_may_have_numbers_as_names(tmp_path: Path):
+    frame = pd.DataFrame(np.column_stack([OBSERVATIONS[:, :2], ACTIONS[:, 0], REWARDS, LAST]))
+    names = {"observation": [0, 1], "action": 2, "reward": 3, "terminated": 4}
+    dataset = Dataset.from_dataframe(frame, **names, folder=tmp_path)
+    np.testing.assert_allclose(dataset.transitions.observations, OBSERVATIONS[:, :2])
+
+
 def test_what_is_no_frame_or_no_column_is_refused(tmp_path: Path):
+    with pytest.raises(ConfigError, match="must be a list of KEY=VALUE, not 'env=hopper'"):
+        Dataset("env=hopper")
     with pytest.raises(DataError, match="the data frame is not a table"):
         Dataset.from_dataframe(3, observation=["x"], action="a", reward="r", folder=tmp_path)
     with pytest.raises(TypeError, match="weight is not a column"):

@@ -30,8 +30,10 @@ def test_run_checkpoint_and_file_give_the_same_actions(run: Run):
     for path in (checkpoints / "20.ckpt", checkpoints / "resume" / "20.ckpt"):
         np.testing.assert_array_equal(load_policy(path).predict(OBSERVATIONS), actions)
     np.testing.assert_array_equal(run.policy(20).predict(OBSERVATIONS), actions)
-    exported = load_policy(run.export(["support=false"])).predict(OBSERVATIONS)
-    np.testing.assert_allclose(exported, actions, atol=1e-5)
+    exported = load_policy(run.export(["support=false"]))
+    np.testing.assert_allclose(exported.predict(OBSERVATIONS), actions, atol=1e-5)
+    for each in (policy, exported):
+        assert each.predict(np.zeros((0, 3))).shape == (0, 1)
 
 
 def test_a_sampled_file_draws_with_its_seed(run: Run):

@@ -15,6 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -28,7 +30,7 @@ from support.builders import differences
 from support.config import ROOT, run_entry_point
 from support.train import TINY, rows
 
-from offline_cql import ConfigError, DataError, Dataset, Run, train
+from offline_cql import ConfigError, DataError, Dataset, Run, make_agent, train
 from offline_cql.runs.checkpoint import newest_checkpoint
 
 VALIDATED = (*TINY, "dataset.validation_fraction=0.3", "evaluation.every=10")
@@ -84,6 +86,37 @@ def test_arrays_are_trained_on_and_the_shell_can_resume(
     process = run_entry_point("train", f"resume={run.folder}", "updates=20")
     assert process.returncode == 0, process.stderr
     assert run.result["updates"] == 20
+
+
+def test_overrides_count_before_the_data_are_read(recorded: Path, tmp_path: Path):
+    """The data alone cannot be read: they have gaps, few whole numbers, or are too many."""
+    draw = np.random.default_rng(0)
+    columns = {"x": [None, *draw.normal(size=99)], "act": [0.0, 1.0] * 50, "rew": [0.5] * 100}
+    end = [k % 10 == 9 for k in range(100)]
+    names = {"observation": ["x"], "action": "act", "reward": "rew", "terminated": "end"}
+    frame = pa.table(columns | {"end": end})
+    dataset = Dataset.from_dataframe(frame, **names, folder=tmp_path)
+    shaping = ["dataset.missing=drop", "dataset.columns.discrete=true"]
+    small = [*(word for word in TINY if not word.startswith(("dataset.size", "cql", "network.a")))]
+    run = train(dataset, [*small, *shaping, "updates=10", f"run_dir={tmp_path / 'run'}"])
+    assert run.policy().discrete
+    assert make_agent(dataset, shaping).spaces.discrete
+    with pytest.raises(ConfigError, match=r"did you mean cql\.alpha"):
+        train(Dataset(["env=cartpole", "dataset.size=100_000"]), ["cql.alhpa=3"])
+    with pytest.raises(ConfigError, match="train needs a Dataset, as of"):
+        train(np.zeros((3, 2)))
+
+
+def test_arrays_of_a_simulator_are_trained_on_and_evaluated(tmp_path: Path):
+    draw = np.random.default_rng(0)
+    observations, actions = draw.normal(size=(100, 3)), draw.uniform(-2, 2, (100, 1))
+    ended = [k % 10 == 9 for k in range(100)]
+    dataset = Dataset.from_arrays(observations, actions, [0.5] * 100, ended, folder=tmp_path)
+    small = [*(word for word in TINY if not word.startswith("dataset.size"))]
+    run = train(dataset, [*small, "env=pendulum", "updates=10", f"run_dir={tmp_path / 'run'}"])
+    assert run.evaluate(["evaluation.episodes=1", "evaluation.environments=1"]).return_mean < 0
+    with pytest.raises(DataError, match=r"dataset\.columns\.discrete=true has no effect with a"):
+        train(dataset, [*small, "env=pendulum", "dataset.columns.discrete=true"])
 
 
 @pytest.mark.parametrize(
@@ -171,6 +204,18 @@ def test_an_interrupt_saves_the_run_which_goes_on_bit_for_bit(recorded: Path, tm
     assert rows(run.folder / "metrics.csv") == rows(whole.folder / "metrics.csv")
 
 
+def test_an_interrupt_of_a_callback_is_one_of_the_call(recorded: Path, tmp_path: Path):
+    """Lightning would end the process."""
+
+    def interrupt(_trainer: pl.Trainer) -> None:
+        raise KeyboardInterrupt
+
+    words = [*TINY, "updates=40", f"run_dir={tmp_path / 'run'}"]
+    with pytest.raises(KeyboardInterrupt):
+        train(overrides=words, callbacks=AtUpdate(20, interrupt))
+    assert Run(tmp_path / "run").result["status"] == "failed"
+
+
 def test_early_stopping_ends_a_run_that_can_go_on(recorded: Path, tmp_path: Path):
     """A difference that no metric reaches: the second evaluation is the first without progress."""
     stopping = EarlyStopping("validation/td_error", min_delta=1e9, patience=1)
@@ -216,6 +261,13 @@ def test_callbacks_and_loggers_see_the_numbers_of_the_run(recorded: Path, tmp_pa
 def test_callbacks_that_cannot_work_are_refused(callback: type[pl.Callback]):
     with pytest.raises(ConfigError, match=f"leave out {callback.__name__}: a run has"):
         train(overrides=[], callbacks=[callback()])
+
+
+@pytest.mark.parametrize("given", [pl.Callback, [pl.Callback], ["wandb"], True])
+def test_what_is_no_callback_or_logger_is_refused(given: Any):
+    for name in ("callbacks", "loggers"):
+        with pytest.raises(ConfigError, match=f"{name} must be objects of Lightning's"):
+            train(**{name: given})
 
 
 def test_several_processes_take_no_objects():

@@ -120,6 +120,7 @@ def test_an_id_with_its_package(user: User):
     ended = user.run("train.py", *chain, *SMALL, f"run_dir={run}")
     assert ended.code == 0, ended.err
     assert yaml.safe_load((run / "config.yaml").read_text())["env"]["name"] == "own-chain-v0"
+    assert f"evaluate.py run={run} env.package=own_tasks" in ended.out
     user.run("evaluate.py", f"run={run}", "evaluation.episodes=10")
     assert not user.imported
 
@@ -164,13 +165,13 @@ def test_an_environment_registered_by_an_object_is_recorded(user: User, id: str)
     typed = ("policy=random", "dataset.size=60", "dataset.id=mine/first-v0")
     ended = user.run("collect.py", *words, *typed)
     assert ended.code == 0, ended.err
-    metadata = json.loads((user.folder / "store/mine/first_60-v0/data/metadata.json").read_text())
+    metadata = json.loads((user.folder / "store/mine/first-v0/data/metadata.json").read_text())
     if id == "Class":
         assert json.loads(metadata["env_spec"])["entry_point"] == "own_tasks:Chain"
     else:
-        assert "warning: the data set does not describe its environment: Callable" in ended.err
+        assert "warning: Minari cannot make the environment from the data set" in ended.err
         assert "env_spec" not in metadata
-    data = ("dataset=minari", "dataset.id=mine/first_60-v0")
+    data = ("dataset=minari", "dataset.id=mine/first-v0")
     small = (word for word in SMALL if not word.startswith("dataset"))
     assert user.run("train.py", *words, *data, *small).code == 0
 
@@ -192,7 +193,8 @@ def test_data_of_any_policy_are_recorded(user: User, policy: str, name: str):
     assert recorded.out.strip().endswith(suffix)
     again = user.run(*words)
     assert again.code == 0
-    assert f"{identifier} is already recorded; overwrite=true records it again" in again.out
+    same = "" if policy == "random" else ", by a policy of this name"
+    assert f"{identifier} is already recorded{same}; overwrite=true records it again" in again.out
     small = [word for word in SMALL if not word.startswith("dataset")]
     folder = f"run_dir={user.folder / 'new'}"  # a policy of few updates may earn nothing
     trained = user.run("train.py", *suffix.split(), *small, "cql.alpha_unit=reward", folder)

@@ -123,7 +123,11 @@ def test_without_rollouts_there_is_no_metric(tmp_path: Path, capsys: Any):
     assert run_train(*DISCRETE, "updates=3", f"run_dir={folder}") is None
     assert not (folder / "evaluation.csv").exists()
     assert read_json(folder / "result.json")["return_mean"] is None
-    command = f"python evaluate.py run={folder} ope=fqe evaluation.episodes=0"
+    command = f"python evaluate.py run={folder} evaluation.episodes=100"
+    assert f"next    {command}" in capsys.readouterr().out
+    validated = ("dataset.validation_fraction=0.2", f"run_dir={folder}2")
+    run_train(*DISCRETE, "updates=3", *validated)
+    command = f"python evaluate.py run={folder}2 ope=fqe evaluation.episodes=0"
     assert f"next    {command}" in capsys.readouterr().out
 
 

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import onnxruntime as ort
+import pandas as pd
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -107,6 +109,25 @@ def serve(path: Path, observations: list[dict[str, Any]]) -> list[dict[str, Any]
         check=True,
     )
     return [json.loads(line) for line in process.stdout.splitlines()]
+
+
+def test_frames_rows_and_lists_of_rows_are_read_by_name(run: Run):
+    """Columns of a data frame that the policy does not observe do not count."""
+    columns = rows(*NAMES)
+    path = run.export(["support=false"])
+    for policy in (run.policy(), load_policy(path)):
+        actions = policy.predict(columns)
+        frame = pd.DataFrame(columns | {"dose": 0.5})
+        np.testing.assert_array_equal(policy.predict(frame), actions)
+        np.testing.assert_array_equal(policy.predict(frame[[*NAMES]].to_dict("records")), actions)
+        np.testing.assert_allclose(policy.predict(frame.iloc[3]), actions[3], atol=1e-6)
+        frames = (pl.DataFrame(columns), pa.table(columns))
+        for each in frames:
+            np.testing.assert_array_equal(policy.predict(each), actions)
+        empty = policy.predict(frame[:0])
+        assert (empty.shape, empty.dtype) == ((0, *actions.shape[1:]), actions.dtype)
+        with pytest.raises(DataError, match="the unknown dose"):
+            policy.predict(columns | {"dose": [0.5] * len(columns["age"])})
 
 
 def test_the_graph_has_the_columns_as_inputs(run: Run):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 
 from offline_cql.api.dataset import Dataset
-from offline_cql.api.settings import settings_of
+from offline_cql.api.settings import merge_overrides, settings_of
 
 if TYPE_CHECKING:
     from offline_cql.agents import Agent
@@ -23,5 +23,6 @@ def make_agent(dataset: Dataset, overrides: Sequence[str] = ()) -> Agent:
     from offline_cql.data.split import split_episodes
 
     config = cast("TrainConfig", settings_of("train", dataset.settings, overrides))
-    transitions = dataset.transitions
+    shaping = [text for text in overrides if text.startswith(("dataset", "env"))]
+    transitions = Dataset(merge_overrides(dataset.settings, shaping)).transitions
     return create_agent(config, transitions, split_episodes(transitions, config.dataset))

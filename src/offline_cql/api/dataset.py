@@ -17,9 +17,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from offline_cql.api.settings import setting, settings_of
+from offline_cql.api.settings import merge_overrides, setting, settings_of
 from offline_cql.errors import DataError
 from offline_cql.io import write_atomically
+from offline_cql.readers.table.actions import may_be_choices
+from offline_cql.readers.writer import CHUNK
 
 if TYPE_CHECKING:
     from offline_cql.commands.audit import Audit
@@ -39,7 +41,7 @@ class Dataset:
     """
 
     def __init__(self, settings: Sequence[str]) -> None:
-        self.settings = list(settings)
+        self.settings = merge_overrides((), settings)
         self._transitions: Transitions | None = None
 
     @classmethod
@@ -52,21 +54,23 @@ class Dataset:
         truncated: npt.ArrayLike | None = None,
         *,
         next_observations: npt.ArrayLike | None = None,
+        discrete: bool | None = None,
         folder: str | Path = FOLDER,
     ) -> Dataset:
         """Return the data set of N steps, in the order in which they were logged.
 
-        observations [N, D]; actions [N] integers 0 … K − 1 (discrete), or [N, A] floats in any
-        bounds, which are taken from the data; rewards [N]; terminated [N]: the task ended with the
-        step; truncated [N]: only the recording did, or a time limit. Without next_observations
-        [N, D], each step is followed by the next row's observation, and a truncated one, whose is
-        unknown, is left out. A Parquet file of the content is written to the folder. Raises
-        DataError for other shapes and types.
+        observations [N, D]; actions [N] integers 0 … K − 1 or booleans (discrete), or [N, A] floats
+        in any bounds, which are taken from the data; discrete: which of both, where the type does
+        not tell; rewards [N]; terminated [N]: the task ended with the step; truncated [N]: only
+        the recording did, or a time limit. Without next_observations [N, D], each step is followed
+        by the next row's observation, and a truncated one, whose is unknown, is left out. A
+        Parquet file of the content is written to the folder. Raises DataError for other shapes and
+        types.
         """
-        table, discrete = _table_of_arrays(
-            observations, actions, rewards, terminated, truncated, next_observations
+        table, are_choices = _table_of_arrays(
+            observations, actions, rewards, terminated, truncated, next_observations, discrete
         )
-        columns = f"dataset.columns.discrete={str(discrete).lower()}"
+        columns = f"dataset.columns.discrete={str(are_choices).lower()}"
         return cls([*_of_file(_write(table, Path(folder))), columns])
 
     @classmethod
@@ -122,13 +126,12 @@ class Dataset:
         settings = [*_of_file(Path(path)), setting("dataset.missing", missing)]
         for name, value in lists.items():
             if value is not None:
-                names = [value] if isinstance(value, str) else list(value)
+                names = list(map(str, [value] if isinstance(value, str | int) else value))
                 settings.append(setting(f"dataset.columns.{name}", names))
         if reward is not None:
             columns["reward"] = reward
-        return cls(
-            [*settings, *(setting(f"dataset.columns.{key}", name) for key, name in columns.items())]
-        )
+        roles = (setting(f"dataset.columns.{key}", str(name)) for key, name in columns.items())
+        return cls([*settings, *roles])
 
     @classmethod
     def from_minari(cls, dataset_id: str, *, env: str = "logged") -> Dataset:
@@ -203,28 +206,33 @@ def _write(table: Any, folder: Path) -> Path:
 
 
 def _table_of_arrays(
-    observations: Any, actions: Any, rewards: Any, terminated: Any, truncated: Any, following: Any
+    observations: Any,
+    actions: Any,
+    rewards: Any,
+    terminated: Any,
+    truncated: Any,
+    following: Any,
+    discrete: bool | None,
 ) -> tuple[Any, bool]:
     """Return the arrays as a table, and whether the actions are discrete. Raises DataError."""
     matrices = {"obs": _matrix("observations", observations)}
     if following is not None:
         matrices["next_obs"] = _matrix("next_observations", following)
-    acted = np.asarray(actions)
-    discrete = acted.dtype.kind in "iu" and (acted.ndim == 1 or acted.shape[1:] == (1,))
+    acted = _array("actions", actions)
     columns: dict[str, Array] = {}
-    if discrete:
-        columns["action"] = _choices(acted.reshape(-1))
+    are_choices = _are_choices(acted) if discrete is None else discrete
+    if are_choices:
+        columns["action"] = _choices(_flat(acted))
     else:
         matrices["action"] = _matrix("actions", acted[:, None] if acted.ndim == 1 else acted)
     size = len(matrices["obs"])
-    columns["reward"] = np.asarray(rewards)
-    columns["terminated"] = np.asarray(terminated).astype(bool)
-    columns["truncated"] = (
-        np.zeros(size, bool) if truncated is None else np.asarray(truncated, bool)
-    )
+    columns["reward"] = _array("rewards", rewards)
+    columns["terminated"] = _flags("terminated", terminated)
+    ended = np.zeros(size, bool) if truncated is None else truncated
+    columns["truncated"] = _flags("truncated", ended)
     columns = {name: _flat(values) for name, values in columns.items()}
     for name, array in (matrices | columns).items():
-        if len(array) != size or (name in columns and array.ndim != 1):
+        if array.ndim == 0 or len(array) != size or (name in columns and array.ndim != 1):
             raise DataError(f"{name} has shape {array.shape}, expected {size:,} steps")
     if following is not None and matrices["next_obs"].shape != matrices["obs"].shape:
         raise DataError("next_observations must have the shape of observations")
@@ -233,7 +241,45 @@ def _table_of_arrays(
         columns |= {f"{name}_{k:0{digits}}": column for k, column in enumerate(array.T)}
     ended = columns["terminated"] | columns["truncated"]
     columns["episode"] = np.concatenate([[0], np.cumsum(ended[:-1])]) if size else np.zeros(0, int)
-    return pa.table({name: np.ascontiguousarray(a) for name, a in columns.items()}), discrete
+    return pa.table({name: np.ascontiguousarray(a) for name, a in columns.items()}), are_choices
+
+
+def _array(name: str, values: Any) -> Array:
+    """Return an array in the machine's byte order. Raises DataError for what is none."""
+    try:
+        array = np.asarray(values)
+    except (TypeError, ValueError, RuntimeError) as error:  # lists of several lengths, torch's grad
+        raise DataError(f"{name} is no array ({error})") from error
+    if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
+        raise DataError(f"{name} has masked values: leave these steps out, or fill the values")
+    if array.dtype.kind not in "biuf":
+        raise DataError(f"{name} has dtype {array.dtype}, expected numbers")
+    kind = np.float64 if array.dtype == np.longdouble else array.dtype.newbyteorder("=")
+    return array.astype(kind, copy=False)
+
+
+def _flags(name: str, values: Any) -> Array:
+    """Return booleans. Raises DataError for other values than False and True, or 0 and 1."""
+    array = _array(name, values)
+    if not np.isin(array, (0, 1)).all():
+        raise DataError(f"{name} must be booleans, or 0 and 1")
+    return array.astype(bool)
+
+
+def _are_choices(actions: Array) -> bool:
+    """Return whether actions are discrete. Raises DataError where their type does not tell."""
+    one = actions.ndim == 1 or actions.shape[1:] == (1,)
+    if one and actions.dtype.kind in "biu":
+        return True
+    columns = actions.reshape(len(actions), -1).T if actions.size else np.empty((0, 0))
+    few = [np.unique(column[:CHUNK]) for column in columns]
+    if few and all(may_be_choices(values) for values in few):
+        remedy = "integers [N]" if one else "integers [N] (actions.argmax(axis=1) of one-hot ones)"
+        raise DataError(
+            f"actions hold few whole numbers, as {few[0][:5].tolist()}, which may be choices or "
+            f"amounts: pass {remedy} for choices, or discrete=False for amounts"
+        )
+    return False
 
 
 def _flat(values: Array) -> Array:
@@ -243,21 +289,21 @@ def _flat(values: Array) -> Array:
 
 def _matrix(name: str, values: Any) -> Array:
     """Return numbers [N, D]. Raises DataError for images and for what is no number."""
-    array = np.asarray(values)
+    array = _array(name, values)
     if array.ndim != 2 or not array.shape[1]:
         remedy = "images are read from Minari's data sets" if array.ndim > 2 else "reshape them"
         raise DataError(f"{name} has shape {array.shape}, expected [N, D]; {remedy}")
-    if array.dtype.kind not in "biuf":
-        raise DataError(f"{name} has dtype {array.dtype}, expected numbers")
     return array
 
 
 def _choices(actions: Array) -> Array:
     """Return discrete actions. Raises DataError unless they are 0 … K − 1, each taken once."""
+    if actions.ndim != 1:
+        raise DataError(f"discrete actions have shape {actions.shape}, expected [N]")
     taken = np.unique(actions)
     if not np.array_equal(taken, np.arange(len(taken))):
         raise DataError(
             "discrete actions must be 0 … K - 1, each taken at least once, not "
             f"{taken[:8].tolist()}; number them with numpy.unique(actions, return_inverse=True)"
         )
-    return actions
+    return actions.astype(np.int64)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,12 +56,8 @@ class Policy:
         data frame. Raises DataError for an observation of another shape or that is not finite, and
         PolicyError when the policy has no action for it.
         """
-        named: Any = observation
-        if hasattr(named, "to_pydict"):  # a pyarrow Table
-            named = named.to_pydict()
-        elif hasattr(named, "to_dicts"):  # a data frame of polars
-            named = {name: named[name].to_list() for name in named.columns}
-        if hasattr(named, "keys"):
+        named = by_names(observation, () if self.features is None else self.features.columns)
+        if named is not None:
             return self._predict_columns(named)
         if self._act_on_columns is not None:
             columns = ", ".join(self.features.columns) if self.features is not None else ""
@@ -73,6 +69,8 @@ class Policy:
             raise DataError(f"the observation has shape {batch.shape}, expected {expected}")
         if batch.dtype.kind not in "biuf":
             raise DataError(f"the observation has dtype {batch.dtype}, expected numbers")
+        if not len(batch):
+            return self._no_actions()
         with np.errstate(over="ignore"):  # overflow becomes infinity
             rows = np.atleast_2d(batch).astype(np.float32)
         names = () if self.features is None else self.features.names
@@ -85,11 +83,18 @@ class Policy:
                 "gymnasium.spaces.flatten(env.observation_space, observation)"
             )
         values, single = self.features.rows(observation)
+        if not len(values):
+            return self._no_actions()
         if self._act_on_columns is not None:
             return self._checked(self._act_on_columns(values), single)
         with np.errstate(over="ignore"):  # overflow becomes infinity
             rows = self.features.encode(values).astype(np.float32)
         return self._checked(self._act(finite(rows, self.features.names)), single)
+
+    def _no_actions(self) -> Array:
+        """Return the actions for an empty batch."""
+        shape = (0,) if self.discrete else (0, self.action_dim)
+        return np.empty(shape, np.int64 if self.discrete else np.float32)
 
     def _checked(self, actions: Array, single: bool) -> Array | np.int64:
         """Return the actions, or the first. Raises PolicyError where there is none."""
@@ -97,6 +102,33 @@ class Policy:
         if not (valid.all() if self.discrete else np.isfinite(actions).all()):
             raise PolicyError("the policy has no action: its numbers overflow at this observation")
         return actions[0] if single else actions
+
+
+def by_names(observation: Any, columns: Collection[str]) -> Any:
+    """Return observations as a dictionary of columns; None for plain numbers.
+
+    Data frames of pandas, polars and pyarrow, of which the other columns do not count; one of their
+    rows; a dictionary, or a list of them.
+    """
+    if isinstance(observation, list) and observation and isinstance(observation[0], Mapping):
+        names = observation[0].keys()
+        if any(not isinstance(row, Mapping) or row.keys() != names for row in observation):
+            raise DataError("the observations of the list have different names")
+        return {name: [row[name] for row in observation] for name in names}
+    if isinstance(observation, Mapping):
+        return observation
+    if hasattr(observation, "to_pydict"):  # a pyarrow Table
+        frame = observation.to_pydict()
+    elif hasattr(observation, "to_dicts"):  # a data frame of polars
+        frame = {name: observation[name].to_list() for name in observation.columns}
+    elif hasattr(observation, "keys") and hasattr(observation, "to_dict"):  # pandas
+        is_row = observation.ndim == 1
+        if is_row and not isinstance(next(iter(observation.keys()), None), str):
+            return None  # a Series of numbers
+        frame = observation.to_dict() if is_row else observation.to_dict("list")
+    else:
+        return observation if hasattr(observation, "keys") else None
+    return {name: values for name, values in frame.items() if not columns or name in columns}
 
 
 def finite(rows: Array, names: Sequence[str] = ()) -> Array:

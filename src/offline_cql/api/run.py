@@ -35,8 +35,8 @@ def train(
     dataset: Dataset | None = None,
     overrides: Sequence[str] = (),
     *,
-    callbacks: Sequence[Callback] = (),
-    loggers: Sequence[Logger] = (),
+    callbacks: Callback | Sequence[Callback] = (),
+    loggers: Logger | Sequence[Logger] = (),
 ) -> Run:
     """Train a policy and return the finished run: `python train.py`, with the same numbers.
 
@@ -45,17 +45,24 @@ def train(
     every run (docs/python.md). Raises ConfigError and DataError before anything is trained, and
     DivergedError; an interrupt saves the run and raises KeyboardInterrupt.
     """
-    words = merge_overrides(dataset.settings if dataset else (), overrides)
+    if not isinstance(dataset, Dataset | None):
+        raise ConfigError(f"train needs a Dataset, as of Dataset.from_arrays, not {dataset!r:.60}")
+    # `if dataset` would read the data, without the overrides, for their number.
+    words = merge_overrides([] if dataset is None else dataset.settings, overrides)
     return _train(words, callbacks, loggers)
 
 
-def _train(words: list[str], callbacks: Sequence[Callback], loggers: Sequence[Logger]) -> Run:
+def _train(
+    words: list[str],
+    callbacks: Callback | Sequence[Callback],
+    loggers: Logger | Sequence[Logger],
+) -> Run:
     from offline_cql.commands import train as command  # late: torch takes seconds
     from offline_cql.commands.fit import Extras
 
-    extras = Extras(callbacks, loggers)
+    extras = Extras.of(callbacks, loggers)
     config = compose_job("train", words)
-    if config.hardware.strategy == "ddp" and (callbacks or loggers):
+    if config.hardware.strategy == "ddp" and (extras.callbacks or extras.loggers):
         raise ConfigError("callbacks and loggers need hardware.strategy=single: one process")
     if config.resume is not None:
         folder = expand_home(str(config.resume), "write an absolute path")
@@ -82,6 +89,10 @@ def _stoppable(folder: Path) -> Iterator[None]:
         if stop.signal_number != signal.SIGINT:
             raise
         raise KeyboardInterrupt(what_is_saved(folder)) from stop
+    except SystemExit as stop:  # what Lightning makes of a KeyboardInterrupt in a callback
+        if isinstance(stop.__context__, KeyboardInterrupt):
+            raise stop.__context__ from None
+        raise
 
 
 class Run:
@@ -187,8 +198,8 @@ class Run:
         self,
         overrides: Sequence[str] = (),
         *,
-        callbacks: Sequence[Callback] = (),
-        loggers: Sequence[Logger] = (),
+        callbacks: Callback | Sequence[Callback] = (),
+        loggers: Logger | Sequence[Logger] = (),
     ) -> Run:
         """Continue the run bit for bit, for example until ["updates=20_000"]; return it."""
         words = merge_overrides([setting("resume", self.folder)], overrides)

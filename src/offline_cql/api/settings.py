@@ -18,8 +18,9 @@ def merge_overrides(implied: Sequence[str], overrides: Sequence[str]) -> list[st
 
     Raises ConfigError for a text, of which each letter would be an override.
     """
-    if isinstance(overrides, str):
-        raise ConfigError(f"overrides must be a list, as in [{overrides!r}]")
+    for given in (implied, overrides):
+        if isinstance(given, str) or not isinstance(given, Sequence):
+            raise ConfigError(f"overrides must be a list of KEY=VALUE, not {given!r:.60}")
     typed = {str(text).partition("=")[0] for text in overrides}
     kept = [text for text in implied if text.partition("=")[0] not in typed]
     return [*kept, *map(str, overrides)]

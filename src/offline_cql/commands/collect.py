@@ -25,7 +25,7 @@ from offline_cql.render.message import print_message
 from offline_cql.render.numbers import format_number
 from offline_cql.render.terminal import Terminal
 from offline_cql.simulation.behavior import RANDOM, Behavior
-from offline_cql.simulation.collect import dataset_id, record
+from offline_cql.simulation.collect import check_recording, dataset_id, record
 from offline_cql.simulation.environments import import_package
 from offline_cql.simulation.evaluation import behavior_return, greedy_policy, normalized_score
 from offline_cql.simulation.rollouts import Array
@@ -82,13 +82,23 @@ def record_once(settings: CollectConfig, policy: Policy | None = None) -> str:
         name = getattr(policy, "__name__", "")
         name = name if name.isidentifier() else "policy"  # a lambda, an object
         dataset, behavior = named(settings, name), behavior_of(policy, name)
-    identifier = dataset_id(dataset)
-    if is_stored(identifier) and not settings.overwrite:
-        print(f"{identifier} is already recorded; overwrite=true records it again")
+    is_typed = settings.dataset.id != default_id(settings)
+    identifier = str(settings.dataset.id) if is_typed else dataset_id(dataset)
+    env, seed, overwrite = settings.env, settings.seed, settings.overwrite
+    if is_stored(identifier) and not overwrite:
+        check_recording(identifier, env, dataset.size, seed)
+        same = "" if behavior is None else ", by a policy of this name"
+        print(f"{identifier} is already recorded{same}; overwrite=true records it again")
     else:
-        overwrite, seed = settings.overwrite, settings.seed
-        record(settings.env, dataset, seed=seed, behavior=behavior, overwrite=overwrite)
+        record(
+            env, dataset, seed=seed, behavior=behavior, overwrite=overwrite, identifier=identifier
+        )
     return identifier
+
+
+def default_id(settings: CollectConfig) -> str:
+    """Return the id of the data set, without its size, unless one is typed."""
+    return f"sim/{settings.env.name}/{settings.dataset.quality}-v0"
 
 
 def train_command(arguments: Sequence[str], identifier: str) -> str:
@@ -122,12 +132,9 @@ def choose_behavior(settings: CollectConfig) -> tuple[DatasetConfig, Behavior | 
 
 
 def named(settings: CollectConfig, quality: str) -> DatasetConfig:
-    """Return the section `dataset` with the id sim/<environment>/<quality>-v0, or the typed one."""
-    dataset = settings.dataset
-    default = f"sim/{settings.env.name}/{dataset.quality}-v0"
-    is_typed = dataset.id != default
-    identifier = dataset.id if is_typed else f"sim/{settings.env.name}/{quality}-v0"
-    return dataset.model_copy(update={"quality": quality, "id": identifier})
+    """Return the section `dataset` with the id sim/<environment>/<quality>-v0."""
+    identifier = f"sim/{settings.env.name}/{quality}-v0"
+    return settings.dataset.model_copy(update={"quality": quality, "id": identifier})
 
 
 def policy_of_run(settings: CollectConfig, folder: Path) -> Behavior:

@@ -8,7 +8,7 @@ import inspect
 import logging
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import timedelta
@@ -85,6 +85,15 @@ REFUSED_CALLBACKS: dict[type[Callback], str] = {
 }
 
 
+def _objects(name: str, given: Any, kind: type[Any]) -> list[Any]:
+    """Return objects of a class of Lightning's, given as one, several or None."""
+    objects = [] if given is None else [given] if isinstance(given, kind) else given
+    if not isinstance(objects, Iterable) or any(not isinstance(o, kind) for o in objects):
+        expected = f"objects of Lightning's {kind.__name__}"
+        raise ConfigError(f"{name} must be {expected}, not {given!r:.60}")
+    return list(objects)
+
+
 @dataclass(frozen=True)
 class Extras:
     """Lightning's callbacks and loggers that a Python program adds to those of a run.
@@ -94,6 +103,11 @@ class Extras:
 
     callbacks: Sequence[Callback] = ()
     loggers: Sequence[Logger] = ()
+
+    @classmethod
+    def of(cls, callbacks: Any, loggers: Any) -> "Extras":
+        """Return the extras of one object or several. Raises ConfigError for other objects."""
+        return cls(_objects("callbacks", callbacks, Callback), _objects("loggers", loggers, Logger))
 
     def __post_init__(self) -> None:
         for callback in self.callbacks:

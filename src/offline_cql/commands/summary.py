@@ -31,11 +31,18 @@ def print_run(folder: Path, config: TrainConfig, result: dict[str, Any]) -> None
     terminal.print_table(table)
     terminal.print_field("run", str(folder))
     print_sync_command(terminal, folder)
-    estimates = ("ope=fqe", "evaluation.episodes=0")
-    how = ("evaluation.episodes=100",) if result["episodes"] else estimates
-    terminal.print_field(
-        "next", command("evaluate.py", ("run", folder), *package_words(folder), *how)
-    )
+    terminal.print_field("next", next_command(folder, config, result))
+
+
+def next_command(folder: Path, config: TrainConfig, result: dict[str, Any]) -> str:
+    """Return the command that judges the run as its data and its simulator allow, or exports it."""
+    run = (("run", folder), *package_words(folder))
+    has_episodes = config.dataset.validation_fraction > 0
+    if result["episodes"] or (config.env.id is not None and not has_episodes):
+        return command("evaluate.py", *run, "evaluation.episodes=100")
+    if has_episodes:
+        return command("evaluate.py", *run, "ope=fqe", "evaluation.episodes=0")
+    return command("export.py", *run)
 
 
 def print_grid(folder: Path, jobs: list[dict[str, Any]]) -> None:

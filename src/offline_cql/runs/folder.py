@@ -60,7 +60,12 @@ def package_words(folder: Path) -> list[Setting]:
     It is only imported where the command names it.
     """
     path = folder / CONFIG
-    package = OmegaConf.select(read_config(path), "env.package") if path.exists() else None
+    if not path.exists():
+        return []
+    config = read_config(path)
+    package = OmegaConf.select(config, "env.package")
+    prefix, separator, _ = str(OmegaConf.select(config, "env.id")).partition(":")  # package:Id
+    package = prefix if package is None and separator else package
     return [("env.package", str(package))] if package is not None else []
 
 

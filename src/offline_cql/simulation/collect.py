@@ -6,6 +6,7 @@ A second process that needs the same data set waits and then uses it.
 from __future__ import annotations
 
 import copy
+import json
 import shutil
 import sys
 from collections.abc import Sequence
@@ -20,9 +21,10 @@ from minari.data_collector import EpisodeBuffer
 from offline_cql.config import DatasetConfig, EnvConfig
 from offline_cql.config.keys import without_secrets
 from offline_cql.errors import DataError
+from offline_cql.io import read_json
 from offline_cql.random_streams import RandomStream
 from offline_cql.readers.minari.storage import write_dataset, writing
-from offline_cql.readers.minari.store import STORE_REMEDY, is_stored, store_root
+from offline_cql.readers.minari.store import STORE_REMEDY, dataset_path, is_stored, store_root
 from offline_cql.render.message import print_message
 from offline_cql.render.numbers import format_size, format_spread
 from offline_cql.render.progress import ProgressBar
@@ -60,14 +62,16 @@ def record(
     seed: int = 0,
     behavior: Behavior | None = None,
     overwrite: bool = False,
+    identifier: str | None = None,
 ) -> str:
     """Record exactly dataset.size steps into the local store; return the id.
 
-    behavior: the policy that acts; None: the mixture of dataset.quality.
+    behavior: the policy that acts; None: the mixture of dataset.quality. identifier: the id; None:
+    `dataset_id`.
     Raises DataError if the id exists and overwrite is False, PolicyError and SimulatorError from
     the rollouts; the store is then unchanged.
     """
-    name = dataset_id(dataset)
+    name = identifier or dataset_id(dataset)
     with writing(name):
         if is_stored(name) and not overwrite:
             raise DataError(f"data set {name} is already recorded; overwrite=true records it again")
@@ -173,7 +177,7 @@ def _metadata(
         "author": {"offline_cql"},
         "minari_version": minari.__version__,
         "description": (
-            f"{size:,} steps of {env.id}, recorded with seed {seed}. "
+            f"{_content(env, size, seed)}. "
             f"Behavior (mean ± standard deviation over whole episodes): {behavior}."
         ),
         "behavior": list(parts),
@@ -183,6 +187,29 @@ def _metadata(
     if env.reference_min is not None and env.reference_max is not None:
         metadata |= {"ref_min_score": env.reference_min, "ref_max_score": env.reference_max}
     return metadata
+
+
+def _content(env: EnvConfig, size: int, seed: int) -> str:
+    """Return what a recording contains, as its description begins."""
+    return f"{size:,} steps of {env.id}, recorded with seed {seed}"
+
+
+def check_recording(name: str, env: EnvConfig, size: int | None, seed: int) -> None:
+    """Raise DataError unless a stored recording is of this environment, size and seed."""
+    assert size is not None
+    metadata = read_json(dataset_path(name) / "data" / "metadata.json")
+    found, wanted = str(metadata.get("description")), _content(env, size, seed)
+    spec = metadata.get("env_spec")
+    stored = None if spec is None else json.loads(spec).get("kwargs", {})
+    asked = environment_spec(env)
+    arguments = None if asked is None else json.loads(asked.to_json())["kwargs"]
+    differ = None not in (stored, arguments) and stored != arguments
+    if not found.startswith(f"{wanted}.") or differ:
+        other = "other env.arguments" if found.startswith(f"{wanted}.") else found.partition(".")[0]
+        raise DataError(
+            f"{name} is already recorded, but not as {wanted}: {other}; set another dataset.id, or "
+            "overwrite=true to record it again"
+        )
 
 
 def environment_spec(env: EnvConfig) -> EnvSpec | None:
@@ -197,7 +224,10 @@ def environment_spec(env: EnvConfig) -> EnvSpec | None:
         spec.to_json()
     except (ValueError, TypeError) as error:
         reason = str(error).partition("\n")[0]
-        print_message(f"warning: the data set does not describe its environment: {reason}")
+        print_message(
+            f"warning: Minari cannot make the environment from the data set ({reason}): pass "
+            "eval_env to recover_environment, or register the class by module:name"
+        )
         return None
     return spec
 

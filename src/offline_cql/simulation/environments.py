@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import traceback
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -50,7 +51,9 @@ def make_environments(
     except Exception as error:  # the code of an environment, which may refuse an argument anyhow
         if explain(error) is not None and not isinstance(error, OSError):
             raise
-        reason = str(error).strip().rstrip(".") or type(error).__name__
+        name, reason = type(error).__name__, str(error).strip().rstrip(".")
+        is_gymnasium = isinstance(error, gym.error.Error)
+        reason = reason if is_gymnasium else f"{name}: {reason}" if reason else name
         unknown = isinstance(error, gym.error.UnregisteredEnv | gym.error.DeprecatedEnv)
         raise (ConfigError if unknown else SimulatorError)(
             f"environment {env_id!r} cannot be made: {reason}; check env.id and env.arguments"
@@ -70,10 +73,18 @@ def import_package(name: str | None) -> None:
             gym.register_envs(importlib.import_module(name))
     except Exception as error:  # of code that is not ours
         raise ConfigError(
-            f"env.package={name} cannot be imported ({type(error).__name__}: {error}): install it, "
-            "or add the folder that contains it to PYTHONPATH"
+            f"env.package={name} cannot be imported ({type(error).__name__}: {error}): "
+            f"{_import_remedy(name, error)}"
         ) from error
     _imported.add(name)
+
+
+def _import_remedy(name: str, error: Exception) -> str:
+    """Return what to do about a package that cannot be imported."""
+    if isinstance(error, ModuleNotFoundError) and name.startswith(str(error.name)):
+        return "install it, or add the folder that contains it to PYTHONPATH"
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"correct the package, {frame.filename} at line {frame.lineno}"
 
 
 def imported_packages() -> frozenset[str]:
@@ -99,7 +110,10 @@ def _register(env_id: str) -> None:
         except gym.error.Error as error:
             reason = str(error).rstrip(".")
             remedy = " or ".join(missing)
-            raise ConfigError(f"{reason}; packages that may have it: {remedy}") from error
+            raise ConfigError(
+                f"{reason}; packages that may have it: {remedy}, or one of yours: "
+                "env.package=PACKAGE"
+            ) from error
 
 
 def _flat(

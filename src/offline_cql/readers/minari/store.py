@@ -62,7 +62,10 @@ def dataset_path(dataset_id: str) -> Path:
     """
     match = DATASET_ID_RE.fullmatch(dataset_id)
     if match is None or match.group("version") is None or "//" in dataset_id:
-        raise DataError(f"data set id {dataset_id!r} must look like sim/hopper/medium-v0")
+        raise DataError(
+            f"data set id {dataset_id!r} must look like sim/hopper/medium-v0: names of two letters "
+            "or more, and a version"
+        )
     return store_root() / dataset_id
 
 

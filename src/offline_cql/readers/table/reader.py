@@ -289,7 +289,9 @@ class TableReader:
         names = self.mapping.action
         if self.simulator is not None:
             for setting in ACTION_SPACE_SETTINGS:
-                if getattr(self.columns, setting) is not None:
+                value = getattr(self.columns, setting)
+                fits = setting == "discrete" and value == self.simulator.discrete
+                if value is not None and not fits:
                     raise DataError(
                         f"{self.columns.setting(setting)} has no effect with a simulator, which "
                         "defines the action space: leave it null"
