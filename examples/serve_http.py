@@ -9,13 +9,18 @@ GET /policy describes the policy, GET /docs the interface.
 """
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
-import uvicorn
-from fastapi import FastAPI, HTTPException
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 from serve_policy import ServedPolicy, open_policy, summarize
+
+try:
+    import uvicorn
+    from fastapi import FastAPI, HTTPException
+    from pydantic import BaseModel, ConfigDict, Field, model_validator
+except ModuleNotFoundError as missing:
+    sys.exit(f"error: {missing.name} is not installed; run: pip install 'offline-cql[serve]'")
 
 MOST_OBSERVATIONS = 10_000  # of one request
 
