@@ -234,6 +234,12 @@ class Features:
         """True where each number of an observation is a column of numbers."""
         return all(f == Feature(f.value) and f.expression is None for f in self.features)
 
+    @cached_property
+    def optional(self) -> Array:
+        """Whether a value of each column may be missing [C]."""
+        needed = {c for f in self.features if f.fill is None for c in f.columns}
+        return np.array([name not in needed for name in self.columns])
+
     def categories(self, column: str) -> tuple[str | int, ...]:
         """Return the values of a column of categories."""
         return next(
@@ -245,15 +251,16 @@ class Features:
 
         optional: whether a value may be missing.
         """
-        needed = {c for f in self.features if f.fill is None for c in f.columns}
         return [
             {
                 "name": name,
                 "kind": kind,
-                "optional": name not in needed,
+                "optional": optional,
                 **({"categories": list(self.categories(name))} if kind == CATEGORY else {}),
             }
-            for name, kind in self.columns.items()
+            for (name, kind), optional in zip(
+                self.columns.items(), self.optional.tolist(), strict=True
+            )
         ]
 
     def encode(self, values: Array) -> Array:
@@ -329,9 +336,8 @@ class Features:
         return float(categories.index(value))
 
     def _refuse_missing(self, rows: Array) -> None:
-        needed = {c for f in self.features if f.fill is None for c in f.columns}
-        for column, values in zip(self.columns, rows.T, strict=True):
-            if column in needed and np.isnan(values).any():
+        for column, optional, values in zip(self.columns, self.optional, rows.T, strict=True):
+            if not optional and np.isnan(values).any():
                 raise DataError(
                     f"{column} is missing: send a value (with dataset.missing=forward its last one)"
                 )

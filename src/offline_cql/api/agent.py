@@ -24,5 +24,6 @@ def make_agent(dataset: Dataset, overrides: Sequence[str] = ()) -> Agent:
 
     config = cast("TrainConfig", settings_of("train", dataset.settings, overrides))
     shaping = [text for text in overrides if text.startswith(("dataset", "env"))]
-    transitions = Dataset(merge_overrides(dataset.settings, shaping)).transitions
+    shaped = Dataset(merge_overrides(dataset.settings, shaping)) if shaping else dataset
+    transitions = shaped.transitions
     return create_agent(config, transitions, split_episodes(transitions, config.dataset))

@@ -82,7 +82,7 @@ def record_once(settings: CollectConfig, policy: Policy | None = None) -> str:
         name = getattr(policy, "__name__", "")
         name = name if name.isidentifier() else "policy"  # a lambda, an object
         dataset, behavior = named(settings, name), behavior_of(policy, name)
-    is_typed = settings.dataset.id != default_id(settings)
+    is_typed = settings.dataset.id != plain_id(settings, str(settings.dataset.quality))
     identifier = str(settings.dataset.id) if is_typed else dataset_id(dataset)
     env, seed, overwrite = settings.env, settings.seed, settings.overwrite
     if is_stored(identifier) and not overwrite:
@@ -96,9 +96,9 @@ def record_once(settings: CollectConfig, policy: Policy | None = None) -> str:
     return identifier
 
 
-def default_id(settings: CollectConfig) -> str:
-    """Return the id of the data set, without its size, unless one is typed."""
-    return f"sim/{settings.env.name}/{settings.dataset.quality}-v0"
+def plain_id(settings: CollectConfig, quality: str) -> str:
+    """Return the id sim/<environment>/<quality>-v0, which has no size."""
+    return f"sim/{settings.env.name}/{quality}-v0"
 
 
 def train_command(arguments: Sequence[str], identifier: str) -> str:
@@ -132,9 +132,9 @@ def choose_behavior(settings: CollectConfig) -> tuple[DatasetConfig, Behavior | 
 
 
 def named(settings: CollectConfig, quality: str) -> DatasetConfig:
-    """Return the section `dataset` with the id sim/<environment>/<quality>-v0."""
-    identifier = f"sim/{settings.env.name}/{quality}-v0"
-    return settings.dataset.model_copy(update={"quality": quality, "id": identifier})
+    """Return the section `dataset` with another quality and its id."""
+    update = {"quality": quality, "id": plain_id(settings, quality)}
+    return settings.dataset.model_copy(update=update)
 
 
 def policy_of_run(settings: CollectConfig, folder: Path) -> Behavior:

@@ -183,8 +183,7 @@ def random_values(features: Features, mean: Tensor, std: Tensor) -> Array:
         elif name in statistics:
             center, spread = statistics[name]
             values[:, index] = center + spread * generator.standard_normal(N_CHECKED)
-    optional = [column["optional"] for column in features.describe()]
-    values[(generator.random(values.shape) < MISSING) & optional] = np.nan
+    values[(generator.random(values.shape) < MISSING) & features.optional] = np.nan
     return values
 
 

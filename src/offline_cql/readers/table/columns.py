@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from difflib import get_close_matches
 from typing import Any
 
 from offline_cql.config import ColumnsConfig
@@ -13,7 +12,7 @@ from offline_cql.errors import DataError
 from offline_cql.features import EXPRESSION, Feature
 from offline_cql.readers.table.files import match_columns
 from offline_cql.readers.table.inference import Inference
-from offline_cql.readers.table.user_sql import shorten
+from offline_cql.readers.table.user_sql import closest, shorten
 from offline_cql.render.command import command, shell_word
 
 REQUIRED = ("observation", "action", "reward")
@@ -131,10 +130,10 @@ def _missing(
     role: str, requested: str, names: Sequence[str], path: str, suggestion: list[str] | None
 ) -> DataError:
     """Return the error. suggestion: settings by the names of other libraries, None: no guess."""
-    folded = {name.lower(): name for name in names}
-    close = get_close_matches(requested.lower(), list(folded), n=1)
-    close = close or [name for name in folded if requested.lower() in name]
-    hint = f"did you mean {folded[close[0]]}? " if close else ""
+    close = closest(requested, names)
+    if close is None:
+        close = next((name for name in names if requested.lower() in name.lower()), None)
+    hint = f"did you mean {close}? " if close is not None else ""
     settings = " ".join(map(shell_word, suggestion or ()))
     mapping = (
         f"by their names, set {settings}; to see why" if settings else "for a suggested mapping"

@@ -51,15 +51,15 @@ SEPARATORS = ",;\t|"
 MISSING = ("", "NA", "N/A", "n/a", "#N/A", "NULL", "null", "NaN", "nan", "-nan", "None", "<NA>")
 MOST_COLUMNS = 20_000  # of a CSV: DuckDB needs 10 minutes for 100,000
 FIRST_ROWS, FIRST_VALUES = 20_480, 1_000_000  # by which types are found
-# Types of a CSV's values, and SQL for a text {0} as one, NULL if it is none; a number with a point
-# or a comma. DuckDB would round 1.5 to an integer and read 1_5 as 15. Times without zone are UTC.
-# A whole number; ANY_WHOLE also with leading zeros, which are a part of a code. CODE: such a code,
-# or more digits than the float64 of an exported policy holds.
+# SQL for a text {0} as a whole number, NULL if it is none; ANY_WHOLE also with leading zeros, which
+# are a part of a code. CODE: such a code, or more digits than float64 holds.
 WHOLE = (
     r"CASE WHEN regexp_full_match({0}, '\s*[+-]?(0|[1-9]\d*)\s*') THEN TRY_CAST({0} AS BIGINT) END"
 )
 ANY_WHOLE = WHOLE.replace(r"(0|[1-9]\d*)", r"\d+")
 CODE = r"[+-]?(0\d+|\d{16,})"
+# Types of a CSV's values, and SQL for a text as one, NULL if it is none; a number with a point or a
+# comma. DuckDB would round 1.5 to an integer and read 1_5 as 15. Times without zone are UTC.
 CSV_TYPES = (pa.int64(), pa.float64(), pa.bool_(), pa.timestamp("us", "UTC"))
 KINDS = {
     "whole": ANY_WHOLE.format("value"),

@@ -138,7 +138,7 @@ class TableReader:
     def read(self, writer: TransitionWriter) -> None:
         writer.observation_names, writer.action_names = self.features.names, self.actions.names
         writer.features = self.features
-        total = self.selection.count()
+        total = self.selection.size
         writer.check_disk_space(total)
         if self.mapping.episode:
             is_sorted = self.selection.sort_if_needed(self.mapping.episode, self.mapping.step)
@@ -165,15 +165,15 @@ class TableReader:
 
     def sample(self, features: Features, size: int) -> Sample:
         """Return the first `size` complete rows of the features' columns, and ranges of all."""
-        optional = np.array([column["optional"] for column in features.describe()])
-        low, high = np.full(len(optional), np.inf), np.full(len(optional), -np.inf)
-        first = np.empty((0, len(optional)))
+        size_of_row = len(features.columns)
+        low, high = np.full(size_of_row, np.inf), np.full(size_of_row, -np.inf)
+        first = np.empty((0, size_of_row))
         for chunk in self.selection.chunks(list(features.columns), self.chunk_size):
             values = read_values(chunk, features)
             low = np.fmin(low, np.fmin.reduce(values, axis=0))
             high = np.fmax(high, np.fmax.reduce(values, axis=0))
             if len(first) < size:
-                complete = values[(~np.isnan(values) | optional).all(axis=1)]
+                complete = values[(~np.isnan(values) | features.optional).all(axis=1)]
                 first = np.concatenate([first, complete[: size - len(first)]])
         ranges = {
             name: {"low": float(a), "high": float(b)}
@@ -237,7 +237,7 @@ class TableReader:
         if mapping.next_observation:
             numeric |= numeric_columns(self._of_next(features))
         selection = Selection(self.tables, mapping.names(), numeric - {mapping.step or ""})
-        if self.condition is not None and selection.count() == 0:
+        if self.condition is not None and selection.size == 0:
             raise DataError(f"{self.path}: dataset.filter={self.condition!r} keeps no row")
         return selection
 
@@ -321,7 +321,7 @@ class TableReader:
             is_next = isinstance(error, MissingNextError)
             names = [name for name in self.mapping.names() if is_next or name not in optional]
             counts = self.selection.count_missing(names, self.categories)
-            text = describe_missing(counts, self.selection.count())
+            text = describe_missing(counts, self.selection.size)
             raise DataError(f"{error}; {text}") from error
 
     def _rows(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -76,8 +77,9 @@ class Selection:
         self.sql = [kept.format(sql) if self.is_filtered else sql for sql in self.unfiltered]
         self.sort_by: tuple[str, str] | None = None
 
-    def count(self) -> int:
-        """Return the number of rows."""
+    @cached_property
+    def size(self) -> int:
+        """The number of rows."""
         return sum(self._counts(self.sql))
 
     def distinct(self, name: str, limit: int) -> list[Any]:

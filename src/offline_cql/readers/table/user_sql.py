@@ -19,6 +19,13 @@ def shorten(names: Sequence[str]) -> str:
     return ", ".join(map(on_one_line, names[:MAX_LISTED])) + more
 
 
+def closest(name: str, names: Sequence[str]) -> str | None:
+    """Return the name that is most like another, in any case, if one is like it."""
+    folded = {each.lower(): each for each in names}
+    close = get_close_matches(name.lower(), list(folded), n=1)
+    return folded[close[0]] if close else None
+
+
 def on_one_line(text: str) -> str:
     """Return text of the user's for a message: quoted if it has a line break."""
     return text if text.isprintable() else repr(text)
@@ -55,9 +62,8 @@ def _word(name: str) -> str:
 def invalid_sql(message: str, names: Sequence[str]) -> str:
     """Return why SQL of the user's is invalid, without the names that only we use."""
     if match := re.search(r'Referenced column "(.*?)" not found', message):
-        folded = {name.lower(): name for name in names}
-        close = get_close_matches(match[1].lower(), list(folded), n=1)
-        hint = f"; did you mean {folded[close[0]]}?" if close else ""
+        close = closest(match[1], names)
+        hint = f"; did you mean {close}?" if close is not None else ""
         return f"there is no column {match[1]}{hint}; columns: {shorten(names)}"
     if "GROUP BY clause" in message:
         return "it needs several rows: add a column to the table"
