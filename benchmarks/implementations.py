@@ -125,8 +125,11 @@ def d3rlpy(sizes: Sizes) -> Implementation:
     return run
 
 
-def prepare(sizes: Sizes, precision: str, *more: str) -> tuple[Any, ...]:
-    """Return settings, training data and a new agent of the project."""
+def prepare(sizes: Sizes, precision: str, *more: str, cql: str = "plain") -> tuple[Any, ...]:
+    """Return settings, training data and a new agent of the project.
+
+    cql: a variant; `plain` gets the number of sampled actions from `sizes`, others their own.
+    """
     from hydra import compose, initialize_config_dir
 
     from offline_cql.commands.fit import create_agent
@@ -139,7 +142,7 @@ def prepare(sizes: Sizes, precision: str, *more: str) -> tuple[Any, ...]:
     discrete = sizes.task == "cartpole"
     overrides = [
         f"env={sizes.task}",
-        "cql=plain",
+        f"cql={cql}",
         f"batch_size={sizes.batch}",
         f"network.n_critics={sizes.critics}",
         f"network.critic_hidden={sizes.hidden}",
@@ -151,9 +154,10 @@ def prepare(sizes: Sizes, precision: str, *more: str) -> tuple[Any, ...]:
     if not discrete:
         overrides += [
             f"network.actor_hidden={sizes.hidden}",
-            f"cql.n_action_samples={sizes.n_action_samples}",
-            "cql.bc_updates=0",
+            "cql.bc_updates=1",  # the updates after it are timed
         ]
+    if not discrete and cql == "plain":
+        overrides += [f"cql.n_action_samples={sizes.n_action_samples}"]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = validate_config(TrainConfig, compose("train", overrides))
     side = () if discrete else (1.0,) * action
@@ -169,9 +173,9 @@ def prepare(sizes: Sizes, precision: str, *more: str) -> tuple[Any, ...]:
     return config, dataset, create_agent(config, data, split)
 
 
-def bare(sizes: Sizes, precision: str) -> Implementation:
+def bare(sizes: Sizes, precision: str, *, cql: str = "plain") -> Implementation:
     """Train with the project's losses in a plain loop, without Lightning."""
-    _, dataset, agent = prepare(sizes, precision)
+    _, dataset, agent = prepare(sizes, precision, cql=cql)
     optimizer = agent.configure_optimizers()
     generator = torch.Generator().manual_seed(0)
 
@@ -226,8 +230,10 @@ IMPLEMENTATIONS: dict[str, Callable[[Sizes], Implementation]] = {
     "d3rlpy": d3rlpy,
     "float32": lambda sizes: bare(sizes, "32"),
     "float32, Lightning": lambda sizes: lightning(sizes, "32"),
+    "float32, cql=default": lambda sizes: bare(sizes, "32", cql="default"),
     "bf16": lambda sizes: bare(sizes, "bf16"),
     "bf16, Lightning": lambda sizes: lightning(sizes, "bf16"),
+    "bf16, cql=default": lambda sizes: bare(sizes, "bf16", cql="default"),
     "GPU, float32": lambda sizes: lightning(sizes, "32", "hardware=gpu"),
     "GPU, bf16": lambda sizes: lightning(sizes, "bf16", "hardware=gpu"),
     "GPU, float32, CUDA graph": lambda sizes: lightning(sizes, "32", *CAPTURE),

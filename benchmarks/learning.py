@@ -274,7 +274,9 @@ def lines(rows: Sequence[Mapping[str, str]]) -> Iterator[tuple[str, ...]]:
         strata = [np.array(scores) for scores in finals.values()]
         point, low, high = interval(strata, iqm, resamples=2_000, seed=0)
         worst = f"{min(kept):.2f}" if kept else "–"
-        yield (variant, f"{point:.1f} ({low:.1f} to {high:.1f})", worst, count, *cells)
+        steady = np.median([last_half(c) for runs in curves.values() for c in runs])
+        scores = f"{point:.1f} ({low:.1f} to {high:.1f})"
+        yield (variant, scores, worst, f"{steady:.2f}", count, *cells)
 
 
 def smallest_share(curves: Sequence[Mapping[int, float]], switch: int) -> float:
@@ -283,11 +285,17 @@ def smallest_share(curves: Sequence[Mapping[int, float]], switch: int) -> float:
     return float(np.mean(worst) / np.mean([c[switch] for c in curves]))
 
 
+def last_half(curve: Mapping[int, float]) -> float:
+    """Return the worst score of the last half of a run over the best one there."""
+    scores = [score for update, score in curve.items() if update > max(curve) / 2]
+    return min(scores) / max(scores)
+
+
 def summary(rows: Sequence[Mapping[str, str]], code: str) -> Table:
     """Return the normalized scores of this code's rows at the last checkpoint, means over seeds."""
     rows = [row for row in rows if row["code"] == code]
     tasks = dict.fromkeys(re.sub(r"medium-(\w)\w+", r"m-\1", row["task"]) for row in rows)
-    columns = ("variant", "IQM", "worst / switch", "runs", *tasks)
+    columns = ("variant", "IQM", "worst / switch", "last half", "runs", *tasks)
     return Table(title=f"Normalized score, code {code}", columns=columns, rows=list(lines(rows)))
 
 

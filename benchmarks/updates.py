@@ -160,6 +160,28 @@ def hopper(arguments: argparse.Namespace) -> Table:
     )
 
 
+def variants(arguments: argparse.Namespace) -> Table:
+    """Compare cql=default, after its switch and with its own action samples, with cql=plain."""
+    rows = []
+    for precision in ("float32", "bf16"):
+        for layers in (3, 2):
+            rates = medians(
+                [precision, f"{precision}, cql=default"],
+                Sizes(layers=layers),
+                d3rlpy=None,
+                repeats=arguments.repeats,
+                updates=arguments.updates,
+            )
+            plain, default = (1000 / rate for rate in rates.values())
+            cells = (f"{plain:.1f}", f"{default:.1f}", f"{default / plain:.2f}")
+            rows.append((precision, f"{layers} × {Sizes().width}", *cells))
+    return Table(
+        title="Milliseconds per update of Hopper's size",
+        columns=("precision", "hidden layers", "cql=plain", "cql=default", "ratio"),
+        rows=rows,
+    )
+
+
 def small(arguments: argparse.Namespace) -> Table:
     """Measure Lightning's overhead with small networks."""
     rows = []
@@ -252,6 +274,7 @@ def main() -> None:
         print(to_markdown(profile_table()))
         return
     print(to_markdown(hopper(arguments)))
+    print(to_markdown(variants(arguments)))
     print(to_markdown(small(arguments)))
     if torch.cuda.is_available():
         print(to_markdown(on_a_gpu(arguments)))
