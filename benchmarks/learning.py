@@ -1,6 +1,6 @@
-"""Train the variants of a stage of the learning study; one CSV row per finished run.
+"""Train the variants of stages of the learning study; one CSV row per finished run.
 
-`python benchmarks/learning.py STAGE` reads benchmarks/learning.yaml, trains what is missing in
+`python benchmarks/learning.py STAGE …` reads benchmarks/learning.yaml, trains what is missing in
 docs/studies/learning/STAGE.csv through train.py, several runs at a time, and prints the table.
 It can be stopped and started again, on another machine too: rows are never made twice, and a run
 that was stopped continues. Rows of one fingerprint of the code that learns are compared.
@@ -145,6 +145,18 @@ def read_rows(path: Path) -> list[dict[str, str]]:
 def read_results(path: Path) -> list[dict[str, str]]:
     """Return the finished runs of a stage, each under the code that it is compared as."""
     return [row | {"code": EQUAL_CODES.get(row["code"], row["code"])} for row in read_rows(path)]
+
+
+def missing(jobs: Sequence[Job], path: Path) -> list[Job]:
+    """Return the runs that have no row of the present code."""
+    code = fingerprint()
+    code = EQUAL_CODES.get(code, code)
+    done = {
+        (row["variant"], row["task"], row["seed"])
+        for row in read_results(path)
+        if row["code"] == code
+    }
+    return [job for job in jobs if (job.variant, job.task, str(job.seed)) not in done]
 
 
 def row_of(job: Job, code: str, device: str) -> dict[str, Any]:
@@ -324,9 +336,36 @@ def plot(rows: Sequence[Mapping[str, str]], path: Path) -> None:
     print(path)
 
 
+def plot_scores(rows: Sequence[Mapping[str, str]], path: Path) -> None:
+    """Draw every run's last score per task, with a line at the mean of a variant's seeds."""
+    tasks = list(dict.fromkeys(row["task"] for row in rows))
+    variants = list(dict.fromkeys(row["variant"] for row in rows))
+    figure = Figure(figsize=(11, 4), layout="constrained")
+    axes = figure.subplots()
+    for x, task in enumerate(tasks):
+        of_task = [row for row in rows if row["task"] == task]
+        behavior = float(of_task[0]["behavior"])
+        label = "data" if x == 0 else None
+        axes.hlines(behavior, x - 0.4, x + 0.4, color="0.4", linestyle="--", label=label)
+        for number, (variant, color) in enumerate(zip(variants, COLORS, strict=False)):
+            curves = [curve(row) for row in of_task if row["variant"] == variant]
+            scores = [c[max(c)] for c in curves]
+            center = x + 0.18 * (number - (len(variants) - 1) / 2)
+            label = variant if x == 0 else None
+            axes.scatter([center] * len(scores), scores, s=14, color=color, alpha=0.6, label=label)
+            axes.hlines(np.mean(scores), center - 0.07, center + 0.07, color=color, linewidth=2.5)
+    axes.set_xticks(range(len(tasks)), [task.replace("/", "\n") for task in tasks])
+    axes.set(ylabel="normalized score, last checkpoint", ylim=(0, 100))
+    axes.grid(axis="y", color="0.9")
+    axes.set_axisbelow(True)
+    axes.legend(ncols=len(variants) + 1, frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1))
+    FigureCanvasAgg(figure).print_png(path)
+    print(path)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("stage", help="a stage of benchmarks/learning.yaml")
+    parser.add_argument("stages", nargs="+", metavar="STAGE", help="of benchmarks/learning.yaml")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, one core each")
     parser.add_argument("--gpu-jobs", type=int, default=0, help="further runs at a time on the GPU")
     parser.add_argument("--results", type=Path, default=ROOT / "docs" / "studies" / "learning")
@@ -334,20 +373,22 @@ def main() -> None:
     parser.add_argument(
         "--plot", type=Path, help="draw scores over minutes, the newest code's rows"
     )
+    parser.add_argument("--plot-scores", type=Path, help="draw the last scores, the same rows")
     arguments = parser.parse_args()
-    path = arguments.results / f"{arguments.stage}.csv"
-    jobs = jobs_of(arguments.stage)
-    if not arguments.table:
-        code = fingerprint()
-        names = ("variant", "task", "seed")
-        done = {tuple(row[n] for n in names) for row in read_results(path) if row["code"] == code}
-        missing = [job for job in jobs if (job.variant, job.task, str(job.seed)) not in done]
-        train(missing, path, {"gpu": arguments.gpu_jobs, "cpu": arguments.jobs})
-    rows = read_results(path)
+    rows = []
+    for stage in arguments.stages:
+        path, jobs = arguments.results / f"{stage}.csv", jobs_of(stage)
+        if not arguments.table:
+            slots = {"gpu": arguments.gpu_jobs, "cpu": arguments.jobs}
+            train(missing(jobs, path), path, slots)
+        rows += read_results(path)
     for code in dict.fromkeys(row["code"] for row in rows):
         print(to_markdown(summary(rows, code)))
+    newest = [row for row in rows if row["code"] == rows[-1]["code"]]
     if arguments.plot:
-        plot([row for row in rows if row["code"] == rows[-1]["code"]], arguments.plot)
+        plot(newest, arguments.plot)
+    if arguments.plot_scores:
+        plot_scores(newest, arguments.plot_scores)
 
 
 if __name__ == "__main__":
