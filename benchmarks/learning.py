@@ -98,8 +98,8 @@ def jobs_of(stage: str) -> list[Job]:
             for task in settings["tasks"]:
                 env, _, quality = task.partition("/")
                 data = [f"env={env}", *([f"dataset.quality={quality}"] if quality else [])]
-                overrides = (*data, *settings["common"], *flatten(changes), f"seed={seed}")
-                jobs.append(Job(stage, variant, task, seed, overrides))
+                own = [o.replace("ENV", env) for o in (*settings["common"], *flatten(changes))]
+                jobs.append(Job(stage, variant, task, seed, (*data, *own, f"seed={seed}")))
     return jobs
 
 
@@ -166,7 +166,7 @@ def row_of(job: Job, code: str, device: str) -> dict[str, Any]:
     for row in read_rows(job.folder / EVALUATION):
         returns.setdefault(int(row["update"]), []).append(float(row["return"]))
     scores = {u: normalized_score(float(np.mean(r)), config.env) for u, r in returns.items()}
-    switch = config.cql.bc_updates if config.algorithm == "cql" else ""
+    switch = (config.cql.bc_updates or "") if config.algorithm == "cql" else ""
     return {
         **{"stage": job.stage, "variant": job.variant, "task": job.task, "seed": job.seed},
         "config": sha(json.dumps(job.config(), sort_keys=True).encode()),
@@ -354,7 +354,7 @@ def plot_scores(rows: Sequence[Mapping[str, str]], path: Path) -> None:
             label = variant if x == 0 else None
             axes.scatter([center] * len(scores), scores, s=14, color=color, alpha=0.6, label=label)
             axes.hlines(np.mean(scores), center - 0.07, center + 0.07, color=color, linewidth=2.5)
-    axes.set_xticks(range(len(tasks)), [task.replace("/", "\n") for task in tasks])
+    axes.set_xticks(range(len(tasks)), [task.replace("/", "\n") for task in tasks], fontsize=8)
     axes.set(ylabel="normalized score, last checkpoint", ylim=(0, 100))
     axes.grid(axis="y", color="0.9")
     axes.set_axisbelow(True)
