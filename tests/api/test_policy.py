@@ -1,5 +1,6 @@
 """Guarantee: a run, its checkpoints and its ONNX file answer with the same actions."""
 
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,8 @@ def test_run_checkpoint_and_file_give_the_same_actions(run: Run):
     np.testing.assert_allclose(exported.predict(OBSERVATIONS), actions, atol=1e-5)
     for each in (policy, exported):
         assert each.predict(np.zeros((0, 3))).shape == (0, 1)
+        copy = pickle.loads(pickle.dumps(each))
+        np.testing.assert_array_equal(copy.predict(OBSERVATIONS), each.predict(OBSERVATIONS))
 
 
 def test_a_sampled_file_draws_with_its_seed(run: Run):

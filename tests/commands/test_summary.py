@@ -24,3 +24,19 @@ def test_a_title_does_not_break_a_path(
     write_json(tmp_path / "metadata.json", metadata)
     print_run(tmp_path, settings("env=hopper"), RESULT)
     assert f"hopper · {data} · cql" in capsys.readouterr().out.splitlines()
+
+
+@pytest.mark.parametrize(("exported", "warned"), [(10, False), (6, True), (None, False)])
+def test_an_exported_policy_of_other_updates_is_named(
+    exported: int | None,
+    warned: bool,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+):
+    dataset = {"id": "sim/hopper/medium-v0", "sha256": "0" * 64}
+    metadata = {"commit": None, "grid": None, "wandb_id": None, "dataset": dataset}
+    write_json(tmp_path / "metadata.json", metadata)
+    if exported is not None:
+        write_json(tmp_path / "policy.json", {"updates": exported})
+    print_run(tmp_path, settings("env=hopper"), RESULT)
+    assert ("policy.onnx is the policy of 6 updates" in capsys.readouterr().out) == warned

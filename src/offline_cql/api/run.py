@@ -17,7 +17,7 @@ from offline_cql.api.settings import merge_overrides, setting, settings_of
 from offline_cql.config.command_line import compose_job
 from offline_cql.errors import ConfigError, PreemptedError
 from offline_cql.io import expand_home
-from offline_cql.runs.folder import CONFIG, EVALUATION, METRICS, VALIDATION
+from offline_cql.runs.folder import CONFIG, EVALUATION, METRICS, ONNX, VALIDATION
 from offline_cql.runs.result import read_result
 from offline_cql.stop_signals import handle_stop_signals
 
@@ -189,7 +189,7 @@ class Run:
 
         overrides: settings of export.py. Raises ExportError.
         """
-        from offline_cql.commands.export import ONNX, export_policy
+        from offline_cql.commands.export import export_policy
 
         export_policy(cast("ExportConfig", self._settings("export", overrides)))
         return self.folder / ONNX

@@ -8,10 +8,11 @@ from rich.table import Table
 from offline_cql.commands.run_loggers import print_sync_command
 from offline_cql.commands.tables import key_value_table
 from offline_cql.config import TrainConfig
+from offline_cql.io import read_json
 from offline_cql.render.command import command
 from offline_cql.render.numbers import format_number, format_spread
 from offline_cql.render.terminal import Terminal
-from offline_cql.runs.folder import package_words, read_metadata
+from offline_cql.runs.folder import DESCRIPTION, ONNX, package_words, read_metadata
 
 
 def print_run(folder: Path, config: TrainConfig, result: dict[str, Any]) -> None:
@@ -31,7 +32,21 @@ def print_run(folder: Path, config: TrainConfig, result: dict[str, Any]) -> None
     terminal.print_table(table)
     terminal.print_field("run", str(folder))
     print_sync_command(terminal, folder)
+    exported = exported_updates(folder)
+    if exported not in (None, result["updates"]):
+        again = command("export.py", ("run", folder), *package_words(folder))
+        warning = f"warning: {ONNX} is the policy of {exported:,} updates: {again}"
+        terminal.print_line(warning, "yellow")
     terminal.print_field("next", next_command(folder, config, result))
+
+
+def exported_updates(folder: Path) -> int | None:
+    """Return the updates of the policy that was exported from the run, None without one."""
+    path = folder / DESCRIPTION
+    if not path.exists():
+        return None
+    updates: int = read_json(path, {"updates": int}, remedy="export the policy again")["updates"]
+    return updates
 
 
 def next_command(folder: Path, config: TrainConfig, result: dict[str, Any]) -> str:

@@ -134,8 +134,10 @@ class RolloutConfig(Section):
 
     def check(self) -> None:
         """Raise ConfigError for unequal shares: they would favor short episodes."""
-        equal = self.episodes % self.environments == 0
-        self.require(equal, "episodes", f"must be a multiple of {self.setting('environments')}")
+        count, rest = divmod(self.episodes, self.environments)
+        environments = self.setting("environments")
+        remedy = f"{self.prefix}.episodes={(count + 1) * self.environments}, or set fewer of these"
+        self.require(rest == 0, "episodes", f"must be a multiple of {environments}: try {remedy}")
 
 
 class EvaluationConfig(RolloutConfig):
