@@ -268,7 +268,9 @@ def curve(row: Mapping[str, str]) -> dict[int, float]:
 
 
 def lines(rows: Sequence[Mapping[str, str]]) -> Iterator[tuple[str, ...]]:
-    tasks = list(dict.fromkeys(row["task"] for row in rows))
+    behavior = {row["task"]: float(row["behavior"]) for row in rows}
+    tasks = list(behavior)
+    yield ("the data", "", "", "", "", *(f"{score:.0f}" for score in behavior.values()))
     for variant in dict.fromkeys(row["variant"] for row in rows):
         of_task = {
             task: [r for r in rows if (r["variant"], r["task"]) == (variant, task)]
