@@ -1,12 +1,14 @@
-"""Record logs of noisy behaviors, on which no setting is tuned: logs/<env>/noisy-v0 of Minari.
+"""Record logs of noisy behaviors: logs/<env>/noisy-v0 and noisy_dev-v0 of Minari.
 
 Each episode draws one of the shipped behavior policies and a standard deviation of Gaussian noise
-on its actions. `benchmarks/learning.py noisy` trains on the logs.
+on its actions. Settings may be chosen on `noisy_dev`, which has other policies and less noise;
+nothing is tuned on `noisy`. `benchmarks/learning.py` trains on the logs.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -21,24 +23,28 @@ from offline_cql.simulation.environments import make_environments, spaces_of
 from offline_cql.transitions import Spaces
 
 CONF = Path(__file__).parent.parent / "conf"
-LEVELS = ("replay-3", "replay-4", "medium", "expert")
-LARGEST_NOISE = 0.6  # standard deviation, in units of half the action range
+# Policies, and the largest standard deviation of the noise in units of half the action range.
+LOGS = {
+    "noisy": (("replay-3", "replay-4", "medium", "expert"), 0.6),
+    "noisy_dev": (("replay-2", "replay-4", "expert"), 0.4),
+}
 
 
 class NoisyBehavior:
     """One policy and one amount of noise per environment and episode."""
 
-    def __init__(self, env: str, spaces: Spaces, seed: int) -> None:
-        self.rng = np.random.default_rng(seed)
-        self.policies = [load_behavior(env, level, spaces, self.rng) for level in LEVELS]
+    def __init__(self, env: str, spaces: Spaces, log: str) -> None:
+        self.rng = np.random.default_rng(list(LOGS).index(log))
+        levels, self.largest_noise = LOGS[log]
+        self.policies = [load_behavior(env, level, spaces, self.rng) for level in levels]
         self.low, self.high = np.array(spaces.action_low), np.array(spaces.action_high)
         self.level = np.zeros(ENVIRONMENTS, int)
         self.noise = np.zeros(ENVIRONMENTS)
 
     def __call__(self, observations: Any, indices: Any, starts: Any) -> Any:
         begun = indices[starts]
-        self.level[begun] = self.rng.integers(len(LEVELS), size=len(begun))
-        self.noise[begun] = self.rng.uniform(0.0, LARGEST_NOISE, len(begun))
+        self.level[begun] = self.rng.integers(len(self.policies), size=len(begun))
+        self.noise[begun] = self.rng.uniform(0.0, self.largest_noise, len(begun))
         actions = np.stack([policy(observations, indices, starts) for policy in self.policies])
         chosen = actions[self.level[indices], np.arange(len(indices))]
         scale = self.noise[indices, None] * (self.high - self.low) / 2
@@ -56,14 +62,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=60_000)
     arguments = parser.parse_args()
-    for env in ("halfcheetah", "hopper", "walker2d"):
+    for env, log in itertools.product(("halfcheetah", "hopper", "walker2d"), LOGS):
         config = collect_settings(f"env={env}", f"dataset.size={arguments.steps}")
-        name = f"logs/{env}/noisy-v0"
+        name = f"logs/{env}/{log}-v0"
         if is_stored(name):
             print(f"{name} is there")
             continue
         (environment,) = make_environments(str(config.env.id), 1)
-        behavior = NoisyBehavior(env, spaces_of(environment), seed=0)
+        behavior = NoisyBehavior(env, spaces_of(environment), log)
         environment.close()
         record(config.env, config.dataset, behavior=behavior, identifier=name)
 
