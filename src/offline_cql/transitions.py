@@ -314,3 +314,7 @@ class Batch(NamedTuple):
     next_observation: Tensor
     return_to_go: Tensor
     cloning_weight: Tensor
+
+    def clip_actions(self, limit: float | None) -> Batch:
+        """Return the batch with its continuous actions in [-limit, limit]; itself without limit."""
+        return self if limit is None else self._replace(action=self.action.clamp(-limit, limit))

@@ -134,6 +134,34 @@ def test_behavior_clonings_learning_rate_decays():
     assert rates[4:] == pytest.approx([0.0, 0.0])
 
 
+# --- action_clip ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("algorithm=bc", "bc.action_clip=0.6"),
+        ("cql.bc_updates=1", "cql.action_clip=0.6"),
+    ],
+)
+def test_cloned_actions_are_clipped(overrides: tuple[str, ...]):
+    """Mean 0 and std 1 before tanh; atanh 0.6 = ln 2. A logged action of 1 counts as 0.6:
+    log-density -ln(2 pi) / 2 - (ln 2)^2 / 2 - ln(1 - 0.36) per dimension."""
+    agent = build(settings(*overrides), continuous_data().spaces)
+    attach(agent)
+    with torch.no_grad():
+        for parameter in agent.actor.parameters():
+            parameter.zero_()
+    (batch,) = batches(continuous_data(), 1)
+    batch = batch._replace(action=torch.ones_like(batch.action))
+    _, metrics = agent.compute_losses(batch, log_metrics=True)
+    log_density = -np.log(2 * np.pi) / 2 - np.log(2) ** 2 / 2 - np.log(1 - 0.36)
+    dimensions = batch.action.shape[1]
+    assert metrics["actor/loss"].item() == pytest.approx(-dimensions * log_density, rel=1e-5)
+    likelihood = agent.validation_metrics(batch)["log_likelihood"].mean()
+    assert likelihood.item() == pytest.approx(dimensions * log_density, rel=1e-5)
+
+
 # --- The critics' targets ------------------------------------------------------------------------
 
 

@@ -367,7 +367,7 @@ ACTOR = keys(
     "importance_sampling bc_weight bc_weight_final bc_share critic_warmup",
     network="actor_hidden orthogonal_actor log_std_min log_std_max log_std_affine policy_ema",
 )
-BC_KEYS = keys(bc="learning_rate learning_rate_final decay_until")
+BC_KEYS = keys(bc="learning_rate learning_rate_final decay_until action_clip")
 
 
 @pytest.mark.parametrize(

@@ -59,6 +59,7 @@ class ContinuousBehaviorCloning(BehaviorCloning):
     def compute_losses(
         self, batch: Batch, *, log_metrics: bool
     ) -> tuple[Tensor, dict[str, Tensor]]:
+        batch = batch.clip_actions(self.bc.action_clip)
         dist = self.distribution(batch, self.actor)
         loss = losses.behavior_cloning_loss(dist.log_prob(batch.action))
         if not log_metrics:
@@ -67,6 +68,7 @@ class ContinuousBehaviorCloning(BehaviorCloning):
         return loss, {"actor/loss": loss.detach(), "actor/action_distance": distance}
 
     def validation_metrics(self, batch: Batch) -> dict[str, Tensor]:
+        batch = batch.clip_actions(self.bc.action_clip)
         return self.distribution(batch, self.policy().network).policy_metrics(batch)
 
     def distribution(self, batch: Batch, actor: nn.Module) -> TanhGaussian:

@@ -140,6 +140,7 @@ class ContinuousCQL(Agent):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the summed loss of one update and its metrics; sample the noise if it is None."""
         noise = self.sample_rank_noise(len(batch.reward)) if noise is None else noise
+        batch = batch.clip_actions(self.cql.action_clip)
         observation = self.statistics(batch.observation)
         dist = TanhGaussian(*self.actor(observation))
         critic, metrics = self.critic_losses(
@@ -163,7 +164,7 @@ class ContinuousCQL(Agent):
 
         No gradient reaches the actor.
         """
-        cql, penalized = self.cql, self.penalty.penalized
+        penalized = self.penalty.penalized
         with torch.no_grad():
             next_observation = self.statistics(batch.next_observation)
             next_dist = TanhGaussian(*self.actor(next_observation))
@@ -171,8 +172,6 @@ class ContinuousCQL(Agent):
             if penalized or log_metrics:
                 proposals, log_prob = self.proposals(dist, next_dist, noise)
         logged = batch.action.unsqueeze(1)
-        if cql.action_clip is not None:
-            logged = logged.clamp(-cql.action_clip, cql.action_clip)
         if penalized:
             q = self.critic(observation, torch.cat([logged, proposals], dim=1))
         else:
@@ -320,6 +319,7 @@ class ContinuousCQL(Agent):
         td_error and q_policy use the policy's deterministic action; the gap uses sampled actions as
         in training, with the same noise at every evaluation.
         """
+        batch = batch.clip_actions(self.cql.action_clip)
         observation = self.statistics(batch.observation)
         next_observation = self.statistics(batch.next_observation)
         actor = self.policy().network

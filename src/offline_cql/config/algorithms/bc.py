@@ -4,7 +4,7 @@ from typing import ClassVar
 
 from offline_cql.config.algorithms.base import CRITIC, REWARD, SCHEDULE, Actions, Algorithm, keys_of
 from offline_cql.config.algorithms.cql import CqlConfig
-from offline_cql.config.section import Count, Factor, Positive, Section
+from offline_cql.config.section import Count, Factor, Positive, Section, Share
 
 
 class BcConfig(Section):
@@ -14,15 +14,18 @@ class BcConfig(Section):
     learning_rate: Positive
     learning_rate_final: Factor | None  # factor at decay_until, on a half cosine; null: constant
     decay_until: Count  # updates
+    action_clip: Share | None  # clip logged actions to +- this
 
 
-def unused(bc: BcConfig, _actions: Actions) -> dict[str, str]:
+def unused(bc: BcConfig, actions: Actions) -> dict[str, str]:
     """Return the settings without effect: cloning has neither critics nor rewards."""
     critic = (*keys_of(CqlConfig), *SCHEDULE, *CRITIC)
     reasons = dict.fromkeys(critic, "algorithm=bc has no critics")
     reasons |= dict.fromkeys(REWARD, "algorithm=bc reads no rewards")
     if bc.learning_rate_final is None:
         reasons["bc.decay_until"] = "bc.learning_rate_final is not set"
+    if actions.discrete:
+        reasons["bc.action_clip"] = str(actions)
     return reasons
 
 
