@@ -438,7 +438,7 @@ def action_narrow(statistics: DatasetStatistics) -> Result:
 
 
 @rule(
-    "note", "check that they were not clipped when logged; cql.action_clip=0.999 reduces the effect"
+    "note", "check that they were not clipped when logged; cql.action_clip=0.99 reduces the effect"
 )
 def action_saturated(statistics: DatasetStatistics) -> Result:
     """Detect actions that are at their bounds in most steps."""
