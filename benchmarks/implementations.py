@@ -156,8 +156,8 @@ def prepare(sizes: Sizes, precision: str, *more: str, cql: str = "plain") -> tup
             f"network.actor_hidden={sizes.hidden}",
             "cql.bc_updates=1",  # the updates after it are timed
         ]
-    if not discrete and cql == "plain":
-        overrides += [f"cql.n_action_samples={sizes.n_action_samples}"]
+        if cql == "plain":
+            overrides.append(f"cql.n_action_samples={sizes.n_action_samples}")
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = validate_config(TrainConfig, compose("train", overrides))
     side = () if discrete else (1.0,) * action

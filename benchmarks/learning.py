@@ -99,7 +99,7 @@ def jobs_of(stage: str) -> list[Job]:
             for task in settings["tasks"]:
                 env, _, quality = task.partition("/")
                 data = [f"env={env}", *([f"dataset.quality={quality}"] if quality else [])]
-                own = [o.replace("ENV", env) for o in (*settings["common"], *flatten(changes))]
+                own = [o.replace("ENV", env) for o in flatten([settings["common"], changes])]
                 jobs.append(Job(stage, variant, task, seed, (*data, *own, f"seed={seed}")))
     return jobs
 
@@ -145,13 +145,16 @@ def read_rows(path: Path) -> list[dict[str, str]]:
 
 def read_results(path: Path) -> list[dict[str, str]]:
     """Return the finished runs of a stage, each under the code that it is compared as."""
-    return [row | {"code": EQUAL_CODES.get(row["code"], row["code"])} for row in read_rows(path)]
+    return [row | {"code": compared_as(row["code"])} for row in read_rows(path)]
+
+
+def compared_as(code: str) -> str:
+    return EQUAL_CODES.get(code, code)
 
 
 def missing(jobs: Sequence[Job], path: Path) -> list[Job]:
     """Return the runs that have no row of the present code."""
-    code = fingerprint()
-    code = EQUAL_CODES.get(code, code)
+    code = compared_as(fingerprint())
     done = {
         (row["variant"], row["task"], row["seed"])
         for row in read_results(path)

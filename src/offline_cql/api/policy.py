@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ class Policy:
         discrete: bool,
         features: Features | None = None,
         act_on_columns: Callable[[Array], Array] | None = None,
-        source: tuple[Path, int | str, int | None],
+        load: Callable[[], Policy],
     ) -> None:
         if features is not None and len(features.names) != observation_dim:
             raise DataError(
@@ -48,11 +49,11 @@ class Policy:
         self._act, self._act_on_columns = act, act_on_columns
         self.observation_dim, self.action_dim, self.discrete = observation_dim, action_dim, discrete
         self.features = features
-        self._source = source  # the arguments of load_policy
+        self._load = load
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle the arguments of `load_policy`: another process loads the policy again."""
-        return _load_again, self._source
+        """Pickle how the policy is loaded: another process loads it again."""
+        return self._load, ()
 
     def predict(self, observation: npt.ArrayLike | Mapping[str, Any]) -> Array | np.int64:
         """Return the action for one observation [D], or the actions for a batch [B, D].
@@ -181,12 +182,8 @@ def load_policy(
         action_dim=agent.spaces.action_dim,
         discrete=agent.spaces.discrete,
         features=run_features(folder),
-        source=(location.absolute(), checkpoint, seed),
+        load=partial(load_policy, location.absolute(), checkpoint=checkpoint),
     )
-
-
-def _load_again(path: Path, checkpoint: int | str, seed: int | None) -> Policy:
-    return load_policy(path, checkpoint=checkpoint, seed=seed)
 
 
 def _run_of(checkpoint: Path) -> Path:
@@ -246,5 +243,5 @@ def _onnx_policy(path: Path, seed: int | None) -> Policy:
         discrete=action["discrete"],
         features=features,
         act_on_columns=act_on_columns if takes_columns else None,
-        source=(path.absolute(), "last", seed),
+        load=partial(load_policy, path.absolute(), seed=seed),
     )

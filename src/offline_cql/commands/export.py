@@ -41,7 +41,7 @@ from offline_cql.render.numbers import format_interval, format_number, format_si
 from offline_cql.render.progress import ProgressBar
 from offline_cql.render.terminal import Terminal
 from offline_cql.runs.checkpoint import load_state
-from offline_cql.runs.folder import DESCRIPTION, ONNX, read_metadata
+from offline_cql.runs.folder import ONNX, ONNX_JSON, read_metadata
 from offline_cql.runs.provenance import commit
 from offline_cql.simulation.environments import import_package
 from offline_cql.transitions import Spaces, Transitions
@@ -96,8 +96,8 @@ def export_policy(settings: ExportConfig) -> dict[str, Any]:
         "sha256": hashlib.sha256(content).hexdigest(),
     }
     write_atomically(folder / ONNX, content)
-    write_json(folder / DESCRIPTION, description)
-    send_results(folder, run.logger, files={"onnx": [folder / ONNX, folder / DESCRIPTION]})
+    write_json(folder / ONNX_JSON, description)
+    send_results(folder, run.logger, files={"onnx": [folder / ONNX, folder / ONNX_JSON]})
     return description
 
 
@@ -326,7 +326,7 @@ def print_export(folder: Path, description: dict[str, Any]) -> None:
     terminal = Terminal()
     terminal.print_table(table)
     terminal.print_field("file", str(folder / ONNX))
-    terminal.print_field("file", str(folder / DESCRIPTION))
+    terminal.print_field("file", str(folder / ONNX_JSON))
     if (ROOT / SERVER).is_file():
         terminal.print_field(
             "next", command("python", script_path(SERVER), path_word(folder / ONNX))

@@ -12,7 +12,7 @@ from offline_cql.io import read_json
 from offline_cql.render.command import command
 from offline_cql.render.numbers import format_number, format_spread
 from offline_cql.render.terminal import Terminal
-from offline_cql.runs.folder import DESCRIPTION, ONNX, package_words, read_metadata
+from offline_cql.runs.folder import ONNX, ONNX_JSON, package_words, read_metadata
 
 
 def print_run(folder: Path, config: TrainConfig, result: dict[str, Any]) -> None:
@@ -42,7 +42,7 @@ def print_run(folder: Path, config: TrainConfig, result: dict[str, Any]) -> None
 
 def exported_updates(folder: Path) -> int | None:
     """Return the updates of the policy that was exported from the run, None without one."""
-    path = folder / DESCRIPTION
+    path = folder / ONNX_JSON
     if not path.exists():
         return None
     updates: int = read_json(path, {"updates": int}, remedy="export the policy again")["updates"]

@@ -136,8 +136,9 @@ class RolloutConfig(Section):
         """Raise ConfigError for unequal shares: they would favor short episodes."""
         count, rest = divmod(self.episodes, self.environments)
         environments = self.setting("environments")
-        remedy = f"{self.prefix}.episodes={(count + 1) * self.environments}, or set fewer of these"
-        self.require(rest == 0, "episodes", f"must be a multiple of {environments}: try {remedy}")
+        episodes = f"{self.key('episodes')}={(count + 1) * self.environments}"
+        remedy = f"set {episodes}, or fewer environments"
+        self.require(rest == 0, "episodes", f"must be a multiple of {environments}: {remedy}")
 
 
 class EvaluationConfig(RolloutConfig):

@@ -17,7 +17,7 @@ METRICS, EVALUATION, VALIDATION = "metrics.csv", "evaluation.csv", "validation.c
 EVALUATION_FAILURES = "evaluation_failures.csv"
 LOGS = (METRICS, EVALUATION, VALIDATION, EVALUATION_FAILURES)
 OPE, AUDIT = "ope.json", "audit.json"
-ONNX, DESCRIPTION = "policy.onnx", "policy.json"  # an exported policy, and what it is
+ONNX, ONNX_JSON = "policy.onnx", "policy.json"  # an exported policy, and what it is
 RESUMED_WITH = "resumed_with"  # key of metadata.json: settings typed with resume=, nested
 ACTION_NAMES = "action_names"  # key of metadata.json: of discrete actions of a table, and columns
 FEATURES = "features"  # key of metadata.json: of a table, what observations are computed from
