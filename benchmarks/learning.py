@@ -36,7 +36,7 @@ from omegaconf import OmegaConf
 from offline_cql.commands.load_run import load_config
 from offline_cql.io import read_json
 from offline_cql.render.table import Table, to_markdown
-from offline_cql.report.statistics import interval, iqm
+from offline_cql.report.statistics import interval, iqm, mean
 from offline_cql.runs.folder import EVALUATION, RESULT, saved_updates
 from offline_cql.simulation.evaluation import normalized_score
 
@@ -317,6 +317,36 @@ def summary(rows: Sequence[Mapping[str, str]], code: str) -> Table:
     return Table(title=f"Normalized score, code {code}", columns=columns, rows=list(lines(rows)))
 
 
+def by_task(rows: Sequence[Mapping[str, str]], code: str) -> Table:
+    """Return, per task and variant, what this code's runs give and take."""
+    rows = [row for row in rows if row["code"] == code]
+    runs: dict[tuple[str, str], list[Mapping[str, str]]] = {}
+    for row in rows:
+        runs.setdefault((row["task"], row["variant"]), []).append(row)
+    lines = []
+    for (task, variant), of_both in sorted(runs.items()):
+        curves = [curve(row) for row in of_both]
+        finals = np.array([c[max(c)] for c in curves])
+        center, low, high = interval([finals], mean, resamples=2_000, seed=0)
+        minutes = np.median([float(row["minutes"]) for row in of_both])
+        switch = of_both[0]["switch"]
+        lines.append(
+            (
+                *(task, variant, f"{float(of_both[0]['behavior']):.0f}"),
+                f"{center:.0f} ({low:.0f} to {high:.0f})",
+                f"{finals.min():.0f} to {finals.max():.0f}",
+                f"{smallest_share(curves, int(switch)):.2f}" if switch else "–",
+                *(f"{max(curves[0]):,}", f"{minutes:.1f}", str(len(of_both))),
+            )
+        )
+    columns = (
+        *("task", "variant", "the data", "score (95% interval)", "smallest to largest"),
+        *("worst / switch", "updates", "minutes", "runs"),
+    )
+    title = f"Normalized score at the last checkpoint, code {code}"
+    return Table(title=title, columns=columns, rows=lines, align="llr")
+
+
 def plot(rows: Sequence[Mapping[str, str]], path: Path) -> None:
     """Draw the scores over minutes, one panel per task: seeds thin, their mean thick."""
     tasks = list(dict.fromkeys(row["task"] for row in rows))
@@ -377,6 +407,9 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=ROOT / "docs" / "studies" / "learning")
     parser.add_argument("--table", action="store_true", help="only print the table")
     parser.add_argument(
+        "--by-task", action="store_true", help="print a row per task and variant, with minutes"
+    )
+    parser.add_argument(
         "--plot", type=Path, help="draw scores over minutes, the newest code's rows"
     )
     parser.add_argument("--plot-scores", type=Path, help="draw the last scores, the same rows")
@@ -389,7 +422,7 @@ def main() -> None:
             train(missing(jobs, path), path, slots)
         rows += read_results(path)
     for code in dict.fromkeys(row["code"] for row in rows):
-        print(to_markdown(summary(rows, code)))
+        print(to_markdown((by_task if arguments.by_task else summary)(rows, code)))
     newest = [row for row in rows if row["code"] == rows[-1]["code"]]
     if arguments.plot:
         plot(newest, arguments.plot)
