@@ -13,6 +13,7 @@ class RandomStream(IntEnum):
     NOISE = 0x6E6F697365  # agents: sampled actions of the updates
     SAMPLING = 0x5A4D  # data: indices of the transitions per update
     SPLIT = 0x5B117  # data: training and validation episodes
+    TARGET_STEPS = 0x1A3B  # data: steps of each transition's target with td_lambda
     VALIDATION_SAMPLE = 0x40  # data: validation steps, if there are more than needed
     VALIDATION_NOISE = 0x4E1D  # agents: sampled actions of the validation gap
     COLLECTION = 0x0FF  # simulation: collected episodes

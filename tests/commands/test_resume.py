@@ -25,6 +25,7 @@ SCHEDULED = (*TINY, "alpha_schedule=linear", "alpha_schedule.until=40", "alpha_s
 TRANSFORMS = (
     "dataset.validation_fraction=0.3",
     "dataset.n_step=3",
+    "dataset.td_lambda=0.5",
     "dataset.top_fraction=0.8",
     "dataset.split_seed=4",
 )

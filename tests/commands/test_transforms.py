@@ -20,6 +20,7 @@ pytestmark = pytest.mark.usefixtures("recorded")
 KINDS = {"continuous": TINY, "discrete": DISCRETE}
 TRANSFORMS = {
     "n_step": ("dataset.n_step=3",),
+    "td_lambda": ("dataset.n_step=3", "dataset.td_lambda=0.5"),
     "validation_fraction": ("dataset.validation_fraction=0.3",),
     "fraction": ("dataset.fraction=0.5",),
     "top_fraction": ("dataset.top_fraction=0.3",),

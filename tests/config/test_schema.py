@@ -187,6 +187,7 @@ def test_every_misspelled_key_is_answered_with_its_name():
         ("dataset__top_fraction", 0.0, "dataset.top_fraction=0 must be > 0 and <= 1"),
         ("dataset__top_fraction", 2.0, "dataset.top_fraction=2 must be > 0 and <= 1"),
         ("dataset__n_step", 0, "dataset.n_step=0 must be >= 1"),
+        ("dataset__td_lambda", 0.0, "dataset.td_lambda=0 must be > 0 and <= 1"),
         ("dataset__return_range", 0.0, "dataset.return_range=0 must be > 0"),
         ("dataset__split_seed", -1, "dataset.split_seed=-1 must be >= 0"),
         ("dataset__reward_scale", 0.0, "dataset.reward_scale=0 must be > 0"),
@@ -352,6 +353,7 @@ UNUSED_BY_DEFAULT = {
     "dataset.filter",
     "dataset.time_unit",
     "dataset.split_seed",
+    "dataset.td_lambda",
     *COLUMNS,
 }
 
@@ -444,6 +446,8 @@ OTHER_ID, OTHER_FILE = "dataset.id=D4RL/x-v2", "dataset.path=x.hdf5"
         ("dataset.validation_fraction=0.1", "", "split_seed"),
         ("dataset.fraction=0.5", "", "split_seed"),
         ("dataset.top_fraction=0.5", "", ""),
+        ("dataset.n_step=3", "", "td_lambda"),
+        ("dataset.n_step=3 dataset.td_lambda=0.5", "", "td_lambda split_seed"),
         (MINARI, "", ""),
         (f"{MINARI} dataset.quality=expert", "", ""),
         (f"{MINARI} {OTHER_ID}", "quality", ""),
@@ -460,7 +464,7 @@ def test_unused_settings_of_the_data_are_listed(overrides: str, added: str, remo
 def test_a_table_reads_its_columns_and_no_id():
     listed = unused_settings(composed_settings(*TABLE.split()), discrete=False)
     unused = {key for key in listed if key.startswith("dataset.")}
-    assert unused == keys(dataset="id quality")  # env=logged draws validation episodes
+    assert unused == keys(dataset="id quality td_lambda")  # env=logged draws validation episodes
 
 
 def test_an_unused_override_of_the_data_is_refused():

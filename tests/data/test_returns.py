@@ -15,6 +15,7 @@ from offline_cql.data import returns
 from offline_cql.data.returns import (
     continued_returns,
     episode_weights,
+    lambda_steps,
     n_step_returns,
     returns_to_go,
 )
@@ -126,6 +127,44 @@ def test_n_beyond_the_episode_sums_to_its_end(n: int):
     assert targets.reward.tolist() == returns_to_go(REWARDS, ENDS, gamma=0.5).tolist()
     assert targets.discount.tolist() == [0, 0, 0, 0, 0.125, 0.25, 0.5]
     assert targets.last.tolist() == [3, 3, 3, 3, 6, 6, 6]
+
+
+def test_each_transition_has_its_number_of_steps():
+    """gamma 1/2, as by hand above with n = 2, but alone for the first and the sixth."""
+    n = np.array([1, 2, 3, 2, 2, 1, 9])
+    targets = n_step_returns(REWARDS, TERMINATED, ENDS, gamma=0.5, n=n)
+    assert targets.reward.tolist() == [1, 4, 8, 8, 32, 32, 64]
+    assert targets.discount.tolist() == [0.5, 0.25, 0, 0, 0.25, 0.5, 0.5]
+    assert targets.last.tolist() == [0, 2, 3, 3, 5, 5, 6]
+
+
+def test_the_mean_of_drawn_targets_is_the_lambda_return():
+    """Recursively, G_t = r + gamma ((1 − lambda) V' + lambda G_{t+1}), here with V = 10, 20, ….
+
+    The first episode is shorter than n, the second ends by truncation.
+    """
+    gamma, td_lambda, draws = 0.5, 0.7, 20_000
+    values = 10.0 * np.arange(1, 8)  # V of the next states
+    expected = np.zeros(7)
+    for row in reversed(range(7)):
+        end = row + 1 in ENDS
+        later = (
+            values[row] if end else (1 - td_lambda) * values[row] + td_lambda * expected[row + 1]
+        )
+        expected[row] = REWARDS[row] + gamma * later * (1 - TERMINATED[row])
+    generator = np.random.default_rng(0)
+    n = lambda_steps(7 * draws, n=7, td_lambda=td_lambda, generator=generator)
+    repeated = (np.tile(REWARDS, draws), np.tile(TERMINATED, draws))
+    ends = (ENDS + 7 * np.arange(draws)[:, None]).ravel()
+    targets = n_step_returns(*repeated, ends, gamma=gamma, n=n)
+    drawn = targets.reward + targets.discount * np.tile(values, draws)[targets.last]
+    assert drawn.reshape(draws, 7).mean(axis=0) == pytest.approx(expected, rel=0.01)
+
+
+def test_drawn_steps_are_truncated_at_n():
+    """lambda 1/2, n 3: one step in 1/2 of the draws, two in 1/4, three in 1/4."""
+    steps = lambda_steps(40_000, n=3, td_lambda=0.5, generator=np.random.default_rng(0))
+    assert np.bincount(steps) / 40_000 == pytest.approx([0, 0.5, 0.25, 0.25], abs=0.01)
 
 
 @given(logs(), st.floats(0, 1), st.integers(1, 12))

@@ -200,6 +200,7 @@ class DatasetConfig(Section):
     split_seed: Seed
     one_step: Flag | None = None  # every row of a table is an episode of its own
     n_step: Count  # rewards summed before the value
+    td_lambda: Share | None = None  # of λ-returns over up to n_step steps; null: n_step steps
     return_range: Positive | None  # stretch the rewards so that the returns span this
     reward_scale: Positive
     reward_shift: Number

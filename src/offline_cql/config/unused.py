@@ -26,7 +26,9 @@ def unused_settings(config: TrainConfig, *, discrete: bool) -> dict[str, str]:
     """Return the full key of each setting without effect in this combination, with the reason."""
     chosen, dataset = ALGORITHMS[config.algorithm], config.dataset
     reasons = SOURCES[dataset.source].unused(dataset)
-    if dataset.validation_fraction == 0 and dataset.fraction == 1:
+    if dataset.n_step == 1:
+        reasons["dataset.td_lambda"] = f"{dataset.setting('n_step')} sums a single reward"
+    if dataset.validation_fraction == 0 and dataset.fraction == 1 and dataset.td_lambda is None:
         whole = f"{dataset.setting('validation_fraction')} and {dataset.setting('fraction')}"
         reasons["dataset.split_seed"] = f"{whole} draw nothing"
     actions = Actions(config.env.name, discrete)

@@ -13,21 +13,23 @@ from offline_cql.config import DatasetConfig
 from offline_cql.data.returns import (
     continued_returns,
     episode_weights,
+    lambda_steps,
     n_step_returns,
     value_range,
 )
 from offline_cql.data.split import Split
 from offline_cql.data.statistics import reward_scale
+from offline_cql.random_streams import RandomStream
 from offline_cql.transitions import Batch, Transitions
 
 
 class TransitionDataset:
     """The training transitions, indexed by 0 … size − 1, as batches of tensors.
 
-    reward = reward_scale · r + reward_shift, summed over n_step steps; discount is
-    gamma ** n · (1 − terminated), so that a truncated episode bootstraps; where steps take
-    different times, gamma ** time. With a cloning_share cloning weighs the training episodes by
-    their return (`episode_weights`).
+    reward = reward_scale · r + reward_shift, summed over n_step steps, one number for all or one
+    per transition; discount is gamma ** n · (1 − terminated), so that a truncated episode
+    bootstraps; where steps take different times, gamma ** time. With a cloning_share cloning
+    weighs the training episodes by their return (`episode_weights`).
     """
 
     def __init__(
@@ -38,7 +40,7 @@ class TransitionDataset:
         gamma: float,
         reward_scale: float,
         reward_shift: float,
-        n_step: int,
+        n_step: int | npt.NDArray[np.int64],
         cloning_share: float | None = None,
     ) -> None:
         self.spaces, self.columns = transitions.spaces, transitions.columns
@@ -66,7 +68,7 @@ class TransitionDataset:
             )
             self.cloning_weight = torch.from_numpy(weights[transitions.episodes]).float()
         discounts = step_gamma * (1.0 - terminated)
-        if n_step > 1:
+        if np.max(n_step) > 1:
             rewards, discounts, last = n_step_returns(
                 rewards, terminated, ends, gamma=step_gamma, n=n_step
             )
@@ -139,12 +141,18 @@ def make_dataset(
 
     scale: a further factor on rewards, before the shift.
     """
+    steps: int | npt.NDArray[np.int64] = dataset.n_step
+    if dataset.td_lambda is not None:
+        generator = np.random.default_rng([dataset.split_seed, RandomStream.TARGET_STEPS])
+        steps = lambda_steps(
+            len(transitions), n=dataset.n_step, td_lambda=dataset.td_lambda, generator=generator
+        )
     return TransitionDataset(
         transitions,
         split,
         gamma=gamma,
         reward_scale=scale * reward_scale(transitions, split, dataset),
         reward_shift=dataset.reward_shift,
-        n_step=dataset.n_step,
+        n_step=steps,
         cloning_share=cloning_share,
     )

@@ -99,15 +99,32 @@ class NStep(NamedTuple):
     last: npt.NDArray[np.int64]
 
 
+def lambda_steps(
+    size: int, *, n: int, td_lambda: float, generator: np.random.Generator
+) -> npt.NDArray[np.int64]:
+    """Draw the steps [size] of n-step targets whose mean is the λ-return truncated at n steps.
+
+    With (1 − λ) λ^(k−1) as the probability of k < n steps and λ^(n−1) as that of n, the mean of
+    the k-step returns G^(k) is (1 − λ) Σ_{k<n} λ^(k−1) G^(k) + λ^(n−1) G^(n) (Sutton & Barto 2018,
+    ch. 12). The gradient of the squared TD error is linear in the target, so its mean is that of
+    the λ-return too. td_lambda in (0, 1]; 1: n steps everywhere.
+    """
+    steps = np.full(size, n, np.int64)
+    if td_lambda < 1:
+        steps = np.minimum(generator.geometric(1 - td_lambda, size), n)
+    return steps
+
+
 def n_step_returns(
-    rewards: Array, terminated: Array, ends: Array, *, gamma: float | Array, n: int
+    rewards: Array, terminated: Array, ends: Array, *, gamma: float | Array, n: int | Array
 ) -> NStep:
     """Return R_t = Σ_{k<m} gamma^k r_{t+k} and the discount gamma^m · (1 − terminated).
 
     Where steps have discounts of their own, products of them stand for powers of gamma.
 
-    m is n, or fewer at the end of t's episode: no sum crosses an episode's end, and a truncated
-    episode bootstraps from its last next observation. Sutton & Barto 2018, ch. 7.
+    m is n, which may differ between transitions ([N]), or fewer at the end of t's episode: no sum
+    crosses an episode's end, and a truncated episode bootstraps from its last next observation.
+    Sutton & Barto 2018, ch. 7.
     """
     size = len(rewards)
     rows = np.arange(size)
@@ -115,7 +132,7 @@ def n_step_returns(
     steps = np.minimum(n, remaining)
     total, product = np.zeros(size, np.float64), np.ones(size, np.float64)
     discounts = np.broadcast_to(np.asarray(gamma, np.float64), (size,))
-    for k in range(n):
+    for k in range(int(np.max(steps))):
         active = np.flatnonzero(steps > k)
         total[active] += product[active] * rewards[active + k]
         product[active] *= discounts[active + k]

@@ -55,6 +55,7 @@ REWARD = (
     "dataset.reward_shift",
     "dataset.return_range",
     "dataset.n_step",
+    "dataset.td_lambda",
 )
 SCHEDULE = tuple(
     f"alpha_schedule.{name}" for name in ("kind", "warmup", "final_factor", "until", "points")
