@@ -162,6 +162,31 @@ def test_cloned_actions_are_clipped(overrides: tuple[str, ...]):
     assert likelihood.item() == pytest.approx(dimensions * log_density, rel=1e-5)
 
 
+# --- bc_saturated_action -------------------------------------------------------------------------
+
+
+def test_actions_at_a_bound_are_cloned_as_smaller_ones():
+    """Mean 0 and std 1 before tanh; a logged 1 counts as 0.6, whose atanh is ln 2; 0.8 stays, with
+    atanh ln 3. The critics see both as they are."""
+    case = make_case("cql.bc_updates=1", "cql.bc_saturated_action=0.6")
+    agent = case.agent
+    with torch.no_grad():
+        for parameter in agent.actor.parameters():
+            parameter.zero_()
+    action = torch.full_like(case.batch.action, 0.8)
+    action[:, 0] = -1.0
+    batch = case.batch._replace(action=action)
+    _, metrics = agent.compute_losses(batch, noise=case.noise, log_metrics=True)
+    at_bound = -np.log(2 * np.pi) / 2 - np.log(2) ** 2 / 2 - np.log(1 - 0.36)
+    inside = -np.log(2 * np.pi) / 2 - np.log(3) ** 2 / 2 - np.log(1 - 0.64)
+    expected = at_bound + (action.shape[1] - 1) * inside
+    assert metrics["actor/loss"].item() == pytest.approx(-expected, rel=1e-5)
+    likelihood = agent.validation_metrics(batch)["log_likelihood"].mean()
+    assert likelihood.item() == pytest.approx(expected, rel=1e-5)
+    q = agent.critic(agent.statistics(batch.observation), action.unsqueeze(1))
+    assert metrics["critic/q_logged"].item() == pytest.approx(q.mean().item(), rel=1e-6)
+
+
 # --- The critics' targets ------------------------------------------------------------------------
 
 

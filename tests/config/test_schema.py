@@ -165,6 +165,7 @@ def test_every_misspelled_key_is_answered_with_its_name():
         ("cql__gap_temperature", 0.0, "cql.gap_temperature=0 must be > 0"),
         ("cql__gap_min", float("-inf"), "cql.gap_min=-inf must be finite"),
         ("cql__temperature_initial", 0.0, "cql.temperature_initial=0 must be > 0"),
+        ("cql__bc_saturated_action", 1.0, "cql.bc_saturated_action=1 must be >= 0 and < 1"),
         ("cql__action_clip", 1.1, "cql.action_clip=1.1 must be > 0 and <= 1"),
         ("cql__actor_learning_rate", 0.0, "cql.actor_learning_rate=0 must be > 0"),
         ("cql__critic_learning_rate", -1e-4, "cql.critic_learning_rate=-0.0001 must be > 0"),
@@ -247,6 +248,11 @@ INCONSISTENT = [
     (EXPECTATION, "cql.expectation_over=null", f"must be uniform or policy with {EXPECTATION}"),
     ("", "cql.expectation_over=uniform", "has no effect with cql.penalty=logsumexp; leave it null"),
     ("cql.gap_max=1", "cql.gap_min=1", "must be < cql.gap_max=1"),
+    (
+        "cql=plain cql.bc_updates=0",
+        "cql.bc_saturated_action=0.9",
+        "has no effect without cql.bc_weight and with cql.bc_updates=0",
+    ),
     (BC, "bc.learning_rate=null", "must be a number"),
     ("", "network.log_std_min=2", "must be < network.log_std_max=2"),
     ("", "hardware.devices=2", "must be 1 with hardware.strategy=single; try hardware=ddp"),
@@ -366,7 +372,8 @@ def keys(**names: str) -> set[str]:
 ACTOR = keys(
     cql="n_action_samples penalty expectation_over backup bc_updates bc_learning_rate action_clip "
     "actor_learning_rate temperature_learning_rate temperature_initial target_entropy "
-    "importance_sampling bc_weight bc_weight_final bc_share critic_warmup",
+    "importance_sampling bc_weight bc_weight_final bc_share critic_warmup "
+    "bc_saturated_action",
     network="actor_hidden orthogonal_actor log_std_min log_std_max log_std_affine policy_ema",
 )
 BC_KEYS = keys(bc="learning_rate learning_rate_final decay_until action_clip")

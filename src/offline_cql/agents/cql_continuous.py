@@ -223,9 +223,9 @@ class ContinuousCQL(Agent):
         if self.actor_clones or self.cql.bc_weight is not None:
             temperature_loss = 0.0 * temperature_loss  # DDP needs a gradient of every parameter
         if self.actor_clones:
-            actor = losses.behavior_cloning_loss(batch.cloning_weight * dist.log_prob(batch.action))
+            actor = losses.behavior_cloning_loss(self.cloned_log_prob(dist, batch))
         elif self.cql.bc_weight is not None:
-            log_prob_logged = batch.cloning_weight * dist.log_prob(batch.action)
+            log_prob_logged = self.cloned_log_prob(dist, batch)
             scale = self.global_mean(q.detach().amin(dim=0).abs().mean()).clamp(min=SMALLEST_Q)
             actor = losses.cloning_actor_loss(
                 q, log_prob_logged, bc_weight=self.bc_weight, q_scale=scale
@@ -241,6 +241,11 @@ class ContinuousCQL(Agent):
             "actor/entropy": -log_prob.detach().mean(),
             "actor/temperature": temperature,
         }
+
+    def cloned_log_prob(self, dist: TanhGaussian, batch: Batch) -> Tensor:
+        """Return the weighted log-density [B] of the logged actions, as cloning sees them."""
+        log_prob = dist.log_prob(batch.action, saturated=self.cql.bc_saturated_action)
+        return batch.cloning_weight * log_prob
 
     def bellman_target(
         self,
@@ -338,7 +343,7 @@ class ContinuousCQL(Agent):
             "gap": self.gap(q[..., 2:], log_prob, q[..., 0], batch.return_to_go).mean(dim=0),
             "q_logged": q[..., 0].mean(dim=0),
             "q_policy": q[..., 1].mean(dim=0),
-            **dist.policy_metrics(batch),
+            **dist.policy_metrics(batch, saturated=self.cql.bc_saturated_action),
         }
 
     def bonus(self) -> Tensor:

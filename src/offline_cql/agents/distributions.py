@@ -11,7 +11,8 @@ from torch import Tensor
 from offline_cql import losses
 from offline_cql.transitions import Batch
 
-# Logged actions at ±1 have no pre-tanh value; float32 inverts 1 − 1e-5 well.
+# Beyond it a logged action is at a bound: ±1 has no value before tanh, and 1 − 1e-5 is what
+# float32 inverts well.
 LARGEST_ACTION = 1.0 - 1e-5
 
 SATURATED = 0.99  # |action| beyond which a dimension counts as saturated
@@ -34,16 +35,22 @@ class TanhGaussian(NamedTuple):
         log_prob = losses.tanh_gaussian_log_prob(pre_tanh, mean, log_std)
         return torch.tanh(pre_tanh).transpose(0, 1), log_prob.transpose(0, 1)
 
-    def log_prob(self, action: Tensor) -> Tensor:
-        """Return the log-density [B] in nats of logged actions [B, A]."""
-        pre_tanh = action.clamp(-LARGEST_ACTION, LARGEST_ACTION).atanh()
+    def log_prob(self, action: Tensor, *, saturated: float | None = None) -> Tensor:
+        """Return the log-density [B] in nats of logged actions [B, A].
+
+        One at a bound counts as ±saturated, by default LARGEST_ACTION: that it was clipped there
+        is all that is known of it, and atanh would make it an outlier.
+        """
+        value = LARGEST_ACTION if saturated is None else saturated
+        at_bound = action.abs() >= LARGEST_ACTION
+        pre_tanh = torch.where(at_bound, action.sign() * value, action).atanh()
         return losses.tanh_gaussian_log_prob(pre_tanh, self.mean, self.log_std)
 
-    def policy_metrics(self, batch: Batch) -> dict[str, Tensor]:
+    def policy_metrics(self, batch: Batch, *, saturated: float | None = None) -> dict[str, Tensor]:
         """Return the distance of the mode from each logged action and from the bounds, [B]."""
         action = self.mode()
         return {
-            "log_likelihood": self.log_prob(batch.action),
+            "log_likelihood": self.log_prob(batch.action, saturated=saturated),
             "action_distance": (action - batch.action).square().mean(dim=1),
             "saturation": (action.abs() > SATURATED).float().mean(dim=1),
         }

@@ -438,7 +438,9 @@ def action_narrow(statistics: DatasetStatistics) -> Result:
 
 
 @rule(
-    "note", "check that they were not clipped when logged; cql.action_clip=0.99 reduces the effect"
+    "note",
+    "check that they were not clipped when logged; cql=default clones them as less "
+    "(cql.bc_saturated_action)",
 )
 def action_saturated(statistics: DatasetStatistics) -> Result:
     """Detect actions that are at their bounds in most steps."""

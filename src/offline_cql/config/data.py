@@ -2,7 +2,7 @@
 
 import codecs
 import re
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from omegaconf import OmegaConf
 from pydantic import Field, model_validator
@@ -11,6 +11,7 @@ from offline_cql.config.section import (
     Amount,
     Count,
     Flag,
+    Fraction,
     Number,
     Positive,
     Section,
@@ -20,7 +21,6 @@ from offline_cql.config.section import (
 )
 from offline_cql.errors import ConfigError
 
-Fraction = Annotated[Number, Field(ge=0, lt=1)]
 SEPARATOR = ":"  # in package:Id, as Gymnasium writes it
 
 

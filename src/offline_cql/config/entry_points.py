@@ -5,8 +5,18 @@ from typing import ClassVar
 from pydantic import Field
 
 from offline_cql.config.algorithms import AlgorithmSections
-from offline_cql.config.data import DatasetConfig, EnvConfig, Fraction
-from offline_cql.config.section import Count, Flag, Integer, Location, Number, Section, Seed, Text
+from offline_cql.config.data import DatasetConfig, EnvConfig
+from offline_cql.config.section import (
+    Count,
+    Flag,
+    Fraction,
+    Integer,
+    Location,
+    Number,
+    Section,
+    Seed,
+    Text,
+)
 from offline_cql.config.sections import (
     AlphaScheduleConfig,
     EvaluationConfig,

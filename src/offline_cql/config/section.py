@@ -65,6 +65,7 @@ Amount = Annotated[Integer, Field(ge=0)]
 Positive = Annotated[Number, Field(gt=0)]
 Factor = Annotated[Number, Field(ge=0)]
 Share = Annotated[Number, Field(gt=0, le=1)]
+Fraction = Annotated[Number, Field(ge=0, lt=1)]
 Threads = Annotated[Literal["auto"] | int | None, BeforeValidator(_auto_or_count)]
 Seed = Annotated[Integer, Field(ge=0, le=LARGEST_SEED)]
 

@@ -10,6 +10,7 @@ from offline_cql.config.section import (
     Count,
     Factor,
     Flag,
+    Fraction,
     Number,
     Positive,
     Section,
@@ -34,6 +35,7 @@ CONTINUOUS = (
     "cql.bc_weight",
     "cql.bc_weight_final",
     "cql.bc_share",
+    "cql.bc_saturated_action",
     "cql.critic_warmup",
     "cql.action_clip",
     "cql.backup",
@@ -65,6 +67,7 @@ class CqlConfig(Section):
     bc_weight: Factor | None  # of cloning beside Q / mean |Q| afterwards; null: SAC's actor loss
     bc_weight_final: Factor | None  # at decay_until, on a half cosine; null: constant
     bc_share: Share | None  # of the data, by return, that cloning effectively uses; null: all
+    bc_saturated_action: Fraction | None  # what a logged action at a bound is cloned as
     critic_warmup: Literal["none", "returns"]  # the critics' target during bc_updates
     action_clip: Share | None  # clip logged actions to +- this
     backup: Literal["sampled", "max", "entropy"]  # continuous actions
@@ -106,9 +109,10 @@ class CqlConfig(Section):
         possible = self.critic_warmup == "none" or self.bc_updates > 0
         missing = f"has no effect with {self.setting('bc_updates')}"
         self.require(possible, "critic_warmup", missing)
-        possible = self.bc_weight is not None or self.bc_updates > 0 or self.bc_share is None
+        clones = self.bc_weight is not None or self.bc_updates > 0
         missing = f"has no effect without cql.bc_weight and with {self.setting('bc_updates')}"
-        self.require(possible, "bc_share", missing)
+        for name in ("bc_share", "bc_saturated_action"):
+            self.require(clones or getattr(self, name) is None, name, missing)
         possible = self.bc_weight is not None or self.bc_weight_final is None
         self.require(possible, "bc_weight_final", "has no effect without cql.bc_weight")
 
