@@ -134,17 +134,18 @@ def test_behavior_clonings_learning_rate_decays():
     assert rates[4:] == pytest.approx([0.0, 0.0])
 
 
-# --- action_clip ---------------------------------------------------------------------------------
+# --- Cloned actions at a bound -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     "overrides",
     [
-        ("algorithm=bc", "bc.action_clip=0.6"),
+        ("algorithm=bc", "bc.saturated_action=0.6"),
+        ("cql.bc_updates=1", "cql.bc_saturated_action=0.6"),
         ("cql.bc_updates=1", "cql.action_clip=0.6"),
     ],
 )
-def test_cloned_actions_are_clipped(overrides: tuple[str, ...]):
+def test_actions_at_a_bound_are_cloned_as_smaller_ones(overrides: tuple[str, ...]):
     """Mean 0 and std 1 before tanh; atanh 0.6 = ln 2. A logged action of 1 counts as 0.6:
     log-density -ln(2 pi) / 2 - (ln 2)^2 / 2 - ln(1 - 0.36) per dimension."""
     agent = build(settings(*overrides), continuous_data().spaces)
@@ -162,10 +163,7 @@ def test_cloned_actions_are_clipped(overrides: tuple[str, ...]):
     assert likelihood.item() == pytest.approx(dimensions * log_density, rel=1e-5)
 
 
-# --- bc_saturated_action -------------------------------------------------------------------------
-
-
-def test_actions_at_a_bound_are_cloned_as_smaller_ones():
+def test_only_cloned_actions_at_a_bound_change():
     """Mean 0 and std 1 before tanh; a logged 1 counts as 0.6, whose atanh is ln 2; 0.8 stays, with
     atanh ln 3. The critics see both as they are."""
     case = make_case("cql.bc_updates=1", "cql.bc_saturated_action=0.6")

@@ -376,7 +376,7 @@ ACTOR = keys(
     "bc_saturated_action",
     network="actor_hidden orthogonal_actor log_std_min log_std_max log_std_affine policy_ema",
 )
-BC_KEYS = keys(bc="learning_rate learning_rate_final decay_until action_clip")
+BC_KEYS = keys(bc="learning_rate learning_rate_final decay_until saturated_action")
 
 
 @pytest.mark.parametrize(

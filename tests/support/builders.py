@@ -45,7 +45,10 @@ DISCRETE_OPTIONS = (
     *("env=cartpole", "cql.calibrated=true", "network.n_critics=3", "cql.target_critics=2"),
     *("network.critic_norm=layer", "cql.learning_rate_final=0.1"),
 )
-CLONING_OPTIONS = ("algorithm=bc", "bc.learning_rate_final=0.1", "network.policy_ema=0.5")
+CLONING_OPTIONS = (
+    *("algorithm=bc", "bc.learning_rate_final=0.1", "bc.saturated_action=0.9"),
+    "network.policy_ema=0.5",
+)
 
 
 def settings(*overrides: str) -> TrainConfig:

@@ -59,17 +59,17 @@ class ContinuousBehaviorCloning(BehaviorCloning):
     def compute_losses(
         self, batch: Batch, *, log_metrics: bool
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        batch = batch.clip_actions(self.bc.action_clip)
         dist = self.distribution(batch, self.actor)
-        loss = losses.behavior_cloning_loss(dist.log_prob(batch.action))
+        log_prob = dist.log_prob(batch.action, saturated=self.bc.saturated_action)
+        loss = losses.behavior_cloning_loss(log_prob)
         if not log_metrics:
             return loss, {}
         distance = (dist.mode().detach() - batch.action).square().mean()
         return loss, {"actor/loss": loss.detach(), "actor/action_distance": distance}
 
     def validation_metrics(self, batch: Batch) -> dict[str, Tensor]:
-        batch = batch.clip_actions(self.bc.action_clip)
-        return self.distribution(batch, self.policy().network).policy_metrics(batch)
+        dist = self.distribution(batch, self.policy().network)
+        return dist.policy_metrics(batch, saturated=self.bc.saturated_action)
 
     def distribution(self, batch: Batch, actor: nn.Module) -> TanhGaussian:
         """Return the distribution of an actor in the batch's states."""

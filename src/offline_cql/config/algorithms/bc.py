@@ -4,7 +4,7 @@ from typing import ClassVar
 
 from offline_cql.config.algorithms.base import CRITIC, REWARD, SCHEDULE, Actions, Algorithm, keys_of
 from offline_cql.config.algorithms.cql import CqlConfig
-from offline_cql.config.section import Count, Factor, Positive, Section, Share
+from offline_cql.config.section import Count, Factor, Fraction, Positive, Section
 
 
 class BcConfig(Section):
@@ -14,7 +14,7 @@ class BcConfig(Section):
     learning_rate: Positive
     learning_rate_final: Factor | None  # factor at decay_until, on a half cosine; null: constant
     decay_until: Count  # updates
-    action_clip: Share | None  # clip logged actions to +- this
+    saturated_action: Fraction | None  # what a logged action at a bound is cloned as
 
 
 def unused(bc: BcConfig, actions: Actions) -> dict[str, str]:
@@ -25,7 +25,7 @@ def unused(bc: BcConfig, actions: Actions) -> dict[str, str]:
     if bc.learning_rate_final is None:
         reasons["bc.decay_until"] = "bc.learning_rate_final is not set"
     if actions.discrete:
-        reasons["bc.action_clip"] = str(actions)
+        reasons["bc.saturated_action"] = str(actions)
     return reasons
 
 
