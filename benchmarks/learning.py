@@ -313,16 +313,14 @@ def last_half(curve: Mapping[int, float]) -> float:
 
 
 def summary(rows: Sequence[Mapping[str, str]], code: str) -> Table:
-    """Return the normalized scores of this code's rows at the last checkpoint, means over seeds."""
-    rows = [row for row in rows if row["code"] == code]
+    """Return the normalized scores of a code's rows at the last checkpoint, means over seeds."""
     tasks = dict.fromkeys(re.sub(r"medium-(\w)\w+", r"m-\1", row["task"]) for row in rows)
     columns = ("variant", "IQM", "worst / switch", "last half", "runs", *tasks)
     return Table(title=f"Normalized score, code {code}", columns=columns, rows=list(lines(rows)))
 
 
 def by_task(rows: Sequence[Mapping[str, str]], code: str) -> Table:
-    """Return, per task and variant, what this code's runs give and take."""
-    rows = [row for row in rows if row["code"] == code]
+    """Return, per task and variant, what a code's runs give and take."""
     runs: dict[tuple[str, str], list[Mapping[str, str]]] = {}
     for row in rows:
         runs.setdefault((row["task"], row["variant"]), []).append(row)
@@ -424,9 +422,13 @@ def main() -> None:
             slots = {"gpu": arguments.gpu_jobs, "cpu": arguments.jobs}
             train(missing(jobs, path), path, slots)
         rows += read_results(path)
-    for code in dict.fromkeys(row["code"] for row in rows):
-        print(to_markdown((by_task if arguments.by_task else summary)(rows, code)))
-    newest = [row for row in rows if row["code"] == rows[-1]["code"]]
+    codes: dict[str, list[dict[str, str]]] = {}
+    for row in rows:
+        codes.setdefault(row["code"], []).append(row)
+    table = by_task if arguments.by_task else summary
+    for code, of_code in codes.items():
+        print(to_markdown(table(of_code, code)))
+    newest = codes[rows[-1]["code"]]
     if arguments.plot:
         plot(newest, arguments.plot)
     if arguments.plot_scores:

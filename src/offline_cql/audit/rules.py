@@ -439,7 +439,7 @@ def action_narrow(statistics: DatasetStatistics) -> Result:
 
 @rule(
     "note",
-    "check that they were not clipped when logged; cql=default clones them as less "
+    "check that they were not clipped when logged; cql=default clones them as smaller ones "
     "(cql.bc_saturated_action)",
 )
 def action_saturated(statistics: DatasetStatistics) -> Result:
