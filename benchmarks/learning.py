@@ -408,7 +408,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=ROOT / "docs" / "studies" / "learning")
     parser.add_argument("--table", action="store_true", help="only print the table")
     parser.add_argument(
-        "--by-task", action="store_true", help="print a row per task and variant, with minutes"
+        "--by-task", action="store_true", help="only print a row per task and variant, with minutes"
     )
     parser.add_argument(
         "--plot", type=Path, help="draw scores over minutes, the newest code's rows"
@@ -418,7 +418,7 @@ def main() -> None:
     rows = []
     for stage in arguments.stages:
         path, jobs = arguments.results / f"{stage}.csv", jobs_of(stage)
-        if not arguments.table:
+        if not (arguments.table or arguments.by_task):
             slots = {"gpu": arguments.gpu_jobs, "cpu": arguments.jobs}
             train(missing(jobs, path), path, slots)
         rows += read_results(path)
