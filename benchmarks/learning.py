@@ -166,20 +166,26 @@ def missing(jobs: Sequence[Job], path: Path) -> list[Job]:
     return [job for job in jobs if (job.variant, job.task, str(job.seed)) not in done]
 
 
-def row_of(job: Job, code: str, device: str) -> dict[str, Any]:
-    """Return the row of a finished run, scores normalized: `update:score` per checkpoint."""
+def row_of(job: Job, code: str, device: str, first: int) -> dict[str, Any]:
+    """Return the row of a finished run, scores normalized: `update:score` per checkpoint.
+
+    `wall_seconds` are those of the last process; one that continued the run at update `first`
+    stands for all updates.
+    """
     result, config = read_json(job.folder / RESULT), load_config(job.folder)
     returns: dict[int, list[float]] = {}
     for row in read_rows(job.folder / EVALUATION):
         returns.setdefault(int(row["update"]), []).append(float(row["return"]))
     scores = {u: normalized_score(float(np.mean(r)), config.env) for u, r in returns.items()}
     switch = (config.cql.bc_updates or "") if config.algorithm == "cql" else ""
+    of_process = config.updates - first or config.updates  # a finished run keeps its result
+    minutes = result["wall_seconds"] / 60 * config.updates / of_process
     return {
         **{"stage": job.stage, "variant": job.variant, "task": job.task, "seed": job.seed},
         "config": sha(json.dumps(job.config(), sort_keys=True).encode()),
         **{"code": code, "device": device, "switch": switch},
         "behavior": f"{normalized_score(result['behavior_return'], config.env):.2f}",
-        "minutes": f"{result['wall_seconds'] / 60:.2f}",
+        "minutes": f"{minutes:.2f}",
         "updates_per_second": result["updates_per_second"],
         "scores": " ".join(f"{update}:{score:.2f}" for update, score in scores.items()),
     }
@@ -202,21 +208,21 @@ def train(jobs: Sequence[Job], path: Path, slots: Mapping[str, int]) -> None:
     try:
         while waiting or running:
             for hardware, count in slots.items():
-                used = sum(kind == hardware for _, kind in running.values())
+                used = sum(kind == hardware for _, kind, _ in running.values())
                 for _ in range(min(count - used, len(waiting))):
                     job = waiting.popleft()
-                    process = start(job, hardware)
-                    running[process] = (job, hardware)
+                    first = max(saved_updates(job.folder), default=0)
+                    running[start(job, hardware)] = (job, hardware, first)
             time.sleep(0.5)
             for process in [p for p in running if p.poll() is not None]:
-                job, hardware = running.pop(process)
+                job, hardware, first = running.pop(process)
                 finished += 1
                 name = f"{job.variant} {job.task} seed {job.seed}"
                 if process.returncode:
                     print(f"FAILED {name}: see {job.folder}.log", flush=True)
                     continue
                 device = platform.machine() if hardware == "cpu" else gpu_name()
-                row = row_of(job, code, device)
+                row = row_of(job, code, device, first)
                 append(path, row)
                 minutes = (time.time() - started) / 60
                 print(
