@@ -191,9 +191,9 @@ def row_of(job: Job, code: str, device: str, first: int) -> dict[str, Any]:
     }
 
 
-def command(job: Job, hardware: Sequence[str]) -> list[str]:
-    """Return the command that starts a run, or continues one that was stopped."""
-    if saved_updates(job.folder):
+def command(job: Job, hardware: Sequence[str], first: int) -> list[str]:
+    """Return the command that starts a run, or continues one that was stopped at update `first`."""
+    if first:
         return [sys.executable, "train.py", f"resume={job.folder}"]
     shutil.rmtree(job.folder, ignore_errors=True)
     settings = [*job.overrides, *hardware, "logger=csv", f"run_dir={job.folder}"]
@@ -212,7 +212,7 @@ def train(jobs: Sequence[Job], path: Path, slots: Mapping[str, int]) -> None:
                 for _ in range(min(count - used, len(waiting))):
                     job = waiting.popleft()
                     first = max(saved_updates(job.folder), default=0)
-                    running[start(job, hardware)] = (job, hardware, first)
+                    running[start(job, hardware, first)] = (job, hardware, first)
             time.sleep(0.5)
             for process in [p for p in running if p.poll() is not None]:
                 job, hardware, first = running.pop(process)
@@ -241,13 +241,13 @@ def stop(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def start(job: Job, hardware: str) -> subprocess.Popen[bytes]:
+def start(job: Job, hardware: str, first: int) -> subprocess.Popen[bytes]:
     """Start a run on one core, or on the GPU with a captured update."""
     settings = ["hardware=cpu"] if hardware == "cpu" else ["hardware=gpu", "hardware.capture=true"]
     job.folder.parent.mkdir(parents=True, exist_ok=True)
     with job.folder.with_name(job.folder.name + ".log").open("ab") as log:
         return subprocess.Popen(
-            command(job, settings),
+            command(job, settings, first),
             cwd=ROOT,
             env=os.environ | {"OMP_NUM_THREADS": "1"},
             stdout=log,
