@@ -420,6 +420,7 @@ def main() -> None:
         "--plot", type=Path, help="draw scores over minutes, the newest code's rows"
     )
     parser.add_argument("--plot-scores", type=Path, help="draw the last scores, the same rows")
+    parser.add_argument("--variants", nargs="+", help="only show these, all by default")
     arguments = parser.parse_args()
     rows = []
     for stage in arguments.stages:
@@ -428,6 +429,8 @@ def main() -> None:
             slots = {"gpu": arguments.gpu_jobs, "cpu": arguments.jobs}
             train(missing(jobs, path), path, slots)
         rows += read_results(path)
+    if arguments.variants:
+        rows = [row for row in rows if row["variant"] in arguments.variants]
     codes: dict[str, list[dict[str, str]]] = {}
     for row in rows:
         codes.setdefault(row["code"], []).append(row)
