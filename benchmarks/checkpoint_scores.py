@@ -1,7 +1,7 @@
 """Evaluate every kept checkpoint of a stage's runs with more episodes; one CSV row per run.
 
 `python benchmarks/checkpoint_scores.py STAGE VARIANT TASK …` reads the runs that
-`python benchmarks/learning.py STAGE` left in outputs/learning and prints the same table. The
+`python benchmarks/learning.py STAGE` left in outputs/learning and prints its table by task. The
 episodes start from other seeds than those during training. Rows are never made twice.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from learning import ROOT, Job, append, by_task, jobs_of, read_rows
+from learning import ROOT, Job, append, by_task, format_scores, jobs_of, missing, read_rows
 from rich.progress import track
 
 from offline_cql.commands.load_run import load_agent
@@ -38,21 +38,14 @@ def scores(job: Job, episodes: int) -> dict[int, float]:
 def evaluated(jobs: Sequence[Job], episodes: int) -> list[dict[str, str]]:
     """Return the rows of the runs, after evaluating those that have none."""
     path = ROOT / "docs" / "studies" / "learning" / f"{jobs[0].stage}_{episodes}_episodes.csv"
-    done = {(row["variant"], row["task"], row["seed"]) for row in read_rows(path)}
     finished = {
         (row["variant"], row["task"], row["seed"]): row
         for row in read_rows(path.with_name(f"{jobs[0].stage}.csv"))
     }
-    waiting = [
-        job
-        for job in jobs
-        if (job.variant, job.task, str(job.seed)) not in done and (job.folder / RESULT).exists()
-    ]
+    waiting = [job for job in missing(jobs, path) if (job.folder / RESULT).exists()]
     for job in track(waiting, "runs"):
         row = finished[job.variant, job.task, str(job.seed)]
-        curve = scores(job, episodes)
-        values = " ".join(f"{updates}:{mean:.2f}" for updates, mean in curve.items())
-        append(path, row | {"scores": values})
+        append(path, row | {"scores": format_scores(scores(job, episodes))})
     return read_rows(path)
 
 

@@ -187,8 +187,13 @@ def row_of(job: Job, code: str, device: str, first: int) -> dict[str, Any]:
         "behavior": f"{normalized_score(result['behavior_return'], config.env):.2f}",
         "minutes": f"{minutes:.2f}",
         "updates_per_second": result["updates_per_second"],
-        "scores": " ".join(f"{update}:{score:.2f}" for update, score in scores.items()),
+        "scores": format_scores(scores),
     }
+
+
+def format_scores(scores: Mapping[int, float]) -> str:
+    """Return `update:score` per checkpoint; `curve` reads it."""
+    return " ".join(f"{update}:{score:.2f}" for update, score in scores.items())
 
 
 def command(job: Job, hardware: Sequence[str], first: int) -> list[str]:
@@ -431,6 +436,8 @@ def main() -> None:
         rows += read_results(path)
     if arguments.variants:
         rows = [row for row in rows if row["variant"] in arguments.variants]
+    if not rows:
+        raise SystemExit("no finished run to show")
     codes: dict[str, list[dict[str, str]]] = {}
     for row in rows:
         codes.setdefault(row["code"], []).append(row)
