@@ -10,6 +10,7 @@ from support.builders import attach, batches, build, continuous_data, discrete_d
 from support.continuous_case import make_case
 from torch.testing import assert_close
 
+from offline_cql.agents.cql_continuous import Noise
 from offline_cql.agents.distributions import TanhGaussian
 from offline_cql.commands.fit import unit_scale
 from offline_cql.data.dataset import make_dataset
@@ -17,7 +18,7 @@ from offline_cql.data.split import train_on_all
 from offline_cql.errors import DataError
 from offline_cql.losses import behavior_cloning_loss
 from offline_cql.networks import PolicyAverage
-from offline_cql.transitions import Transitions
+from offline_cql.transitions import Batch, Transitions
 
 WEIGHT = ("cql.bc_updates=0", "cql.bc_weight=0.25")
 
@@ -86,6 +87,30 @@ def test_each_logged_action_is_cloned_with_its_weight(updates: int):
     before = case.loss()[1]["actor/loss"]
     after = case.loss(batch=case.batch._replace(cloning_weight=weights))[1]["actor/loss"]
     assert_close(after - before, ((0.25 if updates else 1.0) * extra).detach())
+
+
+@pytest.mark.parametrize("updates", [0, 1], ids=["cloning", "afterwards"])
+def test_penalty_and_actor_see_a_transition_as_often_as_its_weight_says(updates: int):
+    """Weights 2, 0, 1 and 1 are the batch 0, 0, 2, 3; the TD loss has no weights."""
+    case = make_case(
+        *("cql.bc_updates=1", "cql.bc_weight=0.25", "cql.bc_share=0.5", "cql.return_weighted=true"),
+        *("cql.importance_sampling=false", "cql.critic_warmup=returns"),
+    )
+    agent, drawn = case.agent, torch.tensor([0, 0, 2, 3])
+    agent.updates = updates
+    agent.update_schedules(attach(agent))
+    weights = torch.tensor([2.0, 0.0, 1.0, 1.0], dtype=torch.float64)
+    batch = Batch(*(part[drawn] for part in case.batch))
+    noise = Noise(*(part[:, drawn] for part in case.noise))
+    weighted = case.gradients(batch=case.batch._replace(cloning_weight=weights))
+    repeated = case.gradients(batch=batch, noise=noise)
+    agent.penalty.alpha.zero_()
+    td, td_repeated = case.gradients(), case.gradients(batch=batch, noise=noise)
+    for name in weighted:
+        if name.startswith("critic"):
+            assert_close(weighted[name] - td[name], repeated[name] - td_repeated[name])
+        else:
+            assert_close(weighted[name], repeated[name])
 
 
 def test_a_share_weighs_the_training_episodes_by_their_return():

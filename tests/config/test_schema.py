@@ -253,6 +253,11 @@ INCONSISTENT = [
         "cql.bc_saturated_action=0.9",
         "has no effect without cql.bc_weight and with cql.bc_updates=0",
     ),
+    (
+        "cql.bc_share=null",
+        "cql.return_weighted=true",
+        "needs cql.bc_share and cql.bc_weight; try cql.return_weighted=false",
+    ),
     (BC, "bc.learning_rate=null", "must be a number"),
     ("", "network.log_std_min=2", "must be < network.log_std_max=2"),
     ("", "hardware.devices=2", "must be 1 with hardware.strategy=single; try hardware=ddp"),
@@ -372,7 +377,7 @@ def keys(**names: str) -> set[str]:
 ACTOR = keys(
     cql="n_action_samples penalty expectation_over backup bc_updates bc_learning_rate action_clip "
     "actor_learning_rate temperature_learning_rate temperature_initial target_entropy "
-    "importance_sampling bc_weight bc_weight_final bc_share critic_warmup "
+    "importance_sampling bc_weight bc_weight_final bc_share return_weighted critic_warmup "
     "bc_saturated_action",
     network="actor_hidden orthogonal_actor log_std_min log_std_max log_std_affine policy_ema",
 )

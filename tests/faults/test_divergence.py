@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from support.builders import attach, batches, build, continuous_data, discrete_data, settings
+from support.continuous_case import make_case
 from support.train import TINY, train_run
 
 from offline_cql.agents import Agent
@@ -97,6 +98,16 @@ def test_bonus_is_half_of_the_penalty_and_the_largest_entropy(overrides: list[st
     data = discrete_data() if "env=cartpole" in overrides else continuous_data()
     agent = build(settings(*overrides), data.spaces)
     assert float(agent.bonus()) == pytest.approx(bonus, rel=1e-6)
+
+
+def test_bonus_is_that_of_the_largest_weight():
+    """alpha 4 and a weight of 3: at most 3 · 4 / 2, a weight of another update counts too."""
+    overrides = ("cql.alpha=4", "cql.bc_weight=1", "cql.bc_share=0.5", "cql.return_weighted=true")
+    case = make_case(*overrides)
+    for largest in (3.0, 2.0):
+        weights = torch.tensor([0.0, 0.5, 0.5, largest], dtype=torch.float64)
+        case.loss(batch=case.batch._replace(cloning_weight=weights))
+    assert float(case.agent.bonus()) == pytest.approx(6.0)
 
 
 @pytest.mark.parametrize("env", ["pendulum", "cartpole"])

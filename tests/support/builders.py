@@ -39,7 +39,7 @@ OPTIONS = (
     *("cql.learning_rate_final=0.1", "cql.critic_warmup=returns", "cql.importance_sampling=false"),
     *("cql.calibrated=true", "network.n_critics=3", "cql.target_critics=2"),
     *("network.critic_norm=layer", "network.policy_ema=0.5", "cql.alpha_unit=return"),
-    *("cql.bc_share=0.5", "cql.bc_saturated_action=0.9"),
+    *("cql.bc_share=0.5", "cql.return_weighted=true", "cql.bc_saturated_action=0.9"),
 )
 DISCRETE_OPTIONS = (
     *("env=cartpole", "cql.calibrated=true", "network.n_critics=3", "cql.target_critics=2"),

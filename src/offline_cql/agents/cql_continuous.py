@@ -46,6 +46,7 @@ class ContinuousCQL(Agent):
     """Tanh-Gaussian actor, E stacked critics, automatic temperature, conservative gap."""
 
     bc_weight: Tensor  # set in place: a replayed CUDA graph reads the same memory
+    largest_weight: Tensor  # that a transition had in the penalty
 
     def __init__(
         self,
@@ -77,6 +78,7 @@ class ContinuousCQL(Agent):
             -float(spaces.action_dim) if cql.target_entropy is None else cql.target_entropy
         )
         self.register_buffer("bc_weight", torch.zeros(()), persistent=False)
+        self.register_buffer("largest_weight", torch.ones(()), persistent=False)
 
     def policy(self) -> Policy:
         return Policy(self.policy_average.acting(self.actor), "tanh_gaussian")
@@ -184,7 +186,10 @@ class ContinuousCQL(Agent):
             with torch.no_grad():
                 q = torch.cat([q, self.critic(observation, proposals)], dim=2)
         gap = self.gap(q[..., 1:], log_prob, q[..., 0], batch.return_to_go)
-        loss = td + self.penalty.loss(gap) if penalized else td
+        loss = td
+        if penalized:
+            loss = td + self.penalty.loss(self.weighted(gap, batch))
+            self.note_weights(batch)
         if not log_metrics:
             return loss, {}
         return loss, {
@@ -226,9 +231,13 @@ class ContinuousCQL(Agent):
             actor = losses.behavior_cloning_loss(self.cloned_log_prob(dist, batch))
         elif self.cql.bc_weight is not None:
             log_prob_logged = self.cloned_log_prob(dist, batch)
-            scale = self.global_mean(q.detach().amin(dim=0).abs().mean()).clamp(min=SMALLEST_Q)
+            weighted = self.weighted(q, batch)
+            scale = self.global_mean(weighted.detach().amin(dim=0).abs().mean())
             actor = losses.cloning_actor_loss(
-                q, log_prob_logged, bc_weight=self.bc_weight, q_scale=scale
+                weighted,
+                log_prob_logged,
+                bc_weight=self.bc_weight,
+                q_scale=scale.clamp(min=SMALLEST_Q),
             )
         else:
             actor = losses.actor_loss(q, log_prob, temperature=temperature)
@@ -241,6 +250,16 @@ class ContinuousCQL(Agent):
             "actor/entropy": -log_prob.detach().mean(),
             "actor/temperature": temperature,
         }
+
+    def weighted(self, values: Tensor, batch: Batch) -> Tensor:
+        """Return values [E, B] times the weights of cloning with cql.return_weighted."""
+        return batch.cloning_weight * values if self.cql.return_weighted else values
+
+    def note_weights(self, batch: Batch) -> None:
+        """Note the largest weight that a transition had in the penalty, without a wait."""
+        if self.cql.return_weighted:
+            largest = batch.cloning_weight.max()
+            torch.maximum(self.largest_weight, largest, out=self.largest_weight)
 
     def cloned_log_prob(self, dist: TanhGaussian, batch: Batch) -> Tensor:
         """Return the weighted log-density [B] of the logged actions, as cloning sees them."""
@@ -348,7 +367,7 @@ class ContinuousCQL(Agent):
 
     def bonus(self) -> Tensor:
         """Return the penalty's largest push, plus the largest entropy bonus of the target."""
-        push = self.penalty.largest_push()
+        push = self.largest_weight * self.penalty.largest_push()
         if self.cql.backup != "entropy":
             return push
         return push + self.log_temperature.detach().exp() * self.spaces.action_dim * math.log(2)

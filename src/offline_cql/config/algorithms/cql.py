@@ -35,6 +35,7 @@ CONTINUOUS = (
     "cql.bc_weight",
     "cql.bc_weight_final",
     "cql.bc_share",
+    "cql.return_weighted",
     "cql.bc_saturated_action",
     "cql.critic_warmup",
     "cql.action_clip",
@@ -67,6 +68,7 @@ class CqlConfig(Section):
     bc_weight: Factor | None  # of cloning beside Q / mean |Q| afterwards; null: SAC's actor loss
     bc_weight_final: Factor | None  # at decay_until, on a half cosine; null: constant
     bc_share: Share | None  # of the data, by return, that cloning effectively uses; null: all
+    return_weighted: Flag  # the penalty and the actor's Q have the weights of bc_share too
     bc_saturated_action: Fraction | None  # what a logged action at a bound is cloned as
     critic_warmup: Literal["none", "returns"]  # the critics' target during bc_updates
     action_clip: Share | None  # clip logged actions to +- this
@@ -113,6 +115,9 @@ class CqlConfig(Section):
         missing = f"has no effect without cql.bc_weight and with {self.setting('bc_updates')}"
         for name in ("bc_share", "bc_saturated_action"):
             self.require(clones or getattr(self, name) is None, name, missing)
+        possible = self.bc_share is not None and self.bc_weight is not None
+        missing = "needs cql.bc_share and cql.bc_weight; try cql.return_weighted=false"
+        self.require(possible or not self.return_weighted, "return_weighted", missing)
         possible = self.bc_weight is not None or self.bc_weight_final is None
         self.require(possible, "bc_weight_final", "has no effect without cql.bc_weight")
 
