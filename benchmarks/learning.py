@@ -53,7 +53,7 @@ EQUAL_CODES = {
     "7fa4983be46e": "05485a517f7b",  # after dataset.td_lambda, which is null
     "aa21ece51d1c": "05485a517f7b",  # after cql.bc_saturated_action: only "new" sets it
     "f306fb89bf0f": "05485a517f7b",  # after bc.saturated_action instead of bc.action_clip
-    "b2d7cb94c87b": "05485a517f7b",  # after cql.return_weighted, which is false
+    "b2d7cb94c87b": "05485a517f7b",  # after cql.return_weighted: only weighted_calibrated sets it
     "b49d7bc7ca43": "05485a517f7b",  # clips cloned actions too: "unclipped" and "old" do not clip
 }
 COLORS = ("#0b6e4f", "#c44536", "#355070", "#e09f3e", "#6d597a")

@@ -304,7 +304,7 @@ class Batch(NamedTuple):
     action in [-1, 1] or an index; reward scaled and shifted; discount = gamma * (1 - terminated),
     so that a truncated transition still bootstraps; return_to_go: the discounted sum of the rewards
     that followed in the data, where a truncated episode continues at its mean reward;
-    cloning_weight: of the transition in cloning and with cql.return_weighted in the penalty and of
+    cloning_weight: of the transition in cloning, and with cql.return_weighted in the penalty and at
     the actor's Q, with mean 1 over the data.
     """
 
