@@ -36,7 +36,7 @@ from omegaconf import OmegaConf
 from offline_cql.commands.load_run import load_config
 from offline_cql.io import read_json
 from offline_cql.render.table import Table, to_markdown
-from offline_cql.report.statistics import interval, iqm, mean
+from offline_cql.report.statistics import interval, iqm, mean, resample
 from offline_cql.runs.folder import EVALUATION, RESULT, saved_updates
 from offline_cql.simulation.evaluation import normalized_score
 
@@ -360,6 +360,50 @@ def by_task(rows: Sequence[Mapping[str, str]], code: str) -> Table:
     return Table(title=title, columns=columns, rows=lines, align="llr")
 
 
+def against(rows: Sequence[Mapping[str, str]], variant: str) -> Table:
+    """Return how far a variant's interquartile mean is above those of the others, and two ceilings.
+
+    The ceilings choose with the scores themselves: the best variant of each task and the best
+    checkpoint of each run of `variant`. Intervals: stratified bootstrap, variants independent.
+    """
+    tasks = list(dict.fromkeys(row["task"] for row in rows))
+    curves = {
+        name: [[curve(r) for r in rows if (r["variant"], r["task"]) == (name, t)] for t in tasks]
+        for name in dict.fromkeys(row["variant"] for row in rows)
+    }
+    scores = {
+        name: [np.array([c[max(c)] for c in runs]) for runs in of_task]
+        for name, of_task in curves.items()
+        if all(of_task)  # a run of each task has finished
+    }
+    if variant not in scores:
+        raise SystemExit(f"--against {variant} must be one of {', '.join(scores)}")
+    of_each_task = zip(*scores.values(), strict=True)
+    scores |= {
+        "best variant of each task": [max(runs, key=np.mean) for runs in of_each_task],
+        f"best checkpoints of {variant}": [
+            np.array([max(c.values()) for c in runs]) for runs in curves[variant]
+        ],
+    }
+    own = scores.pop(variant)
+    lines = []
+    for name, other in scores.items():
+        points = [float(iqm(np.concatenate(runs))) for runs in (own, other)]
+        samples = [
+            iqm(resample(runs, 2_000, np.random.default_rng(seed)))
+            for seed, runs in enumerate((own, other))
+        ]
+        low, high = np.quantile(samples[0] - samples[1], [0.025, 0.975])
+        by_task = [float(a.mean() - b.mean()) for a, b in zip(own, other, strict=True)]
+        lowest = f"{min(by_task):.1f} ({tasks[int(np.argmin(by_task))]})"
+        difference = f"{points[0] - points[1]:.1f} ({low:.1f} to {high:.1f})"
+        lines.append((name, f"{points[1]:.1f}", difference, lowest))
+    columns = ("variant", "IQM", f"{variant} minus this (95% interval)", "lowest of a task")
+    return Table(
+        title=f"Interquartile mean of {variant}: {points[0]:.1f}", columns=columns, rows=lines
+    )
+
+
 def plot(rows: Sequence[Mapping[str, str]], path: Path) -> None:
     """Draw the scores over minutes, one panel per task: seeds thin, their mean thick."""
     tasks = list(dict.fromkeys(row["task"] for row in rows))
@@ -423,6 +467,9 @@ def main() -> None:
         "--by-task", action="store_true", help="only print a row per task and variant, with minutes"
     )
     parser.add_argument(
+        "--against", metavar="VARIANT", help="only print how far it is above the others"
+    )
+    parser.add_argument(
         "--plot", type=Path, help="draw scores over minutes, the newest code's rows"
     )
     parser.add_argument("--plot-scores", type=Path, help="draw the last scores, the same rows")
@@ -431,7 +478,7 @@ def main() -> None:
     rows = []
     for stage in arguments.stages:
         path, jobs = arguments.results / f"{stage}.csv", jobs_of(stage)
-        if not (arguments.table or arguments.by_task):
+        if not (arguments.table or arguments.by_task or arguments.against):
             slots = {"gpu": arguments.gpu_jobs, "cpu": arguments.jobs}
             train(missing(jobs, path), path, slots)
         rows += read_results(path)
@@ -442,10 +489,13 @@ def main() -> None:
     codes: dict[str, list[dict[str, str]]] = {}
     for row in rows:
         codes.setdefault(row["code"], []).append(row)
-    table = by_task if arguments.by_task else summary
-    for code, of_code in codes.items():
-        print(to_markdown(table(of_code, code)))
     newest = codes[rows[-1]["code"]]
+    if arguments.against:
+        print(to_markdown(against(newest, arguments.against)))
+    else:
+        table = by_task if arguments.by_task else summary
+        for code, of_code in codes.items():
+            print(to_markdown(table(of_code, code)))
     if arguments.plot:
         plot(newest, arguments.plot)
     if arguments.plot_scores:
