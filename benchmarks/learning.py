@@ -472,6 +472,11 @@ def main() -> None:
     parser.add_argument(
         "--plot", type=Path, help="draw scores over minutes, the newest code's rows"
     )
+    parser.add_argument(
+        "--all-codes",
+        action="store_true",
+        help="also print the rows of older codes, each by itself",
+    )
     parser.add_argument("--plot-scores", type=Path, help="draw the last scores, the same rows")
     parser.add_argument("--variants", nargs="+", help="only show these, all by default")
     arguments = parser.parse_args()
@@ -494,7 +499,8 @@ def main() -> None:
         print(to_markdown(against(newest, arguments.against)))
     else:
         table = by_task if arguments.by_task else summary
-        for code, of_code in codes.items():
+        shown = codes if arguments.all_codes else {newest[0]["code"]: newest}
+        for code, of_code in shown.items():
             print(to_markdown(table(of_code, code)))
     if arguments.plot:
         plot(newest, arguments.plot)
