@@ -36,7 +36,7 @@ from omegaconf import OmegaConf
 from offline_cql.commands.load_run import load_config
 from offline_cql.io import read_json
 from offline_cql.render.table import Table, to_markdown
-from offline_cql.report.statistics import interval, iqm, mean, resample
+from offline_cql.report.statistics import LEVEL, interval, iqm, mean, resample
 from offline_cql.runs.folder import EVALUATION, RESULT, saved_updates
 from offline_cql.simulation.evaluation import normalized_score
 
@@ -386,22 +386,20 @@ def against(rows: Sequence[Mapping[str, str]], variant: str) -> Table:
         ],
     }
     own = scores.pop(variant)
+    own_iqm = float(iqm(np.concatenate(own)))
+    own_samples = iqm(resample(own, 2_000, np.random.default_rng(0)))
     lines = []
     for name, other in scores.items():
-        points = [float(iqm(np.concatenate(runs))) for runs in (own, other)]
-        samples = [
-            iqm(resample(runs, 2_000, np.random.default_rng(seed)))
-            for seed, runs in enumerate((own, other))
-        ]
-        low, high = np.quantile(samples[0] - samples[1], [0.025, 0.975])
-        by_task = [float(a.mean() - b.mean()) for a, b in zip(own, other, strict=True)]
-        lowest = f"{min(by_task):.1f} ({tasks[int(np.argmin(by_task))]})"
-        difference = f"{points[0] - points[1]:.1f} ({low:.1f} to {high:.1f})"
-        lines.append((name, f"{points[1]:.1f}", difference, lowest))
+        other_iqm = float(iqm(np.concatenate(other)))
+        other_samples = iqm(resample(other, 2_000, np.random.default_rng(1)))
+        low, high = np.quantile(own_samples - other_samples, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+        gains = [float(a.mean() - b.mean()) for a, b in zip(own, other, strict=True)]
+        lowest = f"{min(gains):.1f} ({tasks[int(np.argmin(gains))]})"
+        difference = f"{own_iqm - other_iqm:.1f} ({low:.1f} to {high:.1f})"
+        lines.append((name, f"{other_iqm:.1f}", difference, lowest))
     columns = ("variant", "IQM", f"{variant} minus this (95% interval)", "lowest of a task")
-    return Table(
-        title=f"Interquartile mean of {variant}: {points[0]:.1f}", columns=columns, rows=lines
-    )
+    title = f"Interquartile mean of {variant}: {own_iqm:.1f}"
+    return Table(title=title, columns=columns, rows=lines)
 
 
 def plot(rows: Sequence[Mapping[str, str]], path: Path) -> None:
