@@ -37,7 +37,7 @@ from offline_cql.commands.load_run import load_config
 from offline_cql.io import read_json
 from offline_cql.render.table import Table, to_markdown
 from offline_cql.report.statistics import LEVEL, interval, iqm, mean, resample
-from offline_cql.runs.folder import EVALUATION, RESULT, saved_updates
+from offline_cql.runs.folder import CONFIG, EVALUATION, RESULT, saved_updates
 from offline_cql.simulation.evaluation import normalized_score
 
 ROOT = Path(__file__).parent.parent
@@ -84,10 +84,24 @@ class Job:
         """Return the resolved settings that decide the result."""
         with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
             composed = compose("train", [*self.overrides, "run_dir=none"])
-        settings = OmegaConf.to_container(composed, resolve=True)
-        assert isinstance(settings, dict)
-        precision = settings["hardware"]["precision"]
-        return {k: v for k, v in settings.items() if k not in NEUTRAL} | {"precision": precision}
+        return decisive(composed)
+
+    def saved_updates(self) -> int:
+        """Return the updates that a stopped run of the present settings has saved, 0 without one."""
+        saved = saved_updates(self.folder)
+        if not saved:
+            return 0
+        settings = self.config()
+        settings["precision"] = str(settings["precision"])  # as a run records it
+        return max(saved) if decisive(OmegaConf.load(self.folder / CONFIG)) == settings else 0
+
+
+def decisive(config: Any) -> dict[str, Any]:
+    """Return the settings of a run that decide its weights and scores."""
+    settings = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(settings, dict)
+    precision = settings["hardware"]["precision"]
+    return {k: v for k, v in settings.items() if k not in NEUTRAL} | {"precision": precision}
 
 
 def jobs_of(stage: str) -> list[Job]:
@@ -217,7 +231,7 @@ def train(jobs: Sequence[Job], path: Path, slots: Mapping[str, int]) -> None:
                 used = sum(kind == hardware for _, kind, _ in running.values())
                 for _ in range(min(count - used, len(waiting))):
                     job = waiting.popleft()
-                    first = max(saved_updates(job.folder), default=0)
+                    first = job.saved_updates()
                     running[start(job, hardware, first)] = (job, hardware, first)
             time.sleep(0.5)
             for process in [p for p in running if p.poll() is not None]:
