@@ -87,7 +87,7 @@ class Job:
         return decisive(composed)
 
     def saved_updates(self) -> int:
-        """Return the updates that a stopped run of the present settings has saved, 0 without one."""
+        """Return the updates that a stopped run of these settings has saved, or 0."""
         saved = saved_updates(self.folder)
         if not saved:
             return 0
