@@ -468,6 +468,12 @@ def plot_scores(rows: Sequence[Mapping[str, str]], path: Path) -> None:
     print(path)
 
 
+def wanted(arguments: argparse.Namespace, variant: str, seed: int) -> bool:
+    """Return whether `--variants` and `--seeds`, where they are given, name a run."""
+    variants, seeds = arguments.variants or [variant], arguments.seeds or [seed]
+    return variant in variants and seed in seeds
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("stages", nargs="+", metavar="STAGE", help="of benchmarks/learning.yaml")
@@ -490,17 +496,18 @@ def main() -> None:
         help="also print the rows of older codes, each by itself",
     )
     parser.add_argument("--plot-scores", type=Path, help="draw the last scores, the same rows")
-    parser.add_argument("--variants", nargs="+", help="only show these, all by default")
+    parser.add_argument("--variants", nargs="+", help="only train and show these")
+    parser.add_argument("--seeds", nargs="+", type=int, help="only train and show these")
     arguments = parser.parse_args()
     rows = []
     for stage in arguments.stages:
         path, jobs = arguments.results / f"{stage}.csv", jobs_of(stage)
         if not (arguments.table or arguments.by_task or arguments.against):
             slots = {"gpu": arguments.gpu_jobs, "cpu": arguments.jobs}
-            train(missing(jobs, path), path, slots)
+            chosen = [job for job in jobs if wanted(arguments, job.variant, job.seed)]
+            train(missing(chosen, path), path, slots)
         rows += read_results(path)
-    if arguments.variants:
-        rows = [row for row in rows if row["variant"] in arguments.variants]
+    rows = [row for row in rows if wanted(arguments, row["variant"], int(row["seed"]))]
     if not rows:
         raise SystemExit("no finished run to show")
     codes: dict[str, list[dict[str, str]]] = {}
