@@ -303,7 +303,7 @@ def curve(row: Mapping[str, str]) -> dict[int, float]:
 def lines(rows: Sequence[Mapping[str, str]]) -> Iterator[tuple[str, ...]]:
     behavior = {row["task"]: float(row["behavior"]) for row in rows}
     tasks = list(behavior)
-    yield ("the data", "", "", "", "", *(f"{score:.0f}" for score in behavior.values()))
+    yield ("the data", "", "", "", "", "", *(f"{score:.0f}" for score in behavior.values()))
     for variant in dict.fromkeys(row["variant"] for row in rows):
         of_task = {
             task: [r for r in rows if (r["variant"], r["task"]) == (variant, task)]
@@ -323,13 +323,19 @@ def lines(rows: Sequence[Mapping[str, str]]) -> Iterator[tuple[str, ...]]:
         worst = f"{min(kept):.2f}" if kept else "–"
         steady = np.median([last_half(c) for runs in curves.values() for c in runs])
         scores = f"{point:.1f} ({low:.1f} to {high:.1f})"
-        yield (variant, scores, worst, f"{steady:.2f}", count, *cells)
+        two = np.mean([np.mean([last_two(c) for c in runs]) for runs in curves.values()])
+        yield (variant, scores, f"{two:.1f}", worst, f"{steady:.2f}", count, *cells)
 
 
 def smallest_share(curves: Sequence[Mapping[int, float]], switch: int) -> float:
     """Return the lowest score after the switch over the score at the switch, means over seeds."""
     worst = [min(score for update, score in c.items() if update > switch) for c in curves]
     return float(np.mean(worst) / np.mean([c[switch] for c in curves]))
+
+
+def last_two(curve: Mapping[int, float]) -> float:
+    """Return the mean score of the last two evaluations, which most of the study's rules take."""
+    return float(np.mean([curve[update] for update in sorted(curve)[-2:]]))
 
 
 def last_half(curve: Mapping[int, float]) -> float:
@@ -339,9 +345,12 @@ def last_half(curve: Mapping[int, float]) -> float:
 
 
 def summary(rows: Sequence[Mapping[str, str]], code: str) -> Table:
-    """Return the normalized scores of a code's rows at the last checkpoint, means over seeds."""
+    """Return the normalized scores of a code's rows at the last checkpoint, means over seeds.
+
+    `last two`: the mean over tasks of the last two evaluations.
+    """
     tasks = dict.fromkeys(re.sub(r"medium-(\w)\w+", r"m-\1", row["task"]) for row in rows)
-    columns = ("variant", "IQM", "worst / switch", "last half", "runs", *tasks)
+    columns = ("variant", "IQM", "last two", "worst / switch", "last half", "runs", *tasks)
     return Table(title=f"Normalized score, code {code}", columns=columns, rows=list(lines(rows)))
 
 
