@@ -150,6 +150,17 @@ def test_weight_and_learning_rates_decay_after_cloning():
     assert agent.decay(1.0, 0.0) == 0.0
 
 
+def test_a_discrete_agents_learning_rate_decays_from_the_start():
+    """Half cosine from update 0 to 4: at 2 half-way, from 4 on the final value."""
+    rates = ("cql.critic_learning_rate=0.2", "cql.learning_rate_final=0.5", "cql.decay_until=4")
+    agent = build(settings("env=cartpole", *rates), discrete_data().spaces)
+    groups = update(agent, discrete_data(), 6)
+    critic = [group["critic"] for group in groups]
+    assert critic[0] == 0.2
+    assert critic[2] == pytest.approx(0.15)
+    assert critic[4:] == pytest.approx([0.1, 0.1])
+
+
 def test_behavior_clonings_learning_rate_decays():
     overrides = ("algorithm=bc", "bc.learning_rate=0.2", "bc.learning_rate_final=0")
     agent = build(settings(*overrides, "bc.decay_until=4"), continuous_data().spaces)

@@ -44,7 +44,7 @@ pytestmark = pytest.mark.usefixtures("recorded")
 ROOT = CONF.parent
 SHORT = ("updates=40", "checkpoint_every=20", "evaluation.every=20")
 KINDS = {
-    "cql-continuous": (*TINY, *SHORT),
+    "cql-continuous": (*TINY, *SHORT, "network.policy_ema=0.9"),
     "cql-discrete": (*DISCRETE, *SHORT),
     "bc-continuous": (*BC, *SHORT),
     "bc-discrete": (*BC, "env=cartpole", *SHORT),

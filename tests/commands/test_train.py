@@ -30,6 +30,8 @@ from offline_cql.commands.collect import collect
 from offline_cql.commands.evaluate import evaluate
 from offline_cql.commands.load_run import load_config
 from offline_cql.commands.train import train, validate
+from offline_cql.data.dataset import make_dataset
+from offline_cql.data.split import train_on_all
 from offline_cql.errors import ConfigError, DivergedError
 from offline_cql.io import read_json
 from offline_cql.readers import load
@@ -88,6 +90,16 @@ def test_metadata_describe_code_data_and_machine(finished: Any):
     assert re.fullmatch("[0-9a-f]{64}", metadata["dataset"]["sha256"])
     assert metadata["wandb_id"] is None  # logger=csv
     assert metadata["grid"] is None
+
+
+def test_metadata_have_the_factor_of_the_rewards(tmp_path: Path):
+    """With it the standard deviation of the returns is 100, times dataset.reward_scale."""
+    unit = ("cql.alpha_unit=return", "updates=10", "dataset.reward_scale=2")
+    folder = train_run(tmp_path / "run", *TINY, *unit)
+    factor = read_json(folder / "metadata.json")["reward_scale"]
+    settings, data = validate(compose_config(*TINY, f"run_dir={tmp_path}/raw"), [])
+    raw = make_dataset(data, train_on_all(data), settings.dataset, gamma=0.99)
+    assert factor * raw.return_to_go.std(correction=0).item() == pytest.approx(200.0, rel=1e-5)
 
 
 def test_result_json_has_the_last_evaluation(finished: Any):
