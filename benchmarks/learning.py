@@ -4,6 +4,8 @@
 docs/studies/learning/STAGE.csv through train.py, several runs at a time, and prints the table.
 It can be stopped and started again, on another machine too: rows are never made twice, and a run
 that was stopped continues. Rows of one fingerprint of the code that learns are compared.
+A row stands for its variant as it was then: where conf/ changes a variant, rename its old rows.
+Recordings of another kind of CPU can differ (docs/results.md); then "the data" has two numbers.
 """
 
 from __future__ import annotations
@@ -300,10 +302,15 @@ def curve(row: Mapping[str, str]) -> dict[int, float]:
     return {int(update): float(score) for update, score in pairs}
 
 
+def behavior(rows: Sequence[Mapping[str, str]]) -> str:
+    """Return the score of a task's data; several where rows are of different recordings."""
+    return "/".join(f"{float(score):.0f}" for score in dict.fromkeys(r["behavior"] for r in rows))
+
+
 def lines(rows: Sequence[Mapping[str, str]]) -> Iterator[tuple[str, ...]]:
-    behavior = {row["task"]: float(row["behavior"]) for row in rows}
-    tasks = list(behavior)
-    yield ("the data", "", "", "", "", "", *(f"{score:.0f}" for score in behavior.values()))
+    tasks = list(dict.fromkeys(row["task"] for row in rows))
+    data = (behavior([row for row in rows if row["task"] == task]) for task in tasks)
+    yield ("the data", "", "", "", "", "", *data)
     for variant in dict.fromkeys(row["variant"] for row in rows):
         of_task = {
             task: [r for r in rows if (r["variant"], r["task"]) == (variant, task)]
@@ -368,7 +375,7 @@ def by_task(rows: Sequence[Mapping[str, str]], code: str) -> Table:
         switch = of_both[0]["switch"]
         lines.append(
             (
-                *(task, variant, f"{float(of_both[0]['behavior']):.0f}"),
+                *(task, variant, behavior(of_both)),
                 f"{center:.0f} ({low:.0f} to {high:.0f})",
                 f"{finals.min():.0f} to {finals.max():.0f}",
                 f"{smallest_share(curves, int(switch)):.2f}" if switch else "–",

@@ -61,7 +61,7 @@ class CqlConfig(Section):
     importance_sampling: Flag  # weights of the sampled actions; false: logged one joins them
     calibrated: Flag  # Cal-QL: the policy's Q in the gap is at least the return that followed
     gap_temperature: Positive
-    gap_min: Number | None  # reward units
+    gap_min: Number | None  # in the units of Q
     gap_max: Number | None
     bc_updates: Amount  # behavior cloning of the actor before it follows the critics
     bc_learning_rate: Positive  # of the actor during them
