@@ -302,14 +302,14 @@ def curve(row: Mapping[str, str]) -> dict[int, float]:
     return {int(update): float(score) for update, score in pairs}
 
 
-def behavior(rows: Sequence[Mapping[str, str]]) -> str:
+def data_score(rows: Sequence[Mapping[str, str]]) -> str:
     """Return the score of a task's data; several where rows are of different recordings."""
     return "/".join(f"{float(score):.0f}" for score in dict.fromkeys(r["behavior"] for r in rows))
 
 
 def lines(rows: Sequence[Mapping[str, str]]) -> Iterator[tuple[str, ...]]:
     tasks = list(dict.fromkeys(row["task"] for row in rows))
-    data = (behavior([row for row in rows if row["task"] == task]) for task in tasks)
+    data = (data_score([row for row in rows if row["task"] == task]) for task in tasks)
     yield ("the data", "", "", "", "", "", *data)
     for variant in dict.fromkeys(row["variant"] for row in rows):
         of_task = {
@@ -375,7 +375,7 @@ def by_task(rows: Sequence[Mapping[str, str]], code: str) -> Table:
         switch = of_both[0]["switch"]
         lines.append(
             (
-                *(task, variant, behavior(of_both)),
+                *(task, variant, data_score(of_both)),
                 f"{center:.0f} ({low:.0f} to {high:.0f})",
                 f"{finals.min():.0f} to {finals.max():.0f}",
                 f"{smallest_share(curves, int(switch)):.2f}" if switch else "–",
